@@ -1,0 +1,65 @@
+# `make help` lists what there is to do.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+EXTRA ?=
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export DO_NOT_TRACK = 1
+export DVC_NO_ANALYTICS = 1
+export GX_ANALYTICS_ENABLED = false
+export MLFLOW_DISABLE_TELEMETRY = true
+
+.DEFAULT_GOAL := help
+.PHONY: help env run data test lint format lock sample clean
+
+help: ## List the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+
+env: $(VENV)/.installed$(EXTRA) ## Make the environment in .venv from the hash-pinned lock (EXTRA=gpu: CUDA build)
+
+run: env ## Environment, sample data, `dvc repro`, and where to look next
+	dvc pull --quiet data.dvc incoming.dvc
+	dvc repro
+	@python -m stages.summary
+
+test: env $(VENV)/.installed-test ## The whole test suite
+	python -m pytest
+
+lint: env $(VENV)/.installed-test ## Ruff and mypy
+	ruff check .
+	ruff format --check .
+	mypy common imaging models stages samples benchmarks
+
+format: $(VENV)/.installed-test ## Let ruff format and sort the code
+	ruff check --fix .
+	ruff format .
+
+sample: env ## Draw the embedded sample anew into data/ and incoming/, and version it
+	python -m samples.draw . --truth samples/truth.csv
+	dvc add data incoming
+	dvc push data.dvc incoming.dvc
+
+lock: ## Resolve pyproject.toml into the hash-pinned locks (needs uv)
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \
+		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \
+		--custom-compile-command "make lock" --extra test -c requirements.lock pyproject.toml -o requirements-test.lock
+
+clean: ## Remove results; data, the registry and the environment stay
+	rm -rf build reports
+
+# The locks name every package with its hash, so pip has nothing to resolve: --no-deps.
+$(VENV)/.installed: requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Plumbline needs Python 3.11, 3.12 or 3.13: make env PYTHON=python3.11")'
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	touch $@
+
+$(VENV)/.installed-test: requirements-test.lock $(VENV)/.installed
+	$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements-test.lock
+	touch $@
+
+$(VENV)/.installedgpu: $(VENV)/.installed
+	$(VENV)/bin/python -m pip uninstall --yes --quiet tensorflow-cpu
+	$(VENV)/bin/python -m pip install --quiet 'tensorflow[and-cuda]==2.21.0'
+	touch $@

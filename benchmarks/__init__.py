@@ -1,0 +1,1 @@
+"""Timings and figures, measured side by side in one run; never part of the tests."""

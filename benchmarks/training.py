@@ -1,0 +1,198 @@
+"""The four HelmNet models, trained as the study trained them and as this pipeline does, in one run.
+
+    python -m benchmarks.training [--epochs 1] [--results build/benchmarks/training.json]
+
+Reads the workspace's own data, build/manifest.parquet, build/splits.parquet and build/weights (so `dvc repro` first).
+The study's way runs the frozen backbone on every picture in every one of 20 epochs; EPOCHS of them are timed after a
+warm-up and scaled to 20. The pipeline's way is timed as `dvc repro` runs it: one process for each stage, start-up
+counted, nothing cached.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from common.errors import UserError, run
+from common.files import write_json
+from common.params import load_section
+from models.augment import Augmentation, augmented_view
+from models.candidates import Candidate, Head, build_network
+from models.training import make_deterministic
+
+if TYPE_CHECKING:
+    import keras
+
+STUDY_EPOCHS = 20
+STUDY_BATCH = 128
+FFNN = Head(hidden=(256, 128), dropout=0.5)
+STUDY: dict[str, tuple[Head | None, float, bool]] = {
+    "simple_cnn": (None, 1e-3, False),
+    "vgg16_base": (Head(), 1e-4, False),
+    "vgg16_ffnn": (FFNN, 1e-4, False),
+    "vgg16_ffnn_augmented": (FFNN, 1e-4, True),
+}
+
+
+def study_model(head: Head | None, classes: int, weights: str | None) -> keras.Model:
+    """The study's model as one network from pixels / 255, its VGG16 frozen inside."""
+    import keras
+
+    from models.networks import build_backbone
+
+    if head is None:
+        return build_network(Candidate(architecture="simple_cnn", backbone="pixels"), (200, 200, 3), classes)
+    base = build_backbone("vgg16", 200, weights)
+    network = build_network(Candidate(architecture="transfer", backbone="vgg16", head=head), (6, 6, 512), classes)
+    pixels = keras.Input((200, 200, 3))
+    return keras.Model(pixels, network(base(keras.layers.Rescaling(1 / 255)(pixels), training=False)))
+
+
+def epoch_batches(
+    pixels: np.ndarray, ids: list[str], labels: np.ndarray, augmented: bool, epoch: int
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """The study's batches of 128, in a new order each epoch, augmented anew where the model is."""
+    order = np.random.default_rng(epoch).permutation(len(pixels))
+    for start in range(0, len(order), STUDY_BATCH):
+        rows = order[start : start + STUDY_BATCH]
+        images = pixels[rows]
+        if augmented:
+            views = [augmented_view(pixels[r], ids[r], epoch + 1, Augmentation()) for r in rows]
+            images = np.stack(views)
+        yield images.astype(np.float32), labels[rows]
+
+
+def study_seconds(name: str, data: dict[str, Any], weights: str | None, epochs: int) -> tuple[float, float]:
+    """Seconds that 20 epochs of the study's training take (training and validation), and its test accuracy then.
+
+    `epochs` epochs are run and timed; the accuracy is that after `epochs` epochs, so it counts only when they are 20.
+    """
+    import keras
+
+    head, rate, augmented = STUDY[name]
+    make_deterministic(0)
+    model = study_model(head, 2, weights)
+    model.compile(keras.optimizers.Adam(rate), "binary_crossentropy", metrics=["accuracy"])
+    first = next(epoch_batches(data["train_x"], data["train_id"], data["train_y"], augmented, 0))
+    model.train_on_batch(*first)
+    model.test_on_batch(*first)
+    start = time.perf_counter()
+    for epoch in range(epochs):
+        for batch in epoch_batches(data["train_x"], data["train_id"], data["train_y"], augmented, epoch):
+            model.train_on_batch(*batch)
+        for batch in epoch_batches(data["validation_x"], data["validation_id"], data["validation_y"], False, 0):
+            model.test_on_batch(*batch)
+    seconds = (time.perf_counter() - start) / epochs * STUDY_EPOCHS
+    output = model.predict(data["test_x"].astype(np.float32), batch_size=32, verbose=0)[:, 0]
+    return seconds, float(((output > 0.5) == data["test_y"]).mean())
+
+
+def pipeline_seconds(workspace: Path) -> tuple[dict[str, float], dict[str, float]]:
+    """Seconds of each stage the four models need, run in `workspace` as in dvc.yaml, and their test accuracies."""
+    commands = {f"featurize@{name}": ["stages.featurize", name] for name in ("pixels", "vgg16")}
+    commands |= {f"train@{name}": ["stages.train", name] for name in STUDY}
+    seconds: dict[str, float] = {}
+    for stage, (module, argument) in commands.items():
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", module, argument], cwd=workspace, check=True, capture_output=True)
+        seconds[stage] = time.perf_counter() - start
+    return seconds, {name: test_accuracy(workspace / "build/candidates" / name) for name in STUDY}
+
+
+def test_accuracy(folder: Path) -> float:
+    """Accuracy at 0.5 on the test pictures of a trained candidate."""
+    predictions = pd.read_parquet(folder / "predictions.parquet")
+    test = predictions[predictions["split"] == "test"]
+    columns = [column for column in map(str, test) if column.startswith("p_")]
+    return float((test[columns].idxmax(axis=1).str[2:] == test["label"]).mean())
+
+
+def copy_workspace(top: Path, to: Path) -> None:
+    """A second workspace with the same code, data and splits, and no features or candidates yet."""
+    for name in ("common", "imaging", "models", "stages", "params.yaml", "data"):
+        (to / name).symlink_to((top / name).resolve())
+    (to / "build").mkdir()
+    for name in ("manifest.parquet", "splits.parquet", "weights"):
+        (to / "build" / name).symlink_to((top / "build" / name).resolve())
+
+
+def load_pixels() -> dict[str, Any]:
+    """Pictures at 200x200 with ids and 0/1 labels of each split of the workspace, as the study held them: in memory."""
+    from imaging.collection import DataParams, iter_rgb
+
+    splits = pd.read_parquet("build/splits.parquet")
+    classes = sorted(splits["label"].unique())
+    if len(classes) != 2:
+        raise UserError(f"the HelmNet study has two classes, data/ has {len(classes)}: benchmark a two-class set.")
+    data: dict[str, Any] = {}
+    for split, rows in splits.groupby("split"):
+        data[f"{split}_x"] = np.stack(list(iter_rgb(load_section("data", DataParams), list(rows["path"]), (200, 200))))
+        data[f"{split}_id"] = list(rows["id"])
+        data[f"{split}_y"] = (rows["label"] == classes[1]).to_numpy(dtype=np.int64)
+    return data
+
+
+def main() -> None:
+    """Time both ways, print the table and the ratio, write the figures."""
+    parser = argparse.ArgumentParser(description="Train the HelmNet models the study's way and this pipeline's.")
+    parser.add_argument("--epochs", type=int, default=1, help="epochs of the study's 20 that are run and timed")
+    parser.add_argument("--results", type=Path, default=Path("build/benchmarks/training.json"))
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        copy_workspace(Path.cwd(), Path(folder))
+        stages, accuracies = pipeline_seconds(Path(folder))
+        weights = Path(folder) / "build/features/vgg16/backbone.weights.h5"
+        data = load_pixels()
+        study = {name: study_seconds(name, data, str(weights), arguments.epochs) for name in STUDY}
+    result = summarise(study, stages, accuracies, arguments.epochs)
+    write_json(arguments.results, result)
+    print(as_text(result))
+
+
+def summarise(
+    study: dict[str, tuple[float, float]], stages: dict[str, float], accuracies: dict[str, float], epochs: int
+) -> dict[str, Any]:
+    """Both ways' seconds and test accuracies, and their ratio."""
+    origin = json.loads(Path("build/weights/vgg16.json").read_text())["origin"]
+    total_study, total_ours = sum(seconds for seconds, _ in study.values()), sum(stages.values())
+    return {
+        "vgg16_weights": origin,
+        "study_epochs_timed": epochs,
+        "study_seconds": {name: seconds for name, (seconds, _) in study.items()},
+        "study_test_accuracy": {name: accuracy for name, (_, accuracy) in study.items()} if epochs >= 20 else None,
+        "pipeline_seconds": stages,
+        "pipeline_test_accuracy": accuracies,
+        "study_total_seconds": total_study,
+        "pipeline_total_seconds": total_ours,
+        "ratio": total_study / total_ours,
+    }
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """The result as a short table."""
+    lines = [f"VGG16 weights: {result['vgg16_weights']}; study: {result['study_epochs_timed']} of 20 epochs timed"]
+    lines += [f"  study     {name:<24}{seconds:9.1f} s" for name, seconds in result["study_seconds"].items()]
+    lines += [f"  pipeline  {name:<24}{seconds:9.1f} s" for name, seconds in result["pipeline_seconds"].items()]
+    for way in ("study", "pipeline"):
+        if result[f"{way}_test_accuracy"]:
+            figures = ", ".join(f"{name} {value:.3f}" for name, value in result[f"{way}_test_accuracy"].items())
+            lines.append(f"  {way} test accuracy: {figures}")
+    lines.append(
+        f"study {result['study_total_seconds']:.0f} s, pipeline {result['pipeline_total_seconds']:.0f} s: "
+        f"{result['ratio']:.1f} times less"
+    )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,23 @@
+"""Errors that a user can act on."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+TELEMETRY_OFF = {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "GX_ANALYTICS_ENABLED": "false"}
+
+
+class UserError(Exception):
+    """One clear sentence that names the file and the way out; ends a command with exit code 1."""
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a command's `main` with telemetry off; a UserError becomes its sentence on stderr and exit code 1."""
+    os.environ.update(TELEMETRY_OFF)
+    try:
+        main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)

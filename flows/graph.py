@@ -1,0 +1,184 @@
+"""The stage graph, read from DVC itself; nothing here knows a stage by name."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.errors import UserError
+
+if TYPE_CHECKING:
+    from dvc.repo import Repo
+    from dvc.stage import Stage
+
+# DVC's objects in one process share a state database and lock files: one question at a time.
+_asking = threading.Lock()
+
+
+@dataclass(frozen=True)
+class Node:
+    """A stage of dvc.yaml, or a tracked data source (.dvc file).
+
+    `name` is what `dvc repro -s` takes. `needed` are the upstream nodes it can't do without; those in `upstream` only
+    may be missing: it depends on a folder into which each of several stages puts its part, and takes what is there.
+    """
+
+    name: str
+    upstream: frozenset[str]
+    needed: frozenset[str]
+    source: bool
+    outs: tuple[str, ...]
+
+    @property
+    def group(self) -> str:
+        """`train` for `train@vgg16`."""
+        return self.name.partition("@")[0]
+
+
+def read_graph(root: Path) -> dict[str, Node]:
+    """Return every pipeline stage under `root` and the data sources they rest on, dependencies first.
+
+    Raises UserError with DVC's own words where the folder is no DVC project or its files can't be read.
+    """
+    import networkx
+
+    with _repo(root) as repo:
+        graph = repo.index.graph
+        wanted = {stage for stage in graph if not stage.is_data_source}
+        wanted |= {ancestor for stage in wanted for ancestor in networkx.descendants(graph, stage)}
+        # Edges point from a stage to what it depends on.
+        ordered = reversed(list(networkx.lexicographical_topological_sort(graph.subgraph(wanted), key=_address(root))))
+        return {node.name: node for node in (_node(stage, list(graph.successors(stage)), root) for stage in ordered)}
+
+
+def changed(root: Path, names: Iterable[str]) -> set[str]:
+    """Return those of `names` that `dvc repro` would run now, taking the workspace as it lies.
+
+    One question for all of them costs what DVC's own start-up would cost for each.
+    """
+    names = list(names)
+    with _repo(root) as repo, repo.lock:
+        return {name for name in names if repo.stage.collect(_target(root, name))[0].changed()}
+
+
+def data_version(root: Path) -> str:
+    """Return the tracked data's version, the first seven digits of DVC's hashes joined by `+`; `none` without data."""
+    with _repo(root) as repo:
+        sources = sorted((stage for stage in repo.index.stages if stage.is_data_source), key=_address(root))
+        used = {name for node in _nodes(repo, root) for name in node.upstream}
+        hashes = [
+            str(out.hash_info.value)[:7]
+            for stage in sources
+            if _address(root)(stage) in used
+            for out in stage.outs
+            if out.hash_info.value
+        ]
+    return "+".join(hashes) or "none"
+
+
+def outside_dependencies(root: Path, name: str) -> dict[str, str]:
+    """Return path -> hash of what stage `name` reads that no stage makes: its code, as it lies in the workspace."""
+    from dvc.dependency import ParamsDependency
+
+    with _repo(root) as repo, repo.lock:
+        stage = repo.stage.collect(_target(root, name))[0]
+        made = [Path(out.fs_path) for other in repo.index.stages for out in other.outs]
+        return {
+            dep.def_path: str(dep.get_hash().value)
+            for dep in stage.deps
+            if not isinstance(dep, ParamsDependency)
+            and dep.exists
+            and not any(_overlap(Path(dep.fs_path), out) for out in made)
+        }
+
+
+def made_dependencies(root: Path, name: str) -> list[str]:
+    """Return the paths that stage `name` reads and other stages or data sources make."""
+    with _repo(root) as repo:
+        stage = repo.stage.collect(_target(root, name))[0]
+        made = [Path(out.fs_path) for other in repo.index.stages for out in other.outs]
+        return [dep.def_path for dep in stage.deps if any(_overlap(Path(dep.fs_path), out) for out in made)]
+
+
+def local_config(root: Path) -> str:
+    """Return a .dvc/config.local for another worktree of this project: this cache, these remotes, paths absolute."""
+    import configparser
+    import io
+
+    with _repo(root) as repo:
+        config = configparser.ConfigParser()
+        config["cache"] = {"dir": str(repo.cache.local_cache_dir)}
+        for name, remote in repo.config["remote"].items():
+            config[f"'remote \"{name}\"'"] = {key: str(value) for key, value in remote.items()}
+    text = io.StringIO()
+    config.write(text)
+    return text.getvalue()
+
+
+@contextmanager
+def _repo(root: Path) -> Iterator[Repo]:
+    """Open a DVC repository, waiting for its lock where that is taken; DVC's errors become one sentence."""
+    from dvc.exceptions import DvcException
+    from dvc.repo import Repo
+
+    with _asking:
+        try:
+            with Repo(str(root), _wait_for_lock=True) as repo:
+                yield repo
+        except DvcException as error:
+            words = str(error).splitlines()[0].rstrip(".")
+            raise UserError(f"{root} can't be used as a DVC project: {words}.") from None
+
+
+def _nodes(repo: Repo, root: Path) -> list[Node]:
+    graph = repo.index.graph
+    return [_node(stage, list(graph.successors(stage)), root) for stage in graph if not stage.is_data_source]
+
+
+def _node(stage: Stage, upstream: list[Stage], root: Path) -> Node:
+    address = _address(root)
+    return Node(
+        name=address(stage),
+        upstream=frozenset(map(address, upstream)),
+        needed=frozenset(address(other) for other in upstream if not _only_parts(stage, other)),
+        source=bool(stage.is_data_source),
+        outs=tuple(os.path.relpath(out.fs_path, root) for out in stage.outs),
+    )
+
+
+def _only_parts(stage: Stage, other: Stage) -> bool:
+    """Does `stage` read what `other` makes only as part of a larger folder?"""
+    outs = [Path(out.fs_path) for out in other.outs]
+    deps = [Path(dep.fs_path) for dep in stage.deps]
+    reads = [(dep, out) for dep in deps for out in outs if _overlap(dep, out)]
+    return bool(reads) and all(dep in out.parents for dep, out in reads)
+
+
+def _overlap(one: Path, other: Path) -> bool:
+    return one == other or one in other.parents or other in one.parents
+
+
+def _address(root: Path) -> Any:
+    """Return the function from a stage to its name relative to `root`, as the command line of DVC takes it there."""
+
+    def address(stage: Stage) -> str:
+        path = os.path.relpath(stage.path, root)
+        name = getattr(stage, "name", None)
+        if name is None:
+            return path
+        return str(name) if path == "dvc.yaml" else f"{path}:{name}"
+
+    return address
+
+
+def _target(root: Path, name: str) -> str:
+    """DVC's API takes targets relative to the current folder."""
+    file, colon, stage = name.partition(":")
+    if name.endswith(".dvc"):
+        return str(root / name)
+    return f"{root / file}:{stage}" if colon else f"{root / 'dvc.yaml'}:{name}"

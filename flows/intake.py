@@ -1,0 +1,245 @@
+"""The intake flow: a labelled batch becomes a new version of data/.
+
+    python -m flows.intake BATCH [--images FOLDER]
+
+Validated, freed of copies of what is known, added in a scratch worktree as a DVC version with a Git commit, pushed,
+and only then made the workspace's own, in a step that survives a kill. Then training is asked for. A batch that comes
+twice adds nothing the second time.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect import flow, get_run_logger, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.events import emit_event
+from prefect.states import Completed
+
+from common.errors import UserError, run
+from common.files import write_text
+from common.params import PARAMS, load_section
+from flows import graph, report, workspace
+from flows.batch import (
+    Batch,
+    IntakeParams,
+    Refusal,
+    metadata_rows,
+    new_pictures,
+    place,
+    read_folder,
+    read_label_studio,
+)
+from flows.children import Children, guarded
+from flows.command import run_dvc
+from flows.notify import notify
+from flows.outcomes import may_pass
+from flows.switch import git, recover, switch
+from imaging.collection import COMPUTED, DataParams
+from stages.ingest import IngestParams, ingest
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from prefect.client.schemas.objects import State
+
+MANIFEST = "build/manifest.parquet"
+REQUEST = "plumbline.training.requested"
+
+
+@flow(name="intake", flow_run_name="intake {batch}", persist_result=False)
+def intake(batch: str, images: str | None = None, request_training: bool = True) -> State[Any]:
+    """Add a batch to the workspace's data.
+
+    Args:
+        batch: a folder of labelled pictures, or a Label Studio JSON export.
+        images: for an export, the folder its pictures are in; by default the export's own.
+        request_training: emit the event on which the deployment `train` starts.
+    """
+    logger = get_run_logger()
+    root = workspace.find_root()
+    with workspace.sole_run(root, logger.warning) as lock, guarded([lock]) as children:
+        recover(root, children, logger.warning)
+        data, source = _checked_data(root)
+        with tempfile.TemporaryDirectory(prefix="plumbline-batch-") as scratch:
+            read = _validate(Path(batch), Path(images) if images else None, Path(scratch), root, data)
+            known = _known(root, data)
+            new, copies = new_pictures(read, known, _section(root, "intake", IntakeParams))
+            refused = [*read.refused, *copies]
+            _publish(batch, new, refused)
+            if new.empty:
+                return Completed(name="NothingNew", message=f"{batch}: {len(copies)} copies, nothing new.")
+            commit = _add_version(root, data, source, read, new, children)
+        switch(root, commit, source, children, logger.info)
+    message = f"{len(new)} pictures added as data version {graph.data_version(root)}, commit {commit[:7]}"
+    message += f"; {len(refused)} left out." if refused else "."
+    report.label_run(f"intake {Path(batch).name} commit {commit[:7]}", [f"commit:{commit[:7]}"])
+    _tell(message)
+    if request_training:
+        emit_event(REQUEST, resource={"prefect.resource.id": workspace.identity(root)}, payload={"reason": message})
+    return Completed(message=message)
+
+
+def _checked_data(root: Path) -> tuple[DataParams, str]:
+    """Return the data section and the .dvc file; UserError where data/ can't take a batch as it is."""
+    data = _section(root, "data", DataParams)
+    source = f"{data.root}.dvc"
+    if not (root / source).exists():
+        raise UserError(f"{source} is missing: put {data.root}/ under DVC first (dvc add {data.root}).")
+    if not (root / data.root).exists():
+        return data, source
+    if data.layout not in ("auto", "folders") or not _has_class_folders(root / data.root):
+        raise UserError(f"{data.root}/ has no class folders: intake adds to a folder per class only.")
+    if graph.changed(root, [source]):
+        raise UserError(
+            f"{data.root}/ has changes that are no version yet: keep them (dvc add {data.root}, git commit) or drop "
+            f"them (dvc checkout {source})."
+        )
+    if git(root, "status", "--porcelain", "--", source):
+        raise UserError(f"{source} has changes that are not in Git: commit them first.")
+    return data, source
+
+
+@task(name="validate", cache_policy=NO_CACHE)
+def _validate(batch: Path, images: Path | None, scratch: Path, root: Path, data: DataParams) -> Batch:
+    """Read the batch, whichever form it has."""
+    params = _section(root, "ingest", IngestParams)
+    if batch.is_dir():
+        return read_folder(batch, data, params)
+    refused = read_label_studio(batch, images or batch.parent, scratch)
+    if not any(scratch.iterdir()):
+        raise UserError(f"{batch} has no task that can be used; the first: {refused[0].path} {refused[0].reason}.")
+    return read_folder(scratch, data, params, refused)
+
+
+@task(name="known pictures", cache_policy=NO_CACHE)
+def _known(root: Path, data: DataParams) -> pd.DataFrame:
+    """Return the manifest of data/ as it is: from the last run where that is still true, else measured now."""
+    import pandas as pd
+
+    makers = [node.name for node in graph.read_graph(root).values() if MANIFEST in node.outs]
+    if makers and not graph.changed(root, makers):
+        return pd.read_parquet(root / MANIFEST)
+    get_run_logger().info("The manifest is older than the data: measuring every picture again.")
+    here = data.model_copy(update={"root": root / data.root})
+    return ingest(here, _section(root, "ingest", IngestParams)).manifest
+
+
+@task(
+    name="add version",
+    cache_policy=NO_CACHE,
+    retries=2,
+    retry_delay_seconds=10,
+    retry_condition_fn=may_pass,
+)
+def _add_version(root: Path, data: DataParams, source: str, batch: Batch, new: pd.DataFrame, children: Children) -> str:
+    """Make the new version in a scratch worktree that shares this workspace's cache; return its commit, data pushed."""
+    with _worktree(root, children) as scratch:
+        folder = scratch / data.root
+        added = []
+        for _, row in new.iterrows():
+            target = folder / place(row)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(batch.root / row["path"], target)
+            added.append(target)
+        rows = metadata_rows(new, COMPUTED)
+        if rows:
+            before = root / data.root / data.metadata
+            write_text(folder / data.metadata, merged_metadata(before, rows))
+            added.append(folder / data.metadata)
+        # Adding the files one by one, not the folder: DVC joins them to the version it knows without reading it all.
+        names = [str(path.relative_to(scratch)) for path in added]
+        for start in range(0, len(names), 500):
+            run_dvc("add", ["add", "--quiet", *names[start : start + 500]], scratch, children)
+        run_dvc("push", ["push", source], scratch, children)
+        git(scratch, "add", source)
+        git(scratch, "commit", "--quiet", "-m", f"Take in {len(new)} pictures of {batch.root.name or 'a batch'}")
+        return git(scratch, "rev-parse", "HEAD")
+
+
+@contextmanager
+def _worktree(root: Path, children: Children) -> Iterator[Path]:
+    """Yield a Git worktree of HEAD whose DVC uses this workspace's cache and remotes; remove it, and those of kills."""
+    area = root / ".dvc" / "tmp"
+    for leftover in area.glob("plumbline-intake-*"):
+        shutil.rmtree(leftover, ignore_errors=True)
+    git(root, "worktree", "prune")
+    scratch = Path(tempfile.mkdtemp(prefix="plumbline-intake-", dir=area))
+    try:
+        git(root, "worktree", "add", "--quiet", "--detach", str(scratch), "HEAD")
+        write_text(scratch / ".dvc" / "config.local", graph.local_config(root))
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        git(root, "worktree", "prune")
+
+
+def merged_metadata(path: Path, rows: list[dict[str, str]]) -> str:
+    """Return metadata.csv with `rows` after those it has; new columns come last and are empty in the old rows."""
+    old: list[dict[str, str]] = []
+    header = ["path"]
+    if path.exists():
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            reader = csv.DictReader(handle)
+            old = list(reader)
+            header = list(reader.fieldnames or header)
+    header += sorted({name for row in rows for name in row} - set(header))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows([*old, *rows])
+    return text.getvalue()
+
+
+def _publish(batch: str, new: pd.DataFrame, refused: list[Refusal]) -> None:
+    """Show what goes in, by class, and what stays out and why."""
+    logger = get_run_logger()
+    for one in refused:
+        logger.warning("%s %s", one.path, one.reason)
+    counts = new["label"].value_counts().items() if len(new) else []
+    table = [{"picture": f"{count} new", "label": label, "left out because": ""} for label, count in counts]
+    table += [{"picture": one.path, "label": "", "left out because": one.reason} for one in refused]
+    if table:
+        create_table_artifact(table, key=report.artifact_key(f"intake {Path(batch).name}"), description=batch)
+
+
+def _has_class_folders(folder: Path) -> bool:
+    return any(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(folder))
+
+
+def _section(root: Path, name: str, model: Any) -> Any:
+    return load_section(name, model, root / PARAMS)
+
+
+def _tell(message: str) -> None:
+    why_not = notify("intake", "New labelled pictures", message)
+    if why_not:
+        get_run_logger().warning("The message could not be sent: %s", why_not)
+
+
+def main() -> None:
+    """Take one batch in; exit code 1 where that failed."""
+    parser = argparse.ArgumentParser(prog="python -m flows.intake", description="Add a labelled batch to data/.")
+    parser.add_argument("batch", help="a folder of labelled pictures, or Label Studio's JSON export")
+    parser.add_argument("--images", help="for an export: the folder its pictures are in (the export's own)")
+    parser.add_argument("--no-training", action="store_true", help="don't ask for training")
+    given = parser.parse_args()
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    state = intake(given.batch, given.images, not given.no_training, return_state=True)
+    if not state.is_completed():
+        error = state.result(raise_on_failure=False)
+        raise UserError(str(error) if isinstance(error, UserError) else str(state.message))
+    print(state.message)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,147 @@
+"""Prefect artifacts and names: how far a run is, what it found, where its pages are."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from stages.summary import PAGES
+
+Say = Callable[[str], None]
+Table = list[dict[str, Any]]
+
+
+class Progress:
+    """A Prefect progress artifact that is made on the first report and updated when the figure changes.
+
+    Losing the Prefect API for a moment costs a line in the log, not the stage.
+    """
+
+    def __init__(self, key: str, description: str, warn: Say) -> None:
+        self.key, self.description, self.warn = artifact_key(key), description, warn
+        self._id: UUID | None = None
+        self._last: float | None = None
+
+    def report(self, percent: float) -> None:
+        """Show `percent`, 0 to 100."""
+        from prefect.artifacts import create_progress_artifact, update_progress_artifact
+
+        if percent == self._last:
+            return
+        try:
+            if self._id is None:
+                self._id = create_progress_artifact(percent, key=self.key, description=self.description)  # type: ignore[assignment]
+            else:
+                update_progress_artifact(self._id, percent)
+            self._last = percent
+        except Exception as error:  # The HTTP client's errors are many; none of them is the stage's.
+            self.warn(f"Progress could not be shown: {type(error).__name__}: {error}")
+
+    def finish(self) -> None:
+        """Show 100 percent, if anything was shown."""
+        if self._id is not None:
+            self.report(100.0)
+
+
+def artifact_key(text: str) -> str:
+    """Return `text` with what Prefect refuses in a key (all but a-z, 0-9, dashes) made dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def label_run(name: str, tags: list[str]) -> None:
+    """Give the current flow run a name, and tags beside those it has."""
+    from prefect.client.orchestration import get_client
+    from prefect.runtime import flow_run
+
+    if flow_run.id is None:
+        return
+    with get_client(sync_client=True) as client:
+        known = client.read_flow_run(UUID(flow_run.id)).tags
+        client.update_flow_run(UUID(flow_run.id), name=name, tags=sorted({*known, *tags}))
+
+
+def publish_results(root: Path) -> None:
+    """Make artifacts of leaderboard, decision, leakage certificate and links to the pages, where they exist."""
+    from prefect.artifacts import create_markdown_artifact, create_table_artifact
+
+    decision = _read(root / "build/decision.json")
+    leaderboard = _read(root / "build/leaderboard.json")
+    if leaderboard:
+        chosen = decision["candidate"] if decision else None
+        create_table_artifact(leaderboard_table(leaderboard, chosen), key="leaderboard", description="Candidates")
+    if decision:
+        create_markdown_artifact(decision_text(decision), key="decision", description=decision["verdict"])
+    certificate = _read(root / "build/leakage.json")
+    if certificate:
+        create_table_artifact(plain_table(certificate), key="leakage-certificate", description="Pairs across splits")
+    links = page_links(root)
+    if links:
+        create_markdown_artifact("\n".join(links), key="pages", description="Reports of this run")
+
+
+def read_decision(root: Path) -> dict[str, Any] | None:
+    """Return build/decision.json, None before there is one."""
+    value = _read(root / "build/decision.json")
+    return value if isinstance(value, dict) else None
+
+
+def leaderboard_table(rows: Table, chosen: str | None) -> Table:
+    """Flatten leaderboard.json: one row a candidate, its accuracy by split; a failed one says so."""
+    return [
+        {
+            "candidate": row["candidate"] + (" (chosen)" if row["candidate"] == chosen else ""),
+            **{split: _accuracy(row, split) for split in ("train", "validation", "test")},
+            "parameters": row.get("parameters"),
+            "weights": row.get("weights"),
+            "note": row.get("failed") or row.get("note") or ("" if row.get("metrics") else "failed: no result"),
+        }
+        for row in rows
+    ]
+
+
+def decision_text(decision: dict[str, Any]) -> str:
+    """Return the decision as Markdown: verdict, its sentence, every rule with its figure."""
+    lines = [f"# {decision['verdict']}: {decision['candidate']}", "", str(decision.get("reason", "")), ""]
+    lines += ["| rule | figure | bound | met | reason |", "| --- | --- | --- | --- | --- |"]
+    for rule in decision["rules"]:
+        cells = [rule["name"], _short(rule["value"]), _short(rule["bound"]), "yes" if rule["passed"] else "**no**"]
+        lines.append("| " + " | ".join([*cells, str(rule["reason"])]).replace("\n", " ") + " |")
+    return "\n".join(lines)
+
+
+def plain_table(value: dict[str, Any]) -> Table:
+    """A JSON object's plain figures as rows of a table; its lists by their length."""
+    rows = {
+        key: len(item) if isinstance(item, list) else item for key, item in value.items() if not isinstance(item, dict)
+    }
+    return [{"what": key.replace("_", " "), "figure": item} for key, item in rows.items()]
+
+
+def page_links(root: Path) -> list[str]:
+    """Return a Markdown list of the report pages that exist."""
+    return [f"- {link(what, root / page, root)}" for what, page in PAGES.items() if (root / page).exists()]
+
+
+def link(what: str, page: Path, root: Path) -> str:
+    """Return a Markdown link to a page under reports/, below PLUMBLINE_REPORTS_URL if somebody serves them there."""
+    base = os.environ.get("PLUMBLINE_REPORTS_URL", "").rstrip("/")
+    url = f"{base}/{page.relative_to(root / 'reports').as_posix()}" if base else page.resolve().as_uri()
+    return f"[{what}]({url})"
+
+
+def _accuracy(row: dict[str, Any], split: str) -> float | None:
+    value = (row.get("metrics") or {}).get(split, {}).get("accuracy")
+    return None if value is None else round(float(value), 4)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _read(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

@@ -1,0 +1,105 @@
+"""Server, UI, worker and report pages on this machine: python -m flows.serve (make serve-flows). Ctrl-C ends all."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from common.errors import TELEMETRY_OFF, UserError, run
+from flows.children import Children, Stopped, guarded
+from flows.setup import POOLS
+from flows.workspace import find_root
+
+
+def environment(root: Path, port: int) -> dict[str, str]:
+    """Return what server, worker and runs need to know of each other."""
+    return {
+        **TELEMETRY_OFF,
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(root / ".dvc" / "tmp" / "prefect"),
+        # Leases in memory would be forgotten, and their slots taken for ever, when the server is started again.
+        "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        "PLUMBLINE_WORKSPACE": str(root),
+        "PLUMBLINE_REPORTS_URL": f"http://127.0.0.1:{port + 1}",
+        "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
+    }
+
+
+def serve(root: Path, port: int, ready: threading.Event | None = None) -> None:
+    """Run all of it until stopped; UserError when the server doesn't come up or a part ends by itself."""
+    env = environment(root, port)
+    prefect = [sys.executable, "-m", "prefect"]
+    ended: list[str] = []
+    (root / "reports").mkdir(exist_ok=True)
+    with guarded() as children:
+        start = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
+        _background("server", [*prefect, *start], root, env, children, ended)
+        pages = ["-m", "http.server", str(port + 1), "--bind", "127.0.0.1", "--directory", "reports"]
+        _background("pages", [sys.executable, *pages], root, env, children, ended)
+        _wait_for(env["PREFECT_API_URL"] + "/health", ended)
+        _once("setup", [sys.executable, "-m", "flows.setup"], root, env, children)
+        _once("deploy", [*prefect, "--no-prompt", "deploy", "--all"], root, env, children)
+        _background("worker", [*prefect, "worker", "start", "--pool", POOLS[0]], root, env, children, ended)
+        print(f"Prefect: http://127.0.0.1:{port}   reports: {env['PLUMBLINE_REPORTS_URL']}   (Ctrl-C ends both)")
+        print("Train now: prefect deployment run training/train, with PREFECT_API_URL=" + env["PREFECT_API_URL"])
+        sys.stdout.flush()
+        if ready:
+            ready.set()
+        while not ended:
+            time.sleep(0.5)
+        raise UserError(f"The {ended[0]} ended: read its last lines above.")
+
+
+def _background(
+    name: str, command: list[str], root: Path, env: Mapping[str, str], children: Children, ended: list[str]
+) -> None:
+    def work() -> None:
+        try:
+            children.run(command, root, lambda line: print(f"{name:>6} | {line}", flush=True), env)
+        except Stopped:
+            return
+        ended.append(name)
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+
+
+def _once(name: str, command: list[str], root: Path, env: Mapping[str, str], children: Children) -> None:
+    lines: list[str] = []
+    if children.run(command, root, lines.append, env):
+        raise UserError(f"{name} failed: {' '.join(lines[-10:])}")
+
+
+def _wait_for(url: str, ended: list[str], seconds: float = 120.0) -> None:
+    import httpx
+
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not ended:
+        try:
+            if httpx.get(url, timeout=2).status_code == 200:
+                return
+        except httpx.HTTPError:
+            time.sleep(0.3)
+    raise UserError(f"{url} does not answer: is the port taken? Choose another with --port.")
+
+
+def main() -> None:
+    """Serve until Ctrl-C or SIGTERM."""
+    parser = argparse.ArgumentParser(prog="python -m flows.serve", description="Prefect on this machine.")
+    parser.add_argument("--port", type=int, default=4200, help="the server's; the report pages take the next (4200)")
+    port = parser.parse_args().port
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        serve(find_root(), port)
+    except KeyboardInterrupt:
+        print("Stopped.")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,66 @@
+"""One monitoring deployment for each site: python -m flows.sites writes them into prefect.yaml.
+
+Prefect reads a static file; the sites are listed in params.yaml only, and a test compares the two.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field, field_validator
+
+from common.errors import run
+from common.files import write_text
+from common.params import PARAMS, Section, load_sections
+
+PREFECT = Path("prefect.yaml")
+MARK = "python -m flows.sites writes what is below this line.\n"
+
+
+class Site(Section):
+    """params.yaml, section `sites.NAME`: when the site's new images are judged, on its own clock."""
+
+    timezone: str
+    cron: str = Field("0 * * * *", pattern=r"^\S+( \S+){4}$")
+
+    @field_validator("timezone")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+        try:
+            ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError("no such time zone: write it as Europe/Berlin") from None
+        return name
+
+
+def deployments(sites: dict[str, Site]) -> str:
+    """Return the entries for prefect.yaml."""
+    return "".join(
+        f"""  - name: monitor-{name}
+    description: New images of {name}, judged on its own clock.
+    entrypoint: flows/monitoring.py:monitor
+    parameters: {{site: {name}}}
+    work_pool: *pool
+    concurrency_limit: {{limit: 1, collision_strategy: CANCEL_NEW}}
+    schedules:
+      - {{cron: "{site.cron}", timezone: {site.timezone}, slug: hourly}}
+"""
+        for name, site in sites.items()
+    )
+
+
+def rewritten(text: str, sites: dict[str, Site]) -> str:
+    """Return prefect.yaml's text with its monitoring deployments made anew."""
+    head, mark, _ = text.partition(MARK)
+    return head + mark + deployments(sites)
+
+
+def main() -> None:
+    """Rewrite prefect.yaml."""
+    write_text(PREFECT, rewritten(PREFECT.read_text(encoding="utf-8"), load_sections("sites", Site, PARAMS)))
+
+
+if __name__ == "__main__":
+    run(main)

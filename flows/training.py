@@ -1,0 +1,253 @@
+"""The training flow: every stage of dvc.yaml as a Prefect task, with the dependencies that DVC knows.
+
+    python -m flows.training [--side-by-side 2] [--elsewhere 'train@*']
+
+A stage that DVC finds unchanged ends at once as Cached. A failed member of a group (`train@x`) fails itself; what
+depends on the whole group goes on with the others. Retries are for what can pass; a killed run, started again, repeats
+only what was not finished, because DVC keeps what was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import queue
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+from prefect.tasks import exponential_backoff
+from prefect.utilities.annotations import allow_failure
+
+from common.errors import UserError, run
+from flows import elsewhere as remote
+from flows import graph, report, workspace
+from flows.children import Children, Stopped, guarded
+from flows.command import run_dvc
+from flows.graph import Node
+from flows.notify import What, notify
+from flows.outcomes import StageFailed, may_pass
+from flows.switch import recover
+
+if TYPE_CHECKING:
+    from prefect.client.schemas.objects import State
+    from prefect.futures import PrefectFuture
+
+Ending = Literal["cached", "ran", "failed", "not run"]
+
+
+class Work:
+    """What the tasks of one run share. Not a dataclass: Prefect copies those on their way into a task."""
+
+    def __init__(self, root: Path, children: Children, nodes: Mapping[str, Node], elsewhere: Sequence[str]) -> None:
+        self.root, self.children, self.nodes = root, children, nodes
+        self.elsewhere, self.sent = elsewhere, remote.Sent()
+        self.stale = graph.changed(root, nodes)  # DVC's answer before anything ran
+        self.endings: dict[str, Ending] = {}
+
+
+@task(task_run_name="{name}", cache_policy=NO_CACHE, retry_condition_fn=may_pass, retry_jitter_factor=0.5)
+def stage(name: str, work: Work) -> State[Any]:
+    """Bring one stage up to date; ends Cached, Restored (from DVC's cache), Completed, or raises StageFailed."""
+    node = work.nodes[name]
+    if not needs_run(node, work):
+        return Completed(name="Cached", message="Nothing it depends on has changed.")
+    if any(fnmatch(name, pattern) for pattern in work.elsewhere):
+        return remote.run_there(name, work.root, work.children, work.sent)
+    command = ["pull", name] if node.source and not _in_place(node, work.root) else ["repro", "-s", name]
+    return run_dvc(name, command, work.root, work.children)
+
+
+def needs_run(node: Node, work: Work) -> bool:
+    """Ask DVC, unless its answer at the start still holds because nothing upstream has run since."""
+    if all(work.endings[upstream] == "cached" for upstream in node.upstream):
+        return node.name in work.stale
+    return bool(graph.changed(work.root, [node.name]))
+
+
+@flow(
+    name="training",
+    flow_run_name="training",
+    task_runner=ThreadPoolTaskRunner(max_workers=64),  # type: ignore[arg-type]
+    persist_result=False,
+)
+def training(
+    side_by_side: int = 2,
+    retries: int = 3,
+    retry_seconds: float = 10.0,
+    elsewhere: list[str] | None = None,
+) -> State[Any]:
+    """Bring every stage of dvc.yaml up to date, at most `side_by_side` at a time.
+
+    A stage that failed for a passing reason is tried `retries` times more, first after about `retry_seconds`, each
+    time twice as late. Stages whose name matches a pattern in `elsewhere` run on other machines (docs/scale.md).
+    """
+    logger = get_run_logger()
+    root = workspace.find_root()
+    with workspace.sole_run(root, logger.warning) as lock, guarded([lock]) as children:
+        recover(root, children, logger.warning)
+        workspace.keep(root)
+        nodes = graph.read_graph(root)
+        work = Work(root, children, nodes, elsewhere or [])
+        _label(root)
+        again = stage.with_options(retries=retries, retry_delay_seconds=exponential_backoff(retry_seconds))
+        states = run_graph(
+            nodes, work, side_by_side, again.submit, report.Progress("training", "Stages", logger.warning)
+        )
+        _label(root)
+        report.publish_results(root)
+        return conclude(nodes, work, states)
+
+
+def run_graph(
+    nodes: Mapping[str, Node],
+    work: Work,
+    limit: int,
+    submit: Callable[..., PrefectFuture[Any]],
+    progress: report.Progress,
+) -> dict[str, State[Any]]:
+    """Submit each stage once what it depends on has ended, at most `limit` at a time; return the final states."""
+    futures: dict[str, PrefectFuture[Any]] = {}
+    ended: queue.SimpleQueue[str] = queue.SimpleQueue()
+    waiting = dict(nodes)
+    running: set[str] = set()
+    states: dict[str, State[Any]] = {}
+    progress.report(0.0)
+    while waiting or running:
+        for name in ready(waiting, work.endings):
+            node = waiting[name]
+            if may_run(node, work.endings) and len(running) >= limit:
+                continue
+            del waiting[name]
+            _remove_leftovers(node, nodes, work)
+            # Prefect itself marks a stage whose needed inputs failed as not ready, and draws the edge.
+            upstream = [
+                futures[other] if other in node.needed else allow_failure(futures[other])
+                for other in sorted(node.upstream)
+            ]
+            if not may_run(node, work.endings):
+                upstream = [futures[other] for other in sorted(node.upstream)]
+            futures[name] = submit(name, work, wait_for=upstream)
+            futures[name].add_done_callback(lambda _future, name=name: ended.put(name))  # type: ignore[misc]
+            running.add(name)
+        last = _next(ended)
+        if last is None:
+            continue
+        running.discard(last)
+        futures[last].wait()  # the state it ended in, not what the server has heard of it so far
+        states[last] = futures[last].state
+        work.endings[last] = _ending(states[last])
+        progress.report(round(100 * len(states) / len(nodes), 1))
+    return states
+
+
+def ready(waiting: Mapping[str, Node], endings: Mapping[str, Ending]) -> list[str]:
+    """Return the stages all of whose upstream stages have ended, well or badly."""
+    return [name for name, node in waiting.items() if all(upstream in endings for upstream in node.upstream)]
+
+
+def may_run(node: Node, endings: Mapping[str, Ending]) -> bool:
+    """All it needs is there, and of every folder it reads that others fill, at least one part."""
+    well = {name for name in node.upstream if endings[name] in ("cached", "ran")}
+    parts = node.upstream - node.needed
+    return node.needed <= well and (not parts or bool(parts & well))
+
+
+def conclude(nodes: Mapping[str, Node], work: Work, states: Mapping[str, State[Any]]) -> State[Any]:
+    """Return the run's final state, and tell people of what they wait for.
+
+    Where only members of a group (`train@x`) failed, the run is completed, named Partly; anything else fails it.
+    """
+    failed = {name: _message(states[name]) for name, ending in work.endings.items() if ending == "failed"}
+    missing = sorted(name for name, ending in work.endings.items() if ending == "not run")
+    counts = {kind: sum(ending == kind for ending in work.endings.values()) for kind in ("ran", "cached")}
+    summary = f"{counts['ran']} stages ran, {counts['cached']} were cached"
+    for name, why in failed.items():
+        _tell("failure", f"{name} failed", why)
+    if any(work.endings[node.name] == "ran" and "build/decision.json" in node.outs for node in nodes.values()):
+        _tell_decision(work.root)
+    if not failed:
+        return Completed(message=summary + ".")
+    names = "; ".join(failed.values()) + (f". Not run: {', '.join(missing)}" if missing else "")
+    if all("@" in name for name in [*failed, *missing]):
+        return Completed(name="Partly", message=f"{summary}; failed: {names}.")
+    return Failed(message=f"{names}. {summary}.")
+
+
+def _tell_decision(root: Path) -> None:
+    decision = report.read_decision(root)
+    if decision:
+        kind: What = "promotion" if decision["verdict"] == "PROMOTE" else "refusal"
+        _tell(kind, f"{decision['verdict']}: {decision['candidate']}", str(decision.get("reason", "")))
+
+
+def _tell(what: What, subject: str, text: str) -> None:
+    why_not = notify(what, subject, text)
+    if why_not:
+        get_run_logger().warning("The message «%s» could not be sent: %s", subject, why_not)
+
+
+def _remove_leftovers(node: Node, nodes: Mapping[str, Node], work: Work) -> None:
+    """Remove what failed parts left from earlier versions, so that `node` doesn't take them for this one's.
+
+    DVC keeps them in its cache, and removes them itself before a stage runs.
+    """
+    import shutil
+
+    for name in node.upstream - node.needed:
+        if work.endings[name] in ("failed", "not run"):
+            for out in nodes[name].outs:
+                path = work.root / out
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+
+
+def _ending(state: State[Any]) -> Ending:
+    if state.is_completed():
+        return "cached" if state.name == "Cached" else "ran"
+    return "not run" if state.is_pending() else "failed"
+
+
+def _message(state: State[Any]) -> str:
+    error = state.result(raise_on_failure=False)
+    return str(error) if isinstance(error, (StageFailed, UserError, Stopped)) else str(state.message)
+
+
+def _next(ended: queue.SimpleQueue[str]) -> str | None:
+    try:
+        # A timeout, so that a signal gets through to the main thread.
+        return ended.get(timeout=1.0)
+    except queue.Empty:
+        return None
+
+
+def _in_place(node: Node, root: Path) -> bool:
+    return all((root / out).exists() for out in node.outs)
+
+
+def _label(root: Path) -> None:
+    version, commit = graph.data_version(root), workspace.commit(root)
+    report.label_run(f"training data {version} commit {commit}", [f"data:{version}", f"commit:{commit}"])
+
+
+def main() -> None:
+    """Run the training flow here; exit code 1 where it failed."""
+    parser = argparse.ArgumentParser(prog="python -m flows.training", description="Run the pipeline through Prefect.")
+    parser.add_argument("--side-by-side", type=int, default=2, help="stages at a time (2)")
+    parser.add_argument("--retries", type=int, default=3, help="further tries for what can pass (3)")
+    parser.add_argument("--retry-seconds", type=float, default=10.0, help="wait before the first of them (10)")
+    parser.add_argument("--elsewhere", action="append", metavar="PATTERN", help="stages for other machines: 'train@*'")
+    given = parser.parse_args()
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    state = training(given.side_by_side, given.retries, given.retry_seconds, given.elsewhere, return_state=True)
+    if not state.is_completed():
+        raise UserError(_message(state))
+    print(state.message)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Decode, hash and describe an image. Knows nothing of models."""

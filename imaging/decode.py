@@ -1,0 +1,205 @@
+"""Bytes of a JPEG, PNG, BMP or WebP file to an upright RGB picture, or a DecodeError that says why not.
+
+Conversions: EXIF (or XMP) orientation is applied; grey, palette, 1-bit and CMYK become RGB; transparency is composited
+on white; 16-bit samples keep their high byte. Colour profiles are not applied: models see the samples as stored.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, UnidentifiedImageError
+
+Pixels = npt.NDArray[np.uint8]
+
+SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp")
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+# Above this Pillow itself starts to warn of decompression bombs; a limit beyond it would not be ours to keep.
+LARGEST_LIMIT = 89_478_485
+MAX_PIXELS = 50_000_000
+SMALL_SIDE = 96
+
+_ORIENTATION = 0x0112
+_TO_UPRIGHT = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_OTHER_KINDS = {
+    b"GIF8": "a GIF",
+    b"II*\0": "a TIFF (or raw) file",
+    b"MM\0*": "a TIFF (or raw) file",
+    b"%PDF": "a PDF",
+    b"PK\x03\x04": "a ZIP archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x93NUMPY": "a NumPy array",
+    b"version https://git-lfs": "a Git LFS pointer (run `git lfs pull`)",
+}
+
+
+class DecodeError(Exception):
+    """Why bytes are not a picture that can be used; a part of a sentence, without the file's name."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+def decode(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Return the whole picture as (H, W, 3) uint8 RGB, upright."""
+    return np.asarray(decode_image(data, max_pixels))
+
+
+def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Return the whole picture as an upright RGB Pillow image, its `info["format"]` one of FORMATS."""
+    return _guarded(data, max_pixels, lambda image: _to_rgb(_upright(image)))
+
+
+def decode_resized(data: bytes, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Return the picture stretched to `size` = (height, width), (height, width, 3) uint8 RGB.
+
+    A JPEG is decoded at 1/2, 1/4 or 1/8 where that still leaves twice the wanted size: up to four times faster, and
+    within a grey level or two of resizing the whole picture. Training and serving both come through here.
+    """
+    height, width = size
+
+    def read(image: Image.Image) -> Image.Image:
+        lying = _orientation(image) >= 5
+        image.draft("RGB", (2 * height, 2 * width) if lying else (2 * width, 2 * height))
+        return _to_rgb(_upright(image))
+
+    return resize(np.asarray(_guarded(data, max_pixels, read)), size)
+
+
+def decode_small_grey(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Return the picture's luma (ITU-R BT.601) as (h, w) uint8, upright, its shorter side 96 to 191 where it has 96.
+
+    A JPEG comes at 1/2, 1/4 or 1/8 straight from its DCT blocks, without the colour planes: the cheap way to a hash.
+    """
+
+    def read(image: Image.Image) -> Image.Image:
+        if not _is_transparent(image):
+            image.draft("L", (SMALL_SIDE, SMALL_SIDE))
+        upright = _upright(image)
+        return upright if upright.mode == "L" and not _is_transparent(upright) else _to_rgb(upright).convert("L")
+
+    grey = _guarded(data, max_pixels, read)
+    return np.asarray(_shrink_rest(grey) if grey.info["format"] == "JPEG" else shrink_grey(grey))
+
+
+def shrink_grey(image: Image.Image) -> Image.Image:
+    """Return an RGB or L image's luma, averaged over square blocks until its shorter side is 96 to 191.
+
+    What `decode_small_grey` gives for the same picture, to within rounding, where the whole picture is decoded anyway.
+    """
+    grey = image if image.mode == "L" else image.convert("L")
+    # In two steps as with a JPEG, whose decoder offers 1/2, 1/4 and 1/8.
+    step = max(step for step in (1, 2, 4, 8) if step <= max(1, min(grey.size) // SMALL_SIDE))
+    return _shrink_rest(grey.reduce(step) if step > 1 else grey)
+
+
+def _shrink_rest(grey: Image.Image) -> Image.Image:
+    factor = min(grey.size) // SMALL_SIDE
+    return grey.reduce(factor) if factor > 1 else grey
+
+
+def resize(rgb: Pixels, size: tuple[int, int]) -> Pixels:
+    """Return (H, W, 3) uint8 stretched to `size` = (height, width), bilinear with antialiasing (Pillow's BILINEAR)."""
+    height, width = size
+    if rgb.shape[:2] == (height, width):
+        return rgb
+    return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0))
+
+
+def _guarded(data: bytes, max_pixels: int, read: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    if not data:
+        raise DecodeError("is empty (0 bytes)")
+    _own_limit()
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            _refuse(image, max_pixels)
+            # A phone's JPEG with a depth map or preview behind it opens as MPO; its first frame is the photograph.
+            kind = "JPEG" if image.format == "MPO" else image.format
+            result = read(image)
+            result.load()
+            result.info = {"format": kind}
+            return result
+    except DecodeError:
+        raise
+    except UnidentifiedImageError:
+        raise DecodeError(_what_else(data)) from None
+    except Image.DecompressionBombError:
+        raise DecodeError(f"has more than the {max_pixels:,} pixels allowed (data.max_pixels)") from None
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise nearly anything on damaged bytes; the reason keeps their words.
+        words = str(error).strip().splitlines()
+        raise DecodeError(f"is damaged: {words[0] if words else type(error).__name__}") from None
+
+
+@cache
+def _own_limit() -> None:
+    # Pillow warns of large pictures when it opens them; `_refuse` turns them away with the user's own limit.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+
+
+def _refuse(image: Image.Image, max_pixels: int) -> None:
+    width, height = image.size
+    if width * height > max_pixels:
+        raise DecodeError(f"has {width} x {height} pixels, more than the {max_pixels:,} allowed (data.max_pixels)")
+    frames = getattr(image, "n_frames", 1)
+    if image.format != "MPO" and frames > 1:
+        raise DecodeError(f"is animated ({frames} frames): save the frame you mean as a picture of its own")
+
+
+def _what_else(data: bytes) -> str:
+    head = data[:512].lstrip().lower()
+    kind = next((name for magic, name in _OTHER_KINDS.items() if data.startswith(magic)), None)
+    if data[4:8] == b"ftyp":
+        kind = "a HEIC or AVIF picture, or a video"
+    elif head.startswith((b"<!doctype html", b"<html")):
+        kind = "a web page"
+    elif head.startswith((b"<svg", b"<?xml")):
+        kind = "an SVG or XML file"
+    if kind is None:
+        return "is not a picture, or its beginning is damaged: no JPEG, PNG, BMP or WebP header"
+    return f"is {kind}, not a JPEG, PNG, BMP or WebP"
+
+
+def _orientation(image: Image.Image) -> int:
+    try:
+        value = image.getexif().get(_ORIENTATION, 1)
+    except Exception:  # Viewers show a picture whose EXIF block is garbage as it lies, and so do we.
+        return 1
+    return value if value in _TO_UPRIGHT else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    turn = _TO_UPRIGHT.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    return image.has_transparency_data and not image.mode.startswith("I")
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode.startswith("I"):
+        samples = np.asarray(image).astype(np.int64)
+        return Image.fromarray((np.clip(samples, 0, 0xFFFF) >> 8).astype(np.uint8)).convert("RGB")
+    if _is_transparent(image):
+        colours = image.convert("RGBA")
+        paper = Image.new("RGBA", colours.size, "white")
+        return Image.alpha_composite(paper, colours).convert("RGB")
+    return image.convert("RGB")

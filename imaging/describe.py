@@ -1,0 +1,84 @@
+"""Four figures of a picture that tell a bad photograph, or another camera, from the usual: each one documented formula.
+
+All take the whole upright picture, before any resizing: (H, W, 3) uint8 RGB, or its luma (H, W) uint8.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from imaging.decode import Pixels
+
+MEASURES = ("brightness", "contrast", "sharpness", "colourfulness")
+_ROWS = 64
+
+
+def describe(rgb: Pixels, grey: Pixels | None = None) -> dict[str, float]:
+    """Return the MEASURES of a picture, each rounded to six significant digits (so that files stay comparable).
+
+    Args:
+        grey: its `luma`, where the caller has it already.
+    """
+    grey = luma(rgb) if grey is None else grey
+    values = (brightness(grey), contrast(grey), sharpness(grey), colourfulness(rgb))
+    return {name: float(f"{value:.6g}") for name, value in zip(MEASURES, values, strict=True)}
+
+
+def luma(rgb: Pixels) -> Pixels:
+    """Return 0.299 R + 0.587 G + 0.114 B (ITU-R BT.601-7, section 2.5.1), (H, W) uint8."""
+    return np.asarray(Image.fromarray(rgb).convert("L"))
+
+
+def brightness(grey: Pixels) -> float:
+    """Mean luma, 0 (black) to 1 (white)."""
+    return float(cv2.mean(grey)[0]) / 255
+
+
+def contrast(grey: Pixels) -> float:
+    """RMS contrast: standard deviation of luma in [0, 1], at most 0.5. Peli 1990, "Contrast in complex images"."""
+    return float(cv2.meanStdDev(grey)[1].item()) / 255
+
+
+def sharpness(grey: Pixels) -> float:
+    """Variance of the Laplacian (4 neighbours) of luma in [0, 255]; small where nothing is in focus.
+
+    Pech-Pacheco et al. 2000, "Diatom autofocusing in brightfield microscopy". Depends on the picture's scale: compare
+    pictures of one camera, or of one size.
+    """
+    total, squares = _sums(cv2.Laplacian(grey, cv2.CV_16S))
+    mean = total / grey.size
+    return max(squares / grey.size - mean**2, 0.0)
+
+
+def colourfulness(rgb: Pixels) -> float:
+    """M3 of Hasler and Süsstrunk 2003, "Measuring colourfulness in natural images": 0 for grey, about 109 at most seen.
+
+    With rg = R - G and yb = (R + G) / 2 - B: sqrt(var rg + var yb) + 0.3 sqrt((mean rg)^2 + (mean yb)^2).
+    """
+    sums, squares = np.zeros(2), np.zeros(2)
+    # A strip at a time stays in the processor's cache: four times faster than the whole picture at once.
+    for top in range(0, rgb.shape[0], _ROWS):
+        red, green, blue = cv2.split(rgb[top : top + _ROWS])
+        rg = cv2.subtract(red, green, dtype=cv2.CV_16S)
+        twice_yb = cv2.subtract(
+            cv2.add(red, green, dtype=cv2.CV_16S), cv2.add(blue, blue, dtype=cv2.CV_16S), dtype=cv2.CV_16S
+        )
+        for place, opponent in enumerate((rg, twice_yb)):
+            total, square = _sums(opponent)
+            sums[place] += total
+            squares[place] += square
+    pixels = rgb.shape[0] * rgb.shape[1]
+    mean = sums / pixels
+    variance = np.maximum(squares / pixels - mean**2, 0)
+    mean, variance = mean * (1, 0.5), variance * (1, 0.25)
+    return float(np.sqrt(variance.sum()) + 0.3 * np.sqrt((mean**2).sum()))
+
+
+def _sums(values: NDArray[Any]) -> tuple[float, float]:
+    """Sum and sum of squares of 16-bit integers, exact and without a float copy of the picture."""
+    return float(cv2.sumElems(values)[0]), float(cv2.norm(values, cv2.NORM_L2SQR))

@@ -1,0 +1,1 @@
+"""Candidate architectures, their backbones and where weights come from."""

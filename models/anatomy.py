@@ -1,0 +1,124 @@
+"""What a network is made of, read off the network: each layer's activation, parameters and receptive field."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import keras
+
+WHOLE = math.inf
+
+
+@dataclass(frozen=True)
+class Layer:
+    """`shape` is one picture's activation; `receptive_field` the pixels' side that one value sees, or WHOLE."""
+
+    name: str
+    kind: str
+    shape: tuple[int, ...]
+    parameters: int
+    receptive_field: float
+    trained: bool
+
+    @property
+    def activation(self) -> int:
+        """Number of values of one picture's activation."""
+        return math.prod(self.shape)
+
+
+def layer_table(model: keras.Model) -> list[Layer]:
+    """Every layer of `model`, those of models inside it too, in the order of computation.
+
+    The receptive field grows by (k - 1) x jump, where the jump is the product of the strides so far; for stride 1 and
+    L layers that is the course notes' 1 + L (f - 1). Where ways meet the largest counts.
+    """
+    rows: list[Layer] = []
+    _walk(model, [(1.0, 1.0)], rows)
+    return rows
+
+
+def _graph(model: Any) -> Any:
+    return getattr(model, "_functional", None) or model
+
+
+def _nodes(model: Any) -> list[Any]:
+    levels = _graph(model)._nodes_by_depth
+    return [node for depth in sorted(levels, reverse=True) for node in levels[depth]]
+
+
+def _walk(model: Any, inputs: list[tuple[float, float]], rows: list[Layer]) -> tuple[float, float]:
+    import keras
+
+    seen: dict[int, tuple[float, float]] = {
+        id(tensor): state for tensor, state in zip(_graph(model).inputs, inputs, strict=True)
+    }
+    for node in _nodes(model):
+        operation = node.operation
+        if isinstance(operation, keras.layers.InputLayer):
+            continue
+        states = [seen[id(tensor)] for tensor in node.input_tensors]
+        if isinstance(operation, keras.Model):
+            state = _walk(operation, states, rows)
+        else:
+            state = _after(operation, states, node.input_tensors)
+            rows.append(_row(operation, node, state[0]))
+        seen |= {id(tensor): state for tensor in node.outputs}
+    return max(seen[id(tensor)] for tensor in _graph(model).outputs)
+
+
+def _row(operation: Any, node: Any, receptive_field: float) -> Layer:
+    weights = getattr(operation, "weights", [])
+    return Layer(
+        name=operation.name,
+        kind=type(operation).__name__,
+        shape=tuple(int(side) for side in node.outputs[0].shape[1:]),
+        parameters=int(sum(np.prod(weight.shape) for weight in weights)),
+        receptive_field=receptive_field,
+        trained=bool(getattr(operation, "trainable_variables", [])),
+    )
+
+
+def _after(operation: Any, states: list[tuple[float, float]], inputs: list[Any]) -> tuple[float, float]:
+    """Receptive field and jump behind a layer."""
+    field = max(state[0] for state in states)
+    jump = max(state[1] for state in states)
+    kind = type(operation).__name__
+    if kind.startswith("Global") or kind in ("Flatten", "Reshape") or (kind == "Dense" and len(inputs[0].shape) == 2):
+        return WHOLE, jump
+    window = getattr(operation, "kernel_size", None) or getattr(operation, "pool_size", None)
+    if window is None or kind == "Dense":
+        return field, jump
+    dilation = getattr(operation, "dilation_rate", 1)
+    dilation = dilation[0] if isinstance(dilation, tuple | list) else dilation
+    return field + (window[0] - 1) * dilation * jump, jump * operation.strides[0]
+
+
+def attention(model: keras.Model, pixels: NDArray[np.float32], classes: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Grad-CAM (Selvaraju et al. 2017): which places of pixels (N, S, S, 3) speak for `classes` (N,).
+
+    Returns (N, h, w) in [0, 1] over the last feature maps that still have places, zero where nothing speaks for the
+    class. The class's log odds are what is differentiated: the probability itself is flat where it is near 0 or 1.
+    """
+    import keras
+    import tensorflow as tf
+
+    maps = [t for node in _nodes(model) for t in node.outputs if len(t.shape) == 4 and t.shape[1] and t.shape[1] > 1]
+    looking = keras.Model(_graph(model).inputs, [maps[-1], _graph(model).outputs[0]])
+    with tf.GradientTape() as tape:
+        seen, output = looking(tf.constant(pixels), training=False)
+        if output.shape[1] == 1:
+            p = tf.where(tf.constant(classes)[:, None] == 1, output, 1 - output)[:, 0]
+        else:
+            p = tf.gather(output, classes, axis=1, batch_dims=1)
+        score = tf.math.log(tf.clip_by_value(p, 1e-7, 1.0)) - tf.math.log(tf.clip_by_value(1 - p, 1e-7, 1.0))
+    gradients = tape.gradient(score, seen)
+    weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+    cam = np.maximum(np.asarray(tf.reduce_sum(weights * seen, axis=-1)), 0)
+    highest = cam.max(axis=(1, 2), keepdims=True)
+    return np.asarray(np.divide(cam, highest, out=np.zeros_like(cam), where=highest > 0), dtype=np.float32)

@@ -1,0 +1,181 @@
+"""Train a candidate's network on features mapped from disk: the same seed gives the same weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import UserError
+from models.candidates import Candidate, class_probabilities
+from models.features import release
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
+SEVERAL = ";"  # parts the labels of a picture that has several: helmet;vest
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What is to be learnt: `values` are class numbers (N,), or where pictures have several labels 0/1 (N, C)."""
+
+    classes: list[str]
+    values: NDArray[Any]
+    several_labels: bool
+
+
+def targets_of(labels: pd.Series) -> Targets:
+    """Read classes and targets off the labels; one label `a;b` anywhere makes every picture one of several labels."""
+    parts = [frozenset(str(label).split(SEVERAL)) for label in labels]
+    classes = sorted(frozenset().union(*parts))
+    if any(len(names) > 1 for names in parts):
+        values = np.array([[name in names for name in classes] for names in parts], dtype=np.float32)
+        return Targets(classes, values, True)
+    number = {name: place for place, name in enumerate(classes)}
+    return Targets(classes, np.array([number[next(iter(names))] for names in parts], dtype=np.int64), False)
+
+
+def balanced_weights(targets: Targets, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Weights (N,) with which each class among `rows` counts the same, their mean over `rows` 1."""
+    if targets.several_labels:
+        raise UserError("params.yaml: class_weights: balanced is for pictures of one label each; these have several.")
+    counts = np.bincount(targets.values[rows], minlength=len(targets.classes))
+    share = np.maximum(counts, 1) / rows.sum()
+    weights: NDArray[np.float32] = (1 / (share * (counts > 0).sum())).astype(np.float32)[targets.values]
+    return weights
+
+
+def make_deterministic(seed: int) -> None:
+    """Seed Python, NumPy and TensorFlow, and let TensorFlow use deterministic kernels only."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.clear_session()  # layers are numbered per process, and the numbers end up in the weights file
+    keras.utils.set_random_seed(seed)
+    tf.config.experimental.enable_op_determinism()
+
+
+def batches(
+    values: NDArray[Any],
+    rows: NDArray[np.intp],
+    targets: NDArray[Any],
+    batch_size: int,
+    views: int = 0,
+    seed: int | None = None,
+    weights: NDArray[np.float32] | None = None,
+    mirror: bool = False,
+    brightness: float = 0.0,
+) -> keras.utils.PyDataset:
+    """Batches of (features of one view, targets[, weights]) read from `values` (N, 1 + V, ...) as they are needed.
+
+    With a `seed` each epoch is shuffled anew, and each picture shows one of its 1 + `views` views, drawn anew; so are
+    whether it is mirrored and the factor 1 - `brightness` to 1 + `brightness` of its pixels.
+    """
+    import keras
+
+    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__(workers=1, use_multiprocessing=False)
+            self.random = np.random.default_rng(seed)
+            self.order = np.arange(len(rows))
+            self.view = np.zeros(len(rows), dtype=np.intp)
+            self.mirrored = np.zeros(len(rows), dtype=np.bool_)
+            self.gain = np.ones(len(rows), dtype=np.float32)
+            self.on_epoch_end()
+
+        def __len__(self) -> int:
+            return -(-len(rows) // batch_size)
+
+        def __getitem__(self, number: int) -> tuple[NDArray[Any], ...]:
+            chosen = self.order[number * batch_size : (number + 1) * batch_size]
+            features = np.asarray(values[rows[chosen], self.view[chosen]], dtype=np.float32)
+            release(values)
+            if mirror:
+                flip = self.mirrored[chosen]
+                features[flip] = features[flip, :, ::-1]
+            if brightness:
+                features = np.clip(features * self.gain[chosen, None, None, None], 0, 255)
+            return (features, targets[chosen]) if weights is None else (features, targets[chosen], weights[chosen])
+
+        def on_epoch_end(self) -> None:
+            if seed is not None:
+                self.random.shuffle(self.order)
+                self.view = self.random.integers(0, views + 1, size=len(rows))
+                self.mirrored = self.random.random(len(rows)) < 0.5
+                self.gain = self.random.uniform(1 - brightness, 1 + brightness, len(rows)).astype(np.float32)
+
+    return Batches()
+
+
+def fit(
+    network: keras.Model,
+    candidate: Candidate,
+    train: keras.utils.PyDataset,
+    validation: keras.utils.PyDataset,
+    several_labels: bool = False,
+) -> pd.DataFrame:
+    """Train with Adam, early stopping on val_loss (best weights restored) and a lower learning rate on a plateau.
+
+    Returns one row per epoch: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate. The accuracy of several
+    labels is that of each label by itself.
+    """
+    import keras
+    import pandas as pd
+
+    binary = several_labels or network.output_shape[-1] == 1
+    network.compile(
+        optimizer=keras.optimizers.Adam(candidate.learning_rate),
+        loss=keras.losses.BinaryCrossentropy() if binary else keras.losses.SparseCategoricalCrossentropy(),
+        weighted_metrics=[
+            keras.metrics.BinaryAccuracy(name="accuracy")
+            if binary
+            else keras.metrics.SparseCategoricalAccuracy(name="accuracy")
+        ],
+    )
+    callbacks = [
+        keras.callbacks.ReduceLROnPlateau(
+            monitor="val_loss", factor=candidate.plateau_factor, patience=candidate.plateau_patience
+        ),
+        keras.callbacks.EarlyStopping(
+            monitor="val_loss", patience=candidate.early_stopping_patience, restore_best_weights=True
+        ),
+    ]
+    if candidate.decay:
+        callbacks.append(_decay(candidate.decay))
+    history = network.fit(
+        train, validation_data=validation, epochs=candidate.epochs, callbacks=callbacks, shuffle=False, verbose=2
+    )
+    table = pd.DataFrame(history.history)
+    table.insert(0, "epoch", np.arange(1, len(table) + 1))
+    return table[["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]]
+
+
+def _decay(decay: float) -> keras.callbacks.Callback:
+    """Divide the learning rate by 1 + `decay` x steps (Keras 2's `decay`), step by step epoch, beside the plateaus."""
+    import keras
+
+    class Decay(keras.callbacks.Callback):  # type: ignore[misc]
+        def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+            optimizer, steps = self.model.optimizer, self.params["steps"]
+            if epoch:
+                ratio = (1 + decay * (epoch - 1) * steps) / (1 + decay * epoch * steps)
+                optimizer.learning_rate = float(optimizer.learning_rate) * ratio
+
+    return Decay()
+
+
+def predict(
+    network: keras.Model,
+    values: NDArray[Any],
+    rows: NDArray[np.intp],
+    batch_size: int,
+    several_labels: bool = False,
+) -> NDArray[np.float64]:
+    """Probabilities (N, C) of the pictures in `rows`, without augmentation."""
+    data = batches(values, rows, np.zeros(len(rows), dtype=np.int64), batch_size)
+    probabilities: NDArray[np.float64] = class_probabilities(network.predict(data, verbose=0), several_labels)
+    return probabilities

@@ -1,0 +1,1 @@
+"""The embedded sample: pictures of workers drawn from a seed, with the truth about them kept beside."""

@@ -1,0 +1,1 @@
+"""One module per dvc.yaml stage, same name: a pure function, and a thin `main` that reads and writes files."""

@@ -1,0 +1,459 @@
+"""Stage evaluate: what is known about every candidate, with intervals; it judges nothing (that is gate's).
+
+Reads build/candidates/*/, build/manifest.parquet and build/features/pixels/, writes build/evaluation.json (everything),
+build/leaderboard.json (figures by candidate), build/metrics/ (`dvc metrics`) and build/plots/ (`dvc plots`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+
+from common.errors import UserError, run
+from common.files import replacing_folder, write_json
+from common.params import Section, load_section, load_sections
+from models.features import open_features
+from stages.evidence import baselines as reference
+from stages.evidence import calibration, curves, intervals, scores, shortcuts, slices, thresholds
+from stages.evidence.candidates import SPLITS, Candidate, Sample, read_candidates, sample_of
+from stages.evidence.intervals import group_codes
+from stages.evidence.scores import Floats, Ints
+
+BUILD = Path("build")
+SHOWN_THRESHOLDS = (0.3, 0.5, 0.7)
+
+
+class Costs(Section):
+    """What a mistake costs, in any one unit."""
+
+    missed_violation: float = Field(default=10, gt=0)
+    false_alarm: float = Field(default=1, gt=0)
+
+
+class Evaluate(Section):
+    """params.yaml `evaluate`."""
+
+    violation_class: str | None = "without_helmet"
+    costs: Costs = Costs()
+    resamples: int = Field(default=2000, ge=200)
+    calibration_bins: int = Field(default=15, ge=2)
+    permutations: int = Field(default=500, ge=100)
+    slice_minimum_groups: int = Field(default=10, ge=2)
+    audit_images: int = Field(default=3000, ge=100)
+    seed: int = 0
+
+
+class Named(Section):
+    """Any entry under `candidates`: only its name matters here."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+def evaluate(
+    candidates: dict[str, Candidate],
+    missing: list[str],
+    manifest: pd.DataFrame,
+    pixels: NDArray[np.uint8],
+    params: Evaluate,
+) -> dict[str, Any]:
+    """Return everything known about the candidates and their data as plain data, ready for JSON.
+
+    `manifest` and `pixels` (N, H, W, 3) hold the pictures that the candidates predicted, in their tables' order;
+    `missing` names candidates of params.yaml without a result.
+    """
+    first = next(iter(candidates.values()))
+    classes = first.classes
+    violation = violation_index(classes, params.violation_class)
+    samples = {split: sample_of(first.table, classes, split) for split in SPLITS}
+    draws = {
+        split: intervals.draw_weights(sample.codes, params.resamples, params.seed + place)
+        for place, (split, sample) in enumerate(samples.items())
+    }
+    everything = sample_of(first.table, classes)
+    references = baselines(everything, first.table["split"], pixels, classes)
+    cuts, skipped = slices.slicings(manifest)
+    in_test = (first.table["split"] == "test").to_numpy()
+    test_cuts = [slices.Slicing(cut.column, cut.values[in_test]) for cut in cuts]
+    return {
+        "classes": classes,
+        "violation_class": None if violation is None else classes[violation],
+        "costs": params.costs.model_dump(),
+        "data": {split: describe(sample, classes) for split, sample in samples.items()},
+        "missing": missing,
+        "slices_skipped": skipped,
+        "shortcuts": audit(manifest, pixels, everything, params),
+        "sites": unseen_sites(manifest, pixels, everything, params),
+        "baselines": {
+            name: evaluate_baseline(probabilities, everything, first.table["split"], draws)
+            for name, probabilities in references.items()
+        },
+        "candidates": {
+            name: evaluate_candidate(candidate, draws, violation, params)
+            | {
+                "slices": evaluate_slices(samples_test(candidate), test_cuts, draws["test"], violation, params),
+                "versus": versus(samples_test(candidate), references, in_test, draws["test"]),
+            }
+            for name, candidate in candidates.items()
+        },
+    }
+
+
+def samples_test(candidate: Candidate) -> Sample:
+    """Return a candidate's test pictures."""
+    return sample_of(candidate.table, candidate.classes, "test")
+
+
+def baselines(sample: Sample, splits: pd.Series, pixels: NDArray[np.uint8], classes: list[str]) -> dict[str, Floats]:
+    """Return the reference models' probabilities (N, K) for every picture."""
+    train, validation = (splits == "train").to_numpy(), (splits == "validation").to_numpy()
+    return {
+        "majority class": reference.majority(sample.labels, train, len(classes)),
+        "16x16 pixels": reference.pixel_regression(pixels, sample.labels, train, validation, len(classes)),
+    }
+
+
+def evaluate_baseline(
+    probabilities: Floats, sample: Sample, splits: pd.Series, draws: dict[str, Floats]
+) -> dict[str, dict[str, float]]:
+    """Return a reference model's accuracy by split, with its interval."""
+    right = probabilities.argmax(axis=1) == sample.labels
+    result = {}
+    for split in SPLITS:
+        inside = (splits == split).to_numpy()
+        part = Sample(sample.labels[inside], probabilities[inside], group_codes(sample.codes[inside]), [])
+        result[split] = rate_with_interval(right[inside], np.full(int(inside.sum()), True), part, draws[split])
+    return result
+
+
+def versus(
+    sample: Sample, references: dict[str, Floats], in_test: NDArray[np.bool_], draws: Floats
+) -> dict[str, dict[str, float]]:
+    """Return by how much the candidate is more accurate than each reference on the test pictures, paired by picture."""
+    right = sample.probabilities.argmax(axis=1) == sample.labels
+    result = {}
+    for name, probabilities in references.items():
+        gain = right.astype(np.float64) - (probabilities[in_test].argmax(axis=1) == sample.labels)
+        drawn = (draws @ gain) / draws.sum(axis=1)
+        low, high = np.percentile(drawn, [2.5, 97.5])
+        result[name] = {
+            "value": float(gain.mean()),
+            "low": float(low),
+            "high": float(high),
+            "spread": float(drawn.std()),
+            "share_better": float((drawn > 0).mean()),
+        }
+    return result
+
+
+def evaluate_slices(
+    sample: Sample, cuts: list[slices.Slicing], draws: Floats, violation: int | None, params: Evaluate
+) -> list[dict[str, Any]]:
+    """Return accuracy and recall of the violation in every slice of the test pictures, and whether to judge it."""
+    predicted = sample.probabilities.argmax(axis=1)
+    rows = []
+    for cut in cuts:
+        for value in sorted(set(cut.values) - {""}, key=_slice_order):
+            inside = np.asarray(cut.values == value)
+            groups = len(np.unique(sample.codes[inside]))
+            row: dict[str, Any] = {
+                "column": cut.column,
+                "value": str(value),
+                "images": int(inside.sum()),
+                "groups": groups,
+                "judged": groups >= params.slice_minimum_groups,
+                "accuracy": rate_with_interval(predicted == sample.labels, inside, sample, draws),
+            }
+            if violation is not None and (inside & (sample.labels == violation)).any():
+                among = inside & (sample.labels == violation)
+                row["recall"] = rate_with_interval(predicted == violation, among, sample, draws)
+            rows.append(row)
+    return rows
+
+
+def _slice_order(value: str) -> tuple[int, str]:
+    return (slices.THIRDS.index(value) if value in slices.THIRDS else -1, value)
+
+
+def audit(manifest: pd.DataFrame, pixels: NDArray[np.uint8], sample: Sample, params: Evaluate) -> list[dict[str, Any]]:
+    """Return the shortcut audits of the data set; of a large one, on whole groups drawn up to `audit_images`."""
+    kept = some_groups(sample.codes, params.audit_images, params.seed)
+    audits = shortcuts.audit_all(
+        manifest[kept].reset_index(drop=True),
+        pixels[kept],
+        sample.labels[kept],
+        group_codes(sample.codes[kept]),
+        params.permutations,
+        params.seed,
+    )
+    return shortcuts.as_records(audits)
+
+
+def unseen_sites(
+    manifest: pd.DataFrame, pixels: NDArray[np.uint8], sample: Sample, params: Evaluate
+) -> list[dict[str, float | str | int]]:
+    """Return leave-one-site-out on 16x16 pixels, empty without a `site` column."""
+    if "site" not in manifest:
+        return []
+    kept = some_groups(sample.codes, params.audit_images, params.seed)
+    features = shortcuts.thumbnail_features(pixels[kept], reference.SIDE)
+    sites = manifest["site"].astype("string").fillna("").to_numpy(dtype=object)[kept]
+    return reference.leave_one_site_out(features, sample.labels[kept], sample.codes[kept], sites, params.seed)
+
+
+def some_groups(codes: Ints, most_images: int, seed: int) -> NDArray[np.bool_]:
+    """Return which images (N,) to keep: all, or whole groups in random order until `most_images` are reached."""
+    sizes = np.bincount(codes)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    kept = order[: max(1, int((np.cumsum(sizes[order]) <= most_images).sum()))]
+    return np.isin(codes, kept)
+
+
+def violation_index(classes: list[str], violation: str | None) -> int | None:
+    """Return the index of the class that must not be missed, None where params.yaml says there is none."""
+    if violation is None:
+        return None
+    if violation not in classes:
+        raise UserError(
+            f"params.yaml: evaluate.violation_class is '{violation}', but the classes are {', '.join(classes)}: "
+            "name one of these, or null where no class is a violation."
+        )
+    return classes.index(violation)
+
+
+def describe(sample: Sample, classes: list[str]) -> dict[str, Any]:
+    """Return how many images and groups a split holds, in all and by class."""
+    return {
+        "images": len(sample.labels),
+        "groups": sample.groups,
+        "by_class": {
+            name: {
+                "images": int((sample.labels == k).sum()),
+                "groups": len(np.unique(sample.codes[sample.labels == k])),
+            }
+            for k, name in enumerate(classes)
+        },
+    }
+
+
+def evaluate_candidate(
+    candidate: Candidate, draws: dict[str, Floats], violation: int | None, params: Evaluate
+) -> dict[str, Any]:
+    """Return model, temperature, threshold, and by split: scores with intervals, confusion, calibration, alarms."""
+    classes = candidate.classes
+    samples = {split: sample_of(candidate.table, classes, split) for split in SPLITS}
+    validation = samples["validation"]
+    temperature = calibration.fit_temperature(validation.labels, validation.probabilities)
+    threshold = None
+    if violation is not None:
+        threshold = thresholds.choose_threshold(
+            validation.labels == violation,
+            calibration.scale(validation.probabilities, temperature)[:, violation],
+            params.costs.missed_violation,
+            params.costs.false_alarm,
+        )
+    splits = {
+        split: evaluate_split(sample, draws[split], classes, temperature, threshold, violation, params)
+        for split, sample in samples.items()
+    }
+    train, test = splits["train"]["scores"]["accuracy"]["value"], splits["test"]["scores"]["accuracy"]["value"]
+    return {
+        "model": {key: value for key, value in candidate.model.items() if key != "classes"},
+        "temperature": temperature,
+        "threshold": threshold,
+        "train_test_difference": train - test,
+        "splits": splits,
+    }
+
+
+def evaluate_split(
+    sample: Sample,
+    draws: Floats,
+    classes: list[str],
+    temperature: float,
+    threshold: float | None,
+    violation: int | None,
+    params: Evaluate,
+) -> dict[str, Any]:
+    """Return one candidate's evidence on one split."""
+    scaled = calibration.scale(sample.probabilities, temperature)
+    predicted = sample.probabilities.argmax(axis=1)
+    once = np.ones((1, len(sample.labels)))
+    alarms: dict[str, Any] = {}
+    if violation is not None and threshold is not None:
+        is_violation = sample.labels == violation
+        alarms["operating_points"] = [
+            thresholds.operating_point(is_violation, scaled[:, violation], at) | {"chosen": at == threshold}
+            for at in sorted({*SHOWN_THRESHOLDS, threshold})
+        ]
+        alarms["scores_at_threshold"] = rates_at_threshold(
+            sample, scaled[:, violation] >= threshold, is_violation, draws
+        )
+        grid = np.round(np.arange(0.01, 1.0, 0.01), 2)
+        alarms["cost_curve"] = {
+            "threshold": grid.tolist(),
+            "cost": thresholds.cost_at(
+                is_violation, scaled[:, violation], grid, params.costs.missed_violation, params.costs.false_alarm
+            ).tolist(),
+        }
+    return {
+        "scores": scores_with_intervals(sample, scaled, draws, classes, violation, params.calibration_bins),
+        "confusion": scores.confusion(sample.labels, predicted, once, len(classes))[0].astype(int).tolist(),
+        "reliability": {
+            "before": calibration.reliability(sample.labels, sample.probabilities, params.calibration_bins),
+            "after": calibration.reliability(sample.labels, scaled, params.calibration_bins),
+        },
+        "calibration_null": null_summary(scaled, params),
+        **alarms,
+    }
+
+
+def rates_at_threshold(
+    sample: Sample, alarm: NDArray[np.bool_], is_violation: NDArray[np.bool_], draws: Floats
+) -> dict[str, dict[str, float]]:
+    """Return accuracy, recall and false alarm rate, with intervals, when the chosen threshold decides."""
+    everywhere = np.full(len(alarm), True)
+    return {
+        "accuracy": rate_with_interval(alarm == is_violation, everywhere, sample, draws),
+        "recall": rate_with_interval(alarm, is_violation, sample, draws),
+        "false_alarm_rate": rate_with_interval(alarm, ~is_violation, sample, draws),
+    }
+
+
+def rate_with_interval(
+    hit: NDArray[np.bool_], among: NDArray[np.bool_], sample: Sample, draws: Floats
+) -> dict[str, float]:
+    """Return how often `hit` (N,) is true `among` (N,) some of the images, with its 95% interval."""
+    if not among.any():
+        return {"value": 0.0, "low": 0.0, "high": 1.0}
+    drawn = draws[:, among].sum(axis=1)
+    rates = (draws[:, among] @ hit[among])[drawn > 0] / drawn[drawn > 0]
+    value = float(hit[among].mean())
+    low, high = intervals.interval("recall", value, rates, int(among.sum()), len(np.unique(sample.codes[among])))
+    return {"value": value, "low": low, "high": high}
+
+
+def null_summary(scaled: Floats, params: Evaluate) -> dict[str, float]:
+    """Return mean, 95% and 99% point of the calibration error that a truly calibrated model would show here."""
+    null = calibration.null_calibration_errors(scaled, params.calibration_bins, params.resamples, params.seed)
+    return {"mean": float(null.mean()), "95%": float(np.quantile(null, 0.95)), "99%": float(np.quantile(null, 0.99))}
+
+
+def scores_with_intervals(
+    sample: Sample, scaled: Floats, draws: Floats, classes: list[str], violation: int | None, bins: int
+) -> dict[str, dict[str, float]]:
+    """Return {score: {value, low, high}}; scores by class are named `recall:CLASS`, after scaling `ece_scaled`."""
+    weights = np.vstack([np.ones((1, len(sample.labels))), draws])
+    positive = len(classes) - 1 if violation is None else violation
+    values = scores.score_all(sample.labels, sample.probabilities, weights, positive, bins)
+    after = scores.probability_scores(sample.labels, scaled, weights, bins)
+    values |= {f"{name}_scaled": value for name, value in after.items()}
+    result = {}
+    for name, drawn in values.items():
+        score, _, place = name.partition(":")
+        rests_on = sample.labels == int(place) if place and score != "precision" else np.full(len(sample.labels), True)
+        images, groups = int(rests_on.sum()), len(np.unique(sample.codes[rests_on]))
+        value = float(drawn[0]) if np.isfinite(drawn[0]) else 0.0
+        low, high = intervals.interval(score, value, drawn[1:], images, groups)
+        result[f"{score}:{classes[int(place)]}" if place else score] = {"value": value, "low": low, "high": high}
+    return result
+
+
+def leaderboard(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one entry per candidate: its size, the origin of its weights, its scores by split and their intervals."""
+    return [
+        {
+            "candidate": name,
+            "parameters": entry["model"]["parameters"],
+            "trainable_parameters": entry["model"]["trainable_parameters"],
+            "weights": entry["model"]["weights"],
+            "metrics": {
+                split: {score: figures["value"] for score, figures in entry["splits"][split]["scores"].items()}
+                for split in SPLITS
+            },
+            "intervals": {
+                split: {
+                    score: [figures["low"], figures["high"]]
+                    for score, figures in entry["splits"][split]["scores"].items()
+                }
+                for split in SPLITS
+            },
+        }
+        for name, entry in evaluation["candidates"].items()
+    ]
+
+
+def headline(entry: dict[str, Any], violation: str | None) -> dict[str, float]:
+    """Return the few figures of a candidate that `dvc metrics show` and `diff` put in its row."""
+    wanted = ["accuracy", "f1_macro", "roc_auc", "log_loss", "ece_scaled"]
+    if violation is not None:
+        wanted.insert(1, f"recall:{violation}")
+    return {
+        f"{split} {score.replace(':', ' ')}": round(entry["splits"][split]["scores"][score]["value"], 6)
+        for split in ("validation", "test")
+        for score in wanted
+    }
+
+
+def write_metrics(evaluation: dict[str, Any], folder: Path) -> None:
+    """Write one small JSON per candidate: DVC shows a row per file, and of one file for all an endless one."""
+    with replacing_folder(folder) as temporary:
+        for name, entry in evaluation["candidates"].items():
+            write_json(temporary / f"{name}.json", headline(entry, evaluation["violation_class"]))
+
+
+def write_plots(candidates: dict[str, Candidate], violation: str | None, folder: Path) -> None:
+    """Write the data series that `dvc plots show` draws: one folder per kind, one CSV per candidate."""
+    with replacing_folder(folder) as temporary:
+        for name, candidate in candidates.items():
+            sample = sample_of(candidate.table, candidate.classes, "test")
+            tables: dict[str, pd.DataFrame] = {
+                "learning": curves.learning(candidate.history),
+                "confusion": curves.pairs(sample, candidate.classes),
+                "roc": curves.roc(sample, candidate.classes, violation),
+                "pr": curves.precision_recall(sample, candidate.classes, violation),
+            }
+            for kind, table in tables.items():
+                (temporary / kind).mkdir(exist_ok=True)
+                table.to_csv(temporary / kind / f"{name}.csv", index=False)
+
+
+def pictures_of(candidate: Candidate) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """Return manifest rows and pixels (N, H, W, 3) of the pictures a candidate predicted, in its table's order."""
+    paths = candidate.table["path"].tolist()
+    manifest = pd.read_parquet(BUILD / "manifest.parquet").set_index("path", drop=False)
+    absent = next((path for path in paths if path not in manifest.index), None)
+    if absent is not None:
+        raise UserError(f"{BUILD}/manifest.parquet has no row for {absent}: run `dvc repro`.")
+    features = open_features(BUILD / "features" / "pixels")
+    rows = features.rows_of(paths)
+    return manifest.loc[paths].reset_index(drop=True), np.asarray(features.values[rows, 0], dtype=np.uint8)
+
+
+def names_of_all() -> list[str]:
+    """Return the names under `candidates` and, where there is such a section, `ensembles`."""
+    return [*load_sections("candidates", Named), *load_sections("ensembles", Named, optional=True)]
+
+
+def main() -> None:
+    params = load_section("evaluate", Evaluate)
+    candidates, missing = read_candidates(BUILD / "candidates", names_of_all())
+    manifest, pixels = pictures_of(next(iter(candidates.values())))
+    evaluation = evaluate(candidates, missing, manifest, pixels, params)
+    write_json(BUILD / "evaluation.json", evaluation)
+    write_json(BUILD / "leaderboard.json", leaderboard(evaluation))
+    write_metrics(evaluation, BUILD / "metrics")
+    write_plots(candidates, evaluation["violation_class"], BUILD / "plots")
+    for name in missing:
+        print(f"{name}: no result in {BUILD}/candidates/{name}, left out of the leaderboard")
+    for row in leaderboard(evaluation):
+        low, high = row["intervals"]["test"]["accuracy"]
+        print(f"{row['candidate']}: test accuracy {row['metrics']['test']['accuracy']:.3f} ({low:.3f} to {high:.3f})")
+
+
+if __name__ == "__main__":
+    run(main)

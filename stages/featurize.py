@@ -1,0 +1,370 @@
+"""Stage `featurize@BACKBONE`: a frozen backbone runs once per picture and view, for every candidate to share.
+
+Features are independent of the splits, and a row depends on the picture's bytes and the backbone's settings alone:
+rows of the last run are taken over, so a new picture costs one picture.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+
+from common.errors import UserError, run
+from common.files import replacing_folder, write_json, write_table
+from common.params import Section, load_section
+from common.progress import progress
+from models.augment import Augmentation, augmented_view
+from models.features import BACKBONE, BACKBONE_WEIGHTS, INDEX, VALUES, Features, open_features, release
+from models.networks import Freeze, build_backbone, collect, cut, find_network, freeze_by_size, scale_pixels
+from models.precision import Precision, choose_precision, precision, processor_flags
+from models.trainable import join, pooled
+from models.weights import PIXELS, Weights
+from stages.weights import WEIGHTS, Backbone, record_entry, resolve_entry
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
+    from imaging.collection import DataParams
+
+FEATURES = Path("build/features")
+BATCHES_A_PARTITION = 4
+ROWS_HELD = 64
+_ONE_AT_A_TIME = threading.Lock()
+Pictures = Callable[[list[str], int], Iterable[NDArray[np.uint8]]]
+Extract = Callable[[NDArray[np.uint8]], NDArray[Any]]
+
+
+class SplitShare(Section):
+    """The part of section `split` that says how many pictures there will be to train on."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    fractions: dict[str, float] = Field(default={"train": 0.7})
+
+
+def describe_backbone(name: str, entry: Backbone, weights: list[Weights], training_images: int = 0) -> dict[str, Any]:
+    """How this backbone's features are made: everything that a row depends on besides the picture.
+
+    `training_images` decides where `freeze: auto` cuts.
+    """
+    networks = entry.networks_of(name)
+    pixels = networks == [PIXELS]
+    freeze: Freeze = freeze_by_size(training_images) if entry.freeze == "auto" else entry.freeze
+    return {
+        "backbone": name,
+        "network": "+".join(networks),
+        "image_size": entry.image_size,
+        "pooling": entry.pooling,
+        "freeze": freeze,
+        "views": entry.views,
+        "augmentation": entry.augmentation.model_dump() if entry.views else None,
+        "precision": "uint8" if pixels or freeze == "all" else _precision_of(networks, entry),
+        "weights": record_entry(name, entry, weights),
+        "seed": entry.seed if any(one.origin == "random" for one in weights) else None,
+        "code": code_digest(),
+    }
+
+
+def _precision_of(networks: list[str], entry: Backbone) -> dict[str, Precision] | Precision:
+    chosen = {n: choose_precision(entry.precision, find_network(n), processor_flags()) for n in networks}
+    return chosen if len(chosen) > 1 else next(iter(chosen.values()))
+
+
+def code_digest() -> str:
+    """A digest of the code that makes a row, so that rows made by other code are never taken over."""
+    top = Path(__file__).parent.parent
+    sources = (
+        "stages/featurize.py",
+        "models/networks.py",
+        "models/trainable.py",
+        "models/augment.py",
+        "imaging/decode.py",
+    )
+    return hashlib.sha256(b"".join((top / source).read_bytes() for source in sources)).hexdigest()
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """`extract` maps pictures (N, S, S, 3) uint8 to features as stored; `networks` holds the weights to keep.
+
+    `parts` says which network's features lie where: network, shape, start and stop in the flattened features, and the
+    number of frozen parameters that made them.
+    """
+
+    extract: Extract
+    networks: keras.Model | None
+    parts: list[dict[str, Any]]
+
+
+def build_extractor(backbone: dict[str, Any], weights_files: list[Path | None]) -> Extractor:
+    """Build what `describe_backbone` describes, from RGB pixels (N, S, S, 3) in [0, 255]."""
+    import keras
+    import tensorflow as tf
+
+    names = backbone["network"].split("+")
+    if names == [PIXELS]:
+        return Extractor(lambda batch: batch, None, [])
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.clear_session()  # layers are numbered per process, and the numbers end up in the weights file
+    size = backbone["image_size"]
+    pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
+    networks, maps, parts, start = [], [], [], 0
+    for name, file in zip(names, weights_files, strict=True):
+        policy = backbone["precision"] if isinstance(backbone["precision"], str) else backbone["precision"][name]
+        with precision("float32" if policy == "uint8" else policy):
+            network = build_backbone(name, size, str(file) if file else None, backbone["seed"] or 0)
+        networks.append(network)
+        lower, upper = cut(network, backbone["freeze"])
+        if lower is None:
+            parts.append(
+                {"network": name, "shape": [size, size, 3], "start": 0, "stop": size * size * 3, "parameters": 0}
+            )
+            continue
+        # Scaling stays in float32: bfloat16 has 8 bits of precision and pixel values need all of them.
+        x = lower(scale_pixels(pixels, find_network(name).scaling), training=False)
+        x = x if upper is not None else pooled(x, backbone)
+        shape = list(x.shape[1:])
+        stop = start + int(np.prod(shape))
+        parts.append(
+            {"network": name, "shape": shape, "start": start, "stop": stop, "parameters": lower.count_params()}
+        )
+        maps.append(x)
+        start = stop
+    if not maps:
+        return Extractor(lambda batch: batch, collect(networks), parts)
+    model = keras.Model(pixels, join(maps))
+    return Extractor(
+        lambda batch: to_half(np.asarray(model.predict_on_batch(batch.astype(np.float32)), dtype=np.float32)),
+        collect(networks),
+        parts,
+    )
+
+
+def compute_rows(
+    images: Iterable[NDArray[np.uint8]],
+    ids: Iterable[str],
+    extract: Extract,
+    views: int,
+    augmentation: Augmentation,
+    batch_size: int,
+) -> Iterator[NDArray[Any]]:
+    """Yield each picture's (S, S, 3) features (1 + views, ...), in order, about `batch_size` views at a time."""
+    pairs = iter(zip(images, ids, strict=True))
+    pictures = max(1, batch_size // (1 + views))
+    while batch := list(islice(pairs, pictures)):
+        stack = [
+            view
+            for image, image_id in batch
+            for view in (image, *(augmented_view(image, image_id, v + 1, augmentation) for v in range(views)))
+        ]
+        values = extract(np.stack(stack))
+        yield from values.reshape(len(batch), 1 + views, *values.shape[1:])
+
+
+def compute_partition(
+    images: Pictures, paths: list[str], ids: list[str], backbone: str, weights: str, batch_size: int
+) -> NDArray[Any]:
+    """Features (N, 1 + views, ...) of some pictures, on whichever machine this runs; `backbone` is its JSON.
+
+    Workers run it in the workspace's folder: they read the data and the file of `weights` that the stage wrote.
+    """
+    with _ONE_AT_A_TIME:  # a worker's threads would build the network twice and then share the processors anyway
+        entry = json.loads(backbone)
+        extractor = _extractor_of(backbone, weights)
+        augmentation = Augmentation.model_validate(entry["augmentation"] or {})
+        pictures = images(paths, entry["image_size"])
+        rows = compute_rows(pictures, ids, extractor.extract, entry["views"], augmentation, batch_size)
+        return np.stack(list(rows))
+
+
+@functools.lru_cache(maxsize=1)
+def _extractor_of(backbone: str, weights: str) -> Extractor:
+    entry = json.loads(backbone)
+    extractor = build_extractor(entry, [None] * len(entry["network"].split("+")))
+    assert extractor.networks is not None
+    # Random weights too: drawn here they would be others, since a worker's threads share the generator.
+    extractor.networks.load_weights(weights)
+    return extractor
+
+
+def distributed_rows(
+    address: str,
+    images: Pictures,
+    missing: pd.DataFrame,
+    backbone: dict[str, Any],
+    weights: Path,
+    batch_size: int,
+) -> Iterator[NDArray[Any]]:
+    """Yield rows as `compute_rows` does, computed by the Dask workers at `address`.
+
+    A partition is a whole number of local batches, so that every picture is computed in the company it would have
+    here; only a few partitions are in flight, so that memory does not grow with their number.
+    """
+    import distributed
+
+    import stages.featurize as here  # by this name workers can import it; __main__ would be sent as code
+
+    size = max(1, batch_size // (1 + backbone["views"])) * BATCHES_A_PARTITION
+    try:
+        client = distributed.Client(address, timeout="10s")  # type: ignore[no-untyped-call]
+    except OSError as error:
+        raise UserError(
+            f"DASK_SCHEDULER_ADDRESS is {address}, where no scheduler answers ({error}): start it, or unset it."
+        ) from None
+    with client:
+        waiting: deque[Any] = deque()
+        ahead = 2 * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+        for start in range(0, len(missing), size):
+            part = missing.iloc[start : start + size]
+            waiting.append(
+                client.submit(
+                    here.compute_partition,
+                    images,
+                    list(part["path"]),
+                    list(part["id"]),
+                    json.dumps(backbone),
+                    str(weights.resolve()),
+                    batch_size,
+                    pure=False,
+                )
+            )
+            if len(waiting) >= ahead:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def read_pictures(data: DataParams, paths: list[str], size: int) -> Iterable[NDArray[np.uint8]]:
+    """The pictures of the data set at `paths`, (size, size, 3) each, in order."""
+    from imaging.collection import iter_rgb
+
+    return iter_rgb(data, paths, (size, size))
+
+
+def to_half(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
+    """Round features to float16 for storage; refuses values above 65504 rather than store infinities."""
+    half = values.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise UserError(
+            f"features reach {np.abs(values).max():.3g}, more than float16 holds: choose other weights or "
+            "pooling: average for this backbone in params.yaml."
+        )
+    return half
+
+
+def reusable(previous: Features | None, backbone: dict[str, Any]) -> dict[str, int]:
+    """Rows of the last run that hold for `backbone` too, by picture id."""
+    if previous is None or {k: previous.backbone.get(k) for k in backbone} != backbone:
+        return {}
+    return {image_id: row for row, image_id in enumerate(previous.index["id"])}
+
+
+def write_features(
+    folder: Path, manifest: pd.DataFrame, previous: Features | None, rows: Iterator[NDArray[Any]], known: dict[str, int]
+) -> tuple[int, ...]:
+    """Write features.npy and index.parquet into `folder`, `rows` for the ids not `known`; returns one view's shape."""
+    values: NDArray[Any] | None = None
+    done: dict[str, int] = {}
+    for number, image_id in enumerate(manifest["id"]):
+        if image_id in done and values is not None:
+            row = values[done[image_id]]
+        else:
+            row = previous.values[known[image_id]] if previous is not None and image_id in known else next(rows)
+        if values is None:
+            values = np.lib.format.open_memmap(
+                folder / VALUES, mode="w+", dtype=row.dtype, shape=(len(manifest), *row.shape)
+            )
+        values[number] = row
+        done[image_id] = number
+        if number % ROWS_HELD == ROWS_HELD - 1:
+            release(values)
+            if previous is not None:
+                release(previous.values)
+    if values is None:
+        raise UserError("build/manifest.parquet lists no picture: run `dvc repro validate` to see why.")
+    values.flush()  # type: ignore[attr-defined]
+    write_table(folder / INDEX, manifest[["path", "id"]])
+    return values.shape[2:]
+
+
+def featurize(
+    manifest: pd.DataFrame,
+    images: Pictures,
+    name: str,
+    entry: Backbone,
+    weights: list[Weights],
+    out: Path,
+    training_images: int = 0,
+) -> dict[str, Any]:
+    """Compute a backbone's features of every picture of `manifest` (path, id) into folder `out`; returns backbone.json.
+
+    `images(paths, size)` yields the pictures (size, size, 3), uint8, in order. Where the environment variable
+    DASK_SCHEDULER_ADDRESS names a scheduler its workers do the work.
+    """
+    backbone = describe_backbone(name, entry, weights, training_images)
+    previous = open_features(out) if (out / BACKBONE).is_file() else None
+    known = reusable(previous, backbone)
+    missing = manifest[~manifest["id"].isin(list(known))].drop_duplicates("id")
+    print(f"{name}: {len(missing)} pictures to compute, {len(manifest) - len(missing)} known", file=sys.stderr)
+    extractor = build_extractor(backbone, [one.path for one in weights])
+    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
+    with replacing_folder(out) as folder:
+        if extractor.networks is not None:
+            extractor.networks.save_weights(folder / BACKBONE_WEIGHTS)
+        if address and extractor.networks is not None and len(missing):
+            rows = distributed_rows(address, images, missing, backbone, folder / BACKBONE_WEIGHTS, entry.batch_size)
+        else:
+            pictures, made = images(list(missing["path"]), entry.image_size), extractor.extract
+            rows = compute_rows(pictures, missing["id"], made, entry.views, entry.augmentation, entry.batch_size)
+        rows = progress(rows, f"featurize {name}", total=len(missing))
+        shape = write_features(folder, manifest, previous, rows, known)
+        frozen = sum(part["parameters"] for part in extractor.parts)
+        backbone = {**backbone, "shape": list(shape), "parts": extractor.parts, "parameters": frozen}
+        write_json(folder / BACKBONE, backbone)
+    return backbone
+
+
+def main() -> None:
+    """Read build/manifest.parquet and the data, write build/features/BACKBONE."""
+    import pandas as pd
+
+    from imaging.collection import DataParams
+
+    name = sys.argv[1]
+    entry = load_section(f"backbones.{name}", Backbone)
+    data = load_section("data", DataParams)
+    weights = resolve_entry(name, entry)
+    recorded = json.loads((WEIGHTS / f"{name}.json").read_text())
+    if recorded != record_entry(name, entry, weights):
+        raise UserError(f"{WEIGHTS / name}.json is out of date: run `dvc repro`, or first `dvc repro -s weights`.")
+    manifest = pd.read_parquet("build/manifest.parquet", columns=["path", "id"])
+    share = load_section("split", SplitShare).fractions["train"] if entry.freeze == "auto" else 0
+    training_images = round(share * len(manifest))
+    featurize(
+        manifest,
+        functools.partial(read_pictures, data),
+        name,
+        entry,
+        weights,
+        FEATURES / name,
+        training_images,
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""What ties images together besides likeness, and what is done when that goes too far."""

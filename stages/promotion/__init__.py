@@ -1,0 +1,1 @@
+"""What promotion puts into the registry, and how a challenger is set against the champion."""

@@ -1,0 +1,161 @@
+"""The intake flow on a real project: a new version, or the old one whole."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from flows.intake import intake, merged_metadata
+
+pytestmark = pytest.mark.usefixtures("server")
+
+
+def draw(path, seed):
+    small = np.random.default_rng(seed).integers(0, 255, (6, 8, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(small).resize((64, 48), Image.Resampling.BICUBIC).save(path)
+
+
+@pytest.fixture
+def pictures(project):
+    """The project with pictures for data, and a batch of two new ones and a copy beside it."""
+    shutil.rmtree(project.root / "data")
+    for number in range(3):
+        draw(project.root / "data" / "with_helmet" / f"{number}.png", number)
+    draw(project.root / "data" / "without_helmet" / "9.png", 9)
+    (project.root / "data" / "metadata.csv").write_text("path,photo\nwith_helmet/1.png,p1\n")
+    (project.root / "params.yaml").write_text("data: {}\ningest: {}\nintake: {}\n")
+    project.dvc("add", "-q", "data")
+    project.dvc("push", "-q")
+    project.commit("pictures")
+    batch = project.root.parent / "batch"
+    draw(batch / "with_helmet" / "1.png", 21)
+    draw(batch / "without_helmet" / "b.png", 22)
+    draw(batch / "without_helmet" / "old.png", 9)
+    (batch / "metadata.csv").write_text("path,site\nwith_helmet/1.png,gate\n")
+    project.batch = batch
+    return project
+
+
+def files(project):
+    return sorted(str(path.relative_to(project.root / "data")) for path in (project.root / "data").rglob("*.*"))
+
+
+def take(project, **parameters):
+    return intake(str(project.batch), return_state=True, **parameters)
+
+
+def test_a_batch_becomes_a_version_a_commit_and_a_push(pictures):
+    before = pictures.git("rev-parse", "HEAD").strip()
+    state = take(pictures)
+    assert state.is_completed(), state.message
+    assert state.message.startswith("2 pictures added as data version ")
+    assert len(files(pictures)) == 7
+    assert pictures.git("rev-parse", "HEAD~1").strip() == before
+    assert pictures.git("diff", "--name-only", "HEAD~1").split() == ["data.dvc"]
+    assert pictures.git("status", "--porcelain").strip() == ""
+    assert pictures.dvc("status", "data.dvc").strip() == "Data and pipelines are up to date."
+    text = (pictures.root / "data" / "metadata.csv").read_text()
+    assert text.startswith("path,photo,site\nwith_helmet/1.png,p1,\nwith_helmet/1-")
+    assert pictures.git("worktree", "list").count("\n") == 1
+    # A stranger gets it from the remote alone.
+    shutil.rmtree(pictures.root / ".dvc" / "cache")
+    shutil.rmtree(pictures.root / "data")
+    pictures.dvc("pull", "-q", "data.dvc")
+    assert len(files(pictures)) == 7
+
+
+def test_nothing_enters_twice(pictures):
+    take(pictures)
+    commit = pictures.git("rev-parse", "HEAD")
+    again = take(pictures)
+    assert (again.type.value, again.name) == ("COMPLETED", "NothingNew")
+    assert pictures.git("rev-parse", "HEAD") == commit
+
+
+def test_changes_that_are_no_version_yet_are_not_lost(pictures):
+    draw(pictures.root / "data" / "with_helmet" / "mine.png", 77)
+    state = take(pictures)
+    assert state.is_failed()
+    assert "data/ has changes that are no version yet" in str(state.result(raise_on_failure=False))
+    assert (pictures.root / "data" / "with_helmet" / "mine.png").exists()
+
+
+def test_a_remote_that_is_away_leaves_the_old_version(pictures, monkeypatch):
+    remote = pictures.root.parent / "remote"
+    remote.rename(remote.with_name("away"))
+    remote.write_text("in the way")
+    monkeypatch.setattr("flows.intake._add_version.retries", 0)
+    before, commit = files(pictures), pictures.git("rev-parse", "HEAD")
+    assert take(pictures).is_failed()
+    assert (files(pictures), pictures.git("rev-parse", "HEAD")) == (before, commit)
+    assert pictures.git("status", "--porcelain").strip() == ""
+    remote.unlink()
+    remote.with_name("away").rename(remote)
+    assert take(pictures).is_completed()
+
+
+KILL_AT = """
+import os, signal, sys
+import flows.switch, flows.intake
+name, where = sys.argv[1], sys.argv[2]
+module = flows.switch if name in ("write_json", "recover") else flows.intake
+inner = getattr(module, name)
+def outer(*arguments, **named):
+    if where == "before": os.kill(os.getpid(), signal.SIGKILL)
+    inner(*arguments, **named)
+    os.kill(os.getpid(), signal.SIGKILL)
+setattr(module, name, outer)
+flows.intake.intake(sys.argv[3])
+"""
+
+
+@pytest.mark.parametrize(
+    ("step", "where", "version"),
+    [
+        ("run_dvc", "after", "old"),
+        ("switch", "before", "old"),
+        ("write_json", "after", "old"),
+        ("recover", "before", "new"),
+    ],
+)
+def test_killed_there_it_ends_as_if_never_killed(pictures, step, where, version):
+    """SIGKILL at each step: the data in place are one version or the other, and the next run completes the batch."""
+    from prefect.settings import PREFECT_API_URL
+
+    if step == "recover":
+        # The first call is the one at the flow's beginning; the second finishes the switch.
+        script = KILL_AT.replace("inner(*arguments, **named)\n    os", "inner(*arguments, **named)\n    return\n    os")
+        script = script.replace('if where == "before"', "if (pending := flows.switch._journal(arguments[0])).exists()")
+    else:
+        script = KILL_AT
+    env = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()}
+    old = pictures.git("rev-parse", "HEAD")
+    killed = subprocess.run(
+        [sys.executable, "-c", script, step, where, str(pictures.batch)],
+        env=env,
+        cwd=pictures.root,
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    assert (pictures.git("rev-parse", "HEAD") == old) == (version == "old")
+    assert len(files(pictures)) == 5
+    time.sleep(0.3)
+    state = take(pictures)
+    assert state.is_completed(), state.message
+    assert len(files(pictures)) == 7
+    assert pictures.git("rev-parse", "HEAD~1") == old
+    assert pictures.dvc("status", "data.dvc").strip() == "Data and pipelines are up to date."
+
+
+def test_metadata_keeps_what_it_says(tmp_path):
+    (tmp_path / "m.csv").write_text('path,photo\na.png,"x, y"\n')
+    text = merged_metadata(tmp_path / "m.csv", [{"path": "b.png", "site": "s"}])
+    assert text == 'path,photo,site\na.png,"x, y",\nb.png,,s\n'

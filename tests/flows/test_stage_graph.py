@@ -1,0 +1,68 @@
+"""The graph is DVC's own."""
+
+import networkx
+import pytest
+from dvc.repo import Repo
+
+from common.errors import UserError
+from flows import graph
+
+STAGES = ["data.dvc", "ingest", "features@x", "features@y", "train@p", "train@q", "train@r", "evaluate", "gate"]
+
+
+def test_it_is_the_graph_that_dvc_has(project):
+    nodes = graph.read_graph(project.root)
+    assert sorted(nodes) == sorted(STAGES)
+    with Repo(str(project.root)) as repo:
+        theirs = {(one.addressing, other.addressing) for one, other in repo.index.graph.edges}
+    assert {(name, upstream) for name, node in nodes.items() for upstream in node.upstream} == theirs
+    names = list(nodes)
+    assert all(names.index(upstream) < names.index(name) for name, node in nodes.items() for upstream in node.upstream)
+    assert networkx.is_directed_acyclic_graph(networkx.DiGraph(theirs))
+
+
+def test_what_reads_a_folder_of_parts_can_do_without_some(project):
+    nodes = graph.read_graph(project.root)
+    assert nodes["evaluate"].upstream == {"train@p", "train@q", "train@r"}
+    assert nodes["evaluate"].needed == frozenset()
+    assert nodes["train@p"].needed == {"features@x"}
+    assert nodes["data.dvc"].source
+
+
+def test_a_new_stage_stands_in_its_place(project):
+    path = project.root / "dvc.yaml"
+    path.write_text(
+        path.read_text()
+        + "  card: {cmd: cp build/decision.json build/card, deps: [build/decision.json], outs: [build/card]}\n"
+    )
+    nodes = graph.read_graph(project.root)
+    assert nodes["card"].upstream == {"gate"}
+
+
+def test_one_question_tells_all_that_changed(project):
+    assert graph.changed(project.root, STAGES) == set(STAGES) - {"data.dvc"}
+    project.dvc("repro", "-q")
+    assert graph.changed(project.root, STAGES) == set()
+    (project.root / "build" / "candidates" / "p" / "score").write_text("touched")
+    assert graph.changed(project.root, STAGES) == {"train@p", "evaluate"}
+
+
+def test_the_data_version_is_dvcs_hash(project):
+    first = graph.data_version(project.root)
+    assert first in (project.root / "data.dvc").read_text()
+    (project.root / "data" / "with_helmet" / "2.txt").write_text("two\n")
+    project.dvc("add", "-q", "data")
+    assert graph.data_version(project.root) != first
+
+
+def test_code_is_told_from_what_stages_make(built):
+    project = built
+    assert set(graph.outside_dependencies(project.root, "train@p")) == {"work.sh"}
+    assert graph.made_dependencies(project.root, "train@p") == ["build/features/x"]
+
+
+def test_a_broken_pipeline_is_one_sentence(project):
+    (project.root / "dvc.yaml").write_text("stages: [\n")
+    with pytest.raises(UserError, match=r"can't be used as a DVC project: .*dvc\.yaml") as error:
+        graph.read_graph(project.root)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,264 @@
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import imagehash
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image, ImageOps
+
+from common.errors import UserError
+from imaging.collection import DataParams, load_rgb
+from imaging.decode import decode_small_grey
+from stages import ingest as stage
+from stages.ingest import IngestParams, ingest, pixels_sha256
+
+TOP = Path(__file__).parents[2]
+
+
+def draw(path: Path, seed: int, size=(160, 120), **options) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC).save(path, **options)
+
+
+@pytest.fixture
+def data(tmp_path):
+    for number, label in enumerate(["cat", "dog"] * 3):
+        draw(tmp_path / "data" / label / f"{number}.jpg", number)
+    (tmp_path / "data" / "metadata.csv").write_text("path,photo\ncat/0.jpg,p0\ndog/1.jpg,p1\n")
+    return DataParams(root=tmp_path / "data")
+
+
+def run_ingest(params, **options):
+    return ingest(params, IngestParams(**options))
+
+
+def test_a_row_holds_what_other_tools_say_of_the_file(data):
+    found = run_ingest(data)
+    row = found.manifest.set_index("path").loc["dog/1.jpg"]
+    file = data.root / "dog" / "1.jpg"
+    with Image.open(file) as image:
+        assert row["phash"] == int(str(imagehash.phash(image)), 16)
+        assert (row["width"], row["height"]) == image.size
+        assert row["pixels_sha256"] == hashlib.sha256(b"120x160x3" + image.tobytes()).hexdigest()
+    assert row["id"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    assert row["bytes"] == file.stat().st_size
+    assert row["format"] == "JPEG"
+    assert row["label"] == "dog"
+    assert row["photo"] == "p1"
+
+
+def test_columns_are_the_contracts_then_the_metadata(data):
+    manifest = run_ingest(data).manifest
+    contract = "path id pixels_sha256 label width height bytes format phash brightness contrast sharpness colourfulness"
+    assert " ".join(manifest.columns) == f"{contract} photo"
+    assert manifest["phash"].dtype == np.uint64
+    assert manifest["photo"].isna().sum() == 4
+
+
+def test_row_i_of_each_array_is_row_i_of_the_manifest(data):
+    draw(data.root / "cat" / "big.jpg", 50, (1280, 960))
+    found = run_ingest(data)
+    assert found.fingerprints.shape == (7, 2, 37)
+    assert found.thumbnails.shape == (7, 72, 96)
+    for row, path in enumerate(found.manifest["path"]):
+        grey = decode_small_grey((data.root / path).read_bytes())
+        distance = int(found.fingerprints[row, 0, 0] ^ stage.fingerprint(grey)[0, 0]).bit_count()
+        assert distance <= 2
+        assert np.abs(found.thumbnails[row].astype(int) - stage.thumbnail(grey)).mean() < 2
+
+
+def test_the_same_pixels_in_another_file_share_the_pixel_hash_not_the_id(data):
+    draw(data.root / "cat" / "a.png", 9)
+    draw(data.root / "cat" / "b.bmp", 9)
+    rows = run_ingest(data).manifest.set_index("path")
+    assert rows.loc["cat/a.png", "pixels_sha256"] == rows.loc["cat/b.bmp", "pixels_sha256"]
+    assert rows.loc["cat/a.png", "id"] != rows.loc["cat/b.bmp", "id"]
+
+
+def test_the_pixel_hash_knows_the_shape():
+    pixels = np.arange(2 * 6 * 3, dtype=np.uint8)
+    assert pixels_sha256(pixels.reshape(2, 6, 3)) != pixels_sha256(pixels.reshape(6, 2, 3))
+
+
+def test_a_turned_picture_is_measured_upright(data):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    draw(data.root / "cat" / "turned.png", 3, (160, 120), exif=exif)
+    row = run_ingest(data).manifest.set_index("path").loc["cat/turned.png"]
+    assert (row["width"], row["height"]) == (120, 160)
+    with Image.open(data.root / "cat" / "turned.png") as image:
+        assert row["phash"] == int(str(imagehash.phash(ImageOps.exif_transpose(image))), 16)
+
+
+def spoil(root: Path) -> dict[str, str]:
+    """Put every kind of bad file beside the good ones; what each reason has to say."""
+    folder = root / "cat"
+    whole = (folder / "0.jpg").read_bytes()
+    (folder / "zero.jpg").write_bytes(b"")
+    (folder / "cut.jpg").write_bytes(whole[:-400])
+    (folder / "page.png").write_text("<html>not found</html>")
+    Image.new("1", (9000, 9000)).save(folder / "bomb.png")
+    reel = [Image.new("RGB", (20, 20), colour) for colour in ("red", "blue")]
+    reel[0].save(folder / "moving.webp", save_all=True, append_images=reel[1:])
+    Image.new("RGB", (5, 5)).save(folder / "dot.png")
+    (folder / "out.jpg").symlink_to("/etc/hostname")
+    (folder / "line\nbreak.jpg").write_bytes(whole)
+    Path(os.fsdecode(os.fsencode(folder) + b"/\xff.jpg")).write_bytes(whole)
+    (folder / "Twin.jpg").write_bytes(whole)
+    (folder / "twin.jpg").write_bytes(whole)
+    return {
+        "cat/zero.jpg": "is empty",
+        "cat/cut.jpg": "truncated",
+        "cat/page.png": "web page",
+        "cat/bomb.png": "data.max_pixels",
+        "cat/moving.webp": "animated",
+        "cat/dot.png": "ingest.min_side",
+        "cat/out.jpg": "out of the folder",
+        "cat/line\\nbreak.jpg": "line break",
+        "cat/\\udcff.jpg": "UTF-8",
+        "cat/Twin.jpg": "only in case",
+        "cat/twin.jpg": "only in case",
+    }
+
+
+def test_every_bad_file_is_quarantined_by_name_and_the_rest_goes_on(data):
+    expected = spoil(data.root)
+    found = run_ingest(data)
+    assert len(found.manifest) == 6
+    quarantine = found.quarantine.set_index("path")
+    assert sorted(quarantine.index) == sorted(expected)
+    for path, words in expected.items():
+        assert words in quarantine.loc[path, "reason"]
+        assert quarantine.loc[path, "label"] == "cat"
+
+
+def test_a_photograph_that_cannot_be_read_takes_its_boxes_along(tmp_path):
+    draw(tmp_path / "p1.jpg", 1)
+    (tmp_path / "p1.txt").write_text("0 0.5 0.5 0.5 0.5\n1 0.5 0.5 0.001 0.001\n")
+    (tmp_path / "p2.jpg").write_bytes(b"nothing")
+    (tmp_path / "p2.txt").write_text("0 0.5 0.5 0.5 0.5\n0 0.5 0.5 0.2 0.2\n")
+    (tmp_path / "obj.names").write_text("helmet\nhead\n")
+    found = run_ingest(DataParams(root=tmp_path))
+    assert found.manifest["path"].tolist() == ["p1.jpg#0"]
+    assert found.quarantine["path"].tolist() == ["p1.jpg#1", "p2.jpg"]
+    file = (tmp_path / "p1.jpg").read_bytes()
+    text = f"{hashlib.sha256(file).hexdigest()} 0 0.5 0.5 0.5 0.5"
+    assert found.manifest["id"][0] == hashlib.sha256(text.encode()).hexdigest()
+
+
+def test_array_rows_are_named_by_their_bytes(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 24, 24, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", pixels)
+    (tmp_path / "labels.csv").write_text("0\n1\n" * 20)
+    params = DataParams(root=tmp_path)
+    found = run_ingest(params)
+    assert found.manifest["path"].tolist() == [f"images.npy#{number}" for number in range(40)]
+    assert found.manifest["id"][7] == hashlib.sha256(pixels[7].tobytes()).hexdigest()
+    assert found.manifest["pixels_sha256"][7] == pixels_sha256(load_rgb(params, "images.npy#7"))
+
+
+def test_threads_and_processes_find_the_same(data, monkeypatch):
+    spoil(data.root)
+    threads = run_ingest(data)
+    monkeypatch.setattr(stage, "PACK", 2)
+    monkeypatch.setattr(stage, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(stage, "cores", lambda: 2)
+    processes = run_ingest(data)
+    pd.testing.assert_frame_equal(threads.manifest, processes.manifest)
+    pd.testing.assert_frame_equal(threads.quarantine, processes.quarantine)
+    assert np.array_equal(threads.fingerprints, processes.fingerprints)
+    assert np.array_equal(threads.thumbnails, processes.thumbnails)
+
+
+# ------------------------------------------------------------------------------------------------------- the command
+
+
+def command(folder: Path, **options) -> subprocess.Popen[str]:
+    environment = {**os.environ, "PYTHONPATH": str(TOP)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "stages.ingest"],
+        cwd=folder,
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+@pytest.fixture
+def project(data, tmp_path):
+    (tmp_path / "params.yaml").write_text("data: {root: data}\ningest: {min_side: 8}\n")
+    return tmp_path
+
+
+def test_the_same_data_gives_the_same_bytes(project, monkeypatch):
+    spoil(project / "data")
+    monkeypatch.chdir(project)
+    contents = []
+    for _ in range(2):
+        stage.main()
+        contents.append({path.name: path.read_bytes() for path in (project / "build").iterdir()})
+    assert set(contents[0]) == {"manifest.parquet", "quarantine.csv", "fingerprints.npy", "thumbnails.npy"}
+    assert contents[0] == contents[1]
+
+
+def test_nothing_usable_is_one_sentence_and_the_reasons_are_written(project, monkeypatch):
+    monkeypatch.chdir(project)
+    (project / "data" / "metadata.csv").unlink()
+    for path in (project / "data").rglob("*.jpg"):
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=r"none of the 6 files .*cat/0\.jpg is empty.*quarantine\.csv"):
+        stage.main()
+    assert len(pd.read_csv(project / "build" / "quarantine.csv")) == 6
+
+
+def test_no_data_ends_the_command_with_one_line_and_exit_code_one(project):
+    for path in sorted((project / "data").rglob("*"), reverse=True):
+        path.rmdir() if path.is_dir() else path.unlink()
+    ended = command(project)
+    _, said = ended.communicate(timeout=60)
+    assert ended.returncode == 1
+    assert said.startswith("error: data/ is empty: run `dvc pull`")
+    assert len(said.strip().splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_result_and_no_process(project):
+    pixels = np.random.default_rng(0).integers(0, 256, (3000, 200, 200, 3), dtype=np.uint8)
+    np.save(project / "data" / "images.npy", pixels)
+    (project / "data" / "metadata.csv").unlink()
+    (project / "data" / "labels.csv").write_text("0\n1\n" * 1500)
+    running = command(project, start_new_session=True)
+    deadline = time.monotonic() + 60
+    while len(members(running.pid)) < 3:  # itself and its workers
+        assert time.monotonic() < deadline
+        assert running.poll() is None
+        time.sleep(0.02)
+    time.sleep(1)
+    assert running.poll() is None
+    os.kill(running.pid, signal.SIGKILL)
+    running.wait()
+    while left := members(running.pid):
+        assert time.monotonic() < deadline, left
+        time.sleep(0.05)
+    assert list(project.glob("build/[!.]*")) == []
+
+
+def members(session: int) -> list[str]:
+    """Processes of a session that still run."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            state, *rest = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if int(rest[2]) == session and state != "Z":
+            found.append(folder.name)
+    return found

@@ -1,0 +1,120 @@
+"""Tuning looks at validation pictures only, starts from the entry as it stands, and writes back nothing else."""
+
+import optuna
+import pandas as pd
+import pytest
+import yaml
+
+from common.errors import UserError
+from models.candidates import Candidate, Head
+from models.features import Features
+from stages import train as training
+from stages.tune import changed, propose, search, starting_point, study_key, write_back
+
+PARAMS = """\
+# kept
+shared:
+  pooled: &pooled {architecture: transfer, head: {}, epochs: 100}
+
+candidates:
+  # kept too
+  one: {<<: *pooled, backbone: b}
+  two: # about two
+    architecture: lenet5
+    backbone: p
+
+  three: {<<: *pooled, backbone: b, learning_rate: 0.5}
+
+gate: {alpha: 0.05} # and this
+"""
+
+
+def features(shape=(8,), views=0):
+    import numpy as np
+
+    return Features(np.zeros((4, 1 + views, *shape)), pd.DataFrame(), {"backbone": "b"}, None)
+
+
+def splits():
+    rows = [(f"{n}.png", "ab"[n % 2], ("train", "validation", "test")[n % 3]) for n in range(30)]
+    return pd.DataFrame(rows, columns=["path", "label", "split"])
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """A train stage whose validation loss is how far the learning rate is from 0.003; notes what it was shown."""
+    seen = []
+
+    def train(name, candidate, table, features, seed):
+        seen.append((candidate, set(table["split"])))
+        loss = abs(candidate.learning_rate - 0.003)
+        return None, pd.DataFrame({"val_loss": [1.0, loss], "val_accuracy": [0.1, 0.9]}), None, None
+
+    monkeypatch.setattr(training, "train", train)
+    return seen
+
+
+TRANSFER = Candidate(architecture="transfer", backbone="b", head=Head(hidden=(128,)), learning_rate=0.01)
+
+
+def run(trials=8, candidate=TRANSFER, seed=0):
+    study = optuna.create_study(sampler=optuna.samplers.TPESampler(seed=seed))
+    return search("x", candidate, splits(), features(), study, trials, 0, say=lambda text: None), study
+
+
+def test_the_test_pictures_are_never_shown(trained):
+    run()
+    assert {split for _, shown in trained for split in shown} == {"train", "validation"}
+
+
+def test_it_starts_from_the_entry_and_finds_better(trained):
+    changes, study = run()
+    first = trained[0][0]
+    assert (first.learning_rate, first.head.hidden) == (0.01, (128,))
+    assert study.best_value < study.trials[0].value
+    assert changes["learning_rate"] == study.best_trial.params["learning_rate"]
+    assert study.best_trial.user_attrs["val_accuracy"] == 0.9
+
+
+def test_the_same_seed_searches_the_same_way(trained):
+    assert run()[0] == run()[0]
+
+
+@pytest.mark.parametrize("candidate", [TRANSFER, Candidate(architecture="custom_cnn", backbone="p", width=0.5)])
+@pytest.mark.parametrize("shape", [(8,), (4, 4, 8)])
+def test_every_proposal_is_a_valid_candidate(candidate, shape):
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
+    study.enqueue_trial(starting_point(candidate, features(shape, views=2)))
+    for number in range(20):
+        trial = study.ask()
+        proposal = changed(candidate, propose(trial, candidate, features(shape, views=2)))
+        study.tell(trial, 1.0)
+        if number == 0:
+            again = {"learning_rate", "batch_size", "head", "augmented", "width", "mirror", "brightness"}
+            assert proposal.model_dump(include=again) == candidate.model_dump(include=again)
+
+
+def test_another_split_is_another_study():
+    key = study_key(TRANSFER, splits(), features(), 0)
+    assert key == study_key(TRANSFER, splits(), features(), 0)
+    assert key != study_key(TRANSFER, splits().assign(split="train"), features(), 0)
+    assert key != study_key(TRANSFER.model_copy(update={"epochs": 3}), splits(), features(), 0)
+
+
+@pytest.mark.parametrize("name", ["one", "two", "three"])
+def test_writing_back_changes_one_entry_and_no_comment(name):
+    written = write_back(PARAMS, name, {"learning_rate": 0.002, "head": {"hidden": [128]}})
+    before, after = yaml.safe_load(PARAMS), yaml.safe_load(written)
+    assert after["candidates"][name] == before["candidates"][name] | {"learning_rate": 0.002, "head": {"hidden": [128]}}
+    after["candidates"][name] = before["candidates"][name]
+    assert after == before
+    for comment in ("# kept\n", "# kept too\n", "# and this\n"):
+        assert comment in written
+
+
+def test_an_entry_that_others_build_on_is_not_rewritten():
+    text = "candidates:\n  base: &base {architecture: lenet5}\n  other: {<<: *base, backbone: p}\n"
+    with pytest.raises(UserError, match=r"candidates\.base could not be rewritten safely"):
+        write_back(text, "base", {"epochs": 3})
+    with pytest.raises(UserError, match=r"candidates\.nobody was not found"):
+        write_back(text, "nobody", {})

@@ -1,0 +1,246 @@
+"""What a DVC user does, in a real Git and DVC repository: run, run again, change one thing, kill it, experiment."""
+
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from samples.draw import write_sample
+
+TOP = Path(__file__).parent.parent
+CODE = ("common", "imaging", "models", "stages", "dvc.yaml", ".dvcignore")
+CANDIDATES = {
+    "simple_cnn": {"architecture": "simple_cnn", "backbone": "pixels", "epochs": 2, "batch_size": 32},
+    "mobilenet_v2": {
+        "architecture": "transfer",
+        "backbone": "mobilenet_v2",
+        "head": {},
+        "epochs": 3,
+        "learning_rate": 0.001,
+    },
+}
+BACKBONES = {
+    "pixels": {"image_size": 32},
+    "mobilenet_v2": {"image_size": 64, "weights": "auto", "pooling": "average", "views": 1},
+}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+class Workspace:
+    """A repository in a temporary folder, and what a user would type there."""
+
+    def __init__(self, path):
+        self.path = path
+        self.environment = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PLUMBLINE_OFFLINE": "1",
+            "KERAS_HOME": str(path / "no-keras-cache"),
+            "DVC_NO_ANALYTICS": "1",
+            "GIT_AUTHOR_NAME": "t",
+            "GIT_AUTHOR_EMAIL": "t@example.com",
+            "GIT_COMMITTER_NAME": "t",
+            "GIT_COMMITTER_EMAIL": "t@example.com",
+        }
+        self.environment.pop("PLUMBLINE_WEIGHTS", None)
+        self.environment.pop("MLFLOW_TRACKING_URI", None)
+
+    def run(self, *command, check=True, **environment):
+        done = subprocess.run(
+            command,
+            cwd=self.path,
+            env={**self.environment, **environment},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0 or not check, done.stdout
+        return done
+
+    def repro(self, **environment):
+        """`dvc repro`; the names of the stages that ran, in order."""
+        output = self.run("dvc", "repro", **environment).stdout
+        return re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE)
+
+    def params(self):
+        return yaml.safe_load((self.path / "params.yaml").read_text())
+
+    def set_params(self, params):
+        (self.path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+
+    def json(self, name):
+        return json.loads((self.path / name).read_text())
+
+    def lock(self):
+        """md5 of every output by path, as dvc.lock has them."""
+        stages = yaml.safe_load((self.path / "dvc.lock").read_text())["stages"]
+        return {out["path"]: out["md5"] for stage in stages.values() for out in stage.get("outs", [])}
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory):
+    """A small sample, drawn once."""
+    folder = tmp_path_factory.mktemp("drawn")
+    write_sample(folder, seed=3, labelled=90, incoming=2)
+    return folder / "data"
+
+
+def create(path, data):
+    for name in CODE:
+        if (TOP / name).is_dir():
+            shutil.copytree(TOP / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        elif (TOP / name).exists():
+            shutil.copy(TOP / name, path / name)
+    workspace = Workspace(path)
+    params = yaml.safe_load((TOP / "params.yaml").read_text())
+    params |= {"backbones": BACKBONES, "candidates": CANDIDATES, "ensembles": {}}
+    params["evaluate"] |= {"resamples": 200, "permutations": 100}
+    params["gate"] |= {"resamples": 200}
+    workspace.set_params(params)
+    shutil.copytree(data, path / "data")
+    (path / ".gitignore").write_text("/build/\n/reports/\n/registry/\n/data\n__pycache__/\n")
+    workspace.run("git", "init", "-q")
+    workspace.run("dvc", "init", "-q")
+    workspace.run("dvc", "add", "-q", "data")
+    workspace.run("git", "add", "-A")
+    workspace.run("git", "commit", "-qm", "start")
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, drawn):
+    """A workspace in which `dvc repro` ran to its end once; copied, never changed."""
+    workspace = create(tmp_path_factory.mktemp("finished"), drawn)
+    workspace.ran = workspace.repro()
+    return workspace
+
+
+@pytest.fixture
+def workspace(finished, tmp_path):
+    shutil.copytree(finished.path, tmp_path / "work", symlinks=True)
+    return Workspace(tmp_path / "work")
+
+
+def test_one_command_takes_photographs_to_a_decision(finished):
+    assert finished.ran[-1] == "promote"
+    decision = finished.json("build/decision.json")
+    assert decision["verdict"] in {"PROMOTE", "HOLD", "REJECT"}
+    assert decision["candidate"] in CANDIDATES
+    assert all({"name", "value", "bound", "passed", "reason"} <= set(rule) for rule in decision["rules"])
+    rows = {row["candidate"]: row for row in finished.json("build/leaderboard.json")}
+    assert set(rows) == set(CANDIDATES)
+    assert rows["mobilenet_v2"]["weights"] == "random", "no weights here, and the leaderboard says so"
+    for row in rows.values():
+        assert row["trainable_parameters"] <= row["parameters"]
+        assert all(0 <= row["metrics"][split]["accuracy"] <= 1 for split in ("train", "validation", "test"))
+    for page in ("reports/leaderboard.html", "reports/validation/index.html"):
+        assert (finished.path / page).is_file()
+
+
+def test_no_photograph_and_no_group_is_in_two_splits(finished):
+    splits = pd.read_parquet(finished.path / "build/splits.parquet")
+    manifest = pd.read_parquet(finished.path / "build/manifest.parquet")
+    joined = splits.merge(manifest[["path", "photo"]], on="path")
+    assert set(splits["split"]) == {"train", "validation", "test"}
+    assert joined.groupby("photo")["split"].nunique().max() == 1
+    assert splits.groupby("group")["split"].nunique().max() == 1
+
+
+def test_the_corrupt_pictures_are_quarantined_with_their_reason(finished):
+    quarantine = pd.read_csv(finished.path / "build/quarantine.csv")
+    assert len(quarantine) == 2
+    assert quarantine["reason"].str.len().min() > 0
+
+
+def test_running_again_does_nothing(workspace):
+    before = workspace.lock()
+    assert workspace.repro() == ["weights"], "only the look for weights, which takes a moment, runs every time"
+    assert workspace.lock() == before
+
+
+def test_another_learning_rate_reruns_one_training_and_what_follows(workspace):
+    params = workspace.params()
+    params["candidates"]["mobilenet_v2"]["learning_rate"] = 0.002
+    workspace.set_params(params)
+    ran = workspace.repro()
+    assert [stage for stage in ran if "@" in stage] == [s for s in ran if s.endswith("@mobilenet_v2")]
+    assert "train@mobilenet_v2" in ran
+    assert not {"ingest", "validate", "group", "split", "featurize@mobilenet_v2", "featurize@pixels"} & set(ran)
+
+
+def test_a_new_candidate_is_one_entry_and_one_training(workspace):
+    params = workspace.params()
+    params["candidates"]["pooled"] = {**CANDIDATES["mobilenet_v2"], "learning_rate": 0.01}
+    workspace.set_params(params)
+    ran = workspace.repro()
+    assert [stage for stage in ran if stage.startswith(("train", "featurize"))] == ["train@pooled"]
+    assert {row["candidate"] for row in workspace.json("build/leaderboard.json")} == {*CANDIDATES, "pooled"}
+
+
+def test_other_weights_are_noticed(workspace, tmp_path):
+    """A weights file appears in PLUMBLINE_WEIGHTS: its backbone runs again, and what reads it, nothing else."""
+    backbone = workspace.path / "build/features/mobilenet_v2/backbone.weights.h5"
+    (tmp_path / "weights").mkdir()
+    shutil.copy(backbone, tmp_path / "weights" / "mobilenet_v2_1.0_224_notop.weights.h5")
+    ran = workspace.repro(PLUMBLINE_WEIGHTS=str(tmp_path / "weights"))
+    assert {"featurize@mobilenet_v2", "train@mobilenet_v2"} <= set(ran)
+    assert not {"featurize@pixels", "train@simple_cnn", "split"} & set(ran)
+    rows = {row["candidate"]: row["weights"] for row in workspace.json("build/leaderboard.json")}
+    assert rows["mobilenet_v2"] == "imagenet"
+
+
+def test_metrics_plots_and_experiments_work(workspace):
+    workspace.run("git", "add", "-A")
+    workspace.run("git", "commit", "-qm", "run")
+    assert "mobilenet_v2" in workspace.run("dvc", "metrics", "show").stdout
+    assert "file://" in workspace.run("dvc", "plots", "show").stdout
+    page = (workspace.path / "dvc_plots/index.html").read_text()
+    assert "vega" in page
+    workspace.run("dvc", "exp", "run", "-n", "faster", "-S", "candidates.mobilenet_v2.learning_rate=0.03")
+    shown = workspace.run("dvc", "exp", "show", "--csv").stdout
+    assert "faster" in shown
+    assert "0.03" in shown
+    workspace.run("dvc", "metrics", "diff")
+
+
+def test_killed_at_any_moment_the_next_run_ends_as_an_undisturbed_one(finished, drawn, tmp_path):
+    """SIGKILL to dvc and its stage together, again and again, at random moments of a run from nothing."""
+    disturbed = create(tmp_path, drawn)
+    moments = random.Random(0)
+    for _ in range(8):
+        process = subprocess.Popen(
+            ["dvc", "repro"],
+            cwd=disturbed.path,
+            env=disturbed.environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        time.sleep(moments.uniform(1, 12))
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    disturbed.repro()
+    for name in ("leaderboard", "decision"):
+        assert disturbed.json(f"build/{name}.json") == finished.json(f"build/{name}.json")
+    # Data Docs and cards carry times, cost.json seconds, promotion the registry's own history.
+    passing = ("reports/", "build/promotion.json", "build/candidates", "build/ensembles")
+    mine, theirs = (
+        {path: md5 for path, md5 in w.lock().items() if not path.startswith(passing)} for w in (disturbed, finished)
+    )
+    assert mine == theirs
+    for name in CANDIDATES:
+        for file in ("head.weights.h5", "model.json", "history.csv", "predictions.parquet"):
+            path = f"build/candidates/{name}/{file}"
+            assert (disturbed.path / path).read_bytes() == (finished.path / path).read_bytes(), path
