@@ -65,7 +65,8 @@ class Candidate(Section):
     from scratch; `mirror` and `brightness` (share either way) vary each training picture anew in every epoch, for
     architectures that read pixels; `augmented` uses the backbone's stored views. `fine_tuning` follows where the
     backbone's `freeze` leaves part of it to be trained. `class_weights: balanced` weighs each picture by 1 / its
-    class's share. `precision: auto` trains some architectures in bfloat16 where the processor has units for it;
+    class's share. `schedule: cosine` lets the learning rate fall to nothing over `epochs` (then give early stopping
+    patience) in place of steps down on a plateau; `weight_decay` is AdamW's. `precision: auto` trains some architectures in bfloat16 where the processor has units for it;
     predictions are made in float32 either way.
     """
 
@@ -85,6 +86,8 @@ class Candidate(Section):
     batch_size: Annotated[int, Field(ge=1)] = 128
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    schedule: Literal["plateau", "cosine"] = "plateau"
     early_stopping_patience: Annotated[int, Field(ge=0)] = 3
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.2
     plateau_patience: Annotated[int, Field(ge=0)] = 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +119,7 @@ def fit(
     validation: keras.utils.PyDataset,
     several_labels: bool = False,
 ) -> pd.DataFrame:
-    """Train with Adam, early stopping on val_loss (best weights restored) and a lower learning rate on a plateau.
+    """Train with Adam, early stopping on val_loss (best weights restored) and the learning rate of `schedule`.
 
     Returns one row per epoch: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate. The accuracy of several
     labels is that of each label by itself.
@@ -128,7 +129,9 @@ def fit(
 
     binary = several_labels or network.output_shape[-1] == 1
     network.compile(
-        optimizer=keras.optimizers.Adam(candidate.learning_rate),
+        optimizer=keras.optimizers.AdamW(candidate.learning_rate, weight_decay=candidate.weight_decay)
+        if candidate.weight_decay
+        else keras.optimizers.Adam(candidate.learning_rate),
         loss=keras.losses.BinaryCrossentropy() if binary else keras.losses.SparseCategoricalCrossentropy(),
         weighted_metrics=[
             keras.metrics.BinaryAccuracy(name="accuracy")
@@ -137,9 +140,7 @@ def fit(
         ],
     )
     callbacks = [
-        keras.callbacks.ReduceLROnPlateau(
-            monitor="val_loss", factor=candidate.plateau_factor, patience=candidate.plateau_patience
-        ),
+        _schedule(candidate),
         keras.callbacks.EarlyStopping(
             monitor="val_loss", patience=candidate.early_stopping_patience, restore_best_weights=True
         ),
@@ -152,6 +153,19 @@ def fit(
     table = pd.DataFrame(history.history)
     table.insert(0, "epoch", np.arange(1, len(table) + 1))
     return table[["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]]
+
+
+def _schedule(candidate: Candidate) -> keras.callbacks.Callback:
+    """Steps down on a plateau of val_loss, or half a cosine over all epochs (Loshchilov and Hutter 2017, SGDR)."""
+    import keras
+
+    if candidate.schedule == "plateau":
+        return keras.callbacks.ReduceLROnPlateau(
+            monitor="val_loss", factor=candidate.plateau_factor, patience=candidate.plateau_patience
+        )
+    return keras.callbacks.LearningRateScheduler(
+        lambda epoch, _: candidate.learning_rate * (1 + math.cos(math.pi * epoch / candidate.epochs)) / 2
+    )
 
 
 def _decay(decay: float) -> keras.callbacks.Callback:
