@@ -35,7 +35,8 @@ format: $(VENV)/.installed-test ## Let ruff format and sort the code
 	ruff format .
 
 sample: env ## Draw the embedded sample anew into data/ and incoming/, and version it
-	python -m samples.draw . --truth samples/truth.csv
+	python -m samples.draw .
+	mv truth.csv samples/truth.csv
 	dvc add data incoming
 	dvc push data.dvc incoming.dvc
 

@@ -172,14 +172,14 @@ def _copied(rng: Rng, original: Item, path: str, photo: str, elsewhere: bool, wr
 
 
 def _shots(rng: Rng, sites: tuple[str, ...], start: datetime, count: int, days: int) -> list[Shot]:
-    """Photographs with one to three workers, and one burst of 3 to 6 moments for every twenty pictures."""
+    """Photographs with one to three workers, and one burst of 3 to 6 moments for every forty pictures."""
     labels = rng.permutation(np.arange(count) % 2 == 0)
     shots: list[Shot] = []
-    bursts_left, photo = round(count / 20), 0
+    bursts_left, photo = round(count / 40), 0
     while len(shots) < count:
-        is_burst = bursts_left > 0 and rng.random() < 0.09
+        is_burst = bursts_left > 0 and rng.random() < 0.04
         bursts_left -= is_burst
-        wanted = int(rng.integers(3, 7)) if is_burst else int(rng.choice([1, 2, 3], p=[0.72, 0.21, 0.07]))
+        wanted = int(rng.integers(3, 7)) if is_burst else int(rng.choice([1, 2, 3], p=[0.80, 0.15, 0.05]))
         size = min(wanted, count - len(shots))
         own = labels[len(shots) : len(shots) + size]
         shots += _photo(rng, str(rng.choice(sites)), start, days, photo, is_burst, own)

@@ -288,7 +288,7 @@ def budget_rule(name: str, value: float | None, budget: float) -> Rule:
 def weights_rule(origin: str, allowed: tuple[str, ...]) -> Rule:
     """Judge where the starting weights came from by how their origin begins."""
     known = origin.lower().startswith(allowed)
-    return Rule("weights' origin", origin, ", ".join(allowed), known, f"started from {origin}")
+    return Rule("weights' origin", origin, ", ".join(allowed), known, f"the weights' origin is: {origin}")
 
 
 def leakage_rule(leaks: int) -> Rule:

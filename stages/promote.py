@@ -80,8 +80,8 @@ def refusal(decision: dict[str, Any], wish: Wish) -> str | None:
     """Return why the verdict forbids promotion, or None if it allows it or is overruled by force."""
     if decision["verdict"] == "PROMOTE" or wish.force:
         return None
-    failed = [rule["reason"] for rule in decision.get("rules", []) if not rule["passed"]]
-    return f"The gate said {decision['verdict']}: {'; '.join(failed) or 'no rule gave a reason'}."
+    failed = [f"{rule['name']}: {rule['reason']}" for rule in decision.get("rules", []) if not rule["passed"]]
+    return f"The gate said {decision['verdict']}. {'; '.join(failed) or 'No rule gave a reason'}."
 
 
 def judge_comparison(comparison: dict[str, Any], champion: int, minimum_groups: int) -> str | None:
@@ -94,7 +94,7 @@ def judge_comparison(comparison: dict[str, Any], champion: int, minimum_groups: 
             f"HOLD: only {comparison['groups']} groups of test images are unseen by champion version {champion}, "
             f"promote.minimum_unseen_groups asks for {minimum_groups}: add labelled images that it never saw."
         )
-    failed = [rule["reason"] for rule in comparison["rules"] if not rule["passed"]]
+    failed = [f"{rule['name']}: {rule['reason']}" for rule in comparison["rules"] if not rule["passed"]]
     if comparison["passed"]:
         return None
     return f"REJECT: worse than champion version {champion} on images that neither learnt from: {'; '.join(failed)}."

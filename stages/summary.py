@@ -29,7 +29,7 @@ def table(leaderboard: list[dict[str, Any]], decision: dict[str, Any]) -> str:
             f"  {row['parameters']:>10,}  {row['weights']}"
         )
     lines.append(f"{decision['verdict']}: {decision['candidate']} (* the one chosen, on validation)")
-    lines += [f"  not met: {rule['reason']}" for rule in decision["rules"] if not rule["passed"]]
+    lines += [f"  not met: {rule['name']}: {rule['reason']}" for rule in decision["rules"] if not rule["passed"]]
     return "\n".join(lines)
 
 

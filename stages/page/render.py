@@ -95,7 +95,8 @@ def notes(evaluation: dict[str, Any], decision: dict[str, Any]) -> list[tuple[bo
     told = ", ".join(f"{audit['name']} {audit['auc']:.2f}" for audit in evaluation["shortcuts"])
     found.append((False, f"How well each of these alone predicts the label (AUC, 0.5 is chance): {told}."))
     origin = str(evaluation["candidates"][decision["candidate"]]["model"]["weights"])
-    found.append((origin.startswith("random"), f"Weights: training started from {origin} weights."))
+    begun = "trained from scratch" if origin == "from scratch" else f"training started from {origin} weights"
+    found.append((origin.startswith("random"), f"Weights: {begun}."))
     if evaluation["missing"]:
         found.append((True, f"Without a result, so not compared: {', '.join(evaluation['missing'])}."))
     return found

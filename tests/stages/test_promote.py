@@ -179,7 +179,7 @@ def test_a_refusal_is_a_result_and_leaves_the_champion(project, verdict):
     promote(PARAMS, Wish(), project("good"))
     result = promote(PARAMS, Wish(), project("better", verdict))
     assert result["outcome"] == "refused"
-    assert result["reason"].startswith(f"The gate said {verdict}: accuracy is 1.000")
+    assert result["reason"].startswith(f"The gate said {verdict}. accuracy: accuracy is 1.000")
     assert (champion(), versions()) == (1, 1)
     assert log()[-1] == ("promote", "refused", 1)
 
@@ -453,7 +453,7 @@ def test_the_command_exits_0_on_a_refusal_and_writes_what_happened(project, tmp_
     (tmp_path / "params.yaml").write_text("promote: {minimum_unseen_groups: 3}\n")
     monkeypatch.setattr(sys, "argv", ["promote"])
     run(stage.main)
-    assert capsys.readouterr().out.startswith("refused: The gate said HOLD: accuracy is 1.000")
+    assert capsys.readouterr().out.startswith("refused: The gate said HOLD. accuracy: accuracy is 1.000")
     written = json.loads((tmp_path / "build" / "promotion.json").read_text())
     assert (written["outcome"], written["verdict"], written["champion"]) == ("refused", "HOLD", None)
     monkeypatch.setattr(sys, "argv", ["promote", "history"])
