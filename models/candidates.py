@@ -66,8 +66,8 @@ class Candidate(Section):
     architectures that read pixels; `augmented` uses the backbone's stored views. `fine_tuning` follows where the
     backbone's `freeze` leaves part of it to be trained. `class_weights: balanced` weighs each picture by 1 / its
     class's share. `schedule: cosine` lets the learning rate fall to nothing over `epochs` (then give early stopping
-    patience) in place of steps down on a plateau; `weight_decay` is AdamW's. `precision: auto` trains some architectures in bfloat16 where the processor has units for it;
-    predictions are made in float32 either way.
+    patience) in place of steps down on a plateau; `weight_decay` is AdamW's. `precision: auto`
+    trains some architectures in bfloat16 where the processor has units for it; predictions are made in float32.
     """
 
     architecture: str
