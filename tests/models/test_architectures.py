@@ -10,7 +10,16 @@ from models.densenet_small import dense_layer, transition
 from models.inception_small import inception_module
 from models.se_resnet import residual_block, squeeze_and_excite
 
-SCRATCH = ["simple_cnn", "custom_cnn", "lenet5", "alexnet", "se_resnet", "inception_small", "densenet_small"]
+SCRATCH = [
+    "simple_cnn",
+    "compact_cnn",
+    "custom_cnn",
+    "lenet5",
+    "alexnet",
+    "se_resnet",
+    "inception_small",
+    "densenet_small",
+]
 
 
 def network_of(architecture, size, classes=2, **settings):
@@ -47,6 +56,11 @@ def test_custom_cnn_has_the_systems_parameters():
     network = network_of("custom_cnn", 224, classes=2)
     assert network.count_params() == convolutions + normalisation + dense - 513 == 1_095_809
     assert network_of("custom_cnn", 224, classes=5).count_params() == 1_095_809 + 4 * 513
+
+
+def test_compact_cnn_counts_as_its_docstring_says():
+    convolutions = 27 * 32 + 288 * 64 + 576 * 128 + 1152 * 128
+    assert network_of("compact_cnn", 96).count_params() == convolutions + 4 * (32 + 64 + 128 + 128) + 257 == 242_145
 
 
 def test_the_inception_module_is_googlenets():

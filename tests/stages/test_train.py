@@ -87,6 +87,7 @@ def on(backbone, head, **settings):
 
 CANDIDATES = {
     "simple_cnn": from_scratch("simple_cnn", learning_rate=0.001),
+    "compact_cnn": from_scratch("compact_cnn", width=0.25, schedule="cosine", weight_decay=0.001),
     "custom_cnn": from_scratch("custom_cnn", width=0.125, mirror=True, brightness=0.1),
     "lenet5": from_scratch("lenet5"),
     "alexnet": from_scratch("alexnet", "pixels_67", width=0.05, learning_rate=0.001),
@@ -249,6 +250,12 @@ def test_decay_divides_the_learning_rate(splits, features):
     _, history, _, _ = train("x", candidate, splits, open_features(features / "pixels"), 0)
     steps = -(-(splits["split"] == "train").sum() // 16)
     expected = [0.003 / (1 + 0.1 * steps * epoch) for epoch in range(3)]
+    np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-5)
+
+
+def test_cosine_lets_the_learning_rate_fall_to_nothing(splits, features):
+    _, history, _, _ = trained("compact_cnn", splits, features)
+    expected = 0.003 * (1 + np.cos(np.pi * np.arange(12) / 12)) / 2
     np.testing.assert_allclose(history["learning_rate"], expected, rtol=1e-5)
 
 
