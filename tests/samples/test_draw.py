@@ -129,7 +129,7 @@ def test_the_full_plan_holds_the_truth_that_was_promised():
     assert len(labelled) == 600
     assert (labelled["copy_of"] != "").sum() == 40
     assert labelled["wrong_label"].sum() == 6
-    assert len(bursts) >= 15
+    assert len(bursts) >= 12
     assert bursts.size().between(2, 6).all()
     assert bursts["photo"].nunique().eq(1).all()
     assert (bursts["label"].nunique() == 2).mean() > 0.5

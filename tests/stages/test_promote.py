@@ -179,7 +179,7 @@ def test_a_refusal_is_a_result_and_leaves_the_champion(project, verdict):
     promote(PARAMS, Wish(), project("good"))
     result = promote(PARAMS, Wish(), project("better", verdict))
     assert result["outcome"] == "refused"
-    assert result["reason"].startswith(f"The gate said {verdict}. accuracy: accuracy is 1.000")
+    assert result["reason"].startswith(f"The gate said {verdict}. accuracy floor: accuracy is 1.000")
     assert (champion(), versions()) == (1, 1)
     assert log()[-1] == ("promote", "refused", 1)
 
@@ -216,10 +216,13 @@ def replace_params(**changes):
 
 
 def test_judging_a_comparison():
-    rules = [{"passed": True, "reason": "fine"}, {"passed": False, "reason": "-0.2 at dusk"}]
+    rules = [
+        {"name": "overall", "passed": True, "reason": "fine"},
+        {"name": "light dusk", "passed": False, "reason": "-0.2"},
+    ]
     assert judge_comparison({"groups": 20, "passed": True, "rules": rules[:1]}, 4, 20) is None
     assert judge_comparison({"groups": 19, "passed": True, "rules": rules[:1]}, 4, 20).startswith("HOLD: only 19")
-    assert judge_comparison({"groups": 20, "passed": False, "rules": rules}, 4, 20).endswith(": -0.2 at dusk.")
+    assert judge_comparison({"groups": 20, "passed": False, "rules": rules}, 4, 20).endswith(": light dusk: -0.2.")
 
 
 def test_images_the_champion_learnt_from_and_their_near_duplicates_are_not_compared_on(project):
@@ -453,7 +456,7 @@ def test_the_command_exits_0_on_a_refusal_and_writes_what_happened(project, tmp_
     (tmp_path / "params.yaml").write_text("promote: {minimum_unseen_groups: 3}\n")
     monkeypatch.setattr(sys, "argv", ["promote"])
     run(stage.main)
-    assert capsys.readouterr().out.startswith("refused: The gate said HOLD. accuracy: accuracy is 1.000")
+    assert capsys.readouterr().out.startswith("refused: The gate said HOLD. accuracy floor: accuracy is 1.000")
     written = json.loads((tmp_path / "build" / "promotion.json").read_text())
     assert (written["outcome"], written["verdict"], written["champion"]) == ("refused", "HOLD", None)
     monkeypatch.setattr(sys, "argv", ["promote", "history"])
