@@ -10,7 +10,7 @@ export GX_ANALYTICS_ENABLED = false
 export MLFLOW_DISABLE_TELEMETRY = true
 
 .DEFAULT_GOAL := help
-.PHONY: help env run data test lint format lock sample clean
+.PHONY: help env run serve-flows test lint format lock sample clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -21,6 +21,10 @@ run: env ## Environment, sample data, `dvc repro`, and where to look next
 	dvc pull --quiet data.dvc incoming.dvc
 	dvc repro
 	@python -m stages.summary
+
+serve-flows: env ## Prefect's server, UI and a worker on this machine, and the reports as pages
+	dvc pull --quiet data.dvc incoming.dvc
+	python -m flows.serve
 
 test: env $(VENV)/.installed-test ## The whole test suite
 	python -m pytest
