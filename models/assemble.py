@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MODEL = "model.json"
 HEAD_WEIGHTS = "head.weights.h5"
 MEMBERS = "members"
+CROSS_VALIDATION = "cross_validation.parquet"
 
 
 def load_candidate(folder: Path, features: Path) -> keras.Model:

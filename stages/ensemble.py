@@ -11,7 +11,7 @@ import hashlib
 import json
 import shutil
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field
 from common.errors import UserError, run
 from common.files import replacing_folder, write_json, write_table
 from common.params import Section, load_sections
-from models.assemble import HEAD_WEIGHTS, MEMBERS, MODEL
+from models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MEMBERS, MODEL
 from models.ensemble import Kind, evidence, fit_stacking, stacked, write_head
 from models.training import Targets, targets_of
 
@@ -50,11 +50,12 @@ class Named(Section):
 
 @dataclass(frozen=True)
 class Member:
-    """A trained candidate: its model.json and its predictions, sorted by path."""
+    """A trained candidate: its model.json, its predictions and those of its cross-validation, sorted by path."""
 
     name: str
     model: dict[str, Any]
     table: pd.DataFrame
+    folds: pd.DataFrame | None = None
 
 
 def read_members(folder: Path, names: list[str]) -> list[Member]:
@@ -63,15 +64,20 @@ def read_members(folder: Path, names: list[str]) -> list[Member]:
     for name in names:
         try:
             model = json.loads((folder / name / MODEL).read_text(encoding="utf-8"))
-            table = pd.read_parquet(folder / name / "predictions.parquet").sort_values("path", ignore_index=True)
+            table = _sorted(folder / name / "predictions.parquet")
+            folds = folder / name / CROSS_VALIDATION
+            members.append(Member(name, model, table, _sorted(folds) if folds.is_file() else None))
         except (OSError, ValueError) as error:
             raise UserError(f"{folder / name} can't be read ({error}): run `dvc repro train@{name}`.") from None
-        members.append(Member(name, model, table))
     first = members[0].table[["path", "label", "split"]]
     for member in members:
         if not member.table[["path", "label", "split"]].equals(first):
             raise UserError(f"{folder / member.name} was trained on another split: run `dvc repro`.")
     return members
+
+
+def _sorted(file: Path) -> pd.DataFrame:
+    return pd.read_parquet(file).sort_values("path", ignore_index=True)
 
 
 def log_loss(targets: Targets, probabilities: NDArray[np.float64]) -> float:
@@ -122,6 +128,26 @@ def combine_predictions(
         fold = fit_stacking(seen[rows[learn]], targets.values[rows[learn]], several)
         combined[rows[held]] = stacked(seen[rows[held]], *fold, several)
     return combined, head
+
+
+def cross_validated(members: list[Member], kind: Kind) -> pd.DataFrame | None:
+    """What the ensemble says of pictures whose groups no member saw (stacking's head neither); None without folds."""
+    tables = [member.folds for member in members if member.folds is not None]
+    if len(tables) < len(members):
+        return None
+    # Every picture plays validation's part: none was trained on.
+    unseen = [
+        replace(member, table=table.assign(split="validation")) for member, table in zip(members, tables, strict=True)
+    ]
+    probabilities, _ = combine_predictions(unseen, kind)
+    return predictions_of(tables[0], targets_of(tables[0]["label"]), probabilities)
+
+
+def predictions_of(table: pd.DataFrame, targets: Targets, probabilities: NDArray[np.float64]) -> pd.DataFrame:
+    """The pictures of `table` with a p_CLASS column per class."""
+    return table[["path", "id", "label", "split", "group"]].assign(
+        **{f"p_{label}": probabilities[:, number] for number, label in enumerate(targets.classes)}
+    )
 
 
 def _folds(table: pd.DataFrame, folds: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -198,11 +224,11 @@ def main() -> None:
                 (folder / MEMBERS / member.name).mkdir(parents=True)
                 for file in (MODEL, HEAD_WEIGHTS):
                     shutil.copyfile(CANDIDATES / member.name / file, folder / MEMBERS / member.name / file)
+            folds = cross_validated(chosen, entry.kind)
+            if folds is not None:
+                write_table(folder / CROSS_VALIDATION, folds)
             write_head(folder / HEAD_WEIGHTS, *(head or (np.zeros((0, 0)), np.zeros(0))))
-            predictions = table[["path", "id", "label", "split", "group"]].assign(
-                **{f"p_{label}": probabilities[:, number] for number, label in enumerate(targets.classes)}
-            )
-            write_table(folder / "predictions.parquet", predictions)
+            write_table(folder / "predictions.parquet", predictions_of(table, targets, probabilities))
             write_table(folder / "history.csv", history_of(targets, probabilities, table["split"]))
             write_json(folder / MODEL, describe(name, entry, chosen, sum(part.size for part in head) if head else 0))
             print(f"{name}: {', '.join(member.name for member in chosen)}", file=sys.stderr)

@@ -14,7 +14,7 @@ from pydantic import Field
 from common.errors import UserError, run
 from common.files import replacing_folder, write_json, write_table
 from common.params import Section, load_section
-from models.assemble import HEAD_WEIGHTS, MODEL
+from models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MODEL
 from models.candidates import Candidate
 from models.features import BACKBONE_WEIGHTS, Features, open_features
 from models.precision import BFLOAT16_UNITS, precision, processor_flags
@@ -41,9 +41,10 @@ FASTER_IN_BFLOAT16 = frozenset({"simple_cnn", "alexnet", "custom_cnn", "compact_
 
 
 class TrainParams(Section):
-    """Section `train`: what all candidates share."""
+    """Section `train`: what all candidates share. `folds` (3 or more) adds a cross-validation for gate.selection."""
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    folds: Annotated[int, Field(ge=3)] | None = None
 
 
 def train(
@@ -81,6 +82,32 @@ def train(
     )
     model = describe(name, candidate, features.backbone, network, targets, history, seed)
     return network, history, predictions, {**model, "training_precision": policy}
+
+
+def cross_validate(
+    name: str, candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int, folds: int
+) -> pd.DataFrame:
+    """Predict every training and validation picture of `splits` with a model that never saw its group.
+
+    Of `folds` parts of whole groups one is predicted, the next stops the training, the others are trained on, in turn;
+    the test pictures take no part. Returns path, id, label, split, group and a p_CLASS column per class.
+    """
+    import pandas as pd
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    seen = splits[splits["split"] != "test"].reset_index(drop=True)
+    part = np.empty(len(seen), dtype=np.intp)
+    drawn = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(seen, seen["label"], seen["group"])
+    for number, (_, held) in enumerate(drawn):
+        part[held] = number
+    tables = []
+    for number in range(folds):
+        print(f"{name}: part {number + 1} of {folds} of the cross-validation", file=sys.stderr)
+        roles = np.select([part == number, part == (number + 1) % folds], ["test", "validation"], "train")
+        _, _, predictions, _ = train(name, candidate, seen.assign(split=roles), features, seed)
+        tables.append(predictions[predictions["split"] == "test"])
+    found = pd.concat(tables).sort_index()
+    return found.assign(split=seen["split"])
 
 
 def fit_in_phases(
@@ -187,16 +214,19 @@ def main() -> None:
 
     name = sys.argv[1]
     candidate = load_section(f"candidates.{name}", Candidate)
-    seed = load_section("train", TrainParams).seed
+    params = load_section("train", TrainParams)
     splits = pd.read_parquet("build/splits.parquet")
     features = open_features(Path("build/features") / candidate.backbone)
     start = time.perf_counter()
-    network, history, predictions, model = train(name, candidate, splits, features, seed)
+    network, history, predictions, model = train(name, candidate, splits, features, params.seed)
     cost = {"seconds": round(time.perf_counter() - start, 2), "peak_megabytes": round(peak_megabytes())}
+    folds = cross_validate(name, candidate, splits, features, params.seed, params.folds) if params.folds else None
     with replacing_folder(CANDIDATES / name) as folder:
         network.save_weights(folder / HEAD_WEIGHTS)
         write_table(folder / "history.csv", history)
         write_table(folder / "predictions.parquet", predictions)
+        if folds is not None:
+            write_table(folder / CROSS_VALIDATION, folds)
         write_json(folder / COST, cost)
         write_json(folder / MODEL, model)
 

@@ -1,6 +1,7 @@
 """Ensembles compete on equal terms: honest figures, summed cost, and the same model after a trip through disk."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,15 @@ from models.assemble import load_candidate
 from models.candidates import Candidate, build_network, class_probabilities
 from models.ensemble import evidence, fit_stacking, stacked, write_head
 from models.training import targets_of
-from stages.ensemble import Ensemble, Member, choose_members, combine_predictions, describe, read_members
+from stages.ensemble import (
+    Ensemble,
+    Member,
+    choose_members,
+    combine_predictions,
+    cross_validated,
+    describe,
+    read_members,
+)
 
 SIZE = 16
 
@@ -155,3 +164,20 @@ def test_the_served_ensemble_says_what_was_evaluated(kind, tmp_path):
     write_json(folder / "model.json", description)
     whole = load_candidate(folder, features)
     np.testing.assert_allclose(class_probabilities(whole(pixels)), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["soft_vote", "stacking"])
+def test_members_cross_validations_are_combined_unseen(kind):
+    table = table_of(["no", "yes"] * 60)
+    members = [member(name, table, 2.0, seed) for seed, name in enumerate(("a", "b"))]
+    assert cross_validated(members, kind) is None
+    seen = table["split"] != "test"
+    with_folds = [replace(one, folds=one.table[seen].reset_index(drop=True)) for one in members]
+    found = cross_validated(with_folds, kind)
+    assert found["split"].tolist() == table["split"][seen].tolist()
+    assert (found["p_yes"].gt(0.5) == found["label"].eq("yes")).mean() > 0.8
+    if kind == "soft_vote":
+        np.testing.assert_allclose(found["p_yes"], np.mean([one.folds["p_yes"] for one in with_folds], axis=0))
+    else:
+        everyone = [replace(one, folds=one.table) for one in members]
+        assert len(cross_validated(everyone, kind)) == len(table)
