@@ -8,6 +8,7 @@ variance the effective number of images, and Wilson's score interval at that num
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stages.evidence.scores import Floats, Ints, is_rate
 
@@ -20,6 +21,14 @@ PRIOR_ERRORS = 2.0
 def group_codes(groups: object) -> Ints:
     """Return group names (N,) as codes 0..G-1 (N,)."""
     return np.unique(np.asarray(groups, dtype=str), return_inverse=True)[1].astype(np.int64)
+
+
+def some_groups(codes: Ints, most_images: int, seed: int) -> NDArray[np.bool_]:
+    """Return which images (N,) to keep: all, or whole groups in random order until `most_images` are reached."""
+    sizes = np.bincount(codes)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    kept = order[: max(1, int((np.cumsum(sizes[order]) <= most_images).sum()))]
+    return np.isin(codes, kept)
 
 
 def draw_weights(codes: Ints, resamples: int, seed: int) -> Floats:
@@ -69,3 +78,19 @@ def effective_images(rate: float, variance: float, images: int, groups: int, lea
     observed = max(least, variance * images / spread) if spread > 0 else 1.0
     effect = (errors * observed + PRIOR_ERRORS * images / max(groups, 1)) / (errors + PRIOR_ERRORS)
     return images / effect
+
+
+def rate_with_interval(
+    hit: NDArray[np.bool_], among: NDArray[np.bool_], codes: Ints, draws: Floats
+) -> dict[str, float]:
+    """Return how often `hit` (N,) is true `among` (N,) some of the images: {value, low, high}, the 95% interval.
+
+    `codes` (N,) are the images' groups, `draws` (R, N) redrawings of them.
+    """
+    if not among.any():
+        return {"value": 0.0, "low": 0.0, "high": 1.0}
+    drawn = draws[:, among].sum(axis=1)
+    rates = (draws[:, among] @ hit[among])[drawn > 0] / drawn[drawn > 0]
+    value = float(hit[among].mean())
+    low, high = interval("recall", value, rates, int(among.sum()), len(np.unique(codes[among])))
+    return {"value": value, "low": low, "high": high}
