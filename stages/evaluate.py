@@ -355,6 +355,11 @@ def scores_with_intervals(
         values = scores.score_all(sample.labels, sample.probabilities, weights, positive, bins)
     after = scores.probability_scores(*scaled.decisions, weights, bins)
     values |= {f"{name}_scaled": value for name, value in after.items()}
+    losses = {
+        f"{name}{suffix}": of_each(*one.decisions).reshape(len(one.truth), -1).mean(axis=1)
+        for suffix, one in (("", sample), ("_scaled", scaled))
+        for name, of_each in (("log_loss", scores.log_loss_of_each), ("brier", scores.brier_of_each))
+    }
     result = {}
     for name, drawn in values.items():
         score, _, place = name.partition(":")
@@ -362,7 +367,10 @@ def scores_with_intervals(
         rests_on = sample.truth[:, int(place)] if by_truth else np.full(len(sample.truth), True)
         images, groups = int(rests_on.sum()), len(np.unique(sample.codes[rests_on]))
         value = float(drawn[0]) if np.isfinite(drawn[0]) else 0.0
-        low, high = intervals.interval(score, value, drawn[1:], images, groups)
+        if score in losses:
+            low, high = intervals.mean_interval(losses[score], sample.codes, draws)
+        else:
+            low, high = intervals.interval(score, value, drawn[1:], images, groups)
         result[f"{score}:{classes[int(place)]}" if place else score] = {"value": value, "low": low, "high": high}
     return result
 

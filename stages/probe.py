@@ -24,7 +24,7 @@ from models.anatomy import attention
 from models.assemble import MODEL, load_candidate, load_trained
 from models.features import INDEX, VALUES, Features, open_features
 from models.trainable import reads_pixels
-from models.training import predict
+from models.training import make_deterministic, predict
 from stages.disturb import BOX, CONDITIONS, DISTURBED, FEATURES, Pictures, ProbeParams, soft_mask
 from stages.evidence.probes import ANSWERS, ATTENTION, PROBES
 
@@ -118,6 +118,7 @@ def main() -> None:
     from imaging.collection import DataParams, iter_rgb
 
     name = sys.argv[1]
+    make_deterministic(0)
     data = load_section("data", DataParams)
     backbone = json.loads((CANDIDATES / name / MODEL).read_text(encoding="utf-8"))["backbone"]
     found, looks = probe(

@@ -78,7 +78,7 @@ class Sample:
     @property
     def labels(self) -> Ints:
         """The class (N,) of pictures that have one label each."""
-        return self.truth.argmax(axis=1)
+        return np.asarray(self.truth.argmax(axis=1))
 
     @property
     def told(self) -> NDArray[np.bool_]:
@@ -100,7 +100,7 @@ class Sample:
     def brier(self) -> Floats:
         """Each picture's Brier score (N,); the mean of its labels' where it has several."""
         labels, probabilities = self.decisions
-        return brier_of_each(labels, probabilities).reshape(len(self.truth), -1).mean(axis=1)
+        return np.asarray(brier_of_each(labels, probabilities).reshape(len(self.truth), -1).mean(axis=1))
 
     @property
     def label_sets(self) -> tuple[Ints, NDArray[np.bool_]]:

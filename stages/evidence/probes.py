@@ -77,7 +77,7 @@ def _combined(members: list[Probe], candidate: Candidate, head: Path) -> Probe:
         raise UserError(f"the members of {candidate.name} were probed on other pictures: run `dvc repro`.")
     answers = {}
     for condition in first.answers:
-        seen = np.stack([member.answers[condition] for member in members], axis=1)
+        seen = np.stack([member.answers[condition] for member in members], axis=1).astype(np.float64)
         if candidate.model["architecture"] == "soft_vote":
             answers[condition] = seen.mean(axis=1)
         else:

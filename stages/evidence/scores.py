@@ -90,10 +90,15 @@ def single_labels(truth: NDArray[np.bool_], probabilities: Floats) -> tuple[Ints
 def probability_scores(labels: Ints, probabilities: Floats, weights: Floats, bins: int) -> dict[str, Floats]:
     """Return log loss, Brier score (half the squared distance: 0 to 1) and expected calibration error, each (R,)."""
     return {
-        "log_loss": _mean(-np.log(np.clip(_of_label(labels, probabilities), LOWEST_PROBABILITY, 1.0)), weights),
+        "log_loss": _mean(log_loss_of_each(labels, probabilities), weights),
         "brier": _mean(brier_of_each(labels, probabilities), weights),
         "ece": calibration_error(labels, probabilities, weights, bins),
     }
+
+
+def log_loss_of_each(labels: Ints, probabilities: Floats) -> Floats:
+    """Return each image's log loss (N,): minus the logarithm of its true label's probability."""
+    return np.asarray(-np.log(np.clip(_of_label(labels, probabilities), LOWEST_PROBABILITY, 1.0)))
 
 
 def brier_of_each(labels: Ints, probabilities: Floats) -> Floats:

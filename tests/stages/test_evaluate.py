@@ -68,6 +68,50 @@ def test_scores_are_those_of_scikit_learn_under_any_weights(classes):
             )  # sklearn orders ties
 
 
+def test_several_labels_are_scored_as_by_scikit_learn_under_any_weights():
+    random = np.random.default_rng(0)
+    truth = random.random((200, 3)) < (0.3, 0.5, 0.7)
+    probabilities = np.round(np.clip(0.5 + 0.25 * (2 * truth - 1) + 0.3 * random.normal(size=(200, 3)), 0.01, 0.99), 2)
+    weights = random.integers(0, 4, 200).astype(float)
+    told = probabilities > 0.5
+    found = scores.score_several(truth, probabilities, np.vstack([np.ones(200), weights]), bins=10)
+    for row, weight in enumerate([None, weights]):
+        expected = {
+            "accuracy": metrics.accuracy_score(truth, told, sample_weight=weight),
+            "label_accuracy": 1 - metrics.hamming_loss(truth, told, sample_weight=weight),
+            "roc_auc": metrics.roc_auc_score(truth, probabilities, sample_weight=weight),
+            "pr_auc": metrics.average_precision_score(truth, probabilities, sample_weight=weight),
+            "balanced_accuracy": np.mean(
+                [metrics.balanced_accuracy_score(truth[:, k], told[:, k], sample_weight=weight) for k in range(3)]
+            ),
+            "log_loss": np.mean(
+                [metrics.log_loss(truth[:, k], probabilities[:, k], sample_weight=weight) for k in range(3)]
+            ),
+        }
+        for average in ("macro", "weighted"):
+            values = metrics.precision_recall_fscore_support(truth, told, average=average, sample_weight=weight)
+            expected |= dict(zip([f"{n}_{average}" for n in ("precision", "recall", "f1")], values[:3], strict=True))
+        for k, recall in enumerate(metrics.recall_score(truth, told, average=None, sample_weight=weight)):
+            expected[f"recall:{k}"] = recall
+        for name, value in expected.items():
+            assert found[name][row] == pytest.approx(value, abs=1e-9), name
+
+
+def test_a_sample_of_several_labels_is_right_where_every_label_is():
+    table = pd.DataFrame(
+        {"path": list("abc"), "group": list("xyz"), "label": ["helmet;vest", "vest", "helmet"]}
+        | {"p_helmet": [0.9, 0.8, 0.7], "p_vest": [0.6, 0.9, 0.2]}
+    )
+    sample = sample_of(table, ["helmet", "vest"], several=True)
+    assert sample.right.tolist() == [True, False, True]
+    assert sample.brier[1] == pytest.approx((0.8**2 + 0.1**2) / 2)
+    sharper = sample.scaled(0.5)
+    assert (sharper.told == sample.told).all()
+    assert sharper.probabilities[0, 0] == pytest.approx(0.81 / (0.81 + 0.01))
+    sets, members = sample.label_sets
+    assert (members[sets] == sample.truth).all()
+
+
 def test_calibration_error_by_hand():
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.6, 0.4], [0.2, 0.8]])
     error = scores.calibration_error(np.array([0, 1, 0, 1]), probabilities, np.ones((1, 4)), bins=10)
@@ -354,7 +398,7 @@ def spoil(name: str) -> None:
     ("what", "words"),
     [
         ("column", "has no column p_with_helmet"),
-        ("nan", "not finite or do not add up"),
+        ("nan", "not finite or not between 0 and 1"),
         ("images", "not predicted for the same images"),
         ("no test", "has no test images"),
         ("damaged", "is damaged"),
