@@ -128,11 +128,12 @@ def champion_coverage(groups: int, accuracies: list[float], repeats: int = 200) 
         everywhere = np.full(len(test), True)
         best_on_test = int(right[:, test].mean(axis=1).argmax())
         for place, by_validation in ((int(selection.chosen), True), (best_on_test, False)):
-            found = rate_with_interval(right[place, test], everywhere, group_codes(codes[test]), test_draws)
-            inside = found["low"] <= truth[place] <= found["high"]
+            shown = rate_with_interval(right[place, test], everywhere, group_codes(codes[test]), test_draws)
+            inside = shown["low"] <= truth[place] <= shown["high"]
             held, naive = held + (inside and by_validation), naive + (inside and not by_validation)
-            flattery += 0 if by_validation else found["value"] - truth[place]
-    return {"champion": held / repeats, "best on test": naive / repeats, "its optimism": flattery / repeats}
+            flattery += 0 if by_validation else shown["value"] - truth[place]
+    found = {"champion": held / repeats, "best on test": naive / repeats, "its optimism": flattery / repeats}
+    return {name: float(value) for name, value in found.items()}
 
 
 def population(groups: int, accuracy: float, random: np.random.Generator) -> tuple[Ints, Ints, Floats]:
@@ -174,9 +175,7 @@ def main() -> None:
     ):
         found = champion_coverage(groups, accuracies)
         results[f"whole procedure, {groups} groups of {accuracies}"] = found
-        print(
-            f"{groups} validation and test groups, candidates {accuracies}: the 95% interval covers in {found}"
-        )
+        print(f"{groups} validation and test groups, candidates {accuracies}: the 95% interval covers in {found}")
     print(json.dumps(results))
 
 

@@ -49,9 +49,9 @@ class ProbeParams(Section):
     """params.yaml `probe`. `head` is left, top, right, bottom as shares of the picture; `head_columns` names the four
     metadata columns that hold it picture by picture."""
 
-    pictures: int = Field(default=100, ge=10)
-    attention_pictures: int = Field(default=32, ge=4)
-    zooms: tuple[Annotated[float, Field(gt=0.2, lt=5)], ...] = (0.7, 0.85, 1.15, 1.3)
+    pictures: int = Field(default=60, ge=10)
+    attention_pictures: int = Field(default=24, ge=4)
+    zooms: tuple[Annotated[float, Field(gt=0.2, lt=5)], ...] = (0.7, 1.3)
     head: tuple[Share, Share, Share, Share] = (0.2, 0.0, 0.8, 0.6)
     head_columns: tuple[str, str, str, str] | None = None
     seed: int = 0
