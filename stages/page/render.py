@@ -100,7 +100,8 @@ def notes(evaluation: dict[str, Any], decision: dict[str, Any]) -> list[tuple[bo
     found.append((False, f"How well each of these alone predicts the label (AUC, 0.5 is chance): {told}."))
     probed = evaluation["candidates"][decision["candidate"]]["probes"]
     if probed is not None:
-        found.append((False, f"{'; '.join(probed['lines']).capitalize()} ({probed['images']} test pictures)."))
+        looked = f"on {probed['images']} test pictures"
+        found += [(False, f"{line[0].upper()}{line[1:]} ({looked}).") for line in probed["lines"]]
     origin = str(evaluation["candidates"][decision["candidate"]]["model"]["weights"])
     begun = "trained from scratch" if origin == "from scratch" else f"training started from {origin} weights"
     found.append((origin.startswith("random"), f"Weights: {begun}."))
