@@ -72,7 +72,8 @@ def mean_interval(losses: Floats, codes: Ints, draws: Floats) -> tuple[float, fl
     they think. So each draw is measured in its own standard error (Hall 1988, Annals of Statistics 16: right to second
     order), on the logarithm, where no end falls below 0. `codes` (N,) are the groups, `draws` (R, N) redrawings.
     """
-    sums, sizes = np.bincount(codes, np.asarray(losses, np.float64)), np.bincount(codes).astype(np.float64)
+    sums = np.asarray(np.bincount(codes, losses), dtype=np.float64)
+    sizes = np.bincount(codes).astype(np.float64)
     times = draws[:, np.unique(codes, return_index=True)[1]]
     mean, error = _mean_and_error(np.ones((1, len(sizes))), sums, sizes)
     drawn, errors = _mean_and_error(times, sums, sizes)
