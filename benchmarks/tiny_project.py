@@ -170,8 +170,10 @@ def exported_project(root: Path) -> Project:
     return replace(whole_project(root), load=lambda folder, features: None, export=copy_exported)
 
 
-def compare(old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame) -> dict[str, Any]:
+def compare(
+    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, several: bool
+) -> dict[str, Any]:
     """Compare by the gate's rule, without slices."""
     from stages.gate import Gate, compare_with_champion
 
-    return compare_with_champion(old, new, classes, [], Gate(resamples=200))
+    return compare_with_champion(old, new, classes, [], Gate(resamples=200), several)

@@ -99,19 +99,27 @@ def _after(operation: Any, states: list[tuple[float, float]], inputs: list[Any])
     return field + (window[0] - 1) * dilation * jump, jump * operation.strides[0]
 
 
-def attention(model: keras.Model, pixels: NDArray[np.float32], classes: NDArray[np.intp]) -> NDArray[np.float32]:
-    """Grad-CAM (Selvaraju et al. 2017): which places of pixels (N, S, S, 3) speak for `classes` (N,).
+def attention(
+    model: keras.Model, inputs: NDArray[np.float32], classes: NDArray[np.intp], inputs_are_maps: bool = False
+) -> NDArray[np.float32] | None:
+    """Grad-CAM (Selvaraju et al. 2017): which places of the pictures (N, S, S, 3) speak for `classes` (N,).
 
     Returns (N, h, w) in [0, 1] over the last feature maps that still have places, zero where nothing speaks for the
-    class. The class's log odds are what is differentiated: the probability itself is flat where it is near 0 or 1.
+    class; None where the network has none, as one whose maps shrink to a single place inside a frozen backbone.
+    The class's log odds are what is differentiated: the probability itself is flat where it is near 0 or 1.
+    `inputs_are_maps`: `inputs` (N, h, w, C) are not pixels but a frozen network's feature maps, and count as maps too.
     """
     import keras
     import tensorflow as tf
 
-    maps = [t for node in _nodes(model) for t in node.outputs if len(t.shape) == 4 and t.shape[1] and t.shape[1] > 1]
+    maps = _maps(model, inputs_are_maps)
+    if not maps:
+        return None
     looking = keras.Model(_graph(model).inputs, [maps[-1], _graph(model).outputs[0]])
+    given = tf.constant(inputs)
     with tf.GradientTape() as tape:
-        seen, output = looking(tf.constant(pixels), training=False)
+        tape.watch(given)
+        seen, output = looking(given, training=False)
         if output.shape[1] == 1:
             p = tf.where(tf.constant(classes)[:, None] == 1, output, 1 - output)[:, 0]
         else:
@@ -122,3 +130,15 @@ def attention(model: keras.Model, pixels: NDArray[np.float32], classes: NDArray[
     cam = np.maximum(np.asarray(tf.reduce_sum(weights * seen, axis=-1)), 0)
     highest = cam.max(axis=(1, 2), keepdims=True)
     return np.asarray(np.divide(cam, highest, out=np.zeros_like(cam), where=highest > 0), dtype=np.float32)
+
+
+def _maps(model: keras.Model, inputs_are_maps: bool) -> list[Any]:
+    """The tensors (N, h, w, C) with more than one place that something learnt has made of the pixels, in order."""
+    graph = _graph(model)
+    learnt = {id(tensor) for tensor in graph.inputs} if inputs_are_maps else set()
+    found = list(graph.inputs) if inputs_are_maps else []
+    for node in _nodes(model):
+        if getattr(node.operation, "weights", []) or any(id(tensor) in learnt for tensor in node.input_tensors):
+            learnt |= {id(tensor) for tensor in node.outputs}
+            found += node.outputs
+    return [t for t in found if len(t.shape) == 4 and t.shape[1] and t.shape[1] > 1]

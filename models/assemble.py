@@ -10,7 +10,7 @@ from common.errors import UserError
 from models.candidates import Candidate
 from models.ensemble import combine
 from models.features import BACKBONE, BACKBONE_WEIGHTS
-from models.trainable import assemble, build_trainable, cut_networks, reads_pixels
+from models.trainable import Parts, assemble, build_trainable, cut_networks, reads_pixels
 
 if TYPE_CHECKING:
     import keras
@@ -36,15 +36,28 @@ def load_candidate(folder: Path, features: Path) -> keras.Model:
             for member in model["members"]
         ]
         return combine(loaded, model["architecture"], folder / HEAD_WEIGHTS, model["several_labels"])
+    backbone, candidate, networks, trained = _load(model, folder, features, whole=True)
+    return trained if networks is None else assemble(candidate, backbone, networks, trained)
+
+
+def load_trained(folder: Path, features: Path) -> keras.Model:
+    """Load what was trained of a candidate (no ensemble): from one view's features (N, ...) as stored to its output."""
+    return _load(_read(folder / MODEL), folder, features, whole=False)[3]
+
+
+def _load(
+    model: dict[str, Any], folder: Path, features: Path, whole: bool
+) -> tuple[dict[str, Any], Candidate, Parts | None, keras.Model]:
+    """backbone.json, settings, the backbone's networks (None for pixels, or where they are not needed), the trained."""
     backbone = _read(features / BACKBONE)
     candidate = Candidate.model_validate(model["settings"])
-    pixels = reads_pixels(backbone)
-    networks = None if pixels else cut_networks(backbone, str(features / BACKBONE_WEIGHTS))
+    needed = not reads_pixels(backbone) and (whole or backbone.get("freeze", "head") != "head")
+    networks = cut_networks(backbone, str(features / BACKBONE_WEIGHTS)) if needed else None
     trained = build_trainable(
         candidate, backbone, networks, len(model["classes"]), bool(model.get("several_labels", False))
     )
     trained.load_weights(folder / HEAD_WEIGHTS)
-    return trained if networks is None else assemble(candidate, backbone, networks, trained)
+    return backbone, candidate, networks, trained
 
 
 def _read(path: Path) -> dict[str, Any]:

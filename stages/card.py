@@ -126,7 +126,10 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
     pixels = np.stack(list(pictures(list(shown["path"]), size)))
     p = shown[[f"p_{name}" for name in classes]].to_numpy(np.float64)
     heat = attention(model, pixels.astype(np.float32), p.argmax(axis=1))
-    heats = [Picture.of(row, heated(pixels[n], heat[n])) for n, row in enumerate(shown.itertuples())]
+    heats = [
+        Picture.of(row, pixels[n] if heat is None else heated(pixels[n], heat[n]))
+        for n, row in enumerate(shown.itertuples())
+    ]
     worst = judged[~judged["right"]].sort_values(["p_label", "path"]).head(MISTAKES)
     mistakes = zip(worst.itertuples(), pictures(list(worst["path"]), 160), strict=True)
     cost_file = folder / COST
@@ -144,6 +147,7 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
         test_images=len(judged),
         hits=heats[: len(hits)],
         misses=heats[len(hits) :],
+        has_heat=heat is not None,
         cost=json.loads(cost_file.read_text()) if cost_file.is_file() else None,
         megabytes=_megabytes(folder / HEAD_WEIGHTS, features / BACKBONE_WEIGHTS),
         latency=latency_ms(model, pixels[0].astype(np.float32)),

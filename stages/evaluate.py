@@ -1,7 +1,8 @@
 """Stage evaluate: what is known about every candidate, with intervals; it judges nothing (that is gate's).
 
-Reads build/candidates/*/, build/manifest.parquet and build/features/pixels/, writes build/evaluation.json (everything),
-build/leaderboard.json (figures by candidate), build/metrics/ (`dvc metrics`) and build/plots/ (`dvc plots`).
+Reads build/candidates/*/, build/ensembles/*/, build/probes/*/, build/manifest.parquet and build/features/pixels/,
+writes build/evaluation.json (everything), build/leaderboard.json (figures by candidate), build/metrics/ (`dvc metrics`)
+and build/plots/ (`dvc plots`).
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ from common.files import replacing_folder, write_json
 from common.params import Section, load_section, load_sections
 from models.features import open_features
 from stages.evidence import baselines as reference
-from stages.evidence import calibration, curves, intervals, scores, shortcuts, slices, thresholds
-from stages.evidence.candidates import SPLITS, Candidate, Sample, read_candidates, sample_of
+from stages.evidence import calibration, curves, intervals, probes, scores, shortcuts, slices, thresholds
+from stages.evidence.candidates import SPLITS, Candidate, Sample, read_candidates
 from stages.evidence.intervals import group_codes
-from stages.evidence.scores import Floats, Ints
+from stages.evidence.scores import Floats
 
 BUILD = Path("build")
 SHOWN_THRESHOLDS = (0.3, 0.5, 0.7)
@@ -60,27 +61,30 @@ def evaluate(
     manifest: pd.DataFrame,
     pixels: NDArray[np.uint8],
     params: Evaluate,
+    probed: dict[str, probes.Probe] | None = None,
 ) -> dict[str, Any]:
     """Return everything known about the candidates and their data as plain data, ready for JSON.
 
     `manifest` and `pixels` (N, H, W, 3) hold the pictures that the candidates predicted, in their tables' order;
-    `missing` names candidates of params.yaml without a result.
+    `missing` names candidates of params.yaml without a result; `probed` holds what candidates answered to disturbed
+    test pictures, of those that were asked.
     """
     first = next(iter(candidates.values()))
     classes = first.classes
     violation = violation_index(classes, params.violation_class)
-    samples = {split: sample_of(first.table, classes, split) for split in SPLITS}
+    samples = {split: first.sample(split) for split in SPLITS}
     draws = {
         split: intervals.draw_weights(sample.codes, params.resamples, params.seed + place)
         for place, (split, sample) in enumerate(samples.items())
     }
-    everything = sample_of(first.table, classes)
-    references = baselines(everything, first.table["split"], pixels, classes)
+    everything = first.sample()
+    references = baselines(everything, first.table["split"], pixels)
     cuts, skipped = slices.slicings(manifest)
     in_test = (first.table["split"] == "test").to_numpy()
     test_cuts = [slices.Slicing(cut.column, cut.values[in_test]) for cut in cuts]
     return {
         "classes": classes,
+        "several_labels": first.several,
         "violation_class": None if violation is None else classes[violation],
         "costs": params.costs.model_dump(),
         "data": {split: describe(sample, classes) for split, sample in samples.items()},
@@ -95,25 +99,28 @@ def evaluate(
         "candidates": {
             name: evaluate_candidate(candidate, draws, violation, params)
             | {
-                "slices": evaluate_slices(samples_test(candidate), test_cuts, draws["test"], violation, params),
-                "versus": versus(samples_test(candidate), references, in_test, draws["test"]),
+                "slices": evaluate_slices(candidate.sample("test"), test_cuts, draws["test"], violation, params),
+                "versus": versus(candidate.sample("test"), references, in_test, draws["test"]),
+                "probes": look(candidate, (probed or {}).get(name), params),
             }
             for name, candidate in candidates.items()
         },
     }
 
 
-def samples_test(candidate: Candidate) -> Sample:
-    """Return a candidate's test pictures."""
-    return sample_of(candidate.table, candidate.classes, "test")
+def look(candidate: Candidate, probe: probes.Probe | None, params: Evaluate) -> dict[str, Any] | None:
+    """Return what disturbing the pictures tells of a candidate, None where it was not probed."""
+    if probe is None:
+        return None
+    return probes.evaluate_probe(probe, candidate.sample("test"), params.resamples, params.seed)
 
 
-def baselines(sample: Sample, splits: pd.Series, pixels: NDArray[np.uint8], classes: list[str]) -> dict[str, Floats]:
+def baselines(sample: Sample, splits: pd.Series, pixels: NDArray[np.uint8]) -> dict[str, Floats]:
     """Return the reference models' probabilities (N, K) for every picture."""
     train, validation = (splits == "train").to_numpy(), (splits == "validation").to_numpy()
     return {
-        "majority class": reference.majority(sample.labels, train, len(classes)),
-        "16x16 pixels": reference.pixel_regression(pixels, sample.labels, train, validation, len(classes)),
+        "majority class": reference.majority(sample, train),
+        "16x16 pixels": reference.pixel_regression(pixels, sample, train, validation),
     }
 
 
@@ -121,12 +128,11 @@ def evaluate_baseline(
     probabilities: Floats, sample: Sample, splits: pd.Series, draws: dict[str, Floats]
 ) -> dict[str, dict[str, float]]:
     """Return a reference model's accuracy by split, with its interval."""
-    right = probabilities.argmax(axis=1) == sample.labels
     result = {}
     for split in SPLITS:
-        inside = (splits == split).to_numpy()
-        part = Sample(sample.labels[inside], probabilities[inside], group_codes(sample.codes[inside]), [])
-        result[split] = rate_with_interval(right[inside], np.full(int(inside.sum()), True), part, draws[split])
+        part = sample.answering(probabilities).take((splits == split).to_numpy())
+        everywhere = np.full(len(part.truth), True)
+        result[split] = intervals.rate_with_interval(part.right, everywhere, part.codes, draws[split])
     return result
 
 
@@ -134,10 +140,9 @@ def versus(
     sample: Sample, references: dict[str, Floats], in_test: NDArray[np.bool_], draws: Floats
 ) -> dict[str, dict[str, float]]:
     """Return by how much the candidate is more accurate than each reference on the test pictures, paired by picture."""
-    right = sample.probabilities.argmax(axis=1) == sample.labels
     result = {}
     for name, probabilities in references.items():
-        gain = right.astype(np.float64) - (probabilities[in_test].argmax(axis=1) == sample.labels)
+        gain = sample.right.astype(np.float64) - sample.answering(probabilities[in_test]).right
         drawn = (draws @ gain) / draws.sum(axis=1)
         low, high = np.percentile(drawn, [2.5, 97.5])
         result[name] = {
@@ -154,7 +159,7 @@ def evaluate_slices(
     sample: Sample, cuts: list[slices.Slicing], draws: Floats, violation: int | None, params: Evaluate
 ) -> list[dict[str, Any]]:
     """Return accuracy and recall of the violation in every slice of the test pictures, and whether to judge it."""
-    predicted = sample.probabilities.argmax(axis=1)
+    right, told = sample.right, sample.told
     rows = []
     for cut in cuts:
         for value in sorted(set(cut.values) - {""}, key=_slice_order):
@@ -166,11 +171,11 @@ def evaluate_slices(
                 "images": int(inside.sum()),
                 "groups": groups,
                 "judged": groups >= params.slice_minimum_groups,
-                "accuracy": rate_with_interval(predicted == sample.labels, inside, sample, draws),
+                "accuracy": intervals.rate_with_interval(right, inside, sample.codes, draws),
             }
-            if violation is not None and (inside & (sample.labels == violation)).any():
-                among = inside & (sample.labels == violation)
-                row["recall"] = rate_with_interval(predicted == violation, among, sample, draws)
+            if violation is not None and (inside & sample.truth[:, violation]).any():
+                among = inside & sample.truth[:, violation]
+                row["recall"] = intervals.rate_with_interval(told[:, violation], among, sample.codes, draws)
             rows.append(row)
     return rows
 
@@ -181,14 +186,16 @@ def _slice_order(value: str) -> tuple[int, str]:
 
 def audit(manifest: pd.DataFrame, pixels: NDArray[np.uint8], sample: Sample, params: Evaluate) -> list[dict[str, Any]]:
     """Return the shortcut audits of the data set; of a large one, on whole groups drawn up to `audit_images`."""
-    kept = some_groups(sample.codes, params.audit_images, params.seed)
+    kept = intervals.some_groups(sample.codes, params.audit_images, params.seed)
+    labels, members = sample.label_sets
     audits = shortcuts.audit_all(
         manifest[kept].reset_index(drop=True),
         pixels[kept],
-        sample.labels[kept],
+        labels[kept],
         group_codes(sample.codes[kept]),
         params.permutations,
         params.seed,
+        members if sample.several else None,
     )
     return shortcuts.as_records(audits)
 
@@ -199,18 +206,13 @@ def unseen_sites(
     """Return leave-one-site-out on 16x16 pixels, empty without a `site` column."""
     if "site" not in manifest:
         return []
-    kept = some_groups(sample.codes, params.audit_images, params.seed)
+    kept = intervals.some_groups(sample.codes, params.audit_images, params.seed)
     features = shortcuts.thumbnail_features(pixels[kept], reference.SIDE)
     sites = manifest["site"].astype("string").fillna("").to_numpy(dtype=object)[kept]
-    return reference.leave_one_site_out(features, sample.labels[kept], sample.codes[kept], sites, params.seed)
-
-
-def some_groups(codes: Ints, most_images: int, seed: int) -> NDArray[np.bool_]:
-    """Return which images (N,) to keep: all, or whole groups in random order until `most_images` are reached."""
-    sizes = np.bincount(codes)
-    order = np.random.default_rng(seed).permutation(len(sizes))
-    kept = order[: max(1, int((np.cumsum(sizes[order]) <= most_images).sum()))]
-    return np.isin(codes, kept)
+    labels, members = sample.label_sets
+    return reference.leave_one_site_out(
+        features, labels[kept], sample.codes[kept], sites, params.seed, members if sample.several else None
+    )
 
 
 def violation_index(classes: list[str], violation: str | None) -> int | None:
@@ -228,12 +230,12 @@ def violation_index(classes: list[str], violation: str | None) -> int | None:
 def describe(sample: Sample, classes: list[str]) -> dict[str, Any]:
     """Return how many images and groups a split holds, in all and by class."""
     return {
-        "images": len(sample.labels),
+        "images": len(sample.truth),
         "groups": sample.groups,
         "by_class": {
             name: {
-                "images": int((sample.labels == k).sum()),
-                "groups": len(np.unique(sample.codes[sample.labels == k])),
+                "images": int(sample.truth[:, k].sum()),
+                "groups": len(np.unique(sample.codes[sample.truth[:, k]])),
             }
             for k, name in enumerate(classes)
         },
@@ -245,14 +247,14 @@ def evaluate_candidate(
 ) -> dict[str, Any]:
     """Return model, temperature, threshold, and by split: scores with intervals, confusion, calibration, alarms."""
     classes = candidate.classes
-    samples = {split: sample_of(candidate.table, classes, split) for split in SPLITS}
+    samples = {split: candidate.sample(split) for split in SPLITS}
     validation = samples["validation"]
-    temperature = calibration.fit_temperature(validation.labels, validation.probabilities)
+    temperature = calibration.fit_temperature(*validation.decisions)
     threshold = None
     if violation is not None:
         threshold = thresholds.choose_threshold(
-            validation.labels == violation,
-            calibration.scale(validation.probabilities, temperature)[:, violation],
+            validation.truth[:, violation],
+            validation.scaled(temperature).probabilities[:, violation],
             params.costs.missed_violation,
             params.costs.false_alarm,
         )
@@ -280,36 +282,46 @@ def evaluate_split(
     params: Evaluate,
 ) -> dict[str, Any]:
     """Return one candidate's evidence on one split."""
-    scaled = calibration.scale(sample.probabilities, temperature)
-    predicted = sample.probabilities.argmax(axis=1)
-    once = np.ones((1, len(sample.labels)))
+    scaled = sample.scaled(temperature)
     alarms: dict[str, Any] = {}
     if violation is not None and threshold is not None:
-        is_violation = sample.labels == violation
+        is_violation, score = sample.truth[:, violation], scaled.probabilities[:, violation]
         alarms["operating_points"] = [
-            thresholds.operating_point(is_violation, scaled[:, violation], at) | {"chosen": at == threshold}
+            thresholds.operating_point(is_violation, score, at) | {"chosen": at == threshold}
             for at in sorted({*SHOWN_THRESHOLDS, threshold})
         ]
-        alarms["scores_at_threshold"] = rates_at_threshold(
-            sample, scaled[:, violation] >= threshold, is_violation, draws
-        )
+        alarms["scores_at_threshold"] = rates_at_threshold(sample, score >= threshold, is_violation, draws)
         grid = np.round(np.arange(0.01, 1.0, 0.01), 2)
         alarms["cost_curve"] = {
             "threshold": grid.tolist(),
             "cost": thresholds.cost_at(
-                is_violation, scaled[:, violation], grid, params.costs.missed_violation, params.costs.false_alarm
+                is_violation, score, grid, params.costs.missed_violation, params.costs.false_alarm
             ).tolist(),
         }
     return {
         "scores": scores_with_intervals(sample, scaled, draws, classes, violation, params.calibration_bins),
-        "confusion": scores.confusion(sample.labels, predicted, once, len(classes))[0].astype(int).tolist(),
+        "confusion": confusions(sample, classes),
         "reliability": {
-            "before": calibration.reliability(sample.labels, sample.probabilities, params.calibration_bins),
-            "after": calibration.reliability(sample.labels, scaled, params.calibration_bins),
+            "before": calibration.reliability(*sample.decisions, params.calibration_bins),
+            "after": calibration.reliability(*scaled.decisions, params.calibration_bins),
         },
-        "calibration_null": null_summary(scaled, params),
+        "calibration_null": null_summary(scaled.decisions[1], params),
         **alarms,
     }
+
+
+def confusions(sample: Sample, classes: list[str]) -> list[dict[str, Any]]:
+    """Return confusion matrices (rows true, columns told): one, or for several labels one of two rows for each."""
+    if not sample.several:
+        once = np.ones((1, len(sample.truth)))
+        counts = scores.confusion(sample.labels, sample.told.argmax(axis=1), once, len(classes))[0]
+        return [{"title": "", "classes": classes, "counts": counts.astype(int).tolist()}]
+    matrices = []
+    for k, name in enumerate(classes):
+        true, told = sample.truth[:, k], sample.told[:, k]
+        counts = [[int((t & p).sum()) for p in (told, ~told)] for t in (true, ~true)]
+        matrices.append({"title": name, "classes": [name, f"not {name}"], "counts": counts})
+    return matrices
 
 
 def rates_at_threshold(
@@ -318,23 +330,10 @@ def rates_at_threshold(
     """Return accuracy, recall and false alarm rate, with intervals, when the chosen threshold decides."""
     everywhere = np.full(len(alarm), True)
     return {
-        "accuracy": rate_with_interval(alarm == is_violation, everywhere, sample, draws),
-        "recall": rate_with_interval(alarm, is_violation, sample, draws),
-        "false_alarm_rate": rate_with_interval(alarm, ~is_violation, sample, draws),
+        "accuracy": intervals.rate_with_interval(alarm == is_violation, everywhere, sample.codes, draws),
+        "recall": intervals.rate_with_interval(alarm, is_violation, sample.codes, draws),
+        "false_alarm_rate": intervals.rate_with_interval(alarm, ~is_violation, sample.codes, draws),
     }
-
-
-def rate_with_interval(
-    hit: NDArray[np.bool_], among: NDArray[np.bool_], sample: Sample, draws: Floats
-) -> dict[str, float]:
-    """Return how often `hit` (N,) is true `among` (N,) some of the images, with its 95% interval."""
-    if not among.any():
-        return {"value": 0.0, "low": 0.0, "high": 1.0}
-    drawn = draws[:, among].sum(axis=1)
-    rates = (draws[:, among] @ hit[among])[drawn > 0] / drawn[drawn > 0]
-    value = float(hit[among].mean())
-    low, high = intervals.interval("recall", value, rates, int(among.sum()), len(np.unique(sample.codes[among])))
-    return {"value": value, "low": low, "high": high}
 
 
 def null_summary(scaled: Floats, params: Evaluate) -> dict[str, float]:
@@ -344,21 +343,34 @@ def null_summary(scaled: Floats, params: Evaluate) -> dict[str, float]:
 
 
 def scores_with_intervals(
-    sample: Sample, scaled: Floats, draws: Floats, classes: list[str], violation: int | None, bins: int
+    sample: Sample, scaled: Sample, draws: Floats, classes: list[str], violation: int | None, bins: int
 ) -> dict[str, dict[str, float]]:
     """Return {score: {value, low, high}}; scores by class are named `recall:CLASS`, after scaling `ece_scaled`."""
-    weights = np.vstack([np.ones((1, len(sample.labels))), draws])
+    weights = np.vstack([np.ones((1, len(sample.truth))), draws])
     positive = len(classes) - 1 if violation is None else violation
-    values = scores.score_all(sample.labels, sample.probabilities, weights, positive, bins)
-    after = scores.probability_scores(sample.labels, scaled, weights, bins)
+    if sample.several:
+        values = scores.score_several(sample.truth, sample.probabilities, weights, bins)
+        weights = np.repeat(weights, len(classes), axis=1)
+    else:
+        values = scores.score_all(sample.labels, sample.probabilities, weights, positive, bins)
+    after = scores.probability_scores(*scaled.decisions, weights, bins)
     values |= {f"{name}_scaled": value for name, value in after.items()}
+    losses = {
+        f"{name}{suffix}": of_each(*one.decisions).reshape(len(one.truth), -1).mean(axis=1)
+        for suffix, one in (("", sample), ("_scaled", scaled))
+        for name, of_each in (("log_loss", scores.log_loss_of_each), ("brier", scores.brier_of_each))
+    }
     result = {}
     for name, drawn in values.items():
         score, _, place = name.partition(":")
-        rests_on = sample.labels == int(place) if place and score != "precision" else np.full(len(sample.labels), True)
+        by_truth = bool(place) and score != "precision"
+        rests_on = sample.truth[:, int(place)] if by_truth else np.full(len(sample.truth), True)
         images, groups = int(rests_on.sum()), len(np.unique(sample.codes[rests_on]))
         value = float(drawn[0]) if np.isfinite(drawn[0]) else 0.0
-        low, high = intervals.interval(score, value, drawn[1:], images, groups)
+        if score in losses:
+            low, high = intervals.mean_interval(losses[score], sample.codes, draws)
+        else:
+            low, high = intervals.interval(score, value, drawn[1:], images, groups)
         result[f"{score}:{classes[int(place)]}" if place else score] = {"value": value, "low": low, "high": high}
     return result
 
@@ -410,7 +422,7 @@ def write_plots(candidates: dict[str, Candidate], violation: str | None, folder:
     """Write the data series that `dvc plots show` draws: one folder per kind, one CSV per candidate."""
     with replacing_folder(folder) as temporary:
         for name, candidate in candidates.items():
-            sample = sample_of(candidate.table, candidate.classes, "test")
+            sample = candidate.sample("test")
             tables: dict[str, pd.DataFrame] = {
                 "learning": curves.learning(candidate.history),
                 "confusion": curves.pairs(sample, candidate.classes),
@@ -443,7 +455,7 @@ def main() -> None:
     params = load_section("evaluate", Evaluate)
     candidates, missing = read_candidates(BUILD / "candidates", names_of_all())
     manifest, pixels = pictures_of(next(iter(candidates.values())))
-    evaluation = evaluate(candidates, missing, manifest, pixels, params)
+    evaluation = evaluate(candidates, missing, manifest, pixels, params, probes.read_probes(BUILD, candidates))
     write_json(BUILD / "evaluation.json", evaluation)
     write_json(BUILD / "leaderboard.json", leaderboard(evaluation))
     write_metrics(evaluation, BUILD / "metrics")

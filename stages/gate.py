@@ -19,10 +19,9 @@ from pydantic import Field
 from common.errors import UserError, run
 from common.files import write_json
 from common.params import Section, load_section
-from stages.evidence.calibration import scale
+from stages.evidence import probes
 from stages.evidence.candidates import Candidate, Sample, read_candidates, sample_of
 from stages.evidence.intervals import draw_weights, wilson
-from stages.evidence.scores import brier_of_each
 from stages.evidence.selection import Selection, bootstrap_p, holm, select_simplest
 from stages.evidence.slices import Slicing
 
@@ -32,6 +31,19 @@ MOST_GROUPS = 100_000
 
 SHORTCUT_LEVEL = 0.01
 """A shortcut that chance explains this often is none."""
+
+
+class Looks(Section):
+    """How the chosen model must stand the probes; null: not judged.
+
+    `attention` is off: Grad-CAM is coarse, and a model proven to read the head alone may show less of it there than
+    chance would (tests/stages/test_probe.py has one). Covering the head is the better witness.
+    """
+
+    head: float | None = Field(default=0.15, ge=0, le=1)
+    background: float | None = Field(default=0.3, ge=0, le=1)
+    zoom: float | None = Field(default=0.3, ge=0, le=1)
+    attention: float | None = Field(default=None, ge=0)
 
 
 class Gate(Section):
@@ -53,6 +65,7 @@ class Gate(Section):
     shortcut_auc: dict[str, float] = Field(
         default_factory=lambda: {"metadata": 0.85, "framing": 0.75, "border": 0.8, "site": 0.85}
     )
+    probes: Looks = Looks()
     leakage: bool = True
     resamples: int = Field(default=2000, ge=200)
     seed: int = 0
@@ -80,12 +93,9 @@ def choose(candidates: dict[str, Candidate], evaluation: dict[str, Any], params:
     samples = {name: selection_sample(candidate, params.selection) for name, candidate in standing.items()}
     first = next(iter(samples.values()))
     return select_simplest(
-        right=np.stack([sample.probabilities.argmax(axis=1) == sample.labels for sample in samples.values()]),
+        right=np.stack([sample.right for sample in samples.values()]),
         brier=np.stack(
-            [
-                brier_of_each(sample.labels, scale(sample.probabilities, evaluation["candidates"][name]["temperature"]))
-                for name, sample in samples.items()
-            ]
+            [sample.scaled(evaluation["candidates"][name]["temperature"]).brier for name, sample in samples.items()]
         ),
         names=list(standing),
         costs=[(c.parameters, c.latency if c.latency is not None else np.inf) for c in standing.values()],
@@ -114,13 +124,14 @@ def rules_without_pictures(model: dict[str, Any], params: Gate) -> list[Rule]:
 def selection_sample(candidate: Candidate, selection: str) -> Sample:
     """Return the images a candidate is selected on; never the test set."""
     if selection == "validation":
-        return sample_of(candidate.table, candidate.classes, "validation")
+        return candidate.sample("validation")
     if candidate.folds is None:
         raise UserError(
             f"build/candidates/{candidate.name}/cross_validation.parquet is missing: let training cross-validate, "
             "or set gate.selection to validation in params.yaml."
         )
-    return sample_of(candidate.folds[candidate.folds["split"] != "test"], candidate.classes)
+    folds = candidate.folds[candidate.folds["split"] != "test"]
+    return sample_of(folds, candidate.classes, several=candidate.several)
 
 
 def decide(selection: Selection, evaluation: dict[str, Any], leaks: int, params: Gate) -> dict[str, Any]:
@@ -176,7 +187,7 @@ def judge(name: str, evaluation: dict[str, Any], leaks: int, params: Gate) -> li
         for audit in evaluation["shortcuts"]
         if audit["name"] in params.shortcut_auc
     ]
-    return rules
+    return rules + probe_rules(entry["probes"], params.probes)
 
 
 def floor_rule(name: str, figure: dict[str, float], floor: float, groups: int, scale: float = 1.0) -> Rule:
@@ -271,6 +282,36 @@ def shortcut_rule(audit: dict[str, Any], bound: float) -> Rule:
     return Rule(f"shortcut: {audit['name']}", audit["low"], bound, passed, reason)
 
 
+def probe_rules(found: dict[str, Any] | None, bounds: Looks) -> list[Rule]:
+    """Judge whether the model looks at the head: by what is sure of it, the end of each interval that speaks for it."""
+    if found is None:
+        bound = [name for name in ("head", "background", "zoom", "attention") if getattr(bounds, name) is not None]
+        return [Rule(f"probe: {name}", None, getattr(bounds, name), True, "not probed in this run") for name in bound]
+    rules, conditions = [], found["conditions"]
+    worst = probes.worst_zoom(conditions)
+    if bounds.head is not None:
+        high = conditions[probes.COVERED]["changed"]["high"]
+        line, passed = probes.head_line(conditions), high >= bounds.head
+        rules.append(_probe_rule("head", high, bounds.head, passed, line, "this model looks elsewhere"))
+    if bounds.background is not None:
+        low = conditions[probes.SWAPPED]["changed"]["low"]
+        line, passed = probes.background_line(conditions), low <= bounds.background
+        rules.append(_probe_rule("background", low, bounds.background, passed, line, "this model reads the background"))
+    if bounds.zoom is not None and worst is not None:
+        low = conditions[worst]["changed"]["low"]
+        line, passed = probes.zoom_line(conditions), low <= bounds.zoom
+        rules.append(_probe_rule("zoom", low, bounds.zoom, passed, line, "this model reads the framing"))
+    if bounds.attention is not None and found["attention"] is not None:
+        figure = found["attention"]["mass"]["high"] / found["attention"]["area"]
+        line, passed = probes.attention_line(found), figure >= bounds.attention
+        rules.append(_probe_rule("attention", figure, bounds.attention, passed, line, "this model looks elsewhere"))
+    return rules
+
+
+def _probe_rule(name: str, figure: float, bound: float, passed: bool, line: str, meaning: str) -> Rule:
+    return Rule(f"probe: {name}", figure, bound, passed, line if passed else f"{line}: {meaning}")
+
+
 def groups_rule(groups: int, minimum: int) -> Rule:
     """A test set of few groups can't tell a good model from a lucky one."""
     enough = groups >= minimum
@@ -316,7 +357,12 @@ def _sentence(verdict: str, selection: Selection, failed: list[Rule], more: int 
 
 
 def compare_with_champion(
-    champion: pd.DataFrame, challenger: pd.DataFrame, classes: list[str], cuts: list[Slicing], params: Gate
+    champion: pd.DataFrame,
+    challenger: pd.DataFrame,
+    classes: list[str],
+    cuts: list[Slicing],
+    params: Gate,
+    several: bool = False,
 ) -> dict[str, Any]:
     """Return whether the challenger may take the champion's place: worse neither overall nor in any protected slice.
 
@@ -329,9 +375,8 @@ def compare_with_champion(
         raise UserError("champion and challenger were not scored on the same pictures: score both again on one set.")
     if len(first) == 0:
         raise UserError("there is no picture that neither champion nor challenger was trained on: add labelled ones.")
-    old, new = sample_of(first, classes), sample_of(second, classes)
-    gain = (new.probabilities.argmax(axis=1) == new.labels).astype(np.float64)
-    gain -= old.probabilities.argmax(axis=1) == old.labels
+    old, new = (sample_of(table, classes, several=several) for table in (first, second))
+    gain = new.right.astype(np.float64) - old.right
     draws = draw_weights(new.codes, params.resamples, params.seed)
     parts = [("overall", np.full(len(gain), True))]
     for cut in cuts:

@@ -64,15 +64,15 @@ class Project:
     """Where promotion reads, and what it needs from other rooms.
 
     `pictures(paths, size)` yields images (size, size, 3) uint8; `load(candidate folder, features folder)` assembles the
-    network; `compare(champion's, challenger's scores, classes, manifest)` returns {passed, rules}; `export` writes a
-    version's folder.
+    network; `compare(champion's, challenger's scores, classes, manifest, several labels)` returns {passed, rules};
+    `export` writes a version's folder.
     """
 
     build: Path
     root: Path
     pictures: Pictures
     load: Callable[[Path, Path], keras.Model]
-    compare: Callable[[pd.DataFrame, pd.DataFrame, list[str], pd.DataFrame], dict[str, Any]]
+    compare: Callable[[pd.DataFrame, pd.DataFrame, list[str], pd.DataFrame, bool], dict[str, Any]]
     export: Callable[..., dict[str, float]] = build_folder
 
 
@@ -207,7 +207,7 @@ def _against_champion(
         champion = registry.fetch(step.opened, record)
         old, new = paired_predictions(chosen, folder / bundle.ONNX, champion, project.pictures, params.batch_size)
         groups = int(old["group"].nunique())
-        found = project.compare(old, new, chosen.classes, chosen.manifest)
+        found = project.compare(old, new, chosen.classes, chosen.manifest, chosen.several)
     except UserError as error:
         if step.wish.force:
             return None, {"champion": step.champion, "note": f"Not compared, promoted by force: {error}"}
@@ -480,14 +480,16 @@ def read_pictures(paths: list[str], size: int) -> Any:
     return iter_rgb(load_section("data", DataParams), paths, (size, size))
 
 
-def compare(old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame) -> dict[str, Any]:
+def compare(
+    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, several: bool
+) -> dict[str, Any]:
     """Compare two models' scores of the same images by the gate's rule: no worse overall nor in any slice."""
     from stages.evidence.slices import slicings
     from stages.gate import Gate, compare_with_champion
 
     shared = manifest.set_index("path").loc[sorted(old["path"])].reset_index()
     cuts, _ = slicings(shared)
-    return compare_with_champion(old, new, classes, cuts, load_section("gate", Gate))
+    return compare_with_champion(old, new, classes, cuts, load_section("gate", Gate), several)
 
 
 if __name__ == "__main__":

@@ -152,8 +152,9 @@ def _fill_gaps(
 ) -> None:
     """Give every side at least one group of every class, by moving the smallest new group from where there are most."""
     sizes = np.bincount(part, minlength=len(side_of))
-    for label in sorted(set(labels)):
-        members = np.unique(part[labels == label])
+    classes = pd.Series(labels).str.split(";").map(frozenset)  # helmet;vest belongs to both
+    for label in sorted(frozenset().union(*classes)):
+        members = np.unique(part[classes.map(lambda names, label=label: label in names).to_numpy()])
         for side in range(len(SIDES)):
             if (side_of[members] == side).any():
                 continue

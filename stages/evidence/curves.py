@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from stages.evidence.candidates import Sample
+from stages.evidence.candidates import Sample, names_told
 from stages.evidence.scores import Floats
 
 
@@ -20,15 +20,14 @@ def learning(history: pd.DataFrame) -> pd.DataFrame:
 
 
 def pairs(sample: Sample, classes: list[str]) -> pd.DataFrame:
-    """Return the true and the predicted class of each image, which is what DVC's confusion template counts."""
-    names = np.asarray(classes, dtype=object)
-    return pd.DataFrame({"actual": names[sample.labels], "predicted": names[sample.probabilities.argmax(axis=1)]})
+    """Return the true and the predicted labels of each image, which is what DVC's confusion template counts."""
+    return pd.DataFrame({"actual": names_told(sample.truth, classes), "predicted": names_told(sample.told, classes)})
 
 
 def roc(sample: Sample, classes: list[str], violation: str | None) -> pd.DataFrame:
     """Return class, threshold, false_positive_rate, true_positive_rate of each of `shown_classes` against the rest."""
     rows = []
-    for name in shown_classes(classes, violation):
+    for name in shown_classes(classes, violation, sample.several):
         thresholds, true, false = _counts(sample, classes.index(name))
         rows.append(
             pd.DataFrame(
@@ -46,7 +45,7 @@ def roc(sample: Sample, classes: list[str], violation: str | None) -> pd.DataFra
 def precision_recall(sample: Sample, classes: list[str], violation: str | None) -> pd.DataFrame:
     """Return class, threshold, recall, precision, as `roc` does."""
     rows = []
-    for name in shown_classes(classes, violation):
+    for name in shown_classes(classes, violation, sample.several):
         thresholds, true, false = (values[1:] for values in _counts(sample, classes.index(name)))
         rows.append(
             pd.DataFrame(
@@ -61,14 +60,14 @@ def precision_recall(sample: Sample, classes: list[str], violation: str | None) 
     return pd.concat(rows, ignore_index=True)
 
 
-def shown_classes(classes: list[str], violation: str | None) -> list[str]:
-    """Return the classes that get a curve: with two classes the violation (or the last), with more each of them."""
-    return classes if len(classes) > 2 else [violation or classes[-1]]
+def shown_classes(classes: list[str], violation: str | None, several: bool = False) -> list[str]:
+    """Return the classes that get a curve: of two, one of which is true, the violation (or the last), else each."""
+    return classes if len(classes) > 2 or several else [violation or classes[-1]]
 
 
 def _counts(sample: Sample, k: int) -> tuple[Floats, Floats, Floats]:
     """Thresholds falling from 1, with true and false positives at each; the first point is (1, 0, 0)."""
-    score, positive = sample.probabilities[:, k], sample.labels == k
+    score, positive = sample.probabilities[:, k], sample.truth[:, k]
     order = np.argsort(-score, kind="stable")
     last_of_tie = np.append(np.diff(score[order]) != 0, True)
     true, false = np.cumsum(positive[order])[last_of_tie], np.cumsum(~positive[order])[last_of_tie]

@@ -19,6 +19,7 @@ LOWEST_PROBABILITY = 1e-7
 
 HIGHER_IS_BETTER = (
     "accuracy",
+    "label_accuracy",
     "balanced_accuracy",
     "precision",
     "recall",
@@ -54,13 +55,50 @@ def score_all(labels: Ints, probabilities: Floats, weights: Floats, positive: in
     return scores
 
 
+def score_several(truth: NDArray[np.bool_], probabilities: Floats, weights: Floats, bins: int) -> dict[str, Floats]:
+    """Return every score, each (R,), where a picture has several labels: `truth` and `probabilities` (N, K).
+
+    `accuracy` asks for every label of a picture (subset accuracy), `label_accuracy` counts each label by itself (1
+    minus the Hamming loss), `balanced_accuracy` is the mean over labels of the recalls of having and not having it;
+    areas are macro averages; log loss, Brier score and calibration error are those of the single labels' decisions.
+    """
+    told = probabilities > 0.5
+    places = range(truth.shape[1])
+    tables = np.stack(
+        [confusion(truth[:, k].astype(np.int64), told[:, k].astype(np.int64), weights, 2) for k in places], axis=1
+    )
+    true, guessed = tables.sum(axis=3), tables.sum(axis=2)
+    recalls = _ratio(np.einsum("rkcc->rkc", tables), true, empty=np.nan)
+    scores = {
+        "accuracy": _mean((told == truth).all(axis=1).astype(np.float64), weights),
+        "label_accuracy": _mean((told == truth).mean(axis=1), weights),
+        "balanced_accuracy": recalls.mean(axis=(1, 2)),
+    }
+    scores |= _by_class(tables[:, :, 1, 1], true[:, :, 1], guessed[:, :, 1])
+    scores["roc_auc"] = np.mean([roc_auc(truth[:, k], probabilities[:, k], weights) for k in places], axis=0)
+    scores["pr_auc"] = np.mean([average_precision(truth[:, k], probabilities[:, k], weights) for k in places], axis=0)
+    labels, single = single_labels(truth, probabilities)
+    return scores | probability_scores(labels, single, np.repeat(weights, truth.shape[1], axis=1), bins)
+
+
+def single_labels(truth: NDArray[np.bool_], probabilities: Floats) -> tuple[Ints, Floats]:
+    """Return each label of each picture as a decision of its own: labels (N * K,), probabilities (N * K, 2)."""
+    p = probabilities.reshape(-1)
+    return truth.reshape(-1).astype(np.int64), np.column_stack([1 - p, p])
+
+
 def probability_scores(labels: Ints, probabilities: Floats, weights: Floats, bins: int) -> dict[str, Floats]:
     """Return log loss, Brier score (half the squared distance: 0 to 1) and expected calibration error, each (R,)."""
     return {
-        "log_loss": _mean(-np.log(np.clip(_of_label(labels, probabilities), LOWEST_PROBABILITY, 1.0)), weights),
+        "log_loss": _mean(log_loss_of_each(labels, probabilities), weights),
         "brier": _mean(brier_of_each(labels, probabilities), weights),
         "ece": calibration_error(labels, probabilities, weights, bins),
     }
+
+
+def log_loss_of_each(labels: Ints, probabilities: Floats) -> Floats:
+    """Return each image's log loss (N,): minus the logarithm of its true label's probability."""
+    return np.asarray(-np.log(np.clip(_of_label(labels, probabilities), LOWEST_PROBABILITY, 1.0)))
 
 
 def brier_of_each(labels: Ints, probabilities: Floats) -> Floats:
@@ -81,13 +119,21 @@ def confusion_scores(matrices: Floats) -> dict[str, Floats]:
     """
     right = np.einsum("rkk->rk", matrices)
     true, guessed = matrices.sum(axis=2), matrices.sum(axis=1)
+    recall = _ratio(right, true, empty=np.nan)
+    scores = {"accuracy": right.sum(axis=1) / true.sum(axis=1), "balanced_accuracy": recall.mean(axis=1)}
+    return scores | _by_class(right, true, guessed)
+
+
+def _by_class(right: Floats, true: Floats, guessed: Floats) -> dict[str, Floats]:
+    """Precision, recall and F1 by class, macro and weighted by the true, from how often (R, K) each class was right,
+    true and guessed."""
     share = true / true.sum(axis=1, keepdims=True)
     by_class = {
         "precision": _ratio(right, guessed, empty=0.0),
         "recall": _ratio(right, true, empty=np.nan),
         "f1": _ratio(2 * right, true + guessed, empty=np.nan),
     }
-    scores = {"accuracy": right.sum(axis=1) / true.sum(axis=1), "balanced_accuracy": by_class["recall"].mean(axis=1)}
+    scores = {}
     for name, values in by_class.items():
         scores[f"{name}_macro"] = values.mean(axis=1)
         scores[f"{name}_weighted"] = (np.nan_to_num(values) * share).sum(axis=1)

@@ -12,8 +12,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from stages.evidence import curves
-from stages.evidence.calibration import scale
-from stages.evidence.candidates import SPLITS, Candidate, sample_of
+from stages.evidence.candidates import SPLITS, Candidate, names_told
 from stages.page.charts import Line, bar_chart, line_chart, range_bar
 
 HERE = Path(__file__).parent
@@ -59,6 +58,11 @@ def render(
         notes=notes(evaluation, decision),
         rows=[row(name, evaluation, decision) for name in names],
         references=references(evaluation),
+        probed=[
+            {"name": name, "probes": evaluation["candidates"][name]["probes"]}
+            for name in names
+            if evaluation["candidates"][name]["probes"] is not None
+        ],
         panels=[panel(candidates[name], evaluation, name == chosen, thumbnails) for name in names],
         links=links,
         cards=cards,
@@ -94,6 +98,10 @@ def notes(evaluation: dict[str, Any], decision: dict[str, Any]) -> list[tuple[bo
     ]
     told = ", ".join(f"{audit['name']} {audit['auc']:.2f}" for audit in evaluation["shortcuts"])
     found.append((False, f"How well each of these alone predicts the label (AUC, 0.5 is chance): {told}."))
+    probed = evaluation["candidates"][decision["candidate"]]["probes"]
+    if probed is not None:
+        looked = f"on {probed['images']} test pictures"
+        found += [(False, f"{line[0].upper()}{line[1:]} ({looked}).") for line in probed["lines"]]
     origin = str(evaluation["candidates"][decision["candidate"]]["model"]["weights"])
     begun = "trained from scratch" if origin == "from scratch" else f"training started from {origin} weights"
     found.append((origin.startswith("random"), f"Weights: {begun}."))
@@ -160,7 +168,7 @@ def panel(candidate: Candidate, evaluation: dict[str, Any], chosen: bool, thumbn
 def charts(candidate: Candidate, evaluation: dict[str, Any]) -> list[dict[str, Any]]:
     """Return the charts of one candidate: title, drawing, and legend as (style, name)."""
     entry = evaluation["candidates"][candidate.name]
-    sample = sample_of(candidate.table, candidate.classes, "test")
+    sample = candidate.sample("test")
     violation = evaluation["violation_class"]
     test = entry["splits"]["test"]
     drawn = learning_charts(candidate)
@@ -225,17 +233,20 @@ def curve_chart(title: str, table: Any, area: dict[str, float]) -> dict[str, Any
 
 
 def confidence_chart(candidate: Candidate, entry: dict[str, Any], violation: str | None) -> dict[str, Any]:
-    """Return how confident the model is on test pictures: by true class with two classes, else by right and wrong."""
-    sample = sample_of(candidate.table, candidate.classes, "test")
-    scaled = scale(sample.probabilities, entry["temperature"])
+    """Return how confident the model is on test pictures: by true class with two classes, else by right and wrong.
+
+    With several labels what is counted are the labels, not the pictures.
+    """
+    sample = candidate.sample("test").scaled(entry["temperature"])
     edges = np.linspace(0, 1, 21)
-    if len(candidate.classes) == 2:
+    if len(candidate.classes) == 2 and not candidate.several:
         shown = violation or candidate.classes[-1]
-        values = scaled[:, candidate.classes.index(shown)]
-        parts = {name: values[sample.labels == k] for k, name in enumerate(candidate.classes)}
+        values = sample.probabilities[:, candidate.classes.index(shown)]
+        parts = {name: values[sample.truth[:, k]] for k, name in enumerate(candidate.classes)}
         label = f"probability of {shown}"
     else:
-        values, right = scaled.max(axis=1), scaled.argmax(axis=1) == sample.labels
+        labels, probabilities = sample.decisions
+        values, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
         parts = {"right": values[right], "wrong": values[~right]}
         label = "confidence"
     groups = [
@@ -249,8 +260,8 @@ def confidence_chart(candidate: Candidate, entry: dict[str, Any], violation: str
             groups,
             edges.tolist(),
             label,
-            "pictures",
-            f"Histogram: {sure:.0%} of pictures below 0.1 or above 0.9",
+            "labels" if candidate.several else "pictures",
+            f"Histogram: {sure:.0%} of {'labels' if candidate.several else 'pictures'} below 0.1 or above 0.9",
             marks,
         ),
         "key": [(style, name) for name, style, _ in groups],
@@ -303,18 +314,21 @@ def cost_chart(entry: dict[str, Any], costs: dict[str, float]) -> dict[str, Any]
 
 def mistakes(candidate: Candidate, entry: dict[str, Any], most: int, thumbnails: Thumbnails) -> list[dict[str, Any]]:
     """Return the test pictures that the model was most confidently wrong about, worst first."""
-    sample = sample_of(candidate.table, candidate.classes, "test")
-    scaled = scale(sample.probabilities, entry["temperature"])
-    guessed = scaled.argmax(axis=1)
-    wrong = np.flatnonzero(guessed != sample.labels)
-    worst = wrong[np.argsort(-scaled[wrong, guessed[wrong]], kind="stable")][:most]
+    sample = candidate.sample("test").scaled(entry["temperature"])
+    told, p = sample.told, sample.probabilities
+    # How sure it was of what it said wrongly: of the label told, or of the surest wrong one of several.
+    sure = np.where(told, p, 1 - p if candidate.several else 0)
+    confidence = np.where(told != sample.truth, sure, 0).max(axis=1)
+    wrong = np.flatnonzero(~sample.right)
+    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
+    labels, guesses = (names_told(rows, candidate.classes) for rows in (sample.truth, told))
     return [
         {
             "path": sample.paths[place],
             "image": thumbnails.of(sample.paths[place]),
-            "label": candidate.classes[sample.labels[place]],
-            "guess": candidate.classes[guessed[place]],
-            "confidence": float(scaled[place, guessed[place]]),
+            "label": labels[place],
+            "guess": guesses[place],
+            "confidence": float(confidence[place]),
         }
         for place in worst
     ]

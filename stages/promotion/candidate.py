@@ -51,6 +51,11 @@ class Chosen:
     def classes(self) -> list[str]:
         return [str(name) for name in self.model["classes"]]
 
+    @property
+    def several(self) -> bool:
+        """Whether a picture may have several labels at once."""
+        return bool(self.model.get("several_labels", False))
+
 
 def read_decision(build: Path) -> dict[str, Any]:
     """Return build/decision.json; UserError if it is missing or is no decision."""

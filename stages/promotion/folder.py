@@ -86,10 +86,11 @@ def serving(chosen: Chosen) -> dict[str, Any]:
             "resize": "imaging.collection.iter_rgb",
             "scaling": "inside the network",
         },
-        "several_labels": bool(chosen.model.get("several_labels", False)),
+        "several_labels": chosen.several,
         "backbones": sorted(chosen.backbones),
         "weights": chosen.model["weights"],
-        "order": "probabilities, then temperature p^(1/T) normalised, then threshold on violation_class",
+        "order": "probabilities, then temperature: p^(1/T) normalised over the classes, or with several labels over p "
+        "and 1 - p of each, then threshold on violation_class",
     }
 
 

@@ -89,3 +89,24 @@ def test_grad_cam_looks_where_the_answer_is(classes):
         np.testing.assert_allclose(place, [row, column], atol=1)
     assert heat[0, 11:, :6].max() == 0
     assert attention(model, pixels, np.array([0, 0])).max() == 0, "nothing there speaks for the other class"
+
+
+def test_grad_cam_says_where_there_is_nothing_to_look_into():
+    """Maps that shrink to one place inside a frozen backbone; the scaled pixels before it are nobody's maps."""
+    inner = keras.Sequential([keras.Input((4, 4, 3)), keras.layers.Conv2D(2, 4)], name="backbone")
+    inputs = keras.Input((4, 4, 3))
+    x = keras.layers.Flatten()(inner(keras.layers.Rescaling(1 / 255)(inputs)))
+    model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(x))
+    assert attention(model, np.zeros((1, 4, 4, 3), np.float32), np.array([1])) is None
+
+
+def test_grad_cam_on_features_is_that_on_the_whole_network():
+    """Where the features are the last maps, the head alone tells the same."""
+    lower = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(4, 3, activation="relu")], name="lower")
+    head = keras.Sequential([keras.Input((14, 14, 4)), keras.layers.Flatten(), keras.layers.Dense(1, "sigmoid")])
+    inputs = keras.Input((16, 16, 3))
+    pixels = np.random.default_rng(0).random((3, 16, 16, 3)).astype(np.float32)
+    told = np.array([1, 0, 1])
+    whole = attention(keras.Model(inputs, head(lower(inputs))), pixels, told)
+    on_features = attention(head, np.asarray(lower(pixels)), told, inputs_are_maps=True)
+    np.testing.assert_allclose(on_features, whole, atol=1e-5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,50 @@ def test_scores_are_those_of_scikit_learn_under_any_weights(classes):
             assert found[name][row] == pytest.approx(value, abs=0.01 if name == "top_3" else 1e-9), (
                 name
             )  # sklearn orders ties
+
+
+def test_several_labels_are_scored_as_by_scikit_learn_under_any_weights():
+    random = np.random.default_rng(0)
+    truth = random.random((200, 3)) < (0.3, 0.5, 0.7)
+    probabilities = np.round(np.clip(0.5 + 0.25 * (2 * truth - 1) + 0.3 * random.normal(size=(200, 3)), 0.01, 0.99), 2)
+    weights = random.integers(0, 4, 200).astype(float)
+    told = probabilities > 0.5
+    found = scores.score_several(truth, probabilities, np.vstack([np.ones(200), weights]), bins=10)
+    for row, weight in enumerate([None, weights]):
+        expected = {
+            "accuracy": metrics.accuracy_score(truth, told, sample_weight=weight),
+            "label_accuracy": 1 - metrics.hamming_loss(truth, told, sample_weight=weight),
+            "roc_auc": metrics.roc_auc_score(truth, probabilities, sample_weight=weight),
+            "pr_auc": metrics.average_precision_score(truth, probabilities, sample_weight=weight),
+            "balanced_accuracy": np.mean(
+                [metrics.balanced_accuracy_score(truth[:, k], told[:, k], sample_weight=weight) for k in range(3)]
+            ),
+            "log_loss": np.mean(
+                [metrics.log_loss(truth[:, k], probabilities[:, k], sample_weight=weight) for k in range(3)]
+            ),
+        }
+        for average in ("macro", "weighted"):
+            values = metrics.precision_recall_fscore_support(truth, told, average=average, sample_weight=weight)
+            expected |= dict(zip([f"{n}_{average}" for n in ("precision", "recall", "f1")], values[:3], strict=True))
+        for k, recall in enumerate(metrics.recall_score(truth, told, average=None, sample_weight=weight)):
+            expected[f"recall:{k}"] = recall
+        for name, value in expected.items():
+            assert found[name][row] == pytest.approx(value, abs=1e-9), name
+
+
+def test_a_sample_of_several_labels_is_right_where_every_label_is():
+    table = pd.DataFrame(
+        {"path": list("abc"), "group": list("xyz"), "label": ["helmet;vest", "vest", "helmet"]}
+        | {"p_helmet": [0.9, 0.8, 0.7], "p_vest": [0.6, 0.9, 0.2]}
+    )
+    sample = sample_of(table, ["helmet", "vest"], several=True)
+    assert sample.right.tolist() == [True, False, True]
+    assert sample.brier[1] == pytest.approx((0.8**2 + 0.1**2) / 2)
+    sharper = sample.scaled(0.5)
+    assert (sharper.told == sample.told).all()
+    assert sharper.probabilities[0, 0] == pytest.approx(0.81 / (0.81 + 0.01))
+    sets, members = sample.label_sets
+    assert (members[sets] == sample.truth).all()
 
 
 def test_calibration_error_by_hand():
@@ -263,12 +308,12 @@ def test_a_site_that_wears_its_own_colours_costs_a_model_that_never_saw_it():
 def test_pixel_regression_learns_a_helmet_and_leaves_the_test_set_alone(people):
     table, labels, pixels = people
     train, validation = ((table["split"] == name).to_numpy() for name in ("train", "validation"))
-    probabilities = pixel_regression(pixels, labels, train, validation, 2)
+    sample = sample_of(predictions(table, skill=1.0), CLASSES)
+    probabilities = pixel_regression(pixels, sample, train, validation)
     test = (table["split"] == "test").to_numpy()
     assert (probabilities[test].argmax(axis=1) == labels[test]).mean() > 0.55
-    other = labels.copy()
-    other[test] = 1 - other[test]
-    assert np.array_equal(probabilities, pixel_regression(pixels, other, train, validation, 2))
+    other = replace(sample, truth=np.where(test[:, None], ~sample.truth, sample.truth))
+    assert np.array_equal(probabilities, pixel_regression(pixels, other, train, validation))
 
 
 def test_the_stage_writes_what_the_contract_says(project, capsys):
@@ -311,7 +356,8 @@ def test_three_classes_without_a_violation(project):
     entry = evaluation["candidates"]["large"]
     assert entry["threshold"] is None
     assert {"top_2", "recall:cap", "f1_macro", "roc_auc"} <= set(entry["splits"]["test"]["scores"])
-    assert np.shape(entry["splits"]["test"]["confusion"]) == (3, 3)
+    (matrix,) = entry["splits"]["test"]["confusion"]
+    assert np.shape(matrix["counts"]) == (3, 3)
     assert set(pd.read_csv("build/plots/roc/small.csv")["class"]) == set(classes)
 
 
@@ -352,7 +398,7 @@ def spoil(name: str) -> None:
     ("what", "words"),
     [
         ("column", "has no column p_with_helmet"),
-        ("nan", "not finite or do not add up"),
+        ("nan", "not finite or not between 0 and 1"),
         ("images", "not predicted for the same images"),
         ("no test", "has no test images"),
         ("damaged", "is damaged"),
