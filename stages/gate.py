@@ -147,7 +147,7 @@ def decide(selection: Selection, evaluation: dict[str, Any], leaks: int, params:
     return {
         "verdict": verdict,
         "candidate": selection.chosen,
-        "reason": _sentence(verdict, selection, failed, more),
+        "reason": _sentence(verdict, selection, params.selection, failed, more),
         "more_test_groups": more,
         "threshold": entry["threshold"],
         "temperature": entry["temperature"],
@@ -344,8 +344,8 @@ def leaks_between(splits: pd.DataFrame, certificate: dict[str, Any]) -> int:
     return torn + int(certificate["pairs_across_splits"])
 
 
-def _sentence(verdict: str, selection: Selection, failed: list[Rule], more: int | None) -> str:
-    how = f"{selection.chosen} is the most accurate on validation"
+def _sentence(verdict: str, selection: Selection, on: str, failed: list[Rule], more: int | None) -> str:
+    how = f"{selection.chosen} is the most accurate on {on.replace('_', '-')}"
     if selection.chosen != selection.best:
         how = f"{selection.chosen} is the simplest of those that can't be told from {selection.best}"
     if verdict == "PROMOTE":

@@ -28,7 +28,7 @@ def table(leaderboard: list[dict[str, Any]], decision: dict[str, Any]) -> str:
             f"{mark} {row['candidate']:<{width}}  {accuracy(row, 'validation'):10.3f}  {accuracy(row, 'test'):.3f}"
             f"  {row['parameters']:>10,}  {row['weights']}"
         )
-    lines.append(f"{decision['verdict']}: {decision['candidate']} (* the one chosen, on validation)")
+    lines.append(f"{decision['verdict']}: {decision['candidate']} (* the one chosen)")
     lines += [f"  not met: {rule['name']}: {rule['reason']}" for rule in decision["rules"] if not rule["passed"]]
     return "\n".join(lines)
 
