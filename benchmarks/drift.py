@@ -27,9 +27,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from benchmarks.drifted import CONDITIONS, SIZE, Pool, changed, load_pool
+from benchmarks.drifted import CONDITIONS, Pool, load_pool
 from common.files import write_json
-from monitoring.accuracy import calibrated, confident_share
+from monitoring.accuracy import calibrated, estimate_accuracy
 from monitoring.judge import Judgement, judge
 from monitoring.reference import Reference, measures_of
 from monitoring.sample import Sample
@@ -231,7 +231,9 @@ def verdicts(settings: list[Setting], kinds: list[Windows], count: int, alibi: s
             theirs += [evidently_says(reference, window) for window in each[:10]]
             if alibi:
                 mmd += alibi_says(alibi, reference, each)
-        share = {verdict: float(np.mean([one.verdict == verdict for one in ours])) for verdict in ("DRIFT", "WATCH", "OK")}
+        share = {
+            verdict: float(np.mean([one.verdict == verdict for one in ours])) for verdict in ("DRIFT", "WATCH", "OK")
+        }
         firsts = pd.Series([one.tests[0].name for one in ours if one.verdict == "DRIFT"]).value_counts()
         rows.append(
             {
@@ -288,26 +290,31 @@ def accuracy_errors(settings: list[Setting]) -> dict[str, Any]:
                 window = setting.sample(condition, chosen)
                 truth = float(np.mean(window.predicted == setting.labels[chosen]))
                 confidence = window.probabilities.max(axis=1)
-                found = confident_share(known, reference.right, confidence)
-                difference = float(reference.right.mean() - known.mean() + confidence.mean())
+                groups = window.groups
+                found = estimate_accuracy(known, reference.right, reference.sample.groups, confidence, groups)
+                thresholded = np.mean(confidence >= np.quantile(known, 1 - reference.right.mean()))
                 rows.append(
                     {
                         "site": site,
                         "condition": condition,
                         "truth": truth,
-                        "estimate": found,
-                        "our estimate": abs(found - truth),
+                        "estimate": found.value,
+                        "truth inside the interval": float(found.low <= truth <= found.high),
+                        "our estimate": abs(found.value - truth),
                         "average confidence": abs(float(setting.raw(condition, chosen).max(axis=1).mean()) - truth),
                         "average calibrated confidence": abs(float(confidence.mean()) - truth),
-                        "difference of confidences": abs(difference - truth),
+                        "average thresholded confidence": abs(float(thresholded) - truth),
                         "accuracy of the reference": abs(float(reference.right.mean()) - truth),
                     }
                 )
     table = pd.DataFrame(rows)
-    methods = [name for name in table if name not in ("site", "condition", "truth", "estimate")]
+    methods = [
+        name for name in table if name not in ("site", "condition", "truth", "estimate", "truth inside the interval")
+    ]
     return {
         "mean absolute error": table[methods].mean().to_dict(),
         "by site": table.groupby("site")[[*methods, "truth", "estimate"]].mean().T.to_dict(),
+        "truth inside the 95% interval": table.groupby("site")["truth inside the interval"].mean().to_dict(),
         "temperatures": [setting.temperature for setting in settings],
     }
 
@@ -327,7 +334,9 @@ def time_of_judging(count: int) -> dict[str, float]:
         )
 
     known = sample(500, 0.0)
-    reference = Reference(known, known.predicted, [""] * 500, ["JPEG"] * 500, [], CLASSES, CLASSES[1], 0.5, 1.0, False, {})
+    reference = Reference(
+        known, known.predicted, [""] * 500, ["JPEG"] * 500, [], CLASSES, CLASSES[1], 0.5, 1.0, False, {}
+    )
     window = sample(count, 0.1)
     start = time.perf_counter()
     found = judge(reference, window, ["JPEG"] * count, PARAMS)

@@ -56,7 +56,7 @@ def dirty(rgb: Pixels) -> Pixels:
     """A dark soft blob on the lens, always at the same place, a fifth of the picture wide."""
     height, width = rgb.shape[:2]
     y, x = np.mgrid[:height, :width] / np.array([height, width])[:, None, None]
-    blob = np.exp(-(((x - 0.68) ** 2 + (y - 0.30) ** 2) / (2 * 0.10**2)) ** 2)
+    blob = np.exp(-((((x - 0.68) ** 2 + (y - 0.30) ** 2) / (2 * 0.10**2)) ** 2))
     return np.asarray(rgb * (1 - 0.85 * blob[:, :, None]), np.uint8)
 
 

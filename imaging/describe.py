@@ -111,9 +111,9 @@ def noise(grey: Pixels) -> float:
 def blockiness(grey: Pixels) -> float:
     """Mean luma step across the borders of 8 x 8 blocks over the mean step elsewhere, less 1; 0 without JPEG blocks.
 
-    After Wang, Bovik and Evans 2000, "Blind measurement of blocking artifacts in images", in the spatial domain: it sees
-    compression in the picture itself, whatever file it was saved in since. Needs the grid to start at the corner. 0
-    below 16 pixels.
+    After Wang, Bovik and Evans 2000, "Blind measurement of blocking artifacts in images", in the spatial domain: it
+    sees compression in the picture itself, whatever file it was saved in since. Needs the grid to start at the corner.
+    0 below 16 pixels.
     """
     if min(grey.shape) < 16:
         return 0.0

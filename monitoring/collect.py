@@ -68,7 +68,9 @@ class Source:
             raise UserError(f"{url} can't be opened ({error}): correct drift.source in params.yaml.") from None
         self.url = url
         self.root = str(root).rstrip("/")
-        self.is_local = "file" in (self.files.protocol if isinstance(self.files.protocol, tuple) else (self.files.protocol,))
+        self.is_local = "file" in (
+            self.files.protocol if isinstance(self.files.protocol, tuple) else (self.files.protocol,)
+        )
 
     def list(self) -> list[File]:
         """Return every picture file by name, in order; what is not named as a picture is not looked at.
@@ -129,9 +131,7 @@ def _words(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def measure_all(
-    source: Source, files: list[File], size: int, data: DataParams
-) -> Iterator[Measured | Unreadable]:
+def measure_all(source: Source, files: list[File], size: int, data: DataParams) -> Iterator[Measured | Unreadable]:
     """Yield what each file holds, in order, over all cores; memory holds a few pictures a core."""
     yield from in_order(lambda file: _measure(source, file, size, data), files)
 

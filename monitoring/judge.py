@@ -141,8 +141,8 @@ def too_few(reference: Reference, window: Sample, params: DriftParams) -> str | 
     """Return why nothing can be said yet, None where something can."""
     if reference.sample.group_count < params.minimum_groups:
         return (
-            f"The champion's reference has only {reference.sample.group_count} independent groups of validation images, "
-            f"drift.minimum_groups asks for {params.minimum_groups}: train on more photographs."
+            f"The champion's reference has only {reference.sample.group_count} independent groups of validation "
+            f"images, drift.minimum_groups asks for {params.minimum_groups}: train on more photographs."
         )
     if len(window) < params.minimum_images:
         return f"{len(window)} new images, drift.minimum_images asks for {params.minimum_images}."
@@ -200,9 +200,7 @@ def score_figures(reference: Reference, window: Sample) -> dict[str, tuple[Float
     return found
 
 
-def class_shares(
-    reference: Reference, window: Sample, params: DriftParams
-) -> tuple[list[dict[str, Any]], list[str]]:
+def class_shares(reference: Reference, window: Sample, params: DriftParams) -> tuple[list[dict[str, Any]], list[str]]:
     """Return each class's share in reference and window, and in words those that moved at level alpha."""
     if reference.several_labels:
         return [], []
@@ -229,8 +227,8 @@ def class_shares(
     most = max(rows, key=lambda row: abs(row["value"] - row["reference"]))
     more = "more" if most["value"] > most["reference"] else "fewer"
     return rows, [
-        f"{more} {most['class']} than usual: about {most['value']:.0%} ({most['low']:.0%} to {most['high']:.0%}) against "
-        f"{most['reference']:.0%} in the reference"
+        f"{more} {most['class']} than usual: about {most['value']:.0%} ({most['low']:.0%} to {most['high']:.0%}) "
+        f"against {most['reference']:.0%} in the reference"
     ]
 
 

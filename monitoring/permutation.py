@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -155,7 +156,7 @@ def kolmogorov(values: Floats) -> Statistic:
 
 
 @njit(cache=True, nogil=True)
-def _largest_gap(weights, order, last):  # type: ignore[no-untyped-def]
+def _largest_gap(weights: Any, order: Any, last: Any) -> Any:
     found = np.zeros(len(weights), np.float64)
     for row in range(len(weights)):
         total, largest = 0.0, 0.0

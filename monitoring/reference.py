@@ -106,6 +106,8 @@ def measures_of(table: pd.DataFrame, files: bool = True) -> pd.DataFrame:
 def comparable(reference: Reference, window: pd.DataFrame, formats: list[str]) -> list[str]:
     """Return the descriptors that both sides have and that mean the same on both."""
     names = [name for name in reference.sample.measures if name in window]
-    if not all(given and np.mean([one == "JPEG" for one in given]) >= SAME_FORMAT for given in (reference.formats, formats)):
+    if not all(
+        given and np.mean([one == "JPEG" for one in given]) >= SAME_FORMAT for given in (reference.formats, formats)
+    ):
         names = [name for name in names if name != "bits_per_pixel"]
     return names

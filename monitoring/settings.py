@@ -29,7 +29,7 @@ class DriftParams(Section):
     repeated_share: float = Field(default=0.3, gt=0, le=1)
     quarantined_share: float = Field(default=0.1, gt=0, le=1)
     label_first: int = Field(default=40, ge=0)
-    training_cooldown_hours: float = Field(default=24, ge=0)
+    shown: int = Field(default=8, ge=0)
     seed: int = 0
 
     def source_of(self, site: str) -> str:
