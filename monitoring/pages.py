@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from common.files import write_text
 from imaging.decode import DecodeError, decode
+from monitoring.accuracy import checked_later
 from monitoring.collect import Source
-from monitoring.store import Store
+from monitoring.store import NEW, Store
 from stages.page import render
 from stages.page.charts import Line, line_chart
 
@@ -22,13 +23,18 @@ TREND = 60  # windows in the charts
 LISTED = 12  # windows in the table
 
 
-def write_index(reports: Path, state: Path, sites: list[str], note: str = "") -> None:
-    """Write the index page from what is kept under `state`; `note` says why there is nothing to show."""
+def write_index(
+    reports: Path, state: Path, sites: list[str], note: str = "", manifest: Path = Path("build/manifest.parquet")
+) -> None:
+    """Write the index page from what is kept under `state`; `note` says why there is nothing to show.
+
+    `manifest` is the labelled data as it is now, by which earlier estimates are checked.
+    """
     found = {path.parent.name for path in state.glob("*/windows")} | {
         path.parent.name for path in state.glob("*/waiting.json")
     }
     shown = [name for name in [*sites, *sorted(found - set(sites))] if name in found]
-    panels = [panel(Store(state, name), reports) for name in shown]
+    panels = [panel(Store(state, name), reports, manifest) for name in shown]
     never = [name for name in sites if name not in found]
     write_text(reports / "index.html", render_index(panels, never, note))
 
@@ -68,7 +74,7 @@ def _gravity(verdict: str) -> int:
     return ["NOT ENOUGH IMAGES", "OK", "WATCH", "DRIFT"].index(verdict)
 
 
-def panel(store: Store, reports: Path) -> dict[str, Any]:
+def panel(store: Store, reports: Path, manifest: Path) -> dict[str, Any]:
     """Return what the page shows of one site: its last window, the look since, the windows before, charts."""
     names = store.windows()
     results = [store.result(name) for name in names[-TREND:]]
@@ -87,11 +93,30 @@ def panel(store: Store, reports: Path) -> dict[str, Any]:
         "last": last,
         "rows": rows,
         "older": len(names) - len(rows),
+        "checked": labelled_since(store, names, manifest),
         "charts": charts(results) if len(results) > 1 else [],
         "furthest": [_with_pictures(one) for one in (last or {}).get("furthest", [])],
         "quarantined": store.quarantine()[["path", "reason"]].head(20).to_dict("records"),
         "quarantine_count": len(store.quarantine()),
     }
+
+
+def labelled_since(store: Store, windows: list[str], manifest: Path) -> dict[str, float] | None:
+    """Return how right the champion was on images of `windows` that are labelled by now, None where there are none."""
+    import pandas as pd
+
+    if not manifest.is_file() or not windows:
+        return None
+    labels = pd.read_parquet(manifest, columns=["id", "label"]).drop_duplicates("id").set_index("id")["label"]
+    parts = [store.images(name, ["id", "status", "predicted", "confidence"]) for name in windows[-TREND:]]
+    images = pd.concat(parts)
+    images = images[(images["status"] == NEW) & images["id"].isin(labels.index)]
+    # An image that two champions judged counts as the later one saw it.
+    images = images.drop_duplicates("id", keep="last")
+    if images.empty:
+        return None
+    right = images["predicted"].to_numpy() == labels.loc[images["id"]].to_numpy()
+    return checked_later(images["confidence"].to_numpy(np.float64), right)
 
 
 def _with_pictures(one: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -265,6 +266,19 @@ def test_intake_takes_back_what_was_given_out_to_label(project, monkeypatch):
     assert pd.read_csv(folder / "labels.csv", dtype=str)["label"].notna().sum() == 5
 
 
+def test_labels_that_come_later_check_the_promise(project, monkeypatch):
+    project.send_many(GATE, 10_000, 60)
+    assert run(monkeypatch, GATE) == 0
+    images = Store(Path("drift"), GATE).images("0001")
+    labelled = images.head(20).assign(label=["with_helmet", "without_helmet"] * 10)
+    Path("build").mkdir()
+    labelled[["id", "label"]].to_parquet("build/manifest.parquet")
+    assert run(monkeypatch, GATE) == 2
+    page = Path("reports/drift/index.html").read_text()
+    right = np.mean(labelled["predicted"] == labelled["label"])
+    assert f"Labelled since: 20 images of these windows. The champion was right on {right:.0%}" in page
+
+
 def test_what_is_labelled_first_is_uncertain_far_and_diverse():
     from monitoring.labelling import choose
 
@@ -280,10 +294,10 @@ def test_nothing_heavy_is_needed_for_a_verdict(project, monkeypatch):
 
     project.send_many(GATE, 10_000, 10)
     code = (
-        "import sys; sys.argv = ['drift', 'GATE']\nfrom monitoring import drift\n"
-        "code = drift.main()\nassert not {'tensorflow', 'prefect', 'evidently'} & set(sys.modules), 'heavy'\nsys.exit(code)"
+        "import sys; sys.argv = ['drift', 'GATE']\nfrom monitoring import drift\ncode = drift.main()\n"
+        "assert not {'tensorflow', 'prefect', 'evidently'} & set(sys.modules), 'heavy'\nsys.exit(code)"
     )
     root = str(Path(drift.__file__).resolve().parents[1])
-    env = {**__import__("os").environ, "PYTHONPATH": root}
+    env = {**os.environ, "PYTHONPATH": root}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 2, done.stderr
