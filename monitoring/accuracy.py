@@ -46,12 +46,15 @@ def estimate_accuracy(
     window_groups: NDArray[np.int64],
     seed: int = 0,
 ) -> Estimate:
-    """Return the expected accuracy on the window from the confidences of both sides."""
+    """Return the expected accuracy on the window from the confidences of both sides.
+
+    The interval is for the accuracy on so many images: it holds the luck of these, too, each being right or wrong.
+    """
     random = np.random.default_rng(seed)
-    draws = [
-        expected_accuracy(reference[rows], right[rows], window[window_rows])
-        for rows, window_rows in zip(redraw(groups, random, DRAWS), redraw(window_groups, random, DRAWS), strict=True)
-    ]
+    draws = []
+    for rows, window_rows in zip(redraw(groups, random, DRAWS), redraw(window_groups, random, DRAWS), strict=True):
+        expected = expected_accuracy(reference[rows], right[rows], window[window_rows])
+        draws.append(random.binomial(len(window_rows), expected) / len(window_rows))
     low, high = np.percentile(draws, [2.5, 97.5])
     return Estimate(expected_accuracy(reference, right, window), float(low), float(high))
 
@@ -59,15 +62,18 @@ def estimate_accuracy(
 def estimate_recall(
     probability: Floats, alarm: NDArray[np.bool_], groups: NDArray[np.int64], seed: int = 0
 ) -> Estimate:
-    """Return what share of a class raises the alarm, if `probability` (N,) of it is calibrated."""
+    """Return what share of a class raises the alarm, if `probability` (N,) of it is calibrated.
+
+    The interval is for so many images: each draw decides by its probability whether an image is of the class.
+    """
     random = np.random.default_rng(seed)
-
-    def recall(rows: NDArray[np.intp]) -> float:
-        total = float(probability[rows].sum())
-        return float(probability[rows][alarm[rows]].sum()) / total if total > 0 else 1.0
-
-    low, high = np.percentile([recall(rows) for rows in redraw(groups, random, DRAWS)], [2.5, 97.5])
-    return Estimate(recall(np.arange(len(groups))), float(low), float(high))
+    draws = []
+    for rows in redraw(groups, random, DRAWS):
+        member = random.random(len(rows)) < probability[rows]
+        draws.append(float(np.mean(alarm[rows][member])) if member.any() else 1.0)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    expected = float(probability[alarm].sum() / probability.sum()) if probability.sum() > 0 else 1.0
+    return Estimate(expected, float(low), float(high))
 
 
 def calibrated(probabilities: Floats, temperature: float) -> Floats:

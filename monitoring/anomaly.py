@@ -51,15 +51,20 @@ def reconstruction_errors(
     Groups of both sides are dealt to folds; an image's error is that of the autoencoder fitted to the reference's other
     folds. Otherwise the reference, which it was fitted to, would always look better than any window.
     """
-    random = np.random.default_rng(0)
-    fold = random.integers(0, FOLDS, int(reference_groups.max()) + 1)[reference_groups]
-    window_fold = random.integers(0, FOLDS, int(window_groups.max()) + 1)[window_groups]
+    fold, window_fold = folds_of(reference_groups), folds_of(window_groups, seed=1)
     errors, window_errors = np.zeros(len(reference)), np.zeros(len(window))
     for number in range(FOLDS):
         network = fit_autoencoder(reference[fold != number])
         errors[fold == number] = network.error(reference[fold == number])
         window_errors[window_fold == number] = network.error(window[window_fold == number])
     return errors, window_errors
+
+
+def folds_of(groups: NDArray[np.int64], seed: int = 0) -> NDArray[np.int64]:
+    """Return (N,) the fold, 0 to FOLDS - 1, that each image's group is dealt to; no fold stays empty."""
+    random = np.random.default_rng(seed)
+    dealt = random.permutation(np.arange(int(groups.max()) + 1) % FOLDS)
+    return np.asarray(dealt[groups], np.int64)
 
 
 @dataclass(frozen=True)
@@ -71,21 +76,32 @@ class Nearness:
 
 
 def nearness(
-    vectors: Floats, reference: Floats, groups: NDArray[np.int64] | None, reference_groups: NDArray[np.int64]
+    vectors: Floats, reference: Floats, parts: NDArray[np.int64] | None, reference_parts: NDArray[np.int64]
 ) -> Nearness:
-    """Place `vectors` (N, D) among the reference's; `groups` (N,) leaves an image's own group out (reference only)."""
+    """Place `vectors` (N, D) among the reference's, each among those of another part than its own (all where None)."""
     known = _directions(reference)
     distances, nearest = np.empty(len(vectors)), np.empty(len(vectors), np.int64)
     for start in range(0, len(vectors), ROWS):
         part = slice(start, start + ROWS)
         apart = 1 - _directions(vectors[part]) @ known.T
-        if groups is not None:
-            apart[groups[part, None] == reference_groups[None, :]] = np.inf
+        if parts is not None:
+            apart[parts[part, None] == reference_parts[None, :]] = np.inf
         nearest[part] = apart.argmin(axis=1)
         distances[part] = np.partition(apart, min(NEIGHBOUR, apart.shape[1]) - 1, axis=1)[
             :, min(NEIGHBOUR, apart.shape[1]) - 1
         ]
     return Nearness(distances, nearest)
+
+
+def cross_distances(
+    reference: Floats, reference_groups: NDArray[np.int64], window: Floats, window_groups: NDArray[np.int64]
+) -> tuple[Floats, Floats]:
+    """Return distances of reference (N,) and window (M,) that can be compared: both to the reference's other folds."""
+    fold, window_fold = folds_of(reference_groups), folds_of(window_groups, seed=1)
+    return (
+        nearness(reference, reference, fold, fold).distances,
+        nearness(window, reference, window_fold, fold).distances,
+    )
 
 
 def _directions(vectors: Floats) -> NDArray[np.float32]:

@@ -29,6 +29,10 @@ METADATA = "metadata.csv"
 SMALL = (24, 18)  # width, height of the grey by which near-duplicates are told
 
 
+class NothingSentError(UserError):
+    """There is no folder for a site: it has sent nothing yet, or drift.source is wrong."""
+
+
 @dataclass(frozen=True)
 class File:
     """A file of the source: its path below it, its size, and what tells a rewritten file from the same one."""
@@ -87,10 +91,10 @@ class Source:
         files = []
         for name, info in found.items():
             path = str(name).removeprefix(self.root).lstrip("/")
-            if _is_picture(path):
+            if info.get("type") == "file" and _is_picture(path):
                 files.append(File(path, int(info.get("size") or 0), _stamp(info)))
         if not files and not self.files.exists(self.root):
-            raise UserError(f"{self.url} is missing: put the site's images there, or correct drift.source.")
+            raise NothingSentError(f"{self.url} is missing: put the site's images there, or correct drift.source.")
         return sorted(files, key=lambda file: file.path)
 
     def read(self, path: str) -> bytes:
@@ -146,10 +150,12 @@ def _measure(source: Source, file: File, size: int, data: DataParams) -> Measure
             raise DecodeError(f"has only {image.width} x {image.height} pixels")
     except DecodeError as error:
         return Unreadable(file, error.reason)
-    row = {"path": file.path, "stamp": file.stamp, "id": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    row = {"path": file.path, "stamp": file.stamp, "id": hashlib.sha256(content).hexdigest()}
     rgb = np.asarray(image)
     grey = image.convert("L")
     row |= {
+        "listed": file.bytes,
+        "bytes": len(content),
         "pixels_sha256": pixels_sha256(rgb),
         "width": image.width,
         "height": image.height,

@@ -14,7 +14,6 @@ import argparse
 import os
 import sys
 import traceback
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -33,7 +32,7 @@ from models import bundle, registry
 from models.export import OnnxModel
 from models.registry import DIGEST_TAG, Version
 from monitoring.accuracy import calibrated
-from monitoring.collect import Measured, Source, Unreadable, measure_all, with_metadata
+from monitoring.collect import Measured, NothingSentError, Source, Unreadable, measure_all, with_metadata
 from monitoring.copies import groups_of, status_of
 from monitoring.history import keep_history
 from monitoring.judge import Judgement, judge
@@ -112,6 +111,7 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> dict[str, A
             store.wait(result)
             return result
         images = scored(images, sample, judgement, champion.reference)
+        result["to_label"] = None
         if result["verdict"] != OK and settings.drift.label_first:
             result["to_label"] = to_label(source, site, str(result["window"]), images, new, sample, champion, settings)
         result["furthest"] = furthest(source, images, judgement, champion.reference, settings)
@@ -370,13 +370,6 @@ def told(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def judge_sites(sites: list[str], settings: Settings, model: str) -> Iterator[dict[str, Any]]:
-    """Judge each site and yield its result."""
-    champion = load_champion(model)
-    for site in sites:
-        yield judge_site(site, champion, settings)
-
-
 def main() -> int:
     """Judge the sites asked for, draw the pages, print the verdicts; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m monitoring.drift", description="Judge sites' new images.")
@@ -395,17 +388,25 @@ def main() -> int:
         write_json(given.record, {"verdict": None, "reason": why, "sites": {}})
         print(why)
         return 0
+    champion = load_champion(model)
     results = []
-    for result in judge_sites(sites, settings, model):
-        results.append(result)
-        print("\n".join(told(result)), flush=True)
+    for site in sites:
+        try:
+            results.append(judge_site(site, champion, settings))
+        except NothingSentError as error:
+            if not given.record:
+                raise
+            print(f"{site}: {error}")
+            continue
+        print("\n".join(told(results[-1])), flush=True)
     for site in sites:
         keep_history(Store(drift.state, site), drift.state / "evidently", REPORTS, model)
     write_index(REPORTS, drift.state, site_names())
     print(f"  page: {(REPORTS / 'index.html').resolve().as_uri()}")
     if given.record:
         short = {r["site"]: {key: r[key] for key in ("verdict", "window", "reasons", "counts")} for r in results}
-        write_json(given.record, {"verdict": worst([r["verdict"] for r in results]), "reason": "", "sites": short})
+        verdict = worst([result["verdict"] for result in results]) if results else None
+        write_json(given.record, {"verdict": verdict, "reason": "", "sites": short})
         return 0
     return EXIT[worst([result["verdict"] for result in results])]
 
@@ -413,8 +414,10 @@ def main() -> int:
 def no_champion(model: str) -> str | None:
     """Return why nothing can be judged yet, None where there is a champion."""
     uri = registry.registry_uri()
-    if registry.exists(uri) and registry.find(registry.open_registry(model, uri), registry.CHAMPION) is not None:
-        return None
+    if registry.exists(uri):
+        with registry.readable_errors(uri):
+            if registry.find(registry.open_registry(model, uri), registry.CHAMPION) is not None:
+                return None
     return (
         f"Not judged: the registry {registry.shown_uri(uri)} has no champion, since the gate promoted none. "
         "`python -m stages.promote history` says why."

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.accuracy import Estimate, estimate_accuracy, estimate_recall
-from monitoring.anomaly import KNOWN, nearness, reconstruction_errors
+from monitoring.anomaly import KNOWN, cross_distances, nearness, reconstruction_errors
 from monitoring.permutation import (
     Layout,
     Statistic,
@@ -98,7 +98,8 @@ def judge(reference: Reference, window: Sample, formats: list[str], params: Drif
         both = np.concatenate([ours[rows], theirs[kept]])
         if np.ptp(both) > 0:
             statistics[name] = kolmogorov(both)
-    distances = np.concatenate([own.distances[rows], near.distances[kept]])
+    crossed = cross_distances(known.embeddings, known.groups, window.embeddings, window.groups)
+    distances = np.concatenate([crossed[0][rows], crossed[1][kept]])
     statistics["far from the reference"] = more_often(distances > np.quantile(distances, FAR))
     statistics |= embedding_tests(np.concatenate([known.embeddings[rows], window.embeddings[kept]]), layout)
     raw = p_values(layout, statistics, params.permutations, params.seed)

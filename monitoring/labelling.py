@@ -63,6 +63,7 @@ def write_to_label(
     import pandas as pd
 
     home = Path(source.root) if source.is_local else Path("incoming") / site
+    home = home.relative_to(Path.cwd()) if home.is_relative_to(Path.cwd()) else home
     folder = home / TO_LABEL / window
     if folder.exists():
         return folder

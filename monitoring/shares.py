@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from monitoring.sample import Floats
 
-DRAWS = 1000
+DRAWS = 500
 
 
 def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Floats:

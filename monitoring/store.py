@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 PENDING, WINDOWS = "pending", "windows"
 ARRAYS = ("embeddings", "probabilities", "small")
 NEW, AGAIN, REPEAT, COPY = "new", "delivered again", "repeat", "copy of a training image"
-QUARANTINE = ("path", "bytes", "stamp", "reason", "window")
+QUARANTINE = ("path", "listed", "stamp", "reason", "window")
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Store:
     # --------------------------------------------------------------------------------------- what was seen before
 
     def seen(self, champion: str) -> pd.DataFrame:
-        """Return path, bytes, stamp, id, pixels_sha256 and phash of every image counted so far.
+        """Return path, listed (bytes), stamp, id, pixels_sha256 and phash of every image counted so far.
 
         When the champion has changed, the images of the last window are not among them: they are looked at again, as
         the new one sees them, if they are still there.
@@ -149,7 +149,7 @@ class Store:
         names = self.windows()
         if names and self.result(names[-1])["champion"]["digest"] != champion:
             names = names[:-1]
-        columns = ["path", "bytes", "stamp", "id", "pixels_sha256", "phash"]
+        columns = ["path", "listed", "stamp", "id", "pixels_sha256", "phash"]
         parts = [self.images(name, columns) for name in names]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
@@ -160,7 +160,7 @@ class Store:
         path = self.root / "quarantine.csv"
         if not path.is_file():
             return pd.DataFrame(columns=list(QUARANTINE))
-        return pd.read_csv(path, dtype=dict.fromkeys(QUARANTINE, str) | {"bytes": "int64"}, keep_default_na=False)
+        return pd.read_csv(path, dtype=dict.fromkeys(QUARANTINE, str) | {"listed": "int64"}, keep_default_na=False)
 
     def keep_quarantine(self, table: pd.DataFrame) -> None:
         """Replace the list of unreadable files."""
@@ -191,8 +191,8 @@ class Store:
 
 
 def unseen(files: list[File], *known: pd.DataFrame) -> list[File]:
-    """Return the files that no table (path, bytes, stamp) knows as they are now."""
+    """Return the files that no table (path, listed, stamp) knows as they are now."""
     same: set[tuple[str, int, str]] = set()
     for table in known:
-        same |= set(zip(table["path"], table["bytes"].astype(int), table["stamp"].astype(str), strict=True))
+        same |= set(zip(table["path"], table["listed"].astype(int), table["stamp"].astype(str), strict=True))
     return [file for file in files if (file.path, file.bytes, file.stamp) not in same]

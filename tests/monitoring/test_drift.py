@@ -242,7 +242,7 @@ def test_intake_takes_back_what_was_given_out_to_label(project, monkeypatch):
     pd.DataFrame(rows).to_csv("incoming/GATE/metadata.csv", index=False)
     assert run(monkeypatch, GATE) == 1
     folder = Path(results()[0]["to_label"])
-    assert folder == Path(project.root) / "incoming/GATE/to_label/0001"
+    assert folder == Path("incoming/GATE/to_label/0001")
     labels = pd.read_csv(folder / "labels.csv", dtype=str)
     assert len(labels) == 6
     assert labels["photo"].is_unique, "one of a photograph"
