@@ -100,18 +100,19 @@ def changed(data: bytes, change: Change) -> bytes:
     return out.getvalue()
 
 
-def export_backbone(weights: Path, target: Path) -> None:
-    """Write MobileNetV2 with an untrained head as ONNX, as a version of the registry holds it."""
+def export_network(weights: Path, target: Path, head: tuple[NDArray[np.floating], float] | None = None) -> None:
+    """Write MobileNetV2 with a head (kernel (1280,) and bias; zeros where None) as ONNX, as a version holds it."""
     import keras
 
     pixels = keras.Input((SIZE, SIZE, 3))
     backbone = keras.applications.MobileNetV2(input_shape=(SIZE, SIZE, 3), weights=None, include_top=False)
     backbone.load_weights(weights)
-    head = keras.Sequential(
-        [keras.Input((1280,)), keras.layers.Dense(1, activation="sigmoid", kernel_initializer="zeros")], name="head"
-    )
+    layers = [keras.Input((1280,)), keras.layers.Dense(1, activation="sigmoid", kernel_initializer="zeros")]
+    top = keras.Sequential(layers, name="head")
+    if head is not None:
+        top.set_weights([np.reshape(head[0], (1280, 1)), np.array([head[1]])])
     seen = keras.layers.GlobalAveragePooling2D()(backbone(keras.layers.Rescaling(1 / 127.5, -1)(pixels)))
-    export_onnx(with_embedding(keras.Model(pixels, head(seen))), target)
+    export_onnx(with_embedding(keras.Model(pixels, top(seen))), target)
 
 
 def measured(data: bytes) -> dict[str, float]:
@@ -143,7 +144,7 @@ def load_pool(data: Path, weights: Path, cache: Path) -> Pool:
     cache.mkdir(parents=True, exist_ok=True)
     onnx = cache / "backbone.onnx"
     if not onnx.is_file():
-        export_backbone(weights / WEIGHTS, onnx)
+        export_network(weights / WEIGHTS, onnx)
     pool = Pool(table, {}, {})
     for number, (name, change) in enumerate(CONDITIONS.items()):
         vectors, figures = cache / f"{number}.npy", cache / f"{number}.parquet"

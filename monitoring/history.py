@@ -60,7 +60,7 @@ def draw(store: Store, window: str, result: dict[str, Any], reference: Reference
     """Add a window to the workspace, under an id of its own that a second try meets again, and write its page."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.metrics import MaxValue, ValueDrift
-    from evidently.tests import lt
+    from evidently.tests.numerical_tests import LessThanMetricTest
     from evidently.ui.workspace import Workspace
 
     _register()
@@ -68,19 +68,17 @@ def draw(store: Store, window: str, result: dict[str, Any], reference: Reference
     images = images[images["status"] == NEW]
     ours, theirs = columns_of(images, reference)
     adjusted = {test["name"]: float(test["adjusted"]) for test in result["tests"]}
-    compared = [name for name in theirs if name in adjusted]
-    figures = {
-        VERDICT: float(RANKS[result["verdict"]]),
-        SMALLEST: min(adjusted.values(), default=1.0),
-        ACCURACY: float((result["accuracy"] or {"value": 0.0})["value"]),
-    }
-    said = lt(2, alias=f"{result['verdict']}: {'; '.join(result['reasons'])} (rests on {result['basis']})")
-    metrics = [
-        MaxValue(column=VERDICT, tests=[said]),
-        MaxValue(column=SMALLEST, tests=[]),
-        MaxValue(column=ACCURACY, tests=[]),
+    compared = sorted((name for name in theirs if name in adjusted), key=lambda name: adjusted[name])
+    smallest, accuracy = min(adjusted.values(), default=1.0), (result["accuracy"] or {"value": 0.0})["value"]
+    figures = {VERDICT: float(RANKS[result["verdict"]]), SMALLEST: smallest, ACCURACY: float(accuracy)}
+    usual = {VERDICT: 0.0, SMALLEST: 1.0, ACCURACY: float(reference.right.mean())}
+    # The short form `lt` drops the alias (0.7.23).
+    said = f"{result['verdict']}: {'; '.join(result['reasons'])} (rests on {result['basis']})"
+    metrics = [ValueDrift(column=name, method=METHOD, threshold=result["level"], tests=[]) for name in compared]
+    metrics += [
+        MaxValue(column=name, tests=[LessThanMetricTest(threshold=2, alias=said)] if name == VERDICT else [])
+        for name in figures
     ]
-    metrics += [ValueDrift(column=name, method=METHOD, threshold=result["level"], tests=[]) for name in compared]
     definition = DataDefinition(numerical_columns=[*compared, *figures])
     token = _adjusted.set(adjusted)
     try:
@@ -88,7 +86,7 @@ def draw(store: Store, window: str, result: dict[str, Any], reference: Reference
             warnings.simplefilter("ignore")  # of pandas, NumPy and plotly versions to come
             done = Report(metrics, include_tests=True).run(
                 Dataset.from_pandas(theirs[compared].assign(**figures), definition),
-                Dataset.from_pandas(ours[compared].assign(**dict.fromkeys(figures, 0.0)), definition),
+                Dataset.from_pandas(ours[compared].assign(**usual), definition),
                 timestamp=datetime.fromisoformat(result["judged_at"]),
                 metadata={"site": store.site, "window": window, "champion": str(result["champion"]["version"])},
                 tags=[result["verdict"]],

@@ -6,6 +6,8 @@ mixture (its confusion matrix on the reference) of the true shares, which solvin
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -62,9 +64,13 @@ def estimate_shares(
     }
 
 
-def redraw(groups: NDArray[np.int64], random: np.random.Generator, draws: int) -> list[NDArray[np.intp]]:
-    """Return bootstrap draws of whole groups, each as row numbers."""
+def redraw(groups: NDArray[np.int64], random: np.random.Generator, draws: int) -> Iterator[NDArray[np.intp]]:
+    """Yield bootstrap draws of whole groups, each as row numbers."""
     order = np.argsort(groups, kind="stable")
-    names, starts, counts = np.unique(groups[order], return_index=True, return_counts=True)
-    members = [order[start : start + count] for start, count in zip(starts, counts, strict=True)]
-    return [np.concatenate([members[one] for one in random.integers(0, len(names), len(names))]) for _ in range(draws)]
+    _, starts, counts = np.unique(groups[order], return_index=True, return_counts=True)
+    for _ in range(draws):
+        drawn = random.integers(0, len(starts), len(starts))
+        sizes = counts[drawn]
+        # Row k of a drawn group lies k places behind its start.
+        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        yield order[np.repeat(starts[drawn], sizes) + within]

@@ -40,10 +40,7 @@ def sentence(name: str, reference: Floats | None, window: Floats | None, far_sha
     assert reference is not None
     assert window is not None
     if name.startswith("score of "):
-        return (
-            f"the champion's {name.replace('_', ' ')} moved (median {np.median(window):.2f} against "
-            f"{np.median(reference):.2f})"
-        )
+        return f"the champion's {name} moved (median {np.median(window):.2f} against {np.median(reference):.2f})"
     lower, higher, unit, factor, digits = SAID[name]
     middle = float(np.median(window))
     low, high = (float(value) for value in np.quantile(reference, [0.05, 0.95]))
