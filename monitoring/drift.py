@@ -169,7 +169,9 @@ def _scored_batch(
     table = pd.DataFrame([one.row for one in measured]).astype({"phash": "uint64"})
     status = status_of(table, champion.training, earlier, delivered, settings.drift.copy_distance)
     probabilities, embeddings = champion.model.score((one.rgb for one in measured), BATCH)
-    table = table.assign(key=table["path"] + "|" + table["id"], status=status, scored_by=champion.digest)
+    # What tells an image that waits from one that a window holds: also where another champion judges it anew.
+    key = table["path"] + "|" + table["id"] + "|" + champion.digest
+    table = table.assign(key=key, status=status, scored_by=champion.digest)
     small = np.stack([one.small for one in measured])
     return Batch(table, {"embeddings": embeddings, "probabilities": probabilities, "small": small})
 

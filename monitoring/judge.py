@@ -145,6 +145,8 @@ def too_few(reference: Reference, window: Sample, params: DriftParams) -> str | 
             f"The champion's reference has only {reference.sample.group_count} independent groups of validation "
             f"images, drift.minimum_groups asks for {params.minimum_groups}: train on more photographs."
         )
+    if not len(window):
+        return "No new image."
     if len(window) < params.minimum_images:
         return f"{len(window)} new images, drift.minimum_images asks for {params.minimum_images}."
     if window.group_count < params.minimum_groups:

@@ -9,7 +9,7 @@ Layout under STATE/SITE::
         result.json                  verdict, reasons, figures
     waiting.json                     what the last look found, where it was no window
 
-An image is pending until a window holds it: a pending row whose path a window has is what a killed run did not clear.
+An image is pending until a window holds it: a pending row whose key a window has is what a killed run did not clear.
 """
 
 from __future__ import annotations
