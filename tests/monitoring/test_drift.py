@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import CLASSES, PARAMS, picture, promote, write_version
+from made_up import CLASSES, PARAMS, picture, promote, write_version
 
 from monitoring import drift
 from monitoring.store import Store

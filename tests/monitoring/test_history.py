@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from conftest import CLASSES, picture
+from made_up import CLASSES, picture
 
 from monitoring import drift
 from monitoring.pages import render_index
@@ -24,7 +24,7 @@ def judged(registered, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registered}/registry/mlflow.db")
-        from conftest import PARAMS, Site
+        from made_up import PARAMS, Site
 
         (root / "params.yaml").write_text(PARAMS)
         site = Site(root)
