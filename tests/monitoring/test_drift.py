@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -174,10 +175,9 @@ def test_a_run_killed_anywhere_is_taken_up(project, monkeypatch):
     assert measured == [28, 0, 0]
 
 
-def test_a_new_champion_looks_at_the_last_window_again(project, monkeypatch, tmp_path):
+def test_a_new_champion_looks_at_the_last_window_again(project, registered, monkeypatch, tmp_path):
+    shutil.copytree(registered / "registry", tmp_path / "own")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/own/mlflow.db")
-    write_version(tmp_path / "first")
-    promote(tmp_path / "first")
     project.send_many(GATE, 10_000, 60)
     assert run(monkeypatch, GATE) == 0
     write_version(tmp_path / "second", first_seed=500)
