@@ -32,7 +32,7 @@ test: env $(VENV)/.installed-test ## The whole test suite
 lint: env $(VENV)/.installed-test ## Ruff and mypy
 	ruff check .
 	ruff format --check .
-	mypy common imaging models stages samples benchmarks
+	mypy common imaging models stages monitoring samples benchmarks
 
 format: $(VENV)/.installed-test ## Let ruff format and sort the code
 	ruff check --fix .

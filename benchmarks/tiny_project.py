@@ -27,8 +27,9 @@ SIZE = 16
 NAME = "tiny"
 
 
-def pictures(paths: list[str], size: int = SIZE) -> Iterator[NDArray[np.uint8]]:
+def pictures(paths: list[str], size: int | None = SIZE) -> Iterator[NDArray[np.uint8]]:
     """Yield the picture of each path (size, size, 3): random, but always the same; helmets are a bright upper half."""
+    size = size or SIZE
     for path in paths:
         random = np.random.default_rng(int(Path(path).stem))
         picture = random.integers(0, 160, (size, size, 3), dtype=np.uint8)

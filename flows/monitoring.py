@@ -2,8 +2,10 @@
 
     python -m flows.monitoring SITE
 
-A thin flow: what is tested and how lies in monitoring/. Drift emits `plumbline.drift`, on which the deployment
-`train` starts, at most once in its cool-down (prefect.yaml).
+A thin flow: what is tested and how lies in monitoring/. Each window is announced once, also where the run that judged
+it was killed before it could: an artifact, and for DRIFT the event `plumbline.drift`. The deployment `train` starts on
+that event only where it could help, when labels came in since that the champion has not seen, and at most once in its
+cool-down (prefect.yaml). Where there are none, the images to label first are named.
 """
 
 from __future__ import annotations
@@ -12,30 +14,35 @@ import argparse
 import os
 import sys
 from collections import deque
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from prefect import flow, get_run_logger
-from prefect.artifacts import create_markdown_artifact
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 from prefect.states import Completed
 
 from common.errors import TELEMETRY_OFF, UserError, run
-from flows import report, workspace
+from common.params import PARAMS, load_section
+from flows import graph, report, workspace
 from flows.children import guarded
 from flows.notify import notify
 from flows.outcomes import failure
+from monitoring.settings import DriftParams
+from monitoring.store import Store
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 DRIFT = "plumbline.drift"
-# Exit codes of monitoring.drift.
+NEW_LABELS = "plumbline.new-labels"
+# Exit codes of monitoring.drift; 0 is WATCH, too, and its words say so.
 VERDICTS = {0: "OK", 1: "DRIFT", 2: "NOT ENOUGH IMAGES"}
 
 
 @flow(name="monitor", flow_run_name="monitor {site}", persist_result=False, retries=2, retry_delay_seconds=60)
 def monitor(site: str) -> State[Any]:
-    """Judge the new images of `site`; ends OK, DRIFT or NOT ENOUGH IMAGES, fails where they could not be judged."""
+    """Judge the new images of `site`; ends Ok, Watch, Drift or Not Enough Images, fails where that was impossible."""
     logger = get_run_logger()
     root = workspace.find_root()
     last: deque[str] = deque(maxlen=200)
@@ -46,22 +53,86 @@ def monitor(site: str) -> State[Any]:
 
     with guarded() as children:
         code = children.run([sys.executable, "-m", "monitoring.drift", site], root, on_line, TELEMETRY_OFF)
-    verdict = VERDICTS.get(code)
-    # Python ends with 1 on any error too: no drift without the word.
-    if verdict is None or not any(verdict in line for line in last):
+    said = next((line for line in last if line.startswith(f"{site}: ")), "")
+    verdict = "WATCH" if code == 0 and said.startswith(f"{site}: WATCH") else VERDICTS.get(code)
+    if verdict is None or not said.startswith(f"{site}: {verdict}"):
         raise failure(site, code, list(last))
-    page = root / "reports" / "drift" / "index.html"
-    words = list(last)[-20:]
-    text = "\n".join(
-        [f"# {site}: {verdict}", "", *words, "", report.link("report", page, root) if page.exists() else ""]
-    )
-    create_markdown_artifact(text, key=report.artifact_key(f"drift {site}"), description=verdict)
-    if verdict == "DRIFT":
-        emit_event(DRIFT, resource={"prefect.resource.id": f"plumbline.site.{site}"}, payload={"lines": words})
-        why_not = notify("drift", f"Drift at {site}", "\n".join(words))
+    state = root / load_section("drift", DriftParams, root / PARAMS).state
+    announce(Store(state, site), root)
+    return Completed(name=verdict.title(), message=said)
+
+
+def announce(store: Store, root: Path) -> None:
+    """Tell of every window that nobody was told of yet."""
+    logger = get_run_logger()
+    for window in store.unannounced():
+        result = store.result(window)
+        key = report.artifact_key(f"drift {store.site}")
+        create_markdown_artifact(told(result, root), key=key, description=result["verdict"])
+        create_table_artifact(table_of(result), key=f"{key}-tests", description=f"Tests of window {window}")
+        if result["verdict"] != "DRIFT":
+            continue
+        labels = new_labels(result, root)
+        emit_event(
+            DRIFT,
+            resource={"prefect.resource.id": f"plumbline.site.{store.site}", NEW_LABELS: "yes" if labels else "no"},
+            payload={name: result[name] for name in ("window", "reasons", "basis", "counts")},
+        )
+        words = "\n".join([*result["reasons"], advice(result, labels)])
+        why_not = notify("drift", f"Drift at {store.site}", words)
         if why_not:
             logger.warning("The message could not be sent: %s", why_not)
-    return Completed(name=verdict.title(), message=words[-1] if words else verdict)
+    store.announced()
+
+
+def new_labels(result: dict[str, Any], root: Path) -> bool:
+    """Whether data/ holds another version than the champion was made of: only then can training change anything."""
+    known = result["champion"]["data_md5"]
+    return known is None or str(known)[:7] not in graph.data_version(root).split("+")
+
+
+def advice(result: dict[str, Any], labels: bool) -> str:
+    """Return what to do about drift, in one sentence."""
+    if labels:
+        return "Labels came in since the champion was made: training is asked for."
+    first = result.get("to_label") or "some images"
+    return f"Training anew on the same labels would change nothing: label {first} first."
+
+
+def told(result: dict[str, Any], root: Path) -> str:
+    """Return a window's result as Markdown, with links to its pages."""
+    lines = [
+        f"# {result['site']}: {result['verdict']}",
+        "",
+        f"Window {result['window']} rests on {result['basis']}.",
+        "",
+    ]
+    lines += [f"- {reason}" for reason in result["reasons"]]
+    if result["accuracy"]:
+        figure = result["accuracy"]
+        between = f"{figure['low']:.2f} to {figure['high']:.2f}"
+        lines.append(f"- expected accuracy {figure['value']:.2f} ({between}), from confidence alone")
+    if result["verdict"] == "DRIFT":
+        lines += ["", advice(result, new_labels(result, root))]
+    home = root / "reports" / "drift"
+    pages = {"every site": home / "index.html", "this window": home / result["site"] / f"{result['window']}.html"}
+    lines += ["", *(f"- {report.link(what, page, root)}" for what, page in pages.items() if page.exists())]
+    return "\n".join(lines)
+
+
+def table_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the tests as rows of an artifact."""
+    return [
+        {
+            "test": test["name"],
+            "corrected p": round(test["adjusted"], 4),
+            "p": round(test["p"], 4),
+            "found": test["words"],
+        }
+        if test["adjusted"] <= result["level"]
+        else {"test": test["name"], "corrected p": round(test["adjusted"], 4), "p": round(test["p"], 4), "found": ""}
+        for test in result["tests"]
+    ]
 
 
 def main() -> None:

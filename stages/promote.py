@@ -63,9 +63,9 @@ class Wish:
 class Project:
     """Where promotion reads, and what it needs from other rooms.
 
-    `pictures(paths, size)` yields images (size, size, 3) uint8; `load(candidate folder, features folder)` assembles the
-    network; `compare(champion's, challenger's scores, classes, manifest, several labels)` returns {passed, rules};
-    `export` writes a version's folder.
+    `pictures(paths, size)` yields images (size, size, 3) uint8, or as they are where size is None; `load(candidate
+    folder, features folder)` assembles the network; `compare(champion's, challenger's scores, classes, manifest,
+    several labels)` returns {passed, rules}; `export` writes a version's folder.
     """
 
     build: Path
@@ -473,11 +473,11 @@ def load_network(folder: Path, features: Path) -> keras.Model:
     return load_candidate(folder, features)
 
 
-def read_pictures(paths: list[str], size: int) -> Any:
-    """Yield the pictures of data/ (size, size, 3), uint8 RGB, in order."""
+def read_pictures(paths: list[str], size: int | None) -> Any:
+    """Yield the pictures of data/ (size, size, 3), uint8 RGB, in order; of their own size where it is None."""
     from imaging.collection import DataParams, iter_rgb
 
-    return iter_rgb(load_section("data", DataParams), paths, (size, size))
+    return iter_rgb(load_section("data", DataParams), paths, (size, size) if size else None)
 
 
 def compare(

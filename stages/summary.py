@@ -13,6 +13,7 @@ PAGES = {
     "leakage certificate": "reports/leakage.html",
     "validation docs": "reports/validation/index.html",
     "label conflicts": "reports/label_conflicts.html",
+    "drift": "reports/drift/index.html",
 }
 REGISTRY = "mlflow ui --backend-store-uri sqlite:///registry/mlflow.db"
 

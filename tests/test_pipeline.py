@@ -18,7 +18,7 @@ import yaml
 from samples.draw import write_sample
 
 TOP = Path(__file__).parent.parent
-CODE = ("common", "imaging", "models", "stages", "dvc.yaml", ".dvcignore")
+CODE = ("common", "imaging", "models", "stages", "monitoring", "dvc.yaml", ".dvcignore")
 CANDIDATES = {
     "simple_cnn": {"architecture": "simple_cnn", "backbone": "pixels", "epochs": 2, "batch_size": 32},
     "mobilenet_v2": {
@@ -134,7 +134,7 @@ def workspace(finished, tmp_path):
 
 
 def test_one_command_takes_photographs_to_a_decision(finished):
-    assert finished.ran[-1] == "promote"
+    assert finished.ran[-1] == "drift"
     decision = finished.json("build/decision.json")
     assert decision["verdict"] in {"PROMOTE", "HOLD", "REJECT"}
     assert decision["candidate"] in CANDIDATES
@@ -235,7 +235,7 @@ def test_killed_at_any_moment_the_next_run_ends_as_an_undisturbed_one(finished, 
     for name in ("leaderboard", "decision"):
         assert disturbed.json(f"build/{name}.json") == finished.json(f"build/{name}.json")
     # Data Docs and cards carry times, cost.json seconds, promotion the registry's own history.
-    passing = ("reports/", "build/promotion.json", "build/candidates", "build/ensembles")
+    passing = ("reports/", "build/promotion.json", "build/drift.json", "build/candidates", "build/ensembles")
     mine, theirs = (
         {path: md5 for path, md5 in w.lock().items() if not path.startswith(passing)} for w in (disturbed, finished)
     )

@@ -21,8 +21,8 @@ from models.bundle import file_digest, text_digest
 from models.features import BACKBONE, BACKBONE_WEIGHTS
 from stages.evidence.candidates import folder_of
 
-Pictures = Callable[[list[str], int], Iterable[NDArray[np.uint8]]]
-"""Manifest paths and a size S to pictures (S, S, 3), uint8 RGB, in order."""
+Pictures = Callable[[list[str], int | None], Iterable[NDArray[np.uint8]]]
+"""Manifest paths and a size S to pictures (S, S, 3), uint8 RGB, in order; size None leaves them as they are."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,9 @@ def read_chosen(build: Path, decision: dict[str, Any]) -> Chosen:
 
 
 def with_pixels(splits: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
-    """Return `splits` with the manifest's `pixels_sha256`, by which a re-encoded lossless copy is known."""
-    if "pixels_sha256" not in manifest:
-        return splits
-    return splits.merge(manifest[["path", "pixels_sha256"]], on="path", how="left")
+    """Return `splits` with the manifest's `pixels_sha256` and `phash`, by which re-encoded copies are known."""
+    known = [column for column in ("pixels_sha256", "phash") if column in manifest]
+    return splits.merge(manifest[["path", *known]], on="path", how="left") if known else splits
 
 
 def backbones_of(model: dict[str, Any]) -> list[str]:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.files import write_json, write_table
+from imaging.describe import describe_camera
 from models import bundle
 from models.export import EMBEDDING, INPUT, PROBABILITIES, OnnxModel, check_export, export_onnx, with_embedding
 from stages.promotion.candidate import Chosen, Pictures, with_pixels
@@ -17,8 +19,9 @@ from stages.promotion.candidate import Chosen, Pictures, with_pixels
 if TYPE_CHECKING:
     import keras
 
-DESCRIPTORS = ["width", "height", "bytes", "brightness", "contrast", "sharpness", "colourfulness"]
+DESCRIPTORS = ["width", "height", "bytes", "format", "brightness", "contrast", "sharpness", "colourfulness"]
 CHECKED_PICTURES = 8
+THUMBNAIL = 96  # longer side, for the pages that show new images beside the nearest known ones
 
 
 def build_folder(
@@ -33,8 +36,8 @@ def build_folder(
 ) -> dict[str, float]:
     """Write everything but the manifest of a version into `folder`; return the figures of the export check.
 
-    `pictures(paths, size)` yields (size, size, 3) uint8 RGB in order. Raises UserError if the ONNX file does not give
-    what Keras gives.
+    `pictures(paths, size)` yields (size, size, 3) uint8 RGB in order, or pictures of their own size for None. Raises
+    UserError if the ONNX file does not give what Keras gives.
     """
     home = folder / bundle.HOME
     home.mkdir(parents=True)
@@ -54,6 +57,8 @@ def build_folder(
     for place, label in enumerate(chosen.classes):
         reference[f"p_{label}"] = probabilities[:, place]
     (home / "reference").mkdir()
+    reference, thumbnails = seen_whole(reference, pictures)
+    write_table(home / "reference" / "thumbnails.parquet", thumbnails)
     write_table(home / "reference" / "images.parquet", reference)
     np.save(home / "reference" / "embeddings.npy", embeddings, allow_pickle=False)
     write_table(home / "splits.parquet", with_pixels(chosen.splits, chosen.manifest))
@@ -104,6 +109,26 @@ def sample_reference(chosen: Chosen, most: int) -> pd.DataFrame:
     validation = validation.sort_values("path")
     known = [column for column in DESCRIPTORS if column in chosen.manifest]
     return validation.merge(chosen.manifest[["path", *known]], on="path", how="left").reset_index(drop=True)
+
+
+def seen_whole(reference: pd.DataFrame, pictures: Pictures) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the reference with CAMERA_MEASURES of each picture in its own size, and small JPEGs (path, jpeg)."""
+    measures, small = [], []
+    for pixels in pictures(list(reference["path"]), None):
+        measures.append(describe_camera(pixels))
+        small.append(small_jpeg(pixels))
+    table = pd.DataFrame(measures, index=reference.index)
+    return pd.concat([reference, table], axis=1), pd.DataFrame({"path": reference["path"], "jpeg": small})
+
+
+def small_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """Return an RGB picture (H, W, 3) as a JPEG whose longer side is THUMBNAIL pixels."""
+    import cv2
+
+    factor = THUMBNAIL / max(pixels.shape[:2])
+    size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
+    small = cv2.resize(np.ascontiguousarray(pixels[:, :, ::-1]), size, interpolation=cv2.INTER_AREA)
+    return bytes(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
 
 
 def score_difference(chosen: Chosen, reference: pd.DataFrame) -> float:

@@ -2,7 +2,20 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from imaging.describe import MEASURES, brightness, colourfulness, contrast, describe, luma, sharpness
+from imaging.describe import (
+    CAMERA_MEASURES,
+    MEASURES,
+    blockiness,
+    brightness,
+    colourfulness,
+    contrast,
+    describe,
+    describe_camera,
+    luma,
+    sharpness,
+    warmth,
+)
+from imaging.describe import noise as noise_level
 
 
 def noise(shape=(150, 130, 3)):
@@ -53,3 +66,37 @@ def test_describe_gives_every_measure_and_the_same_with_the_luma_given():
     figures = describe(rgb)
     assert tuple(figures) == MEASURES
     assert figures == describe(rgb, luma(rgb))
+
+
+def test_warmth_is_red_less_blue():
+    assert warmth(np.full((4, 4, 3), (200, 90, 98), np.uint8)) == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("level", [2, 7, 15])
+def test_noise_is_estimated_over_flats_and_edges(level):
+    random = np.random.default_rng(0)
+    scene = np.full((120, 120), 90.0)
+    scene[:, 60:] = 150
+    seen = noise_level(np.clip(scene + random.normal(0, level, scene.shape), 0, 255).astype(np.uint8))
+    assert seen == pytest.approx(level, rel=0.1)
+
+
+def test_blocks_of_a_jpeg_are_seen_also_when_it_was_saved_anew_as_png():
+    import io
+
+    smooth = Image.fromarray(noise((17, 17, 3))).resize((160, 160), Image.Resampling.BICUBIC)
+    found = []
+    for quality in (95, 30, 10):
+        out = io.BytesIO()
+        smooth.save(out, "JPEG", quality=quality)
+        found.append(blockiness(luma(np.asarray(Image.open(out).convert("RGB")))))
+    assert abs(found[0]) < 0.15
+    assert found[0] < found[1] < found[2]
+    assert found[2] > 0.5
+
+
+def test_camera_measures_of_tiny_and_flat_pictures_are_figures():
+    for shape in ((1, 1, 3), (2, 40, 3), (40, 40, 3)):
+        figures = describe_camera(np.full(shape, 120, np.uint8))
+        assert tuple(figures) == CAMERA_MEASURES
+        assert list(figures.values()) == [0.0, 0.0, 0.0]

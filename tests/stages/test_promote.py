@@ -85,7 +85,7 @@ def test_the_first_that_passes_becomes_champion_and_carries_everything(project):
         *(f"plumbline/{name}.json" for name in ("serving", "keras", "provenance", "decision", "leaderboard_row")),
         *(f"plumbline/{name}.json" for name in ("comparison", "model", "backbones", "manifest")),
         *(f"plumbline/{name}" for name in ("model.weights.h5", "splits.parquet", "predictions.parquet")),
-        *("plumbline/reference/images.parquet", "plumbline/reference/embeddings.npy"),
+        *(f"plumbline/reference/{name}" for name in ("images.parquet", "embeddings.npy", "thumbnails.parquet")),
     }
     serving = version.read("serving.json")
     assert (serving["classes"], serving["violation_class"]) == (CLASSES, CLASSES[1])
@@ -130,6 +130,7 @@ def test_reference_is_the_validation_images_as_they_are_served(project):
     assert sorted(images["path"]) == sorted(splits.loc[splits["split"] == "validation", "path"])
     assert embeddings.shape == (len(images), 128)
     assert {"brightness", "contrast", "sharpness", "colourfulness", "width"} <= set(images.columns)
+    assert {"warmth", "noise", "blockiness"} <= set(images.columns)
     probabilities, seen = OnnxModel(version.onnx).score(pictures(list(images["path"])))
     np.testing.assert_allclose(images[[f"p_{name}" for name in CLASSES]], probabilities, atol=1e-6)
     np.testing.assert_allclose(embeddings, seen, atol=1e-5)

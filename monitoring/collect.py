@@ -1,0 +1,186 @@
+"""A site's files as they lie in a folder or behind an fsspec URL, each new one decoded once."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from common.errors import UserError
+from imaging.collection import DataParams, in_order, read_metadata
+from imaging.decode import SUFFIXES, DecodeError, Pixels, decode_image, decode_resized, resize, shrink_grey
+from imaging.describe import describe, describe_camera
+from imaging.hashing import phash
+from stages.ingest import pixels_sha256
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+TO_LABEL = "to_label"
+METADATA = "metadata.csv"
+SMALL = (24, 18)  # width, height of the grey by which near-duplicates are told
+
+
+class NothingSentError(UserError):
+    """There is no folder for a site: it has sent nothing yet, or drift.source is wrong."""
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the source: its path below it, its size, and what tells a rewritten file from the same one."""
+
+    path: str
+    bytes: int
+    stamp: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One decoded picture: the row of its figures, (S, S, 3) RGB for the champion, (18, 24) grey."""
+
+    row: dict[str, Any]
+    rgb: Pixels
+    small: Pixels
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A file that is no picture, and why."""
+
+    file: File
+    reason: str
+
+
+class Source:
+    """The folder of one site, local or remote."""
+
+    def __init__(self, url: str) -> None:
+        """Raises UserError where no such place can be opened."""
+        import fsspec
+
+        try:
+            self.files, root = fsspec.core.url_to_fs(url)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"{url} can't be opened ({error}): correct drift.source in params.yaml.") from None
+        self.url = url
+        self.root = str(root).rstrip("/")
+        self.is_local = "file" in (
+            self.files.protocol if isinstance(self.files.protocol, tuple) else (self.files.protocol,)
+        )
+
+    def list(self) -> list[File]:
+        """Return every picture file by name, in order; what is not named as a picture is not looked at.
+
+        Raises UserError where the source can't be listed.
+        """
+        try:
+            self.files.invalidate_cache()
+            found = self.files.find(self.root, detail=True)
+        except FileNotFoundError:
+            found = {}
+        except Exception as error:  # each remote store raises its own
+            raise UserError(f"{self.url} can't be listed ({_words(error)}): is it reachable?") from None
+        files = []
+        for name, info in found.items():
+            path = str(name).removeprefix(self.root).lstrip("/")
+            if info.get("type") == "file" and _is_picture(path):
+                files.append(File(path, int(info.get("size") or 0), _stamp(info)))
+        if not files and not self.files.exists(self.root):
+            raise NothingSentError(f"{self.url} is missing: put the site's images there, or correct drift.source.")
+        return sorted(files, key=lambda file: file.path)
+
+    def read(self, path: str) -> bytes:
+        """Return a file's bytes; DecodeError where it can't be read."""
+        try:
+            return bytes(self.files.cat_file(f"{self.root}/{path}"))
+        except Exception as error:
+            raise DecodeError(f"can't be read: {_words(error)}") from None
+
+    def metadata(self) -> dict[str, dict[str, str | None]]:
+        """Return metadata.csv by path, empty where there is none; UserError where it is no table."""
+        if not self.files.exists(f"{self.root}/{METADATA}"):
+            return {}
+        with tempfile.TemporaryDirectory(prefix="plumbline-drift-") as folder:
+            copy = Path(folder) / METADATA
+            copy.write_bytes(self.files.cat_file(f"{self.root}/{METADATA}"))
+            try:
+                return read_metadata(copy) or {}
+            except UserError as error:
+                raise UserError(str(error).replace(str(copy), f"{self.url}/{METADATA}")) from None
+
+
+def _is_picture(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    hidden = any(part.startswith(".") for part in parts)
+    return not hidden and TO_LABEL not in parts and PurePosixPath(path).suffix.lower() in SUFFIXES
+
+
+def _stamp(info: dict[str, Any]) -> str:
+    for key in ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "created"):
+        if info.get(key) is not None:
+            return str(info[key])
+    return ""
+
+
+def _words(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def measure_all(source: Source, files: list[File], size: int, data: DataParams) -> Iterator[Measured | Unreadable]:
+    """Yield what each file holds, in order, over all cores; memory holds a few pictures a core."""
+    yield from in_order(lambda file: _measure(source, file, size, data), files)
+
+
+def _measure(source: Source, file: File, size: int, data: DataParams) -> Measured | Unreadable:
+    try:
+        if file.bytes > data.max_bytes:
+            raise DecodeError(f"has {file.bytes:,} bytes, more than the {data.max_bytes:,} of data.max_bytes")
+        content = source.read(file.path)
+        image = decode_image(content, data.max_pixels)
+        if min(image.size) < 8:
+            raise DecodeError(f"has only {image.width} x {image.height} pixels")
+    except DecodeError as error:
+        return Unreadable(file, error.reason)
+    row = {"path": file.path, "stamp": file.stamp, "id": hashlib.sha256(content).hexdigest()}
+    rgb = np.asarray(image)
+    grey = image.convert("L")
+    row |= {
+        "listed": file.bytes,
+        "bytes": len(content),
+        "pixels_sha256": pixels_sha256(rgb),
+        "width": image.width,
+        "height": image.height,
+        "format": str(image.info["format"]),
+        "phash": phash(grey),
+        **describe(rgb, np.asarray(grey)),
+        **describe_camera(rgb, np.asarray(grey)),
+    }
+    return Measured(row, _for_champion(content, image, rgb, size, data.max_pixels), small_grey(grey))
+
+
+def _for_champion(content: bytes, image: Image.Image, rgb: Pixels, size: int, max_pixels: int) -> Pixels:
+    """The picture as training and serving see it: large JPEGs are shrunk while they are decoded."""
+    if image.info["format"] == "JPEG" and min(image.size) >= 4 * size:
+        return decode_resized(content, (size, size), max_pixels)
+    return resize(rgb, (size, size))
+
+
+def small_grey(grey: Image.Image) -> NDArray[np.uint8]:
+    """Return (18, 24) uint8: what is left of a picture when only its layout counts."""
+    return np.asarray(cv2.resize(np.asarray(shrink_grey(grey)), SMALL, interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def with_metadata(table: pd.DataFrame, metadata: dict[str, dict[str, str | None]]) -> pd.DataFrame:
+    """Return the images (column path) with the columns that metadata.csv has for them, None where it says nothing."""
+    names = list(dict.fromkeys(name for values in metadata.values() for name in values if name != "label"))
+    known = [metadata.get(path, {}) for path in table["path"]]
+    return table.assign(**{name: [values.get(name) for values in known] for name in names if name not in table})

@@ -1,0 +1,449 @@
+"""Judge sites' new images: can the champion still be trusted there?
+
+    python -m monitoring.drift SITE ...          exit code 0 OK or WATCH, 1 DRIFT, 2 NOT ENOUGH IMAGES, 3 error
+    python -m monitoring.drift --every-site --record build/drift.json    the stage of dvc.yaml; DRIFT is its result
+
+New images are collected, measured and scored by the registry's champion (`monitoring.collect`, `monitoring.store`),
+compared with the validation images that travel with its version (`monitoring.judge`), and the pages are drawn
+(`monitoring.pages`, `monitoring.history`). Neither Prefect nor TensorFlow is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from common.errors import TELEMETRY_OFF, UserError
+from common.files import write_json
+from common.params import load_section
+from common.progress import progress
+from imaging.collection import DataParams
+from models import bundle, registry
+from models.export import OnnxModel
+from models.registry import DIGEST_TAG, Version
+from monitoring.accuracy import calibrated
+from monitoring.collect import Measured, NothingSentError, Source, Unreadable, measure_all, with_metadata
+from monitoring.copies import groups_of, status_of
+from monitoring.history import keep_history
+from monitoring.judge import Judgement, judge
+from monitoring.labelling import choose, write_to_label
+from monitoring.pages import picture_of, write_index
+from monitoring.reference import Reference, load_reference, measures_of
+from monitoring.sample import Sample
+from monitoring.settings import DriftParams, site_names
+from monitoring.store import AGAIN, COPY, NEW, QUARANTINE, REPEAT, Batch, Store, unseen
+from stages.group import GroupParams
+from stages.promote import PromoteParams
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CHUNK = 512  # images measured before they are kept: what a killed run does again
+BATCH = 32
+OK, WATCH, DRIFT, FEW = "OK", "WATCH", "DRIFT", "NOT ENOUGH IMAGES"
+EXIT = {OK: 0, WATCH: 0, DRIFT: 1, FEW: 2}
+ERROR = 3
+REPORTS = Path("reports") / "drift"
+
+
+@dataclass(frozen=True)
+class Champion:
+    """The registry's champion: its version, what travels with it, and the images of its data version."""
+
+    version: Version
+    reference: Reference
+    model: OnnxModel
+    training: pd.DataFrame
+
+    @property
+    def digest(self) -> str:
+        """What tells this version from every other, in any registry."""
+        return self.version.tags[DIGEST_TAG]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The sections of params.yaml that monitoring reads."""
+
+    drift: DriftParams
+    data: DataParams
+    group: GroupParams
+
+
+def load_champion(model: str) -> Champion:
+    """Open the champion; UserError where there is none."""
+    import pandas as pd
+
+    version = registry.load_version(model=model, cached_if_down=True)
+    training = pd.read_parquet(version.folder / bundle.HOME / "splits.parquet")
+    return Champion(version, load_reference(version), OnnxModel(version.onnx), training)
+
+
+def judge_site(site: str, champion: Champion, settings: Settings) -> dict[str, Any]:
+    """Collect what is new at `site` and judge it, if it is enough; return the window's result, or what is missing."""
+    store, source = Store(settings.drift.state, site), Source(settings.drift.source_of(site))
+    with store.locked():
+        batch = collect(store, source, champion, settings)
+        table = with_metadata(batch.table, source.metadata())
+        fresh = (table["status"] == NEW).to_numpy(bool)
+        images = table[fresh].reset_index(drop=True)
+        new = batch.take(fresh)
+        sample = Sample(
+            measures_of(images),
+            scores(new.arrays["probabilities"], champion.reference),
+            new.arrays["embeddings"],
+            groups_of(images, new.arrays["small"], settings.group),
+        )
+        judgement = judge(champion.reference, sample, list(images["format"]), settings.drift)
+        quarantine = store.quarantine()
+        result = result_of(store, champion, judgement, sample, table, quarantine[quarantine["window"] == ""], settings)
+        if judgement.verdict == FEW:
+            store.wait(result)
+            return result
+        images = scored(images, sample, judgement, champion.reference)
+        result["to_label"] = None
+        if result["verdict"] != OK and settings.drift.label_first:
+            result["to_label"] = to_label(source, site, str(result["window"]), images, new, sample, champion, settings)
+        result["furthest"] = furthest(source, images, judgement, champion.reference, settings)
+        rest = table[~fresh].reset_index(drop=True)
+        store.close_window(str(result["window"]), _joined(images, rest), result)
+        store.keep_quarantine(quarantine.assign(window=quarantine["window"].replace("", str(result["window"]))))
+        store.wait_no_longer()
+    return result
+
+
+def _joined(images: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
+    import pandas as pd
+
+    return pd.concat([images, rest], ignore_index=True) if len(rest) else images
+
+
+# ------------------------------------------------------------------------------------------------------- collecting
+
+
+def collect(store: Store, source: Source, champion: Champion, settings: Settings) -> Batch:
+    """Measure and score every file that no window has yet; return all that waits, kept on disk."""
+    seen = store.seen(champion.digest)
+    waiting = store.pending()
+    if waiting is not None and (waiting.table["scored_by"] != champion.digest).any():
+        store.forget_pending()  # scored by a champion that is one no more
+        waiting = None
+    quarantine = store.quarantine()
+    files = source.list()
+    known = [seen, quarantine] + ([waiting.table] if waiting is not None else [])
+    fresh = unseen(files, *known)
+    there = {file.path for file in files} - {file.path for file in fresh}
+    bad = quarantine[quarantine["path"].isin(there)]
+    delivered = set(seen["id"]) | (set(waiting.table["id"]) if waiting is not None else set())
+    batches = [waiting] if waiting is not None else []
+    results = measure_all(source, fresh, champion.model.image_size, settings.data)
+    results = progress(results, f"{store.site}: new images", total=len(fresh))
+    while chunk := list(islice(results, CHUNK)):
+        bad = _with_refused(bad, [one for one in chunk if isinstance(one, Unreadable)])
+        store.keep_quarantine(bad)
+        measured = [one for one in chunk if isinstance(one, Measured)]
+        if measured:
+            earlier = _rows([seen, *(one.table for one in batches)])
+            batches.append(_scored_batch(measured, earlier, delivered, champion, settings))
+            store.add_pending(batches[-1])
+    if not fresh:
+        store.keep_quarantine(bad)
+    return _whole(batches, champion)
+
+
+def _scored_batch(
+    measured: list[Measured], earlier: pd.DataFrame, delivered: set[str], champion: Champion, settings: Settings
+) -> Batch:
+    import pandas as pd
+
+    table = pd.DataFrame([one.row for one in measured]).astype({"phash": "uint64"})
+    status = status_of(table, champion.training, earlier, delivered, settings.drift.copy_distance)
+    probabilities, embeddings = champion.model.score((one.rgb for one in measured), BATCH)
+    # What tells an image that waits from one that a window holds: also where another champion judges it anew.
+    key = table["path"] + "|" + table["id"] + "|" + champion.digest
+    table = table.assign(key=key, status=status, scored_by=champion.digest)
+    small = np.stack([one.small for one in measured])
+    return Batch(table, {"embeddings": embeddings, "probabilities": probabilities, "small": small})
+
+
+def _with_refused(bad: pd.DataFrame, refused: list[Unreadable]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows = [(one.file.path, one.file.bytes, one.file.stamp, one.reason, "") for one in refused]
+    return pd.concat([bad, pd.DataFrame(rows, columns=list(QUARANTINE))], ignore_index=True) if rows else bad
+
+
+def _rows(tables: list[pd.DataFrame]) -> pd.DataFrame:
+    import pandas as pd
+
+    columns = ["id", "pixels_sha256", "phash"]
+    return pd.concat([table[columns] for table in tables], ignore_index=True).dropna()
+
+
+def _whole(batches: list[Batch], champion: Champion) -> Batch:
+    import pandas as pd
+
+    if batches:
+        arrays = {name: np.concatenate([one.arrays[name] for one in batches]) for name in batches[0].arrays}
+        return Batch(pd.concat([one.table for one in batches], ignore_index=True), arrays)
+    reference = champion.reference.sample
+    text = ["path", "stamp", "id", "pixels_sha256", "format", "key", "status", "scored_by"]
+    table = pd.DataFrame({name: pd.Series(dtype=str) for name in text} | {"phash": pd.Series(dtype="uint64")})
+    nothing = {
+        "embeddings": reference.embeddings[:0],
+        "probabilities": reference.probabilities[:0],
+        "small": np.zeros((0, 18, 24), np.uint8),
+    }
+    return Batch(table, nothing)
+
+
+# ---------------------------------------------------------------------------------------------------------- results
+
+
+def scores(raw: NDArray[Any], reference: Reference) -> NDArray[np.floating]:
+    """Return the network's probabilities as the version serves them."""
+    return raw.astype(np.float64) if reference.several_labels else calibrated(raw, reference.temperature)
+
+
+def scored(images: pd.DataFrame, sample: Sample, judgement: Judgement, reference: Reference) -> pd.DataFrame:
+    """Return the images with what was found of each: class, confidence, p_CLASS, distance, error, group."""
+    columns: dict[str, Any] = {
+        f"p_{name}": sample.probabilities[:, place] for place, name in enumerate(reference.classes)
+    }
+    return images.assign(
+        **columns,
+        predicted=[reference.classes[place] for place in sample.predicted],
+        confidence=sample.probabilities.max(axis=1),
+        distance=judgement.distance,
+        reconstruction_error=judgement.error,
+        group=sample.groups,
+    )
+
+
+def result_of(
+    store: Store,
+    champion: Champion,
+    judgement: Judgement,
+    sample: Sample,
+    table: pd.DataFrame,
+    quarantined: pd.DataFrame,
+    settings: Settings,
+) -> dict[str, Any]:
+    """Return what is kept and shown of a look at a site: plain data."""
+    counts = table["status"].value_counts()
+    new, repeats = int(counts.get(NEW, 0)), int(counts.get(REPEAT, 0))
+    verdict, reasons = judgement.verdict, list(judgement.reasons)
+    findings = _findings(new, repeats, len(quarantined), settings.drift)
+    if findings and verdict == OK:
+        verdict = WATCH
+    reasons += findings
+    known = champion.reference.sample.group_count
+    if not reasons:
+        reasons = [f"nothing that chance does not explain in {new} images"]
+    basis = (
+        f"{new} images of {sample.group_count} independent photographs or videos, against "
+        f"{len(champion.reference.paths)} images of {known} in the reference"
+    )
+    plain = asdict(judgement)
+    for array in ("distance", "error", "nearest", "verdict", "reasons"):
+        plain.pop(array)
+    taken = [str(value) for value in table["captured_at"].dropna()] if "captured_at" in table else []
+    return {
+        "site": store.site,
+        "window": None if verdict == FEW else store.next_window(),
+        "verdict": verdict,
+        "reasons": reasons,
+        "basis": basis,
+        "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "captured": [min(taken), max(taken)] if taken else None,
+        "champion": champion.reference.champion
+        | {"data_md5": champion.version.read("provenance.json").get("data_md5")},
+        "registry_was_down": champion.version.from_cache,
+        "violation": champion.reference.violation,
+        "counts": {
+            "new": new,
+            "groups": sample.group_count,
+            "copies of training images": int(counts.get(COPY, 0)),
+            "repeats": repeats,
+            "delivered again": int(counts.get(AGAIN, 0)),
+            "quarantined": len(quarantined),
+        },
+        "quarantined": quarantined[["path", "reason"]].head(50).to_dict("records"),
+        "level": settings.drift.alpha / settings.drift.horizon,
+        **plain,
+    }
+
+
+def _findings(new: int, repeats: int, quarantined: int, params: DriftParams) -> list[str]:
+    found = []
+    if repeats and repeats / (new + repeats) >= params.repeated_share:
+        found.append(f"{repeats} of {new + repeats} pictures repeat others: is a camera stuck?")
+    if quarantined and quarantined / (new + repeats + quarantined) >= params.quarantined_share:
+        found.append(
+            f"{quarantined} of {new + repeats + quarantined} files can't be read: is a camera or an upload broken?"
+        )
+    return found
+
+
+def to_label(
+    source: Source,
+    site: str,
+    window: str,
+    images: pd.DataFrame,
+    new: Batch,
+    sample: Sample,
+    champion: Champion,
+    settings: Settings,
+) -> str | None:
+    """Write the folder of images to label first; return its path."""
+    rows = choose(
+        images["confidence"].to_numpy(),
+        images["distance"].to_numpy(),
+        new.arrays["embeddings"],
+        sample.groups,
+        settings.drift.label_first,
+    )
+    reference = champion.reference
+    folder = write_to_label(source, site, window, images.iloc[rows], reference.classes, reference.champion)
+    return str(folder) if folder else None
+
+
+def furthest(
+    source: Source, images: pd.DataFrame, judgement: Judgement, reference: Reference, settings: Settings
+) -> list[dict[str, Any]]:
+    """Return the images furthest from the reference with the nearest known one of each, as small pictures."""
+    assert judgement.nearest is not None
+    shown: list[dict[str, Any]] = []
+    taken: set[int] = set()
+    for row in np.argsort(-images["distance"].to_numpy(), kind="stable"):
+        image, nearest = images.iloc[row], int(judgement.nearest[row])
+        if len(shown) == settings.drift.shown:
+            break
+        if int(image["group"]) in taken:
+            continue
+        taken.add(int(image["group"]))
+        shown.append(
+            {
+                "path": str(image["path"]),
+                "distance": float(image["distance"]),
+                "predicted": str(image["predicted"]),
+                "confidence": float(image["confidence"]),
+                "picture": picture_of(source, str(image["path"]), settings.data.max_pixels),
+                "nearest": reference.paths[nearest],
+                "nearest_label": reference.classes[int(reference.labels[nearest])],
+                "nearest_picture": reference.thumbnails[nearest].hex() if reference.thumbnails else None,
+            }
+        )
+    return shown
+
+
+# ---------------------------------------------------------------------------------------------------------- command
+
+
+def told(result: dict[str, Any]) -> list[str]:
+    """Return a result as lines to print."""
+    window = f" in window {result['window']}" if result["window"] else ""
+    version = result["champion"]
+    lines = [
+        f"{result['site']}: {result['verdict']}{window}, champion version {version['version']} ({version['candidate']})"
+    ]
+    lines += [f"  - {reason}" for reason in result["reasons"]]
+    if result["window"]:
+        lines.append(f"  rests on {result['basis']}")
+    for name, figure in (("accuracy", result["accuracy"]), (f"recall of {result['violation']}", result["recall"])):
+        if figure:
+            lines.append(f"  expected {name} {figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})")
+    if result["accuracy"]:
+        lines.append("  (expected figures hold if confidence means there what it meant on the reference)")
+    if result.get("to_label"):
+        lines.append(f"  worth labelling first: {result['to_label']} (fill labels.csv, then python -m flows.intake)")
+    if result["registry_was_down"]:
+        lines.append("  the registry does not answer: judged by the champion it had when it last did")
+    return lines
+
+
+def main() -> int:
+    """Judge the sites asked for, draw the pages, print the verdicts; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m monitoring.drift", description="Judge sites' new images.")
+    parser.add_argument("site", nargs="*", help="a folder under drift.source")
+    parser.add_argument("--every-site", action="store_true", help="those listed under `sites` in params.yaml")
+    parser.add_argument("--record", type=Path, help="write the verdicts there and end with 0 unless it failed")
+    given = parser.parse_args()
+    sites = given.site or (site_names() if given.every_site else [])
+    if not sites:
+        parser.error("name a site, or --every-site")
+    drift = load_section("drift", DriftParams)
+    settings = Settings(drift, load_section("data", DataParams), load_section("group", GroupParams))
+    model = load_section("promote", PromoteParams).model
+    if given.record and (why := no_champion(model)):
+        write_index(REPORTS, drift.state, [], why)
+        write_json(given.record, {"verdict": None, "reason": why, "sites": {}})
+        print(why)
+        return 0
+    champion = load_champion(model)
+    results = []
+    for site in sites:
+        try:
+            results.append(judge_site(site, champion, settings))
+        except NothingSentError as error:
+            if not given.record:
+                raise
+            print(f"{site}: {error}")
+            continue
+        print("\n".join(told(results[-1])), flush=True)
+    for site in sites:
+        keep_history(Store(drift.state, site), drift.state / "evidently", REPORTS, model)
+    write_index(REPORTS, drift.state, site_names())
+    print(f"  page: {(REPORTS / 'index.html').resolve().as_uri()}")
+    if given.record:
+        short = {r["site"]: {key: r[key] for key in ("verdict", "window", "reasons", "counts")} for r in results}
+        verdict = worst([result["verdict"] for result in results]) if results else None
+        write_json(given.record, {"verdict": verdict, "reason": "", "sites": short})
+        return 0
+    return EXIT[worst([result["verdict"] for result in results])]
+
+
+def no_champion(model: str) -> str | None:
+    """Return why nothing can be judged yet, None where there is a champion."""
+    uri = registry.registry_uri()
+    if registry.exists(uri):
+        with registry.readable_errors(uri):
+            if registry.find(registry.open_registry(model, uri), registry.CHAMPION) is not None:
+                return None
+    return (
+        f"Not judged: the registry {registry.shown_uri(uri)} has no champion, since the gate promoted none. "
+        "`python -m stages.promote history` says why."
+    )
+
+
+def worst(verdicts: list[str]) -> str:
+    """Return the verdict that counts for all."""
+    return max(verdicts, key=[OK, WATCH, FEW, DRIFT].index)
+
+
+def command() -> None:
+    """Run `main`; an error of any kind ends with 3, for 1 means DRIFT."""
+    os.environ.update(TELEMETRY_OFF)
+    try:
+        code = main()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = ERROR
+    except Exception:
+        traceback.print_exc()
+        code = ERROR
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    command()

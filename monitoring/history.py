@@ -1,0 +1,139 @@
+"""Evidently's part: a report for each window, and a workspace in which `evidently ui` shows sites and their trends.
+
+    evidently ui --workspace drift/evidently
+
+The verdict is reached before this is asked, and is in it: each column's drift score is our corrected p-value (a
+statistical test of Evidently named `plumbline`), and the first test of a report is our verdict with its reasons. A
+window that has its page is never drawn again; one whose page a killed run did not write is drawn by the next.
+"""
+
+from __future__ import annotations
+
+import uuid
+import warnings
+from contextvars import ContextVar
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from common.errors import UserError
+from common.files import write_text
+from models import registry
+from monitoring.reference import Reference, load_reference, measures_of
+from monitoring.store import NEW, Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METHOD = "plumbline"
+VERDICT = "verdict (0 OK, 1 WATCH, 2 DRIFT)"
+SMALLEST = "smallest corrected p"
+ACCURACY = "expected accuracy"
+RANKS = {"OK": 0, "WATCH": 1, "DRIFT": 2}
+HOME = uuid.UUID("5d0f7c1e-6a43-4f5e-9d5c-0b1f0c9a7e11")  # names of projects and runs are derived from it
+
+_adjusted: ContextVar[dict[str, float]] = ContextVar("adjusted")
+
+
+def keep_history(store: Store, workspace: Path, reports: Path, model: str) -> list[str]:
+    """Draw the windows that have no page yet; return their names. What can't be drawn is said, and stops nothing."""
+    drawn = []
+    for window in store.windows():
+        page = reports / store.site / f"{window}.html"
+        if page.is_file():
+            continue
+        result = store.result(window)
+        try:
+            reference = load_reference(registry.load_version(int(result["champion"]["version"]), model))
+            if reference.champion["digest"] != result["champion"]["digest"]:
+                raise UserError("the registry holds another model under its number now.")
+        except UserError as error:
+            print(f"  {store.site} {window} has no page by Evidently: {error}")
+            continue
+        draw(store, window, result, reference, workspace, page)
+        drawn.append(window)
+    return drawn
+
+
+def draw(store: Store, window: str, result: dict[str, Any], reference: Reference, workspace: Path, page: Path) -> None:
+    """Add a window to the workspace, under an id of its own that a second try meets again, and write its page."""
+    from evidently import DataDefinition, Dataset, Report
+    from evidently.metrics import MaxValue, ValueDrift
+    from evidently.tests.numerical_tests import LessThanMetricTest
+    from evidently.ui.workspace import Workspace
+
+    _register()
+    images = store.images(window)
+    images = images[images["status"] == NEW]
+    ours, theirs = columns_of(images, reference)
+    adjusted = {test["name"]: float(test["adjusted"]) for test in result["tests"]}
+    compared = sorted((name for name in theirs if name in adjusted), key=lambda name: adjusted[name])
+    smallest, accuracy = min(adjusted.values(), default=1.0), (result["accuracy"] or {"value": 0.0})["value"]
+    figures = {VERDICT: float(RANKS[result["verdict"]]), SMALLEST: smallest, ACCURACY: float(accuracy)}
+    usual = {VERDICT: 0.0, SMALLEST: 1.0, ACCURACY: float(reference.right.mean())}
+    # The short form `lt` drops the alias (0.7.23).
+    said = f"{result['verdict']}: {'; '.join(result['reasons'])} (rests on {result['basis']})"
+    metrics = [ValueDrift(column=name, method=METHOD, threshold=result["level"], tests=[]) for name in compared]
+    metrics += [
+        MaxValue(column=name, tests=[LessThanMetricTest(threshold=2, alias=said)] if name == VERDICT else [])
+        for name in figures
+    ]
+    definition = DataDefinition(numerical_columns=[*compared, *figures])
+    token = _adjusted.set(adjusted)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pandas, NumPy and plotly versions to come
+            done = Report(metrics, include_tests=True).run(
+                Dataset.from_pandas(theirs[compared].assign(**figures), definition),
+                Dataset.from_pandas(ours[compared].assign(**usual), definition),
+                timestamp=datetime.fromisoformat(result["judged_at"]),
+                metadata={"site": store.site, "window": window, "champion": str(result["champion"]["version"])},
+                tags=[result["verdict"]],
+                name=f"{store.site} {window}",
+            )
+            opened = Workspace(str(workspace))
+            project = uuid.uuid5(HOME, store.site)
+            if opened.get_project(project) is None:
+                _add_project(opened, project, store.site)
+            opened.state.write_snapshot(project, uuid.uuid5(project, window), done.to_snapshot_model())
+            write_text(page, done.get_html_str(as_iframe=False))
+    finally:
+        _adjusted.reset(token)
+
+
+def columns_of(images: pd.DataFrame, reference: Reference) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return descriptors and scores of reference and window, under the names of the tests."""
+    known = reference.sample
+    ours, theirs = known.measures.copy(), measures_of(images)
+    ours["confidence"], theirs["confidence"] = known.probabilities.max(axis=1), images["confidence"].to_numpy()
+    for place, name in enumerate(reference.classes):
+        ours[f"score of {name}"] = known.probabilities[:, place]
+        theirs[f"score of {name}"] = images[f"p_{name}"].to_numpy()
+    shared = [name for name in theirs if name in ours]
+    return ours[shared], theirs[shared]
+
+
+def _add_project(opened: Any, project: uuid.UUID, site: str) -> None:
+    from evidently.sdk.models import PanelMetric, ProjectModel
+    from evidently.sdk.panels import line_plot_panel
+
+    made = opened.add_project(ProjectModel(id=project, name=site, description="Plumbline drift monitoring"))
+    for title in (VERDICT, SMALLEST, ACCURACY):
+        metric = PanelMetric(metric="MaxValue", legend=title, metric_labels={"column": title})
+        made.dashboard.add_panel(line_plot_panel(title, [metric]))
+
+
+@cache
+def _register() -> None:
+    """Make our test known to Evidently by its name."""
+    from evidently.legacy.calculations.stattests import StatTest, register_stattest
+    from evidently.legacy.core import ColumnType
+
+    test = StatTest(METHOD, "p of permuted groups, Holm-corrected", [ColumnType.Numerical], 0.0025)
+    register_stattest(test, lambda reference, current, kind, level: _looked_up(str(current.name), level))
+
+
+def _looked_up(column: str, level: float) -> tuple[float, bool]:
+    p = _adjusted.get()[column]
+    return p, p <= level

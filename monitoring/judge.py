@@ -1,0 +1,265 @@
+"""One verdict for one window: every test, corrected for their number and for the windows to come, and in words.
+
+False alarms. Each window is judged at alpha / horizon, and Holm's correction spreads that over its tests: whatever the
+tests and the windows have to do with each other, the chance that a site without drift is called DRIFT even once in
+`horizon` windows is at most alpha. Nothing cleverer is safe here: all windows are compared with the same reference, so
+their p-values lean the same way, and a test martingale (or online FDR), which needs each to be right given those
+before, would take the reference's own chance deviations for mounting evidence and in the end cry for certain.
+
+WATCH asks for a look, not for action: a test at alpha that did not reach alpha / horizon, a share of classes that has
+moved (the champion is as good as ever on each), many repeats or unreadable files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monitoring.accuracy import Estimate, estimate_accuracy, estimate_recall
+from monitoring.anomaly import KNOWN, cross_distances, nearness, reconstruction_errors
+from monitoring.permutation import (
+    Layout,
+    Statistic,
+    centred,
+    classifier,
+    holm,
+    kolmogorov,
+    mean_discrepancy,
+    more_often,
+    p_values,
+    share_moved,
+)
+from monitoring.reference import Reference, comparable
+from monitoring.sample import Floats, Sample
+from monitoring.settings import DriftParams
+from monitoring.shares import estimate_shares
+from monitoring.words import sentence
+
+COMPONENTS = 32  # principal components of the embeddings that the tests look at
+FAR = 0.95  # of both sides together: the furthest are counted on each
+
+
+@dataclass(frozen=True)
+class Test:
+    """One test: its p-value, Holm's correction of it, what it found in words, and the figures it compared."""
+
+    __test__ = False  # pytest takes the name for its own
+
+    name: str
+    p: float
+    adjusted: float
+    words: str
+    window: dict[str, float]
+    reference: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What is said of a window. Arrays are per image of it, (N,)."""
+
+    verdict: str
+    reasons: list[str]
+    tests: list[Test] = field(default_factory=list)
+    shares: list[dict[str, Any]] = field(default_factory=list)
+    accuracy: Estimate | None = None
+    average_confidence: float | None = None
+    recall: Estimate | None = None
+    far_share: float | None = None
+    notes: list[str] = field(default_factory=list)
+    distance: NDArray[np.float64] | None = None
+    error: NDArray[np.float64] | None = None
+    nearest: NDArray[np.int64] | None = None
+
+
+def judge(reference: Reference, window: Sample, formats: list[str], params: DriftParams) -> Judgement:
+    """Judge a window of independent images; `formats` (N,) are its files' formats."""
+    why = too_few(reference, window, params)
+    if why:
+        return Judgement("NOT ENOUGH IMAGES", [why])
+    known = reference.sample
+    error, window_error = reconstruction_errors(known.embeddings, known.groups, window.embeddings, window.groups)
+    own = nearness(known.embeddings, known.embeddings, known.groups, known.groups)
+    near = nearness(window.embeddings, known.embeddings, None, known.groups)
+    limit = float(np.quantile(own.distances, KNOWN))
+    names = comparable(reference, window.measures, formats)
+    figures = {name: (known.measures[name].to_numpy(), window.measures[name].to_numpy()) for name in names}
+    figures |= score_figures(reference, window)
+    figures["reconstruction error"] = (error, window_error)
+    notes = []
+    rows, kept = drawn(known, params), drawn(window, params)
+    if len(kept) < len(window):
+        notes.append(f"The tests rest on {len(kept):,} of the {len(window):,} images, whole groups drawn at random.")
+    layout = layout_of(known.take(rows), window.take(kept))
+    statistics: dict[str, Statistic] = {}
+    for name, (ours, theirs) in figures.items():
+        both = np.concatenate([ours[rows], theirs[kept]])
+        if np.ptp(both) > 0:
+            statistics[name] = kolmogorov(both)
+    crossed = cross_distances(known.embeddings, known.groups, window.embeddings, window.groups)
+    distances = np.concatenate([crossed[0][rows], crossed[1][kept]])
+    statistics["far from the reference"] = more_often(distances > np.quantile(distances, FAR))
+    statistics |= embedding_tests(np.concatenate([known.embeddings[rows], window.embeddings[kept]]), layout)
+    raw = p_values(layout, statistics, params.permutations, params.seed)
+    adjusted = holm(raw)
+    far_share = float(np.mean(near.distances > limit))
+    figures["far from the reference"] = (own.distances, near.distances)
+    tests = [
+        Test(
+            name,
+            raw[name],
+            adjusted[name],
+            sentence(name, *figures.get(name, (None, None)), far_share),
+            _summary(figures[name][1]) if name in figures else {},
+            _summary(figures[name][0]) if name in figures else {},
+        )
+        for name in sorted(statistics, key=lambda name: (adjusted[name], raw[name]))
+    ]
+    shares, moved = class_shares(reference, window, params)
+    verdict, reasons = decide(tests, moved, params)
+    confidence, window_confidence = known.probabilities.max(axis=1), window.probabilities.max(axis=1)
+    return Judgement(
+        verdict=verdict,
+        reasons=reasons,
+        tests=tests,
+        shares=shares,
+        accuracy=None
+        if reference.several_labels
+        else estimate_accuracy(confidence, reference.right, known.groups, window_confidence, window.groups),
+        average_confidence=None if reference.several_labels else float(window_confidence.mean()),
+        recall=recall_of_violation(reference, window),
+        far_share=far_share,
+        notes=notes,
+        distance=near.distances,
+        error=window_error,
+        nearest=near.nearest,
+    )
+
+
+def too_few(reference: Reference, window: Sample, params: DriftParams) -> str | None:
+    """Return why nothing can be said yet, None where something can."""
+    if reference.sample.group_count < params.minimum_groups:
+        return (
+            f"The champion's reference has only {reference.sample.group_count} independent groups of validation "
+            f"images, drift.minimum_groups asks for {params.minimum_groups}: train on more photographs."
+        )
+    if not len(window):
+        return "No new image."
+    if len(window) < params.minimum_images:
+        return f"{len(window)} new images, drift.minimum_images asks for {params.minimum_images}."
+    if window.group_count < params.minimum_groups:
+        return (
+            f"{len(window)} new images come from only {window.group_count} independent photographs or videos, "
+            f"drift.minimum_groups asks for {params.minimum_groups}: more photographs or videos are needed, "
+            "more frames of the same ones would not help."
+        )
+    return None
+
+
+def layout_of(reference: Sample, window: Sample) -> Layout:
+    """Return both samples, reference first, as the permutations see them."""
+    groups = np.concatenate([reference.groups, window.groups + reference.groups.max() + 1])
+    sides = np.arange(len(groups)) >= len(reference)
+    predicted = np.concatenate([reference.predicted, window.predicted])
+    return Layout(sides, np.unique(groups, return_inverse=True)[1], predicted)
+
+
+def drawn(sample: Sample, params: DriftParams) -> NDArray[np.intp]:
+    """Return all rows, or those of whole groups drawn at random up to params.most_images."""
+    if len(sample) <= params.most_images:
+        return np.arange(len(sample))
+    random = np.random.default_rng(params.seed)
+    names, counts = np.unique(sample.groups, return_counts=True)
+    order = random.permutation(len(names))
+    chosen = names[order[np.cumsum(counts[order]) <= params.most_images]]
+    return np.flatnonzero(np.isin(sample.groups, chosen))
+
+
+def embedding_tests(vectors: Floats, layout: Layout) -> dict[str, Statistic]:
+    """Return the two tests on the champion's embeddings (N, D) of both sides, by their principal components."""
+    from sklearn.decomposition import PCA
+
+    moved = centred(vectors, layout.predicted)
+    components = min(COMPONENTS, moved.shape[1], len(moved) - 1)
+    parts = PCA(components, random_state=0).fit_transform(moved)
+    parts = parts[:, parts.std(axis=0) > 1e-9]
+    if not parts.shape[1]:
+        return {}
+    return {
+        "embeddings (MMD)": mean_discrepancy(parts),
+        "embeddings (classifier)": classifier(parts / parts.std(axis=0), layout),
+    }
+
+
+def score_figures(reference: Reference, window: Sample) -> dict[str, tuple[Floats, Floats]]:
+    """Return the champion's confidence and, by class, its scores: black-box shift detection (Rabanser et al. 2019)."""
+    known = reference.sample.probabilities
+    found = {"confidence": (known.max(axis=1), window.probabilities.max(axis=1))}
+    # With two classes one score says all of both.
+    for place, name in list(enumerate(reference.classes))[1 if len(reference.classes) == 2 else 0 :]:
+        found[f"score of {name}"] = (known[:, place], window.probabilities[:, place])
+    return found
+
+
+def class_shares(reference: Reference, window: Sample, params: DriftParams) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return each class's share in reference and window, and in words those that moved at level alpha."""
+    if reference.several_labels:
+        return [], []
+    known = reference.sample
+    estimate = estimate_shares(
+        reference.labels, known.predicted, known.groups, window.predicted, window.groups, len(reference.classes)
+    )
+    layout = layout_of(known, window)
+    p = share_moved(layout, params.permutations, params.seed)
+    usual = np.bincount(reference.labels, minlength=len(reference.classes)) / len(known)
+    rows = [
+        {
+            "class": name,
+            "reference": float(usual[place]),
+            "value": float(estimate["value"][place]),
+            "low": float(estimate["low"][place]),
+            "high": float(estimate["high"][place]),
+            "p": p,
+        }
+        for place, name in enumerate(reference.classes)
+    ]
+    if p > params.alpha:
+        return rows, []
+    most = max(rows, key=lambda row: abs(row["value"] - row["reference"]))
+    more = "more" if most["value"] > most["reference"] else "fewer"
+    return rows, [
+        f"{more} {most['class']} than usual: about {most['value']:.0%} ({most['low']:.0%} to {most['high']:.0%}) "
+        f"against {most['reference']:.0%} in the reference"
+    ]
+
+
+def recall_of_violation(reference: Reference, window: Sample) -> Estimate | None:
+    """Return the expected share of violations that raise the alarm, None where no class is one."""
+    if reference.violation is None or reference.threshold is None or reference.several_labels:
+        return None
+    probability = window.probabilities[:, reference.classes.index(reference.violation)]
+    return estimate_recall(probability, probability >= reference.threshold, window.groups)
+
+
+def decide(tests: list[Test], moved: list[str], params: DriftParams) -> tuple[str, list[str]]:
+    """Return the verdict and its reasons, weightiest first."""
+    level = params.alpha / params.horizon
+    found = [test for test in tests if test.adjusted <= level]
+    hints = [test for test in tests if level < test.adjusted <= params.alpha]
+    reasons = [test.words for test in found] + moved
+    if found:
+        return "DRIFT", reasons
+    if hints:
+        first = hints[0]
+        reasons.append(
+            f"perhaps {first.words}: p {first.adjusted:.3f} after correction, which one window in "
+            f"{1 / params.alpha:.0f} shows without any drift; DRIFT is said from {level:.4f}"
+        )
+    return ("WATCH" if reasons else "OK"), reasons
+
+
+def _summary(values: Floats) -> dict[str, float]:
+    low, middle, high = (float(value) for value in np.quantile(values, [0.05, 0.5, 0.95]))
+    return {"low": low, "median": middle, "high": high}

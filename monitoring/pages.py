@@ -1,0 +1,187 @@
+"""reports/drift/index.html: every site, its verdict, its trend, what is furthest from what is known."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from common.files import write_text
+from imaging.decode import DecodeError, decode
+from monitoring.accuracy import checked_later
+from monitoring.collect import Source
+from monitoring.store import NEW, Store
+from stages.page import render
+from stages.page.charts import Line, line_chart
+
+HERE = Path(__file__).parent
+BADGES = {"OK": "promote", "WATCH": "hold", "DRIFT": "reject", "NOT ENOUGH IMAGES": "few"}
+TREND = 60  # windows in the charts
+LISTED = 12  # windows in the table
+
+
+def write_index(
+    reports: Path, state: Path, sites: list[str], note: str = "", manifest: Path = Path("build/manifest.parquet")
+) -> None:
+    """Write the index page from what is kept under `state`; `note` says why there is nothing to show.
+
+    `manifest` is the labelled data as it is now, by which earlier estimates are checked.
+    """
+    found = {path.parent.name for path in state.glob("*/windows")} | {
+        path.parent.name for path in state.glob("*/waiting.json")
+    }
+    shown = [name for name in [*sites, *sorted(found - set(sites))] if name in found]
+    panels = [panel(Store(state, name), reports, manifest) for name in shown]
+    never = [name for name in sites if name not in found]
+    write_text(reports / "index.html", render_index(panels, never, note))
+
+
+def render_index(panels: list[dict[str, Any]], never: list[str], note: str) -> str:
+    """Return the page as HTML that asks for nothing else."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters.update(percent=render.percent, number=render.number, chance=render.chance, badge=BADGES.get)
+    style = (Path(render.__file__).parent / "leaderboard.css").read_text(encoding="utf-8")
+    own = (HERE / "index.css").read_text(encoding="utf-8")
+    worst = max((panel["now"]["verdict"] for panel in panels), key=_gravity, default=None)
+    return environment.get_template("index.html.j2").render(
+        css=Markup(style + own), panels=panels, never=never, note=note, worst=worst, headline=headline(panels, note)
+    )
+
+
+def headline(panels: list[dict[str, Any]], note: str) -> str:
+    """Return how things stand, as one short sentence."""
+    if note or not panels:
+        return "Nothing was judged yet"
+    drifted = [panel["site"] for panel in panels if panel["now"]["verdict"] == "DRIFT"]
+    watched = [panel["site"] for panel in panels if panel["now"]["verdict"] == "WATCH"]
+    if drifted:
+        return f"{' and '.join(drifted)} {'looks' if len(drifted) == 1 else 'look'} different"
+    if watched:
+        return f"{' and '.join(watched)} {'wants' if len(watched) == 1 else 'want'} a look"
+    if all(panel["now"]["verdict"] == "NOT ENOUGH IMAGES" for panel in panels):
+        return "Too few new images to judge"
+    return "No site looks different"
+
+
+def _gravity(verdict: str) -> int:
+    return ["NOT ENOUGH IMAGES", "OK", "WATCH", "DRIFT"].index(verdict)
+
+
+def panel(store: Store, reports: Path, manifest: Path) -> dict[str, Any]:
+    """Return what the page shows of one site: its last window, the look since, the windows before, charts."""
+    names = store.windows()
+    results = [store.result(name) for name in names[-TREND:]]
+    waiting = store.waiting()
+    last = results[-1] if results else None
+    rows = [
+        {**result, "page": f"{store.site}/{result['window']}.html"}
+        if (reports / store.site / f"{result['window']}.html").is_file()
+        else {**result, "page": None}
+        for result in reversed(results[-LISTED:])
+    ]
+    return {
+        "site": store.site,
+        "now": last or waiting,
+        "waiting": waiting,
+        "last": last,
+        "rows": rows,
+        "older": len(names) - len(rows),
+        "checked": labelled_since(store, names, manifest),
+        "charts": charts(results) if len(results) > 1 else [],
+        "furthest": [_with_pictures(one) for one in (last or {}).get("furthest", [])],
+        "quarantined": store.quarantine()[["path", "reason"]].head(20).to_dict("records"),
+        "quarantine_count": len(store.quarantine()),
+    }
+
+
+def labelled_since(store: Store, windows: list[str], manifest: Path) -> dict[str, float] | None:
+    """Return how right the champion was on images of `windows` that are labelled by now, None where there are none."""
+    import pandas as pd
+
+    if not manifest.is_file() or not windows:
+        return None
+    labels = pd.read_parquet(manifest, columns=["id", "label"]).drop_duplicates("id").set_index("id")["label"]
+    parts = [store.images(name, ["id", "status", "predicted", "confidence"]) for name in windows[-TREND:]]
+    images = pd.concat(parts)
+    images = images[(images["status"] == NEW) & images["id"].isin(labels.index)]
+    # An image that two champions judged counts as the later one saw it.
+    images = images.drop_duplicates("id", keep="last")
+    if images.empty:
+        return None
+    right = images["predicted"].to_numpy() == labels.loc[images["id"]].to_numpy()
+    return checked_later(images["confidence"].to_numpy(np.float64), right)
+
+
+def _with_pictures(one: dict[str, Any]) -> dict[str, Any]:
+    stored = one["nearest_picture"]
+    data = "data:image/jpeg;base64," + base64.b64encode(bytes.fromhex(stored)).decode() if stored else None
+    return {**one, "nearest_picture": data}
+
+
+def charts(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return a site's trends over its windows: title, drawing, words."""
+    numbers = [float(result["window"]) for result in results]
+    level = results[-1]["level"]
+    smallest = [-np.log10(min((test["adjusted"] for test in result["tests"]), default=1.0)) for result in results]
+    far = [float(result["far_share"] or 0.0) for result in results]
+    drawn = [
+        {
+            "title": "Evidence of drift",
+            "svg": line_chart(
+                [
+                    Line("evidence", numbers, smallest),
+                    Line("level", [numbers[0], numbers[-1]], [-np.log10(level)] * 2, "faint"),
+                ],
+                "window",
+                "−log10 of the smallest corrected p",
+                f"Evidence of drift over {len(results)} windows, last {smallest[-1]:.1f}; "
+                f"DRIFT from {-np.log10(level):.1f}",
+            ),
+            "words": "the dotted line is where DRIFT begins",
+        },
+        {
+            "title": "Images far from the reference",
+            "svg": line_chart(
+                [Line("far", numbers, far, "s2")],
+                "window",
+                "share further than 99% of it",
+                f"Share of images far from the reference over {len(results)} windows, last {far[-1]:.2f}",
+            ),
+            "words": "1% where nothing has changed",
+        },
+    ]
+    known = [
+        (number, result["accuracy"]["value"])
+        for number, result in zip(numbers, results, strict=True)
+        if result["accuracy"]
+    ]
+    if len(known) > 1:
+        drawn.append(
+            {
+                "title": "Expected accuracy",
+                "svg": line_chart(
+                    [Line("expected accuracy", [x for x, _ in known], [y for _, y in known], "s3")],
+                    "window",
+                    "expected accuracy",
+                    f"Expected accuracy over {len(known)} windows, last {known[-1][1]:.2f}",
+                    y_range=(0.0, 1.0),
+                ),
+                "words": "from confidence alone: a warning light, not a measurement",
+            }
+        )
+    return drawn
+
+
+def picture_of(source: Source, path: str, max_pixels: int) -> str | None:
+    """Return a small picture of a site's image as a data address, None where it is gone."""
+    try:
+        return render.encode(decode(source.read(path), max_pixels))
+    except DecodeError:
+        return None

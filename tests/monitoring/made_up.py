@@ -1,0 +1,149 @@
+"""A champion without training, sites, and pictures of people whose helmet is a bright upper half."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from common.files import write_json, write_table
+from imaging.decode import decode
+from imaging.describe import describe, describe_camera
+from imaging.hashing import phash
+from models import bundle, registry
+from models.export import EMBEDDING, INPUT, PROBABILITIES, OnnxModel
+from stages.promotion.folder import small_jpeg
+
+CLASSES = ["with_helmet", "without_helmet"]
+SIZE = 32
+PARAMS = """
+data: {}
+group: {}
+promote: {}
+sites: {GATE: {timezone: UTC}, YARD: {timezone: UTC}}
+drift: {permutations: 4999, horizon: 10, label_first: 6}
+"""
+
+
+def picture(seed: int, label: int, dark: float = 1.0, quality: int = 90) -> bytes:
+    """A JPEG of 48 x 48: noise of some colour at some scale, brighter above where `label` is 0."""
+    random = np.random.default_rng(seed)
+    cells = int(random.integers(4, 12))
+    coarse = random.integers(30, 150, (cells, cells, 3)).astype(np.uint8)
+    pixels = np.asarray(Image.fromarray(coarse).resize((48, 48), Image.Resampling.BICUBIC)).astype(float)
+    pixels += random.normal(0, 5, pixels.shape)
+    if label == 0:
+        pixels[:24] += 70
+    out = io.BytesIO()
+    Image.fromarray(np.clip(dark * pixels, 0, 255).astype(np.uint8)).save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def write_network(path: Path) -> None:
+    """An ONNX champion without training: embedding is the picture in 4 x 4 cells, the score which half is brighter."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    side = SIZE // 4
+    half = np.zeros((48, 1), np.float32)
+    half[:24], half[24:] = -0.004, 0.004  # the embedding's order is row, column, colour
+    nodes = [
+        helper.make_node("Transpose", [INPUT], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node("AveragePool", ["nchw"], ["cells"], kernel_shape=[side, side], strides=[side, side]),
+        helper.make_node("Transpose", ["cells"], ["nhwc"], perm=[0, 2, 3, 1]),
+        helper.make_node("Flatten", ["nhwc"], [EMBEDDING]),
+        helper.make_node("Gemm", [EMBEDDING, "weights", "bias"], ["logit"]),
+        helper.make_node("Sigmoid", ["logit"], ["p"]),
+        helper.make_node("Sub", ["one", "p"], ["q"]),
+        helper.make_node("Concat", ["q", "p"], [PROBABILITIES], axis=1),
+    ]
+    constants = {"weights": half, "bias": np.full(1, 3.4, np.float32), "one": np.ones(1, np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "champion",
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", SIZE, SIZE, 3])],
+        [
+            helper.make_tensor_value_info(PROBABILITIES, TensorProto.FLOAT, ["N", 2]),
+            helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["N", 48]),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+
+
+def write_version(folder: Path, first_seed: int = 0, images: int = 90) -> None:
+    """A version's folder as promotion writes it, its reference of `images` pictures, two a photograph."""
+    home = folder / bundle.HOME
+    (home / "reference").mkdir(parents=True)
+    write_network(folder / bundle.ONNX)
+    labels = np.arange(images) // 2 % 2
+    files = [picture(first_seed + number, label) for number, label in enumerate(labels)]
+    pixels = [decode(data) for data in files]
+    rows = [
+        {
+            "path": f"{CLASSES[label]}/{number}.jpg",
+            "id": f"{first_seed + number:064x}",
+            "label": CLASSES[label],
+            "group": f"g{number // 2}",
+            "width": 48,
+            "height": 48,
+            "bytes": len(files[number]),
+            "format": "JPEG",
+            **describe(pixels[number]),
+            **describe_camera(pixels[number]),
+        }
+        for number, label in enumerate(labels)
+    ]
+    model = OnnxModel(folder / bundle.ONNX)
+    small = [np.asarray(Image.fromarray(one).resize((SIZE, SIZE), Image.Resampling.BILINEAR)) for one in pixels]
+    probabilities, embeddings = model.score(small)
+    table = pd.DataFrame(rows).assign(**{f"p_{name}": probabilities[:, k] for k, name in enumerate(CLASSES)})
+    write_table(home / "reference" / "images.parquet", table)
+    write_table(
+        home / "reference" / "thumbnails.parquet",
+        pd.DataFrame({"path": table["path"], "jpeg": [small_jpeg(one) for one in pixels]}),
+    )
+    np.save(home / "reference" / "embeddings.npy", embeddings)
+    hashes = [phash(Image.fromarray(one)) for one in pixels]
+    splits = table[["path", "id", "label", "group"]].assign(split="validation", phash=np.array(hashes, np.uint64))
+    write_table(home / "splits.parquet", splits)
+    write_json(
+        home / "serving.json",
+        {
+            "candidate": "halves",
+            "classes": CLASSES,
+            "violation_class": CLASSES[1],
+            "threshold": 0.5,
+            "temperature": 1.0,
+            "several_labels": False,
+            "weights": "none",
+        },
+    )
+    write_json(home / "provenance.json", {"data_md5": "0123456789abcdef.dir"})
+
+
+def promote(folder: Path) -> int:
+    """Register a version's folder and make it champion; return its number."""
+    opened = registry.open_registry()
+    version = registry.register(opened, folder, bundle.seal(folder), "halves", {}, {}, {}, "for a test")
+    registry.move_champion(opened, version, registry.number(registry.find(opened, registry.CHAMPION)))
+    return version
+
+
+class Site:
+    """A project folder with sites that send pictures."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def send(self, site: str, name: str, data: bytes) -> None:
+        path = self.root / "incoming" / site / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+
+    def send_many(self, site: str, first: int, count: int, folder: str = "", **how: float) -> None:
+        for number in range(first, first + count):
+            self.send(site, f"{folder}{number:05d}.jpg", picture(number, number % 2, **how))

@@ -1,0 +1,303 @@
+"""What a site sends is counted once and judged by the registry's champion, whatever comes late, twice or broken."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_up import CLASSES, PARAMS, picture, promote, write_version
+
+from monitoring import drift
+from monitoring.store import Store
+
+GATE = "GATE"
+
+
+def run(monkeypatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["drift", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        drift.command()
+    return int(ended.value.code)
+
+
+@pytest.fixture(autouse=True)
+def _without_evidently(monkeypatch, request):
+    """Evidently takes seconds to import: its pages have tests of their own."""
+    if "evidently" not in request.keywords:
+        monkeypatch.setattr(drift, "keep_history", lambda *_: [])
+
+
+def results(site: str = GATE) -> list[dict]:
+    store = Store(Path("drift"), site)
+    return [store.result(name) for name in store.windows()]
+
+
+def test_images_like_the_reference_are_ok(project, monkeypatch, capsys):
+    project.send_many(GATE, 10_000, 80)
+    assert run(monkeypatch, GATE) == 0
+    assert capsys.readouterr().out.startswith("GATE: OK in window 0001, champion version")
+    (result,) = results()
+    assert result["counts"]["new"] == 80
+    assert result["reasons"] == ["nothing that chance does not explain in 80 images"]
+    assert 0 <= result["accuracy"]["low"] <= result["accuracy"]["value"] <= result["accuracy"]["high"] <= 1
+    assert not Path("incoming/GATE/to_label").exists()
+    page = Path("reports/drift/index.html").read_text()
+    assert "No site looks different" in page
+
+
+def test_a_dark_site_is_drift_and_says_why(project, monkeypatch, capsys):
+    project.send_many(GATE, 10_000, 80, dark=0.4)
+    assert run(monkeypatch, GATE) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("GATE: DRIFT in window 0001")
+    assert "darker" in out
+    (result,) = results()
+    strongest = {test["name"] for test in result["tests"] if test["adjusted"] <= result["level"]}
+    assert {"brightness", "embeddings (MMD)"} <= strongest
+    assert len(result["furthest"]) == 8
+    assert result["furthest"][0]["picture"].startswith("data:image/jpeg")
+
+
+def test_more_of_one_class_is_watched_not_cried_over(project, monkeypatch, capsys):
+    for number in range(80):
+        project.send(GATE, f"{number}.jpg", picture(20_000 + number, int(number % 8 == 0)))
+    assert run(monkeypatch, GATE) == 0
+    assert "GATE: WATCH" in capsys.readouterr().out
+    (result,) = results()
+    assert result["reasons"][0].startswith("more with_helmet than usual: about 8")
+    share = result["shares"][0]
+    assert share["low"] <= 7 / 8 <= share["high"]
+
+
+def test_too_few_images_wait_and_count_later(project, monkeypatch, capsys):
+    project.send_many(GATE, 10_000, 30)
+    assert run(monkeypatch, GATE) == 2
+    assert "30 new images, drift.minimum_images asks for 50" in capsys.readouterr().out
+    assert results() == []
+    project.send_many(GATE, 10_030, 30)
+    assert run(monkeypatch, GATE) == 0
+    assert results()[0]["counts"]["new"] == 60
+    assert run(monkeypatch, GATE) == 2
+    assert len(results()) == 1
+
+
+def test_frames_of_a_few_videos_are_too_few_however_many(project, monkeypatch, capsys):
+    project.send_many(GATE, 10_000, 80)
+    rows = [{"path": f"{10_000 + k:05d}.jpg", "video": f"v{k // 10}"} for k in range(80)]
+    pd.DataFrame(rows).to_csv("incoming/GATE/metadata.csv", index=False)
+    assert run(monkeypatch, GATE) == 2
+    assert "come from only 8 independent photographs or videos" in capsys.readouterr().out
+
+
+def test_late_repeated_and_broken_files_do_no_harm(project, monkeypatch, capsys):
+    project.send_many(GATE, 10_000, 60)
+    project.send(GATE, "torn.jpg", picture(1, 0)[:300])
+    project.send(GATE, "again/other_name.jpg", picture(10_001, 1))
+    project.send(GATE, "training.jpg", picture(4, 0))
+    assert run(monkeypatch, GATE) == 0
+    (result,) = results()
+    assert result["counts"] | {"groups": 0} == {
+        "new": 60,
+        "groups": 0,
+        "copies of training images": 1,
+        "repeats": 1,
+        "delivered again": 0,
+        "quarantined": 1,
+    }
+    assert result["quarantined"][0]["path"] == "torn.jpg"
+    # The upload is finished, an old batch is sent again under other names, late ones come with old names.
+    project.send(GATE, "torn.jpg", picture(30_000, 0))
+    for number in range(10_000, 10_030):
+        project.send(GATE, f"resent/{number}.jpg", picture(number, number % 2))
+    project.send_many(GATE, 9_000, 55)
+    assert run(monkeypatch, GATE) == 0
+    second = results()[1]
+    assert (second["counts"]["new"], second["counts"]["delivered again"], second["counts"]["quarantined"]) == (
+        56,
+        30,
+        0,
+    )
+    store = Store(Path("drift"), GATE)
+    counted = pd.concat([store.images(name) for name in store.windows()])
+    assert counted.loc[counted["status"] == "new", "id"].is_unique
+
+
+def test_a_stuck_camera_is_a_finding(project, monkeypatch, capsys):
+    project.send_many(GATE, 10_000, 60)
+    for number in range(40):
+        project.send(GATE, f"stuck/{number}.jpg", picture(10_000, 0, quality=70 + number % 20))
+    assert run(monkeypatch, GATE) == 0
+    assert "40 of 100 pictures repeat others: is a camera stuck?" in capsys.readouterr().out
+    assert results()[0]["verdict"] == "WATCH"
+
+
+def test_a_run_killed_anywhere_is_taken_up(project, monkeypatch):
+    """Killed while measuring, before the window is kept, and between that and clearing what waited."""
+    project.send_many(GATE, 10_000, 60)
+    monkeypatch.setattr(drift, "CHUNK", 16)
+    whole = Store.add_pending
+    calls = []
+
+    def dies_at_third(self, batch):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        whole(self, batch)
+
+    monkeypatch.setattr(Store, "add_pending", dies_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        run(monkeypatch, GATE)
+    monkeypatch.setattr(Store, "add_pending", whole)
+    measured = []
+    real = drift.measure_all
+    monkeypatch.setattr(drift, "measure_all", lambda s, files, *a: measured.append(len(files)) or real(s, files, *a))
+    close = Store.close_window
+    monkeypatch.setattr(Store, "close_window", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(monkeypatch, GATE)
+    assert measured == [60 - 32]
+    monkeypatch.setattr(Store, "close_window", close)
+    forget = Store.forget_pending
+    monkeypatch.setattr(Store, "forget_pending", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        run(monkeypatch, GATE)
+    monkeypatch.setattr(Store, "forget_pending", forget)
+    assert len(results()) == 1
+    assert run(monkeypatch, GATE) == 2
+    assert len(results()) == 1
+    assert results()[0]["counts"]["new"] == 60
+    assert measured == [28, 0, 0]
+
+
+def test_a_new_champion_looks_at_the_last_window_again(project, registered, monkeypatch, tmp_path):
+    shutil.copytree(registered / "registry", tmp_path / "own")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/own/mlflow.db")
+    project.send_many(GATE, 10_000, 60)
+    assert run(monkeypatch, GATE) == 0
+    write_version(tmp_path / "second", first_seed=500)
+    promote(tmp_path / "second")
+    assert run(monkeypatch, GATE) == 0
+    first, second = results()
+    assert (first["champion"]["version"], second["champion"]["version"]) == (1, 2)
+    assert second["counts"]["new"] == 60
+    assert run(monkeypatch, GATE) == 2
+
+
+def test_without_a_champion_the_command_fails_and_the_stage_says_so(project, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
+    project.send_many(GATE, 10_000, 60)
+    assert run(monkeypatch, GATE) == 3
+    assert "promote a model first" in capsys.readouterr().err
+    assert run(monkeypatch, "--every-site", "--record", "build/drift.json") == 0
+    recorded = json.loads(Path("build/drift.json").read_text())
+    assert recorded["reason"].startswith("Not judged: the registry")
+    assert "has no champion" in Path("reports/drift/index.html").read_text()
+
+
+def test_errors_end_with_three_for_one_means_drift(project, monkeypatch, capsys):
+    assert run(monkeypatch, "NOWHERE") == 3
+    assert "NOWHERE is missing" in capsys.readouterr().err
+    (project.root / "params.yaml").write_text(PARAMS.replace("horizon", "horizont"))
+    assert run(monkeypatch, GATE) == 3
+    assert "horizont" in capsys.readouterr().err
+
+
+def test_every_site_is_recorded_and_drift_is_a_result_of_the_stage(project, monkeypatch):
+    project.send_many(GATE, 10_000, 60)
+    project.send_many("YARD", 20_000, 60, dark=0.4)
+    assert run(monkeypatch, "--every-site", "--record", "build/drift.json") == 0
+    recorded = json.loads(Path("build/drift.json").read_text())
+    assert recorded["verdict"] == "DRIFT"
+    assert {name: site["verdict"] for name, site in recorded["sites"].items()} == {"GATE": "OK", "YARD": "DRIFT"}
+
+
+def test_images_behind_an_fsspec_url(project, monkeypatch):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for number in range(60):
+        memory.pipe(f"/bucket/GATE/{number}.jpg", picture(10_000 + number, number % 2))
+    (project.root / "params.yaml").write_text(PARAMS.replace("drift: {", 'drift: {source: "memory://bucket", '))
+    try:
+        assert run(monkeypatch, GATE) == 0
+        assert results()[0]["counts"]["new"] == 60
+        assert run(monkeypatch, GATE) == 2
+    finally:
+        memory.rm("/bucket", recursive=True)
+
+
+def test_intake_takes_back_what_was_given_out_to_label(project, monkeypatch):
+    from flows.batch import read_folder, read_label_studio
+    from imaging.collection import DataParams
+    from stages.ingest import IngestParams
+
+    project.send_many(GATE, 10_000, 80, dark=0.4)
+    rows = [{"path": f"{10_000 + k:05d}.jpg", "photo": f"p{k // 2}"} for k in range(80)]
+    pd.DataFrame(rows).to_csv("incoming/GATE/metadata.csv", index=False)
+    assert run(monkeypatch, GATE) == 1
+    folder = Path(results()[0]["to_label"])
+    assert folder == Path("incoming/GATE/to_label/0001")
+    labels = pd.read_csv(folder / "labels.csv", dtype=str)
+    assert len(labels) == 6
+    assert labels["photo"].is_unique, "one of a photograph"
+    # A person fills all but one.
+    labels["label"] = [CLASSES[0]] * 3 + [CLASSES[1]] * 2 + [None]
+    labels.to_csv(folder / "labels.csv", index=False)
+    batch = read_folder(folder, DataParams(), IngestParams())
+    assert sorted(batch.table["label"]) == [CLASSES[0]] * 3 + [CLASSES[1]] * 2
+    assert set(batch.table["site"]) == {GATE}
+    assert [one.path for one in batch.refused] == [labels["path"].iloc[5]]
+    # Another uses Label Studio: its export is the tasks with annotations.
+    tasks = json.loads((folder / "label_studio.json").read_text())
+    for task in tasks:
+        task["annotations"] = [{"result": task["predictions"][0]["result"]}]
+    Path("export.json").write_text(json.dumps(tasks))
+    Path("scratch").mkdir()
+    assert read_label_studio(Path("export.json"), folder, Path("scratch")) == []
+    assert len(read_folder(Path("scratch"), DataParams(), IngestParams()).table) == 6
+    # The folder is not a source of new images, and a second look leaves what was filled in.
+    assert run(monkeypatch, GATE) == 2
+    assert pd.read_csv(folder / "labels.csv", dtype=str)["label"].notna().sum() == 5
+
+
+def test_labels_that_come_later_check_the_promise(project, monkeypatch):
+    project.send_many(GATE, 10_000, 60)
+    assert run(monkeypatch, GATE) == 0
+    images = Store(Path("drift"), GATE).images("0001")
+    labelled = images.head(20).assign(label=["with_helmet", "without_helmet"] * 10)
+    Path("build").mkdir()
+    labelled[["id", "label"]].to_parquet("build/manifest.parquet")
+    assert run(monkeypatch, GATE) == 2
+    page = Path("reports/drift/index.html").read_text()
+    right = np.mean(labelled["predicted"] == labelled["label"])
+    assert f"Labelled since: 20 images of these windows. The champion was right on {right:.0%}" in page
+
+
+def test_what_is_labelled_first_is_uncertain_far_and_diverse():
+    from monitoring.labelling import choose
+
+    embeddings = np.array([[1, 0], [1, 0.01], [0, 1], [0.7, 0.7]])
+    confidence = np.array([0.5, 0.51, 0.6, 0.99])
+    distance = np.array([0.9, 0.8, 0.7, 0.1])
+    assert choose(confidence, distance, embeddings, np.array([0, 1, 2, 3]), 2).tolist() == [0, 2]
+    assert choose(confidence, distance, embeddings, np.array([0, 0, 0, 1]), 4).tolist() == [0, 3]
+
+
+def test_nothing_heavy_is_needed_for_a_verdict(project, monkeypatch):
+    import subprocess
+
+    project.send_many(GATE, 10_000, 10)
+    code = (
+        "import sys; sys.argv = ['drift', 'GATE']\nfrom monitoring import drift\ncode = drift.main()\n"
+        "assert not {'tensorflow', 'prefect', 'evidently'} & set(sys.modules), 'heavy'\nsys.exit(code)"
+    )
+    root = str(Path(drift.__file__).resolve().parents[1])
+    env = {**os.environ, "PYTHONPATH": root}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
+    assert done.returncode == 2, done.stderr

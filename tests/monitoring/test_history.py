@@ -1,0 +1,160 @@
+"""Evidently's report and workspace say what we say, once a window; the index page in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from made_up import CLASSES, picture
+
+from monitoring import drift
+from monitoring.pages import render_index
+
+CHROMIUM = "/usr/bin/chromium"
+
+
+@pytest.fixture(scope="module")
+def judged(registered, tmp_path_factory):
+    """A project in which one site is as ever, in two windows, and one has drifted."""
+    root = tmp_path_factory.mktemp("judged")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registered}/registry/mlflow.db")
+        from made_up import PARAMS, Site
+
+        (root / "params.yaml").write_text(PARAMS)
+        site = Site(root)
+        site.send_many("GATE", 10_000, 60)
+        site.send_many("YARD", 20_000, 60, dark=0.4)
+        site.send("YARD", "a_name_that_is_far_too_long_to_fit_into_a_narrow_column/torn.jpg", picture(1, 0)[:200])
+        patch.setattr(sys, "argv", ["drift", "--every-site", "--record", "build/drift.json"])
+        assert drift.main() == 0
+        site.send_many("GATE", 30_000, 60)
+        assert drift.main() == 0
+    return root
+
+
+@pytest.mark.slow
+def test_evidently_draws_each_window_once_and_carries_our_verdict(judged, monkeypatch):
+    from evidently.ui.workspace import Workspace
+
+    monkeypatch.chdir(judged)
+    page = judged / "reports/drift/YARD/0001.html"
+    assert "DRIFT: " in page.read_text()
+    workspace = Workspace("drift/evidently")
+    projects = {project.name: project for project in workspace.list_projects()}
+    assert sorted(projects) == ["GATE", "YARD"]
+    assert [len(workspace.list_runs(projects[name].id)) for name in ("GATE", "YARD")] == [2, 1]
+    run = workspace.get_run(projects["YARD"].id, workspace.list_runs(projects["YARD"].id)[0])
+    assert (run.tags, run.name) == (["DRIFT"], "YARD 0001")
+    verdict = next(iter(run.tests_results))
+    assert verdict.status.value == "FAIL"
+    assert "darker" in verdict.description
+    # What a killed run did not draw is drawn by the next, over what it may have begun; what is there is left alone.
+    before = (judged / "reports/drift/GATE/0001.html").stat().st_mtime_ns
+    page.unlink()
+    monkeypatch.setattr(sys, "argv", ["drift", "YARD"])
+    assert drift.main() == 2
+    assert page.is_file()
+    assert len(workspace.list_runs(projects["YARD"].id)) == 1
+    assert (judged / "reports/drift/GATE/0001.html").stat().st_mtime_ns == before
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    playwright = pytest.importorskip("playwright.sync_api")
+    if not Path(CHROMIUM).is_file():
+        pytest.skip(f"{CHROMIUM} is not installed")
+    with playwright.sync_playwright() as engine:
+        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium, judged):
+    """A function that opens the index page at some width, light or dark."""
+    contexts = []
+
+    def open_page(width: int = 1280, scheme: str = "light"):
+        context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page = context.new_page()
+        page.requests, page.complaints = [], []
+        page.on("request", lambda request: page.requests.append(request.url))
+        page.on("console", lambda message: page.complaints.append(message.text))
+        page.on("pageerror", lambda error: page.complaints.append(str(error)))
+        page.goto((judged / "reports/drift/index.html").as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_the_page_says_the_verdict_first_and_asks_for_nothing(opened):
+    page = opened()
+    assert page.locator("h1").inner_text() == "YARD looks different"
+    assert page.locator("header .badge").first.inner_text() == "DRIFT"
+    assert [url for url in page.requests if not url.startswith(("file:", "data:"))] == []
+    assert page.complaints == []
+    assert page.locator(".pairs img").count() == 32
+    assert all(page.locator(".pairs img").evaluate_all("all => all.map(i => i.naturalWidth > 0 && !!i.alt)"))
+    assert page.locator("svg[role=img]").count() == 3, "trends of the site with two windows"
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [320, 375, 768, 1600])
+def test_the_page_fits_and_reads_in_light_and_dark(opened, width):
+    for scheme in ("light", "dark"):
+        page = opened(width, scheme)
+        page.locator("details").evaluate_all("all => all.forEach(d => d.open = true)")
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "no sideways scrolling"
+        colours = page.evaluate(
+            "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
+        )
+        assert contrast(*colours) >= 7
+
+
+def contrast(ink: str, paper: str) -> float:
+    """WCAG 2 contrast ratio of two `rgb(...)` colours."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(value) / 255 for value in re.findall(r"\d+", colour)[:3]]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(ink), luminance(paper)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_links_lead_somewhere_and_the_keyboard_reaches_them(opened, judged):
+    page = opened()
+    page.locator("details").evaluate_all("all => all.forEach(d => d.open = true)")
+    links = page.locator("a").evaluate_all("all => all.map(a => a.getAttribute('href'))")
+    for link in links:
+        if link.startswith("#"):
+            assert page.locator(f"[id='{link[1:]}']").count() == 1, link
+        else:
+            assert (judged / "reports/drift" / link).is_file(), link
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    levels = page.locator("h1, h2, h3").evaluate_all("all => all.map(h => +h.tagName[1])")
+    assert levels[0] == 1
+    assert all(after - before <= 1 for before, after in pairwise(levels))
+
+
+def test_names_are_escaped_and_nothing_judged_says_so():
+    page = render_index([], ["<b>x</b>"], "Not judged: <none>")
+    assert "&lt;b&gt;x" in page
+    assert "Not judged: &lt;none&gt;" in page
+    assert json.dumps(CLASSES) not in page
