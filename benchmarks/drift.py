@@ -277,7 +277,7 @@ def alibi_says(python: str, reference: Sample, each: list[Sample]) -> list[float
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "windows.npz"
         arrays = {f"w{number:04d}": window.embeddings for number, window in enumerate(each)}
-        np.savez(file, reference=reference.embeddings, **arrays)
+        np.savez(file, reference=reference.embeddings, **arrays)  # type: ignore[arg-type]
         done = subprocess.run([python, "-c", ALIBI, str(file)], capture_output=True, text=True, check=True)
     return [float(line) for line in done.stdout.split()]
 

@@ -150,7 +150,7 @@ def _measure(source: Source, file: File, size: int, data: DataParams) -> Measure
             raise DecodeError(f"has only {image.width} x {image.height} pixels")
     except DecodeError as error:
         return Unreadable(file, error.reason)
-    row = {"path": file.path, "stamp": file.stamp, "id": hashlib.sha256(content).hexdigest()}
+    row: dict[str, Any] = {"path": file.path, "stamp": file.stamp, "id": hashlib.sha256(content).hexdigest()}
     rgb = np.asarray(image)
     grey = image.convert("L")
     row |= {
@@ -183,4 +183,5 @@ def with_metadata(table: pd.DataFrame, metadata: dict[str, dict[str, str | None]
     """Return the images (column path) with the columns that metadata.csv has for them, None where it says nothing."""
     names = list(dict.fromkeys(name for values in metadata.values() for name in values if name != "label"))
     known = [metadata.get(path, {}) for path in table["path"]]
-    return table.assign(**{name: [values.get(name) for values in known] for name in names if name not in table})
+    columns: dict[str, Any] = {name: [values.get(name) for values in known] for name in names if name not in table}
+    return table.assign(**columns)

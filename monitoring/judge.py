@@ -69,8 +69,8 @@ class Judgement:
     recall: Estimate | None = None
     far_share: float | None = None
     notes: list[str] = field(default_factory=list)
-    distance: NDArray[np.float64] | None = None
-    error: NDArray[np.float64] | None = None
+    distance: Floats | None = None
+    error: Floats | None = None
     nearest: NDArray[np.int64] | None = None
 
 
@@ -106,17 +106,11 @@ def judge(reference: Reference, window: Sample, formats: list[str], params: Drif
     adjusted = holm(raw)
     far_share = float(np.mean(near.distances > limit))
     figures["far from the reference"] = (own.distances, near.distances)
-    tests = [
-        Test(
-            name,
-            raw[name],
-            adjusted[name],
-            sentence(name, *figures.get(name, (None, None)), far_share),
-            _summary(figures[name][1]) if name in figures else {},
-            _summary(figures[name][0]) if name in figures else {},
-        )
-        for name in sorted(statistics, key=lambda name: (adjusted[name], raw[name]))
-    ]
+    tests = []
+    for name in sorted(statistics, key=lambda name: (adjusted[name], raw[name])):
+        before, now = figures.get(name, (None, None))
+        words = sentence(name, before, now, far_share)
+        tests.append(Test(name, raw[name], adjusted[name], words, _summary(now), _summary(before)))
     shares, moved = class_shares(reference, window, params)
     verdict, reasons = decide(tests, moved, params)
     confidence, window_confidence = known.probabilities.max(axis=1), window.probabilities.max(axis=1)
@@ -214,7 +208,7 @@ def class_shares(reference: Reference, window: Sample, params: DriftParams) -> t
     layout = layout_of(known, window)
     p = share_moved(layout, params.permutations, params.seed)
     usual = np.bincount(reference.labels, minlength=len(reference.classes)) / len(known)
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "class": name,
             "reference": float(usual[place]),
@@ -260,6 +254,8 @@ def decide(tests: list[Test], moved: list[str], params: DriftParams) -> tuple[st
     return ("WATCH" if reasons else "OK"), reasons
 
 
-def _summary(values: Floats) -> dict[str, float]:
+def _summary(values: Floats | None) -> dict[str, float]:
+    if values is None:
+        return {}
     low, middle, high = (float(value) for value in np.quantile(values, [0.05, 0.5, 0.95]))
     return {"low": low, "median": middle, "high": high}

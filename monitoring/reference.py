@@ -42,7 +42,7 @@ class Reference:
     @property
     def right(self) -> NDArray[np.bool_]:
         """(N,) whether the champion was right."""
-        return self.sample.predicted == self.labels
+        return np.asarray(self.sample.predicted == self.labels)
 
 
 def load_reference(version: Version) -> Reference:
@@ -105,7 +105,7 @@ def measures_of(table: pd.DataFrame, files: bool = True) -> pd.DataFrame:
 
 def comparable(reference: Reference, window: pd.DataFrame, formats: list[str]) -> list[str]:
     """Return the descriptors that both sides have and that mean the same on both."""
-    names = [name for name in reference.sample.measures if name in window]
+    names = [str(name) for name in reference.sample.measures if name in window]
     if not all(
         given and np.mean([one == "JPEG" for one in given]) >= SAME_FORMAT for given in (reference.formats, formats)
     ):

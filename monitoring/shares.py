@@ -22,7 +22,7 @@ def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: 
     np.add.at(table, (predicted, labels), 1)
     absent = table.sum(axis=0) == 0
     table[absent, absent] = 1
-    return table / table.sum(axis=0)
+    return np.asarray(table / table.sum(axis=0))
 
 
 def solve(told: Floats, predicted_share: Floats) -> Floats:
