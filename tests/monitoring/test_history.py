@@ -51,7 +51,7 @@ def test_evidently_draws_each_window_once_and_carries_our_verdict(judged, monkey
     assert [len(workspace.list_runs(projects[name].id)) for name in ("GATE", "YARD")] == [2, 1]
     run = workspace.get_run(projects["YARD"].id, workspace.list_runs(projects["YARD"].id)[0])
     assert (run.tags, run.name) == (["DRIFT"], "YARD 0001")
-    tests = [test for widget in run.tests_widgets for test in widget.params["tests"]]
+    tests = [test for widget in run.tests_widgets for test in widget.params.get("tests", [])]
     assert [test["state"] for test in tests if "darker" in test["description"]] == ["fail"]
     # What a killed run did not draw is drawn by the next, over what it may have begun; what is there is left alone.
     before = (judged / "reports/drift/GATE/0001.html").stat().st_mtime_ns
