@@ -40,6 +40,10 @@ from monitoring.words import sentence
 
 COMPONENTS = 32  # principal components of the embeddings that the tests look at
 FAR = 0.95  # of both sides together: the furthest are counted on each
+# Groups that are strangers by their names may show one scene, and the reference has more of those among its own than a
+# window has with it. Distances to the nearest lean on that: in benchmarks/drift.py they alone cried in 15 of 200 windows
+# without drift. They are shown, and watched, and don't decide.
+ONLY_WATCHED = ("far from the reference",)
 
 
 @dataclass(frozen=True)
@@ -240,16 +244,17 @@ def recall_of_violation(reference: Reference, window: Sample) -> Estimate | None
 def decide(tests: list[Test], moved: list[str], params: DriftParams) -> tuple[str, list[str]]:
     """Return the verdict and its reasons, weightiest first."""
     level = params.alpha / params.horizon
-    found = [test for test in tests if test.adjusted <= level]
-    hints = [test for test in tests if level < test.adjusted <= params.alpha]
+    found = [test for test in tests if test.adjusted <= level and test.name not in ONLY_WATCHED]
+    hints = [test for test in tests if test.adjusted <= params.alpha and test not in found]
     reasons = [test.words for test in found] + moved
     if found:
         return "DRIFT", reasons
     if hints:
         first = hints[0]
+        bound = "this alone is never called DRIFT" if first.name in ONLY_WATCHED else f"DRIFT is said from {level:.4f}"
         reasons.append(
             f"perhaps {first.words}: p {first.adjusted:.3f} after correction, which one window in "
-            f"{1 / params.alpha:.0f} shows without any drift; DRIFT is said from {level:.4f}"
+            f"{1 / params.alpha:.0f} shows without any drift; {bound}"
         )
     return ("WATCH" if reasons else "OK"), reasons
 
