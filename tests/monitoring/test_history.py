@@ -39,10 +39,11 @@ def judged(registered, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_evidently_draws_each_window_once_and_carries_our_verdict(judged, monkeypatch):
+def test_evidently_draws_each_window_once_and_carries_our_verdict(judged, registered, monkeypatch):
     from evidently.ui.workspace import Workspace
 
     monkeypatch.chdir(judged)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registered}/registry/mlflow.db")
     page = judged / "reports/drift/YARD/0001.html"
     assert "DRIFT: " in page.read_text()
     workspace = Workspace("drift/evidently")
