@@ -40,9 +40,9 @@ from monitoring.words import sentence
 
 COMPONENTS = 32  # principal components of the embeddings that the tests look at
 FAR = 0.95  # of both sides together: the furthest are counted on each
-# Groups that are strangers by name may show one scene, and the reference has more of those within than a window has with
-# it. Distances to the nearest lean on that: in benchmarks/drift.py they alone cried in 15 of 200 windows without drift.
-# They are shown, and watched, and don't decide.
+# Groups that are strangers by name may show one scene, and the reference has more of those within than a window has
+# with it. Distances to the nearest lean on that: in benchmarks/drift.py they alone cried in 15 of 200 windows without
+# drift. They are shown, and watched, and don't decide.
 ONLY_WATCHED = ("far from the reference",)
 
 
