@@ -193,3 +193,10 @@ def predict(
     data = batches(values, rows, np.zeros(len(rows), dtype=np.int64), batch_size)
     probabilities: NDArray[np.float64] = class_probabilities(network.predict(data, verbose=0), several_labels)
     return probabilities
+
+
+def predictions_of(table: pd.DataFrame, targets: Targets, probabilities: NDArray[np.float64]) -> pd.DataFrame:
+    """The pictures of `table` with a p_CLASS column per class."""
+    return table[["path", "id", "label", "split", "group"]].assign(
+        **{f"p_{label}": probabilities[:, number] for number, label in enumerate(targets.classes)}
+    )

@@ -25,7 +25,6 @@ from monitoring.permutation import (
     Statistic,
     centred,
     classifier,
-    holm,
     kolmogorov,
     mean_discrepancy,
     more_often,
@@ -37,6 +36,7 @@ from monitoring.sample import Floats, Sample
 from monitoring.settings import DriftParams
 from monitoring.shares import estimate_shares
 from monitoring.words import sentence
+from stages.evidence.selection import holm
 
 COMPONENTS = 32  # principal components of the embeddings that the tests look at
 FAR = 0.95  # of both sides together: the furthest are counted on each
@@ -107,7 +107,7 @@ def judge(reference: Reference, window: Sample, formats: list[str], params: Drif
     statistics["far from the reference"] = more_often(distances > np.quantile(distances, FAR))
     statistics |= embedding_tests(np.concatenate([known.embeddings[rows], window.embeddings[kept]]), layout)
     raw = p_values(layout, statistics, params.permutations, params.seed)
-    adjusted = holm(raw)
+    adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
     far_share = float(np.mean(near.distances > limit))
     figures["far from the reference"] = (own.distances, near.distances)
     tests = []

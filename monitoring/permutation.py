@@ -137,16 +137,6 @@ def share_moved(layout: Layout, most: int, seed: int = 0) -> float:
     return (1 + reached) / (1 + done)
 
 
-def holm(p: dict[str, float]) -> dict[str, float]:
-    """Return p-values corrected for their number. Holm 1979, "A simple sequentially rejective multiple test"."""
-    adjusted: dict[str, float] = {}
-    worst = 0.0
-    for place, name in enumerate(sorted(p, key=lambda name: p[name])):
-        worst = max(worst, min(1.0, (len(p) - place) * p[name]))
-        adjusted[name] = worst
-    return adjusted
-
-
 def kolmogorov(values: Floats) -> Statistic:
     """The largest distance between the two weighted distribution functions of `values` (N,)."""
     order = np.argsort(values, kind="stable")

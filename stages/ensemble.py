@@ -25,7 +25,7 @@ from common.files import replacing_folder, write_json, write_table
 from common.params import Section, load_sections
 from models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MEMBERS, MODEL
 from models.ensemble import Kind, evidence, fit_stacking, stacked, write_head
-from models.training import Targets, targets_of
+from models.training import Targets, predictions_of, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,13 +141,6 @@ def cross_validated(members: list[Member], kind: Kind) -> pd.DataFrame | None:
     ]
     probabilities, _ = combine_predictions(unseen, kind)
     return predictions_of(tables[0], targets_of(tables[0]["label"]), probabilities)
-
-
-def predictions_of(table: pd.DataFrame, targets: Targets, probabilities: NDArray[np.float64]) -> pd.DataFrame:
-    """The pictures of `table` with a p_CLASS column per class."""
-    return table[["path", "id", "label", "split", "group"]].assign(
-        **{f"p_{label}": probabilities[:, number] for number, label in enumerate(targets.classes)}
-    )
 
 
 def _folds(table: pd.DataFrame, folds: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:

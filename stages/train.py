@@ -26,6 +26,7 @@ from models.training import (
     fit,
     make_deterministic,
     predict,
+    predictions_of,
     targets_of,
 )
 from models.weights import describe_origin
@@ -77,9 +78,7 @@ def train(
         exact.set_weights(network.get_weights())
         network = exact
     probabilities = predict(network, features.values, rows, candidate.batch_size, targets.several_labels)
-    predictions = splits[["path", "id", "label", "split", "group"]].assign(
-        **{f"p_{label}": probabilities[:, number] for number, label in enumerate(targets.classes)}
-    )
+    predictions = predictions_of(splits, targets, probabilities)
     model = describe(name, candidate, features.backbone, network, targets, history, seed)
     return network, history, predictions, {**model, "training_precision": policy}
 

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from models.assemble import CROSS_VALIDATION
 from models.training import SEVERAL
 from stages.evidence.calibration import scale
 from stages.evidence.intervals import group_codes
@@ -180,7 +181,7 @@ def read_candidate(folder: Path) -> Candidate:
         raise UserError(f"{error.filename} is missing: run `dvc repro -f train@{folder.name}`.") from None
     except ValueError as error:
         raise UserError(f"{folder} is damaged ({error}): run `dvc repro -f train@{folder.name}`.") from None
-    folds_file = folder / "cross_validation.parquet"
+    folds_file = folder / CROSS_VALIDATION
     candidate = Candidate(
         name=folder.name,
         model=model,

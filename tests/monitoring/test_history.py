@@ -6,15 +6,12 @@ import json
 import re
 import sys
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from made_up import CLASSES, picture
 
 from monitoring import drift
 from monitoring.pages import render_index
-
-CHROMIUM = "/usr/bin/chromium"
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +59,6 @@ def test_evidently_draws_each_window_once_and_carries_our_verdict(judged, regist
     assert page.is_file()
     assert len(workspace.list_runs(projects["YARD"].id)) == 1
     assert (judged / "reports/drift/GATE/0001.html").stat().st_mtime_ns == before
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not Path(CHROMIUM).is_file():
-        pytest.skip(f"{CHROMIUM} is not installed")
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import pytest
 from monitoring.permutation import (
     Layout,
     classifier,
-    holm,
     kolmogorov,
     mean_discrepancy,
     more_often,
@@ -122,8 +121,3 @@ def test_p_values_stop_early_and_never_reach_zero():
     found = p_values(sides, {"apart": kolmogorov(apart), "same": kolmogorov(random.normal(size=80))}, 2000)
     assert found["apart"] == 1 / 2001
     assert found["same"] > 0.01
-
-
-def test_holms_correction():
-    assert holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "b": 0.06, "c": 0.06})
-    assert holm({"a": 0.5, "b": 0.9}) == {"a": 1.0, "b": 1.0}

@@ -32,6 +32,11 @@ def run_both() -> dict:
     return json.loads(Path("build/decision.json").read_text())
 
 
+def test_holms_correction_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.5, 0.9]) == [1.0, 1.0]
+
+
 def test_holm_is_that_of_statsmodels():
     p_values = np.random.default_rng(0).random(9) ** 3
     assert holm(list(p_values)) == pytest.approx(multipletests(p_values, method="holm")[1])

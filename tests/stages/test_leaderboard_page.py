@@ -13,8 +13,6 @@ from stages import evaluate, gate, leaderboard
 from stages.page.charts import ticks
 from stages.page.render import chance, figure, title_of
 
-CHROMIUM = "/usr/bin/chromium"
-
 
 @pytest.fixture(scope="module")
 def page_file(tmp_path_factory):
@@ -31,17 +29,6 @@ def page_file(tmp_path_factory):
         gate.main()
         leaderboard.main()
     return root / "reports" / "leaderboard.html"
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if not Path(CHROMIUM).is_file():
-        pytest.skip(f"{CHROMIUM} is not installed")
-    with playwright.sync_playwright() as engine:
-        browser = engine.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
