@@ -127,6 +127,7 @@ def ask(connection: socket.socket, arguments: list[str]) -> int:
 def serve(address: Path) -> None:
     """Listen at `address`, import what stages need, fork a child per request until nobody asks for IDLE seconds."""
     import fcntl
+    import gc
     import importlib
 
     lock = address.with_suffix(".lock").open("w")
@@ -141,6 +142,9 @@ def serve(address: Path) -> None:
         try:
             for name in PRELOADED:
                 importlib.import_module(name)
+            # What was imported stays: a child's collections would look at all of it again, and copy its pages for that.
+            gc.collect()
+            gc.freeze()
             _loop(listener)
         finally:
             address.unlink(missing_ok=True)
