@@ -1,16 +1,17 @@
-"""How much of a `dvc repro` is start-up rather than work.
+"""How much of a `dvc repro` is imports and start-up rather than work.
 
-    python -m benchmarks.fixed_costs [--results build/benchmarks/fixed_costs.json]
+    python -m benchmarks.fixed_costs [--photographs ../shared/data/helmet] [--results build/benchmarks/fixed_costs.json]
 
-Runs this repository's HEAD twice in clones under /tmp, from nothing: as it is on the embedded sample, and with the same
-stages and candidates where there is next to nothing to do (60 pictures, the smallest inputs the networks take, one
-epoch). What the second run takes is start-up: DVC itself, processes, imports, building and tracing networks; the
-little work left in it counts as start-up too, so the share is an upper bound.
+Runs `dvc repro` of this repository's HEAD from nothing in a clone under /tmp, on the embedded sample or on a folder of
+photographs. A `sitecustomize` on the stages' path notes of every process of a stage when it began, when it ended and
+how long it spent in import statements. What a stage does between, tracing its networks included, is work; the rest of
+the wall time is start-up: interpreters, imports, DVC itself and the way to the warm process and back.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -19,51 +20,96 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from common.errors import TELEMETRY_OFF, UserError, run
-from common.files import write_json, write_text
+from common.files import write_json
 
 HERE = Path(__file__).resolve().parents[1]
-SMALLEST = {"alexnet": 67, "inception_v3": 75}
-USUAL = 32
+NOTES = "PLUMBLINE_BENCHMARK_NOTES"
+OBSERVER = f'''
+import atexit, builtins, json, os, sys, time
 
+notes, original, leave = os.environ.get("{NOTES}"), builtins.__import__, os._exit
+state = {{"began": time.time(), "imports": 0.0, "depth": 0}}
 
-def emptied(params: dict[str, Any]) -> dict[str, Any]:
-    """The same candidates and backbones with next to nothing to do."""
-    candidates = {
-        name: {**entry, "epochs": 1, "early_stopping_patience": 0} for name, entry in params["candidates"].items()
-    }
-    wanted = {entry["backbone"]: SMALLEST.get(entry["architecture"], 0) for entry in candidates.values()}
-    backbones = {}
-    for name, entry in params["backbones"].items():
-        side = max(SMALLEST.get(entry.get("network", name), USUAL), wanted.get(name, 0))
-        backbones[name] = {**entry, "image_size": side} | ({"views": 1} if entry.get("views") else {})
-    return {**params, "candidates": candidates, "backbones": backbones}
-
-
-def seconds_of_a_run(folder: Path, empty: bool) -> float:
-    """Seconds of `dvc repro` in a new clone of HEAD in `folder`, on the sample, or with next to nothing to do."""
-    call(["git", "clone", "--quiet", str(HERE), str(folder)], HERE)
-    if empty:
-        params = emptied(yaml.safe_load((folder / "params.yaml").read_text(encoding="utf-8")))
-        write_text(folder / "params.yaml", yaml.safe_dump(params, sort_keys=False))
-        call([sys.executable, "-m", "samples.draw", ".", "--labelled", "60", "--incoming", "4"], folder)
-        call([sys.executable, "-m", "dvc", "add", "--quiet", "data", "incoming"], folder)
-    else:
-        call([sys.executable, "-m", "dvc", "pull", "--quiet", "data.dvc", "incoming.dvc"], folder)
+def timed_import(*arguments, **named):
+    state["depth"] += 1
     start = time.perf_counter()
-    call([sys.executable, "-m", "dvc", "repro"], folder)
-    return time.perf_counter() - start
+    try:
+        return original(*arguments, **named)
+    finally:
+        state["depth"] -= 1
+        if not state["depth"]:
+            state["imports"] += time.perf_counter() - start
+
+def write():
+    with open(notes, "a") as file:
+        file.write(json.dumps({{**state, "ended": time.time(), "arguments": sys.argv}}) + "\\n")
+
+def write_and_leave(code):
+    write()
+    leave(code)
+
+if notes:
+    builtins.__import__ = timed_import
+    atexit.register(write)
+    os._exit = write_and_leave
+    os.register_at_fork(after_in_child=lambda: state.update(began=time.time(), imports=0.0, depth=0))
+'''
 
 
-def call(command: list[str], folder: Path) -> None:
+def observed_run(folder: Path, photographs: Path | None) -> dict[str, Any]:
+    """Run `dvc repro` in a new clone of HEAD under `folder`; returns its seconds and what the observer noted."""
+    clone, observer, notes = folder / "clone", folder / "observer", folder / "notes.jsonl"
+    call(["git", "clone", "--quiet", str(HERE), str(clone)], HERE)
+    if photographs is None:
+        call([sys.executable, "-m", "dvc", "pull", "--quiet", "data.dvc", "incoming.dvc"], clone)
+    else:
+        (clone / "data.dvc").unlink()
+        call(["cp", "-r", str(photographs.resolve()), str(clone / "data")], clone)
+        call([sys.executable, "-m", "dvc", "add", "--quiet", "data"], clone)
+    observer.mkdir()
+    (observer / "sitecustomize.py").write_text(OBSERVER, encoding="utf-8")
+    start = time.perf_counter()
+    call([sys.executable, "-m", "dvc", "repro"], clone, {"PYTHONPATH": str(observer), NOTES: str(notes)})
+    seconds = time.perf_counter() - start
+    return {"seconds": seconds, "notes": [json.loads(line) for line in notes.read_text().splitlines()]}
+
+
+def shares(observed: dict[str, Any]) -> dict[str, Any]:
+    """Split the wall time: `work` is the life of the processes that ran a stage, less what they spent importing."""
+    stages = [note for note in observed["notes"] if is_stage(note)]
+    work = {
+        " ".join([Path(note["arguments"][0]).stem, *note["arguments"][1:2]]): note["ended"]
+        - note["began"]
+        - note["imports"]
+        for note in stages
+    }
+    working, imports = sum(work.values()), sum(note["imports"] for note in stages)
+    return {
+        "seconds": observed["seconds"],
+        "work": working,
+        "imports": imports,
+        "rest of start-up": observed["seconds"] - working - imports,
+        "start-up share": 1 - working / observed["seconds"],
+        "stages": len(stages),
+        "longest": dict(sorted(work.items(), key=lambda item: -item[1])[:12]),
+    }
+
+
+def is_stage(note: dict[str, Any]) -> bool:
+    """Whether a process ran a stage: started as one, or forked for one by the warm process."""
+    name = Path(note["arguments"][0])
+    started = name.parent.name in ("stages", "monitoring") and name.stem != "warm"
+    return started or (name.suffix == "" and (HERE / "stages" / f"{name}.py").is_file())
+
+
+def call(command: list[str], folder: Path, more: dict[str, str] | None = None) -> None:
     """Run a command in `folder`; UserError with its last lines where it fails."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     done = subprocess.run(
         command,
         cwd=folder,
-        env={**os.environ, **TELEMETRY_OFF, "PATH": path},
+        env={**os.environ, **TELEMETRY_OFF, "PATH": path, **(more or {})},
         capture_output=True,
         text=True,
         check=False,
@@ -73,16 +119,15 @@ def call(command: list[str], folder: Path) -> None:
 
 
 def main() -> None:
-    """Time both runs, print and write the share."""
+    """Run, print and write the shares."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--photographs", type=Path, help="a data folder in place of the embedded sample")
     parser.add_argument("--results", type=Path, default=Path("build/benchmarks/fixed_costs.json"))
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        empty = seconds_of_a_run(Path(folder) / "empty", empty=True)
-        print(f"next to nothing to do: {empty:.0f} s", flush=True)
-        full = seconds_of_a_run(Path(folder) / "full", empty=False)
-    write_json(arguments.results, {"empty_seconds": empty, "full_seconds": full, "share": empty / full})
-    print(f"dvc repro on the sample: {full:.0f} s, of which start-up at most {100 * empty / full:.0f}%")
+        found = shares(observed_run(Path(folder), arguments.photographs))
+    write_json(arguments.results, found)
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

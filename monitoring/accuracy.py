@@ -32,7 +32,9 @@ def expected_accuracy(reference: Floats, right: NDArray[np.bool_], window: Float
     The champion's accuracy on the reference (N,) plus the change of its mean confidence since: difference of
     confidences, Guillory et al. 2021, "Predicting with confidence on unseen distributions". Half a right and half a
     wrong image are added to the reference (Jeffreys), lest a few dozen without an error promise perfection. In
-    benchmarks/drift.py it is nearer to the truth than average thresholded confidence (Garg et al. 2022).
+    benchmarks/drift.py, with references of 95 images, its mean absolute error is 0.024: average thresholded confidence
+    (Garg et al. 2022) has 0.035, the mean confidence after calibration 0.024 and before it 0.019, for a temperature
+    fitted on so few images is noise of its own.
     """
     known = (right.sum() + 0.5) / (len(right) + 1)
     return float(np.clip(known - reference.mean() + window.mean(), 0, 1))
