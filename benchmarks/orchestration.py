@@ -45,7 +45,7 @@ def clone(folder: Path, candidates: list[str] | None = None, small: bool = False
         params["candidates"] = {name: params["candidates"][name] for name in candidates}
         used = {"pixels", *(entry["backbone"] for entry in params["candidates"].values())}
         params["backbones"] = {name: entry for name, entry in params["backbones"].items() if name in used}
-        params["leakage"]["features"] = next(iter(used))
+        params["leakage"]["features"] = params["group"]["embedding"] = next(iter(used))
         params["ensembles"] = {}
         params["ablations"] = {}
     if small:

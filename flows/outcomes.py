@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 _PERCENT = re.compile(r"(?:^|\s)(\d{1,3})%\|")
-# A child of DVC prints "error: ..." (common.errors); DVC adds lines of its own that say nothing more.
+# A child of DVC prints "error: ..." (common.errors). DVC adds a line of its own, which says why only where no child ran.
 _SENTENCE = re.compile(r"^(?:error|ERROR): (?!failed to reproduce)(.*)")
+_OF_DVC = re.compile(r"^ERROR: failed to reproduce '[^']*': (?!failed to run)(.*)")
 _EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt|Exit)\b.*")
 _EXIT = re.compile(r"failed to run: .*exited with (-?\d+)")
 # What the network, remote storage, the registry or DVC's locks say when it is worth waiting for them.
@@ -70,11 +71,11 @@ def may_pass(_task: object, _run: object, state: State[Any]) -> bool:
 
 
 def _why(lines: Sequence[str]) -> str | None:
-    for pattern in (_SENTENCE, _EXCEPTION):
+    for pattern in (_SENTENCE, _EXCEPTION, _OF_DVC):
         found = [line for line in lines if pattern.match(line) and not _EXIT.search(line)]
         if found:
             match = pattern.match(found[-1])
             assert match
-            return match[1] if pattern is _SENTENCE else found[-1]
+            return found[-1] if pattern is _EXCEPTION else match[1]
     exited = [match[0] for line in lines if (match := _EXIT.search(line))]
     return exited[-1] if exited else None

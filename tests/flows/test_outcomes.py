@@ -29,6 +29,11 @@ DVC_END = ["ERROR: failed to reproduce 'train@x': failed to run: python -m stage
             Passing,
             None,
         ),
+        (
+            ["ERROR: failed to reproduce 'x': [Errno 2] No such file or directory: 'build/features/y'"],
+            StageFailed,
+            "x: [Errno 2] No such file or directory: 'build/features/y'",
+        ),
         ([], StageFailed, "x: ended with exit code 1; its log has no error line"),
     ],
 )
