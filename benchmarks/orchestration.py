@@ -31,7 +31,7 @@ from common.errors import TELEMETRY_OFF, UserError, run
 from common.files import write_json, write_text
 
 HERE = Path(__file__).resolve().parents[1]
-SMALL = {"pixels_96": {"network": "pixels", "image_size": 32}, "pixels": {"image_size": 32}}
+SMALL = {"image_size": 32, "views": 2}
 QUIET = {**TELEMETRY_OFF, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING"}
 
 
@@ -49,7 +49,8 @@ def clone(folder: Path, candidates: list[str] | None = None, small: bool = False
         params["ensembles"] = {}
         params["ablations"] = {}
     if small:
-        params["backbones"] = {name: SMALL.get(name, entry) for name, entry in params["backbones"].items()}
+        for entry in params["backbones"].values():
+            entry.update({key: value for key, value in SMALL.items() if key in entry})
         for entry in params["candidates"].values():
             entry["epochs"] = 2
     if candidates or small:
