@@ -1,1 +1,8 @@
 """Prefect runs what dvc.yaml describes: training, intake of labelled batches, monitoring; on a schedule, anywhere."""
+
+import os
+
+# Prefect reads its settings when it is imported, after this. Its own heartbeat, every 180 s, would let flows.setup's
+# automation declare a healthy run of `python -m flows.training` dead.
+os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", "30")
+os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")

@@ -233,7 +233,6 @@ def main() -> None:
     parser.add_argument("--images", help="for an export: the folder its pictures are in (the export's own)")
     parser.add_argument("--no-training", action="store_true", help="don't ask for training")
     given = parser.parse_args()
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     state = intake(given.batch, given.images, not given.no_training, return_state=True)
     if not state.is_completed():
         error = state.result(raise_on_failure=False)

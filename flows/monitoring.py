@@ -11,7 +11,6 @@ cool-down (prefect.yaml). Where there are none, the images to label first are na
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections import deque
 from pathlib import Path
@@ -139,7 +138,6 @@ def main() -> None:
     """Judge one site here; exit code 1 where it could not be judged."""
     parser = argparse.ArgumentParser(prog="python -m flows.monitoring", description="Judge a site's new images.")
     parser.add_argument("site")
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     state = monitor(parser.parse_args().site, return_state=True)
     if not state.is_completed():
         raise UserError(str(state.message))

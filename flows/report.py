@@ -15,6 +15,8 @@ from stages.summary import PAGES
 Say = Callable[[str], None]
 Table = list[dict[str, Any]]
 
+ACCURACY = "Accuracy of each candidate, with 95% intervals"
+
 
 class Progress:
     """A Prefect progress artifact that is made on the first report and updated when the figure changes.
@@ -73,12 +75,15 @@ def publish_results(root: Path) -> None:
     leaderboard = _read(root / "build/leaderboard.json")
     if leaderboard:
         chosen = decision["candidate"] if decision else None
-        create_table_artifact(leaderboard_table(leaderboard, chosen), key="leaderboard", description="Candidates")
+        failed = (_read(root / "build/evaluation.json") or {}).get("missing", [])
+        rows = leaderboard_table(leaderboard, chosen, failed)
+        create_table_artifact(rows, key="leaderboard", description=ACCURACY)
     if decision:
-        create_markdown_artifact(decision_text(decision), key="decision", description=decision["verdict"])
+        verdict = f"{decision['verdict']}: {decision['candidate']}"
+        create_markdown_artifact(decision_text(decision), key="decision", description=verdict)
     certificate = _read(root / "build/leakage.json")
     if certificate:
-        create_table_artifact(plain_table(certificate), key="leakage-certificate", description="Pairs across splits")
+        create_table_artifact(certificate_table(certificate), key="leakage-certificate", description="Leakage")
     links = page_links(root)
     if links:
         create_markdown_artifact("\n".join(links), key="pages", description="Reports of this run")
@@ -90,18 +95,20 @@ def read_decision(root: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def leaderboard_table(rows: Table, chosen: str | None) -> Table:
-    """Flatten leaderboard.json: one row a candidate, its accuracy by split; a failed one says so."""
-    return [
+def leaderboard_table(rows: Table, chosen: str | None, failed: list[str]) -> Table:
+    """Flatten leaderboard.json: one row a candidate, its accuracy by split; the `failed` ones say so, below."""
+    splits = ("train", "validation", "test")
+    compared = [
         {
             "candidate": row["candidate"] + (" (chosen)" if row["candidate"] == chosen else ""),
-            **{split: _accuracy(row, split) for split in ("train", "validation", "test")},
-            "parameters": row.get("parameters"),
-            "weights": row.get("weights"),
-            "note": row.get("failed") or row.get("note") or ("" if row.get("metrics") else "failed: no result"),
+            **{split: _accuracy(row, split) for split in splits},
+            "parameters": _short(row["parameters"]),
+            "weights": row["weights"],
         }
         for row in rows
     ]
+    nothing = {**dict.fromkeys(splits, "–"), "parameters": "–", "weights": "–"}
+    return compared + [{"candidate": f"{name} (failed)", **nothing} for name in failed]
 
 
 def decision_text(decision: dict[str, Any]) -> str:
@@ -114,12 +121,21 @@ def decision_text(decision: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plain_table(value: dict[str, Any]) -> Table:
-    """A JSON object's plain figures as rows of a table; its lists by their length."""
+def certificate_table(certificate: dict[str, Any]) -> Table:
+    """Return leakage.json in rows: copies on two sides, the sides, and what a random split would have claimed."""
     rows = {
-        key: len(item) if isinstance(item, list) else item for key, item in value.items() if not isinstance(item, dict)
+        "pairs of copies on two sides": certificate["pairs_across_splits"],
+        "images": certificate["images"],
+        "groups, none on two sides": certificate["groups"],
+        **{
+            f"in {side}": f"{part['images']} images of {part['groups']} groups, {part['share']:.0%}"
+            for side, part in certificate["sides"].items()
+        },
+        "set aside, on no side": len(certificate["set_aside"]),
+        "embedding neighbours": certificate["embeddings"],
+        "a random split": certificate["price_sentence"],
     }
-    return [{"what": key.replace("_", " "), "figure": item} for key, item in rows.items()]
+    return [{"what": what, "figure": figure} for what, figure in rows.items()]
 
 
 def page_links(root: Path) -> list[str]:
@@ -128,19 +144,25 @@ def page_links(root: Path) -> list[str]:
 
 
 def link(what: str, page: Path, root: Path) -> str:
-    """Return a Markdown link to a page under reports/, below PLUMBLINE_REPORTS_URL if somebody serves them there."""
+    """Return a Markdown link to a page under reports/, below PLUMBLINE_REPORTS_URL if somebody serves them there.
+
+    Where nobody does, its path: a browser follows no link from Prefect's pages to a file.
+    """
     base = os.environ.get("PLUMBLINE_REPORTS_URL", "").rstrip("/")
-    url = f"{base}/{page.relative_to(root / 'reports').as_posix()}" if base else page.resolve().as_uri()
-    return f"[{what}]({url})"
+    if not base:
+        return f"{what}: `{page.resolve()}`"
+    return f"[{what}]({base}/{page.relative_to(root / 'reports').as_posix()})"
 
 
-def _accuracy(row: dict[str, Any], split: str) -> float | None:
-    value = (row.get("metrics") or {}).get(split, {}).get("accuracy")
-    return None if value is None else round(float(value), 4)
+def _accuracy(row: dict[str, Any], split: str) -> str:
+    low, high = row["intervals"][split]["accuracy"]
+    return f"{row['metrics'][split]['accuracy']:.1%} ({low:.1%} to {high:.1%})"
 
 
 def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+    return "–" if value is None else str(value)
 
 
 def _read(path: Path) -> Any:

@@ -10,7 +10,6 @@ only what was not finished, because DVC keeps what was.
 from __future__ import annotations
 
 import argparse
-import os
 import queue
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
@@ -97,7 +96,7 @@ def training(
         _label(root)
         again = stage.with_options(retries=retries, retry_delay_seconds=exponential_backoff(retry_seconds))
         states = run_graph(
-            nodes, work, side_by_side, again.submit, report.Progress("training", "Stages", logger.warning)
+            nodes, work, side_by_side, again.submit, report.Progress("training", "Stages that ended", logger.warning)
         )
         _label(root)
         report.publish_results(root)
@@ -166,14 +165,16 @@ def conclude(nodes: Mapping[str, Node], work: Work, states: Mapping[str, State[A
     failed = {name: _message(states[name]) for name, ending in work.endings.items() if ending == "failed"}
     missing = sorted(name for name, ending in work.endings.items() if ending == "not run")
     counts = {kind: sum(ending == kind for ending in work.endings.values()) for kind in ("ran", "cached")}
-    summary = f"{counts['ran']} stages ran, {counts['cached']} were cached"
+    summary = f"{counts['ran']} stages ran, {counts['cached']} cached"
     for name, why in failed.items():
         _tell("failure", f"{name} failed", why)
     if any(work.endings[node.name] == "ran" and "build/decision.json" in node.outs for node in nodes.values()):
         _tell_decision(work.root)
     if not failed:
         return Completed(message=summary + ".")
-    names = "; ".join(failed.values()) + (f". Not run: {', '.join(missing)}" if missing else "")
+    names = "; ".join(why.rstrip(".") for why in failed.values()) + (
+        f". Not run: {', '.join(missing)}" if missing else ""
+    )
     if all("@" in name for name in [*failed, *missing]):
         return Completed(name="Partly", message=f"{summary}; failed: {names}.")
     return Failed(message=f"{names}. {summary}.")
@@ -242,7 +243,6 @@ def main() -> None:
     parser.add_argument("--retry-seconds", type=float, default=10.0, help="wait before the first of them (10)")
     parser.add_argument("--elsewhere", action="append", metavar="PATTERN", help="stages for other machines: 'train@*'")
     given = parser.parse_args()
-    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
     state = training(given.side_by_side, given.retries, given.retry_seconds, given.elsewhere, return_state=True)
     if not state.is_completed():
         raise UserError(_message(state))

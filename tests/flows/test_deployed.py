@@ -168,7 +168,7 @@ def test_a_deployed_run_goes_through_and_a_killed_one_is_picked_up_again(stack, 
     assert not any(psutil.pid_exists(pid) for pid in sleeping)
     # Nothing changed: the next run is over at once.
     again = stack.run("training/train")
-    assert stack.ended(again)["message"] == "0 stages ran, 9 were cached."
+    assert stack.ended(again)["message"] == "0 stages ran, 9 cached."
     # Cancelling ends the children too.
     (place.root / "work.sh").write_text((place.root / "work.sh").read_text() + "# again\n")
     place.misbehave("ingest", "echo $$ > ../pid; sleep 60")

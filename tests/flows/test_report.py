@@ -1,0 +1,78 @@
+"""What Prefect's pages are given to show."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from flows import report, setup
+
+CERTIFICATE = {
+    "pairs_across_splits": 0,
+    "pairs": [],
+    "images": 10,
+    "groups": 7,
+    "sides": {"train": {"images": 8, "groups": 6, "share": 0.8}, "test": {"images": 2, "groups": 1, "share": 0.2}},
+    "set_aside": [{"path": "a.jpg", "reason": "labelled twice"}],
+    "embeddings": "looked up",
+    "price": {"images": 10},
+    "price_sentence": "A random split would have claimed 0.9; honest is 0.8.",
+}
+
+
+def test_a_certificate_in_rows():
+    rows = {row["what"]: row["figure"] for row in report.certificate_table(CERTIFICATE)}
+    assert rows == {
+        "pairs of copies on two sides": 0,
+        "images": 10,
+        "groups, none on two sides": 7,
+        "in train": "8 images of 6 groups, 80%",
+        "in test": "2 images of 1 groups, 20%",
+        "set aside, on no side": 1,
+        "embedding neighbours": "looked up",
+        "a random split": "A random split would have claimed 0.9; honest is 0.8.",
+    }
+
+
+def test_the_leaderboard_in_rows():
+    accuracy = {split: {"accuracy": 0.95} for split in ("train", "validation", "test")}
+    between = {split: {"accuracy": [0.9, 1.0]} for split in accuracy}
+    row = {"candidate": "x", "parameters": 12345, "weights": "imagenet", "metrics": accuracy, "intervals": between}
+    chosen, failed = report.leaderboard_table([row], "x", ["y"])
+    assert list(chosen.values()) == ["x (chosen)", *["95.0% (90.0% to 100.0%)"] * 3, "12,345", "imagenet"]
+    assert list(failed.values()) == ["y (failed)", *["–"] * 5]
+
+
+def test_figures_of_a_decision():
+    rules = [
+        {"name": name, "value": value, "bound": bound, "passed": passed, "reason": "so\nit is"}
+        for name, value, bound, passed in (
+            ("one", None, 100.0, True),
+            ("two", 0.23361, 0.85, False),
+            ("3", 5, 50000, 1),
+        )
+    ]
+    text = report.decision_text({"verdict": "HOLD", "candidate": "x", "reason": "Why.", "rules": rules})
+    assert text.splitlines()[-3:] == [
+        "| one | – | 100 | yes | so it is |",
+        "| two | 0.234 | 0.85 | **no** | so it is |",
+        "| 3 | 5 | 50,000 | yes | so it is |",
+    ]
+
+
+def test_a_page_that_nobody_serves_is_no_link(tmp_path, monkeypatch):
+    page = tmp_path / "reports" / "drift" / "index.html"
+    monkeypatch.delenv("PLUMBLINE_REPORTS_URL", raising=False)
+    assert report.link("drift", page, tmp_path) == f"drift: `{page}`"
+    monkeypatch.setenv("PLUMBLINE_REPORTS_URL", "http://127.0.0.1:4201/")
+    assert report.link("drift", page, tmp_path) == "[drift](http://127.0.0.1:4201/drift/index.html)"
+
+
+def test_a_run_started_by_hand_beats_often_enough_for_the_automation():
+    """Prefect's own 180 s would have a healthy run declared dead after 90 s."""
+    ask = (
+        "import flows.training; from prefect.settings import get_current_settings as s; "
+        "print(s().flows.heartbeat_frequency)"
+    )
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run([sys.executable, "-c", ask], cwd=root, capture_output=True, text=True, check=True)
+    assert int(done.stdout) * 3 <= setup.SILENCE.total_seconds()
