@@ -19,6 +19,7 @@ MODEL = "model.json"
 HEAD_WEIGHTS = "head.weights.h5"
 MEMBERS = "members"
 CROSS_VALIDATION = "cross_validation.parquet"
+NOT_MADE = "not_made.json"  # in build/ensembles: entry of `ensembles` -> why it has no folder
 
 
 def load_candidate(folder: Path, features: Path) -> keras.Model:

@@ -23,7 +23,7 @@ from pydantic import ConfigDict, Field
 from common.errors import UserError, run
 from common.files import replacing_folder, write_json, write_table
 from common.params import Section, load_sections
-from models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MEMBERS, MODEL
+from models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MEMBERS, MODEL, NOT_MADE
 from models.ensemble import Kind, evidence, fit_stacking, stacked, write_head
 from models.training import Targets, predictions_of, targets_of
 
@@ -89,11 +89,13 @@ def log_loss(targets: Targets, probabilities: NDArray[np.float64]) -> float:
 
 
 def choose_members(members: list[Member], count: int) -> list[Member]:
-    """The `count` candidates of least validation loss among those of the best one's input size; none for it alone."""
+    """The `count` candidates of least validation loss among those of the best one's input size, which may be it alone.
+
+    An ensemble takes two or more.
+    """
     ranked = sorted(members, key=lambda member: (_validation_loss(member), member.name))
     size = ranked[0].model["image_size"]
-    chosen = [member for member in ranked if member.model["image_size"] == size][:count]
-    return chosen if len(chosen) > 1 else []
+    return [member for member in ranked if member.model["image_size"] == size][:count]
 
 
 def _validation_loss(member: Member) -> float:
@@ -199,14 +201,22 @@ def history_of(targets: Targets, probabilities: NDArray[np.float64], split: pd.S
 
 
 def main() -> None:
-    """Read build/candidates, write build/ensembles/NAME for every entry of `ensembles`."""
+    """Read build/candidates, write build/ensembles/NAME for every entry of `ensembles`, or why not: not_made.json."""
     entries = load_sections("ensembles", Ensemble, optional=True)
-    members = read_members(CANDIDATES, list(load_sections("candidates", Named)))
+    names = list(load_sections("candidates", Named))
+    # A candidate whose training failed is named as failed by `evaluate`; the others go on without it.
+    trained = [name for name in names if (CANDIDATES / name / MODEL).is_file()]
+    members = read_members(CANDIDATES, trained or names)
+    not_made = {}
     with replacing_folder(ENSEMBLES) as top:
         for name, entry in entries.items():
             chosen = choose_members(members, entry.members)
-            if not chosen:
-                print(f"{name}: not made: no candidate reads pictures of the best one's size", file=sys.stderr)
+            if len(chosen) < 2:
+                size = chosen[0].model["image_size"]
+                not_made[name] = (
+                    f"no other candidate reads {size}-pixel pictures as the best one, {chosen[0].name}, does"
+                )
+                print(f"{name}: not made: {not_made[name]}", file=sys.stderr)
                 continue
             probabilities, head = combine_predictions(chosen, entry.kind)
             table = chosen[0].table
@@ -225,6 +235,7 @@ def main() -> None:
             write_table(folder / "history.csv", history_of(targets, probabilities, table["split"]))
             write_json(folder / MODEL, describe(name, entry, chosen, sum(part.size for part in head) if head else 0))
             print(f"{name}: {', '.join(member.name for member in chosen)}", file=sys.stderr)
+        write_json(top / NOT_MADE, not_made)
 
 
 if __name__ == "__main__":

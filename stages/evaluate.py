@@ -21,7 +21,7 @@ from common.params import Section, load_section, load_sections
 from models.features import open_features
 from stages.evidence import baselines as reference
 from stages.evidence import calibration, curves, intervals, probes, scores, shortcuts, slices, thresholds
-from stages.evidence.candidates import SPLITS, Candidate, Sample, read_candidates
+from stages.evidence.candidates import SPLITS, Candidate, Sample, read_candidates, read_not_made
 from stages.evidence.intervals import group_codes
 from stages.evidence.scores import Floats
 
@@ -453,9 +453,12 @@ def names_of_all() -> list[str]:
 
 def main() -> None:
     params = load_section("evaluate", Evaluate)
-    candidates, missing = read_candidates(BUILD / "candidates", names_of_all())
+    candidates, absent = read_candidates(BUILD / "candidates", names_of_all())
+    not_made = read_not_made(BUILD / "ensembles")
+    missing = [name for name in absent if name not in not_made]
     manifest, pixels = pictures_of(next(iter(candidates.values())))
     evaluation = evaluate(candidates, missing, manifest, pixels, params, probes.read_probes(BUILD, candidates))
+    evaluation["not_made"] = not_made
     write_json(BUILD / "evaluation.json", evaluation)
     write_json(BUILD / "leaderboard.json", leaderboard(evaluation))
     write_metrics(evaluation, BUILD / "metrics")

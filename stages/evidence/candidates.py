@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from models.assemble import CROSS_VALIDATION
+from models.assemble import CROSS_VALIDATION, NOT_MADE
 from models.training import SEVERAL
 from stages.evidence.calibration import scale
 from stages.evidence.intervals import group_codes
@@ -163,6 +163,13 @@ def read_candidates(folder: Path, names: list[str]) -> tuple[dict[str, Candidate
                 "classes and splits: run `dvc repro` so that both are trained on the present split."
             )
     return found, [name for name in names if name not in found]
+
+
+def read_not_made(ensembles: Path) -> dict[str, str]:
+    """Return the ensembles that had too few members, each with the reason."""
+    file = ensembles / NOT_MADE
+    reasons = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {str(name): str(reason) for name, reason in reasons.items()}
 
 
 def folder_of(candidates: Path, name: str) -> Path:

@@ -106,7 +106,10 @@ def notes(evaluation: dict[str, Any], decision: dict[str, Any]) -> list[tuple[bo
     begun = "trained from scratch" if origin == "from scratch" else f"training started from {origin} weights"
     found.append((origin.startswith("random"), f"Weights: {begun}."))
     if evaluation["missing"]:
-        found.append((True, f"Without a result, so not compared: {', '.join(evaluation['missing'])}."))
+        found.append((True, f"Failed, so not compared: {', '.join(evaluation['missing'])}."))
+    for reason in dict.fromkeys(evaluation["not_made"].values()):
+        names = ", ".join(name for name, why in evaluation["not_made"].items() if why == reason)
+        found.append((False, f"No ensemble ({names}), which takes two candidates of one picture size: {reason}."))
     return found
 
 

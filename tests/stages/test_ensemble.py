@@ -13,6 +13,7 @@ from models.assemble import load_candidate
 from models.candidates import Candidate, build_network, class_probabilities
 from models.ensemble import evidence, fit_stacking, stacked, write_head
 from models.training import targets_of
+from stages import ensemble
 from stages.ensemble import (
     Ensemble,
     Member,
@@ -22,6 +23,7 @@ from stages.ensemble import (
     describe,
     read_members,
 )
+from stages.evidence.candidates import read_not_made
 
 SIZE = 16
 
@@ -67,7 +69,7 @@ def test_the_best_few_by_validation_of_one_input_size(table):
         member("d", table, 2.5, 4, 32),
     ]
     assert [m.name for m in choose_members(members, 2)] == ["b", "c"]
-    assert choose_members([members[3], members[0]], 2) == [], "alone in its size"
+    assert [m.name for m in choose_members([members[3], members[0]], 2)] == ["d"], "alone in its size"
 
 
 def test_a_vote_is_the_mean(table):
@@ -164,6 +166,28 @@ def test_the_served_ensemble_says_what_was_evaluated(kind, tmp_path):
     write_json(folder / "model.json", description)
     whole = load_candidate(folder, features)
     np.testing.assert_allclose(class_probabilities(whole(pixels)), expected, atol=1e-5)
+
+
+def test_a_failed_candidate_is_left_out_and_a_lonely_best_one_makes_none(table, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sections = {
+        "candidates": {name: {} for name in ("good", "other", "best", "failed")},
+        "ensembles": {"vote": {"kind": "soft_vote"}},
+    }
+    (tmp_path / "params.yaml").write_text(json.dumps(sections))
+    for m in (member("good", table, 2, 1), member("other", table, 2, 2), member("best", table, 4, 3, size=96)):
+        folder = tmp_path / "build" / "candidates" / m.name
+        write_json(folder / "model.json", m.model)
+        write_table(folder / "predictions.parquet", m.table)
+        (folder / "head.weights.h5").write_bytes(b"")
+    ensemble.main()
+    why = "no other candidate reads 96-pixel pictures as the best one, best, does"
+    assert read_not_made(tmp_path / "build" / "ensembles") == {"vote": why}
+    (tmp_path / "build" / "candidates" / "best" / "model.json").unlink()
+    ensemble.main()
+    assert read_not_made(tmp_path / "build" / "ensembles") == {}
+    made = json.loads((tmp_path / "build" / "ensembles" / "vote" / "model.json").read_text())
+    assert [m["name"] for m in made["members"]] == ["good", "other"]
 
 
 @pytest.mark.parametrize("kind", ["soft_vote", "stacking"])

@@ -7,8 +7,10 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 from fabricated import write_project
 
+from common.files import write_json
 from stages import evaluate, gate, leaderboard
 from stages.page.charts import ticks
 from stages.page.render import chance, figure, title_of
@@ -21,6 +23,9 @@ def page_file(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(root)
         write_project(root, {"tiny": 0.6, "small": 3.5, "a_candidate_with_a_very_long_name": 3.6}, absent=("broken",))
+        params = yaml.safe_load((root / "params.yaml").read_text())
+        (root / "params.yaml").write_text(yaml.safe_dump(params | {"ensembles": {"soft_vote": {}}}, sort_keys=False))
+        write_json(root / "build" / "ensembles" / "not_made.json", {"soft_vote": "no other candidate is of its size"})
         cards = root / "reports" / "candidates"
         cards.mkdir(parents=True)
         (cards / "small.html").write_text("card")
@@ -79,7 +84,8 @@ def test_the_verdict_comes_first_and_nothing_is_fetched(opened, page_file):
     assert re.search(r"from \d+ independent groups, it was right on \d+\.\d%; with 95% confidence", lead)
     assert [url for url in page.requests if not url.startswith("data:")] == [page_file.as_uri()]
     assert page.complaints == []
-    assert "broken" in page.locator(".notes").inner_text()
+    assert page.locator(".notes .alarm").get_by_text("Failed, so not compared: broken.").count() == 1
+    assert "No ensemble (soft_vote), which takes two" in page.locator(".notes li:not(.alarm)").all_inner_texts()[-1]
 
 
 @pytest.mark.browser
