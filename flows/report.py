@@ -112,12 +112,19 @@ def leaderboard_table(rows: Table, chosen: str | None, failed: list[str]) -> Tab
 
 
 def decision_text(decision: dict[str, Any]) -> str:
-    """Return the decision as Markdown: verdict, its sentence, every rule with its figure."""
+    """Return the decision as Markdown: verdict, its sentence, every rule with its figure, then why.
+
+    The reasons are a list because Prefect's tables break no lines: a column of sentences would run off the page.
+    """
     lines = [f"# {decision['verdict']}: {decision['candidate']}", "", str(decision.get("reason", "")), ""]
-    lines += ["| rule | figure | bound | met | reason |", "| --- | --- | --- | --- | --- |"]
+    lines += ["| rule | figure | bound | met |", "| --- | --- | --- | --- |"]
     for rule in decision["rules"]:
         cells = [rule["name"], _short(rule["value"]), _short(rule["bound"]), "yes" if rule["passed"] else "**no**"]
-        lines.append("| " + " | ".join([*cells, str(rule["reason"])]).replace("\n", " ") + " |")
+        lines.append("| " + " | ".join(cells) + " |")
+    for title, passed in (("Not met", False), ("Met", True)):
+        rules = [rule for rule in decision["rules"] if bool(rule["passed"]) == passed]
+        if rules:
+            lines += ["", f"**{title}**", "", *(f"- {rule['name']}: {_one_line(rule['reason'])}" for rule in rules)]
     return "\n".join(lines)
 
 
@@ -157,6 +164,10 @@ def link(what: str, page: Path, root: Path) -> str:
 def _accuracy(row: dict[str, Any], split: str) -> str:
     low, high = row["intervals"][split]["accuracy"]
     return f"{row['metrics'][split]['accuracy']:.1%} ({low:.1%} to {high:.1%})"
+
+
+def _one_line(text: object) -> str:
+    return " ".join(str(text).split())
 
 
 def _short(value: Any) -> str:

@@ -52,10 +52,12 @@ def test_figures_of_a_decision():
         )
     ]
     text = report.decision_text({"verdict": "HOLD", "candidate": "x", "reason": "Why.", "rules": rules})
-    assert text.splitlines()[-3:] == [
-        "| one | – | 100 | yes | so it is |",
-        "| two | 0.234 | 0.85 | **no** | so it is |",
-        "| 3 | 5 | 50,000 | yes | so it is |",
+    assert text.splitlines()[6:] == [
+        "| one | – | 100 | yes |",
+        "| two | 0.234 | 0.85 | **no** |",
+        "| 3 | 5 | 50,000 | yes |",
+        *("", "**Not met**", "", "- two: so it is"),
+        *("", "**Met**", "", "- one: so it is", "- 3: so it is"),
     ]
 
 
