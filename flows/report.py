@@ -83,7 +83,9 @@ def publish_results(root: Path) -> None:
         create_markdown_artifact(decision_text(decision), key="decision", description=verdict)
     certificate = _read(root / "build/leakage.json")
     if certificate:
-        create_table_artifact(certificate_table(certificate), key="leakage-certificate", description="Leakage")
+        found = _pairs(certificate["pairs_across_splits"])
+        text = certificate_text(certificate)
+        create_markdown_artifact(text, key="leakage-certificate", description=f"{found} on two sides")
     links = page_links(root)
     if links:
         create_markdown_artifact("\n".join(links), key="pages", description="Reports of this run")
@@ -128,21 +130,21 @@ def decision_text(decision: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def certificate_table(certificate: dict[str, Any]) -> Table:
-    """Return leakage.json in rows: copies on two sides, the sides, and what a random split would have claimed."""
-    rows = {
-        "pairs of copies on two sides": certificate["pairs_across_splits"],
-        "images": certificate["images"],
-        "groups, none on two sides": certificate["groups"],
-        **{
-            f"in {side}": f"{part['images']} images of {part['groups']} groups, {part['share']:.0%}"
-            for side, part in certificate["sides"].items()
-        },
-        "set aside, on no side": len(certificate["set_aside"]),
-        "embedding neighbours": certificate["embeddings"],
-        "a random split": certificate["price_sentence"],
-    }
-    return [{"what": what, "figure": figure} for what, figure in rows.items()]
+def certificate_text(certificate: dict[str, Any]) -> str:
+    """Return leakage.json as Markdown: copies on two sides, the sides, and what a random split would have claimed."""
+    lines = [f"# {_pairs(certificate['pairs_across_splits'])} on two sides", ""]
+    lines += ["| side | images | groups | share |", "| --- | --- | --- | --- |"]
+    lines += [
+        f"| {side} | {part['images']:,} | {part['groups']:,} | {part['share']:.0%} |"
+        for side, part in certificate["sides"].items()
+    ]
+    lines += ["", f"- Set aside, on no side: {len(certificate['set_aside']):,} images"]
+    lines += [f"- Embedding neighbours: {certificate['embeddings']}", f"- {certificate['price_sentence']}"]
+    return "\n".join(lines)
+
+
+def _pairs(count: int) -> str:
+    return {0: "No pair of copies", 1: "One pair of copies"}.get(count, f"{count:,} pairs of copies")
 
 
 def page_links(root: Path) -> list[str]:
