@@ -17,6 +17,7 @@ from common.errors import UserError
 from common.files import write_json
 
 LEASE = 60.0  # seconds after which Prefect frees the slot of a run that no longer says it is alive; its minimum
+PATIENCE = 3.0  # seconds for a busy server to give a slot that is free
 
 
 def find_root() -> Path:
@@ -65,7 +66,7 @@ def sole_run(root: Path, say: Callable[[str], None]) -> Iterator[int]:
             name,
             strict=True,
             lease_duration=LEASE,
-            timeout_seconds=1 if alone else None,
+            timeout_seconds=PATIENCE if alone else None,
             raise_on_lease_renewal_failure=False,
         )
         with _taken(slot, say if alone else None):
@@ -77,7 +78,7 @@ def sole_run(root: Path, say: Callable[[str], None]) -> Iterator[int]:
 
 @contextmanager
 def _taken(slot: Any, say: Callable[[str], None] | None) -> Iterator[None]:
-    """Hold Prefect's slot; where it is a dead run's (`say` given), go on without, under the file lock."""
+    """Hold Prefect's slot; where it does not come (`say` given), go on without, under the file lock."""
     from prefect.concurrency._asyncio import AcquireConcurrencySlotTimeoutError
 
     try:
@@ -85,7 +86,10 @@ def _taken(slot: Any, say: Callable[[str], None] | None) -> Iterator[None]:
     except AcquireConcurrencySlotTimeoutError:
         if say is None:
             raise
-        say("Prefect still holds the slot of a run that was killed; this one goes on under the workspace's file lock.")
+        say(
+            f"Prefect gave no slot within {PATIENCE:g} s: it is slow, or keeps that of a killed run. "
+            "This run goes on under the workspace's file lock."
+        )
         yield
         return
     try:
