@@ -207,7 +207,7 @@ def main() -> None:
     # A candidate whose training failed is named as failed by `evaluate`; the others go on without it.
     trained = [name for name in names if (CANDIDATES / name / MODEL).is_file()]
     members = read_members(CANDIDATES, trained or names)
-    not_made = {}
+    not_made: dict[str, str] = {}
     with replacing_folder(ENSEMBLES) as top:
         for name, entry in entries.items():
             chosen = choose_members(members, entry.members)

@@ -136,6 +136,8 @@ def axes(frame: Frame, x_label: str, y_label: str) -> str:
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
         parts.append(f'<text x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{value:g}</text>')
     for value in ticks(frame.x_low, frame.x_high):
+        if x_label in COUNTED and value != int(value):
+            continue
         parts.append(f'<text x="{frame.x(value):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{value:g}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(f'<text class="label" x="{middle}" y="{HEIGHT - 5}" text-anchor="middle">{escape(x_label)}</text>')
@@ -175,5 +177,6 @@ def nice_ceiling(value: float) -> float:
     return next((top for top in _ROUND if top >= value), value) if value > 0 else 1.0
 
 
+COUNTED = ("epoch", "window")  # there is no epoch 1.2
 _STEPS = [digit * 10.0**exponent for exponent in range(-9, 12) for digit in (1, 2, 5)]
 _ROUND = [digit * 10.0**exponent for exponent in range(-6, 9) for digit in (1, 1.5, 2, 3, 4, 5, 6, 8)]

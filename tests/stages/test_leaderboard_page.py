@@ -12,7 +12,7 @@ from fabricated import write_project
 
 from common.files import write_json
 from stages import evaluate, gate, leaderboard
-from stages.page.charts import ticks
+from stages.page.charts import Frame, axes, ticks
 from stages.page.render import chance, figure, title_of
 
 
@@ -212,6 +212,7 @@ def test_ticks_are_round_and_inside():
     assert ticks(1, 12) == pytest.approx([5, 10])
     assert ticks(0, 0.03) == pytest.approx([0, 0.01, 0.02, 0.03])
     assert ticks(2, 2) == [2]
+    assert re.findall(r'middle">([\d.]+)<', axes(Frame(1, 2, 0, 1), "window", "share")) == ["1", "2"]
 
 
 def test_figures_read_well():
