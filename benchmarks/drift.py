@@ -43,7 +43,8 @@ RESULTS = Path("build/benchmarks")
 CLASSES = ["with_helmet", "without_helmet"]
 AS_IS = "as they are"
 PARAMS = DriftParams()
-ALIBI_SETTINGS = 3  # its process takes longer to start than to test
+ALIBI_SETTINGS = 2  # its process takes longer to start than to test
+EVIDENTLY_WINDOWS = 2  # of each setting: it draws as it computes, seconds a window
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ def verdicts(settings: list[Setting], kinds: list[Windows], count: int, alibi: s
             sizes += [len(window) for window in each]
             groups += [window.group_count for window in each]
             reference = setting.reference().sample
-            theirs += [evidently_says(reference, window) for window in each[:10]]
+            theirs += [evidently_says(reference, window) for window in each[:EVIDENTLY_WINDOWS]]
             if alibi and seed < ALIBI_SETTINGS:
                 mmd += alibi_says(alibi, reference, each)
         share = {
