@@ -79,9 +79,9 @@ def main() -> None:
             table.append(_run_scene(scene, base, kills, random.Random(arguments.seed)))
         if arguments.whole:
             table.append(_run_whole(_scenes(base)[0], base, arguments.whole, random.Random(arguments.seed)))
+    _print(table)
     if arguments.json:
         write_json(arguments.json, table)
-    _print(table)
     if any(row["problems"] for row in table):
         sys.exit(1)
 
@@ -91,7 +91,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=260)
     parser.add_argument("--whole", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--json", type=lambda given: Path(given).absolute())  # the scenes change the folder
     return parser.parse_args()
 
 
