@@ -25,7 +25,7 @@ from common.files import write_json
 SIZE = 64
 
 
-def pictures(paths: list[str], size: int) -> Iterator[NDArray[np.uint8]]:
+def pictures(paths: list[str], ids: list[str], size: int) -> Iterator[NDArray[np.uint8]]:
     """A picture for each path, brighter for one class than for the other."""
     for path in paths:
         number = int(path)

@@ -640,6 +640,19 @@ def read_source(params: DataParams, source: str, paths: Sequence[str]) -> Iterat
         yield _crop(image, path, lines, digest, len(data))
 
 
+def source_states(params: DataParams, source: str, paths: Sequence[str]) -> list[str]:
+    """Digests of all that `read_source` would make `paths` of a file from, or why it can't be read; decodes nothing."""
+    if not _is_picture_name(source):
+        array = open_array(params)
+        rows = (_array_row(params, array, path) for path in paths)
+        return [one.reason if isinstance(one, Refused) else one.id for one in rows]
+    files = [source] if list(paths) == [source] else [source, _box_file(source)]
+    try:
+        return [hashlib.sha256(read_bytes(params, file)).hexdigest() for file in files]
+    except DecodeError as error:
+        return [error.reason]
+
+
 def _crop(image: Image.Image, path: str, lines: list[str], digest: str, size: int) -> Picture | Refused:
     try:
         line = lines[int(path.rpartition("#")[2])].strip()
@@ -664,35 +677,50 @@ def _array_row(params: DataParams, array: Pixels, path: str) -> Picture | Refuse
 
 def load_rgb(params: DataParams, path: str) -> Pixels:
     """Return one picture of the manifest, (H, W, 3) uint8 RGB, upright; UserError naming it where it can't be read."""
-    return _load(params, source_of(path), [path], None)[0]
+    return _load(params, source_of(path), [(path, None)], None)[0]
 
 
-def iter_rgb(params: DataParams, paths: Iterable[str], size: tuple[int, int] | None = None) -> Iterator[Pixels]:
+def iter_rgb(
+    params: DataParams,
+    paths: Iterable[str],
+    size: tuple[int, int] | None = None,
+    ids: Iterable[str] | None = None,
+) -> Iterator[Pixels]:
     """Yield pictures of the manifest in order, (H, W, 3) uint8 RGB, upright, over all cores.
 
     Args:
         size: (height, width) to stretch each to; None leaves them as they are.
+        ids: the id that the manifest gives each; a picture with other bytes is refused.
 
     Memory stays bounded: at most four files a core are decoded ahead. Neighbouring boxes of one photograph share its
     decoding. Raises UserError naming the first picture that can't be read.
     """
-    runs = ((source, list(group)) for source, group in groupby(paths, key=source_of))
+    pairs = zip(paths, ids, strict=True) if ids is not None else ((path, None) for path in paths)
+    runs = ((source, list(group)) for source, group in groupby(pairs, key=lambda pair: source_of(pair[0])))
     # An array's rows all share a source; cut them into tasks.
     tasks = ((source, run[i : i + 64]) for source, run in runs for i in range(0, len(run), 64))
-    for pictures in in_order(lambda task: _load(params, task[0], task[1], size), tasks):
+    for pictures in in_order(lambda task: _load(params, *task, size), tasks):
         yield from pictures
 
 
-def _load(params: DataParams, source: str, paths: list[str], size: tuple[int, int] | None) -> list[Pixels]:
+def _load(
+    params: DataParams, source: str, pairs: list[tuple[str, str | None]], size: tuple[int, int] | None
+) -> list[Pixels]:
+    paths = [path for path, _ in pairs]
     if size is not None and paths == [source]:
         try:
-            return [decode_resized(read_bytes(params, source), size, params.max_pixels)]
+            data = read_bytes(params, source)
+            if pairs[0][1] not in (None, hashlib.sha256(data).hexdigest()):
+                raise DecodeError("holds other bytes")
+            return [decode_resized(data, size, params.max_pixels)]
         except DecodeError as error:
             raise _changed(params, source, error.reason) from None
     pictures = []
-    for one in read_source(params, source, paths):
+    for one, (path, wanted) in zip(read_source(params, source, paths), pairs, strict=False):
         if isinstance(one, Refused):
             raise _changed(params, one.path, one.reason)
+        if wanted not in (None, one.id):
+            raise _changed(params, path, "holds other bytes")
         rgb = np.asarray(one.image)
         pictures.append(rgb if size is None else resize(rgb, size))
     return pictures

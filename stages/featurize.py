@@ -7,27 +7,30 @@ rows of the last run are taken over, so a new picture costs one picture.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
-import os
+import socket
 import sys
+import tempfile
 import threading
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
+from common import cluster
+from common.cluster import code_digest
 from common.errors import UserError, run
 from common.files import replacing_folder, write_json, write_table
 from common.params import Section, load_section
 from common.progress import progress
+from common.store import STORE, Arrays, Store, open_store
 from models.augment import Augmentation, augmented_view
+from models.bundle import file_digest
 from models.features import BACKBONE, BACKBONE_WEIGHTS, INDEX, VALUES, Features, open_features, release
 from models.networks import Freeze, build_backbone, collect, cut, find_network, freeze_by_size, scale_pixels
 from models.precision import Precision, choose_precision, precision, processor_flags
@@ -44,8 +47,17 @@ if TYPE_CHECKING:
 FEATURES = Path("build/features")
 BATCHES_A_PARTITION = 4
 ROWS_HELD = 64
+# The code that makes a row: rows made by other code are never taken over.
+SOURCES = (
+    "stages/featurize.py",
+    "models/networks.py",
+    "models/trainable.py",
+    "models/augment.py",
+    "imaging/decode.py",
+)
+PACKAGES = ("keras", "numpy", "opencv-python-headless", "pillow", "tensorflow", "tensorflow-cpu")
 _ONE_AT_A_TIME = threading.Lock()
-Pictures = Callable[[list[str], int], Iterable[NDArray[np.uint8]]]
+Pictures = Callable[[list[str], list[str], int], Iterable[NDArray[np.uint8]]]
 Extract = Callable[[NDArray[np.uint8]], NDArray[Any]]
 
 
@@ -76,26 +88,13 @@ def describe_backbone(name: str, entry: Backbone, weights: list[Weights], traini
         "precision": "uint8" if pixels or freeze == "all" else _precision_of(networks, entry),
         "weights": record_entry(name, entry, weights),
         "seed": entry.seed if any(one.origin == "random" for one in weights) else None,
-        "code": code_digest(),
+        "code": code_digest(*SOURCES),
     }
 
 
 def _precision_of(networks: list[str], entry: Backbone) -> dict[str, Precision] | Precision:
     chosen = {n: choose_precision(entry.precision, find_network(n), processor_flags()) for n in networks}
     return chosen if len(chosen) > 1 else next(iter(chosen.values()))
-
-
-def code_digest() -> str:
-    """A digest of the code that makes a row, so that rows made by other code are never taken over."""
-    top = Path(__file__).parent.parent
-    sources = (
-        "stages/featurize.py",
-        "models/networks.py",
-        "models/trainable.py",
-        "models/augment.py",
-        "imaging/decode.py",
-    )
-    return hashlib.sha256(b"".join((top / source).read_bytes() for source in sources)).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -176,84 +175,101 @@ def compute_rows(
         yield from values.reshape(len(batch), 1 + views, *values.shape[1:])
 
 
-def compute_partition(
-    images: Pictures, paths: list[str], ids: list[str], backbone: str, weights: str, batch_size: int
-) -> NDArray[Any]:
-    """Features (N, 1 + views, ...) of some pictures, on whichever machine this runs; `backbone` is its JSON.
+@dataclass(frozen=True)
+class Partition:
+    """Some pictures of the manifest, as many as `cluster.spread` hands out at a time."""
 
-    Workers run it in the workspace's folder: they read the data and the file of `weights` that the stage wrote.
+    paths: list[str]
+    ids: list[str]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """`compute_rows` as cluster.Work: {"rows": (N, 1 + views, ...)} of a Partition.
+
+    `backbone` is its JSON; `weights` the file that the stage wrote, or its name in `store`. `images` reads the data as
+    the worker sees it, and refuses pictures that aren't those of the manifest.
     """
-    with _ONE_AT_A_TIME:  # a worker's threads would build the network twice and then share the processors anyway
-        entry = json.loads(backbone)
-        extractor = _extractor_of(backbone, weights)
-        augmentation = Augmentation.model_validate(entry["augmentation"] or {})
-        pictures = images(paths, entry["image_size"])
-        rows = compute_rows(pictures, ids, extractor.extract, entry["views"], augmentation, batch_size)
-        return np.stack(list(rows))
+
+    kind: ClassVar[str] = "features"
+    alone: ClassVar[bool] = True  # its threads would build the network twice and then share the processors anyway
+    loaded: ClassVar[str] = code_digest(*SOURCES)
+
+    code: str
+    images: Pictures
+    backbone: str
+    weights: str
+    weights_sha256: str
+    store: Store | None
+    batch_size: int
+
+    def key(self, task: Partition) -> str:
+        """Everything that a row depends on, and the company it is computed in."""
+        packages = cluster.versions(*PACKAGES)
+        return cluster.digest(self.backbone, self.weights_sha256, self.batch_size, task.ids, self.code, packages)
+
+    def compute(self, task: Partition) -> Arrays:
+        """Compute the rows on whichever machine this is."""
+        with _ONE_AT_A_TIME:
+            entry = json.loads(self.backbone)
+            extractor = _extractor_of(self.backbone, self.weights, self.weights_sha256, self.store)
+            augmentation = Augmentation.model_validate(entry["augmentation"] or {})
+            pictures = self.images(task.paths, task.ids, entry["image_size"])
+            rows = compute_rows(pictures, task.ids, extractor.extract, entry["views"], augmentation, self.batch_size)
+            return {"rows": np.stack(list(rows))}
 
 
 @functools.lru_cache(maxsize=1)
-def _extractor_of(backbone: str, weights: str) -> Extractor:
+def _extractor_of(backbone: str, weights: str, sha256: str, store: Store | None) -> Extractor:
     entry = json.loads(backbone)
     extractor = build_extractor(entry, [None] * len(entry["network"].split("+")))
     assert extractor.networks is not None
     # Random weights too: drawn here they would be others, since a worker's threads share the generator.
-    extractor.networks.load_weights(weights)
+    with tempfile.TemporaryDirectory(prefix="plumbline-weights-") as folder:
+        file = Path(weights)
+        if store is not None:
+            file = Path(folder) / BACKBONE_WEIGHTS
+            file.write_bytes(store.read_bytes(weights) or b"")
+        if not file.is_file() or file_digest(file) != sha256:
+            raise UserError(
+                f"{store.shown + '/' if store else ''}{weights} is not the weights of this run on "
+                f"{socket.gethostname()}: let workers see the same folder, or set {STORE}."
+            )
+        extractor.networks.load_weights(file)
     return extractor
 
 
-def distributed_rows(
-    address: str,
-    images: Pictures,
-    missing: pd.DataFrame,
-    backbone: dict[str, Any],
-    weights: Path,
-    batch_size: int,
+def partitions(missing: pd.DataFrame, views: int, batch_size: int) -> Iterator[Partition]:
+    """Cut (path, id) into partitions: whole local batches, so that a picture is computed in the company it has here."""
+    size = max(1, batch_size // (1 + views)) * BATCHES_A_PARTITION
+    for start in range(0, len(missing), size):
+        part = missing.iloc[start : start + size]
+        yield Partition(list(part["path"]), list(part["id"]))
+
+
+def spread_rows(
+    images: Pictures, missing: pd.DataFrame, backbone: dict[str, Any], weights: Path, batch_size: int
 ) -> Iterator[NDArray[Any]]:
-    """Yield rows as `compute_rows` does, computed by the Dask workers at `address`.
-
-    A partition is a whole number of local batches, so that every picture is computed in the company it would have
-    here; only a few partitions are in flight, so that memory does not grow with their number.
-    """
-    import distributed
-
+    """Yield rows as `compute_rows` does, by way of the Dask workers and the store that the environment names."""
     import stages.featurize as here  # by this name workers can import it; __main__ would be sent as code
 
-    size = max(1, batch_size // (1 + backbone["views"])) * BATCHES_A_PARTITION
-    try:
-        client = distributed.Client(address, timeout="10s")  # type: ignore[no-untyped-call]
-    except OSError as error:
-        raise UserError(
-            f"DASK_SCHEDULER_ADDRESS is {address}, where no scheduler answers ({error}): start it, or unset it."
-        ) from None
-    with client:
-        waiting: deque[Any] = deque()
-        ahead = 2 * max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
-        for start in range(0, len(missing), size):
-            part = missing.iloc[start : start + size]
-            waiting.append(
-                client.submit(
-                    here.compute_partition,
-                    images,
-                    list(part["path"]),
-                    list(part["id"]),
-                    json.dumps(backbone),
-                    str(weights.resolve()),
-                    batch_size,
-                    pure=False,
-                )
-            )
-            if len(waiting) >= ahead:
-                yield from waiting.popleft().result()
-        while waiting:
-            yield from waiting.popleft().result()
+    store = open_store()
+    sha256, name = file_digest(weights), str(weights.resolve())
+    if store is not None:
+        name = f"weights/{sha256}.h5"
+        data = weights.read_bytes()
+        if store.read_bytes(name) != data:
+            store.write_bytes(name, data)
+    work = here.Extraction(here.Extraction.loaded, images, json.dumps(backbone), name, sha256, store, batch_size)
+    for arrays in cluster.spread(work, partitions(missing, backbone["views"], batch_size), map):
+        yield from arrays["rows"]
 
 
-def read_pictures(data: DataParams, paths: list[str], size: int) -> Iterable[NDArray[np.uint8]]:
-    """The pictures of the data set at `paths`, (size, size, 3) each, in order."""
+def read_pictures(data: DataParams, paths: list[str], ids: list[str], size: int) -> Iterable[NDArray[np.uint8]]:
+    """The pictures of the data set at `paths`, (size, size, 3) each, in order; UserError where one has another id."""
     from imaging.collection import iter_rgb
 
-    return iter_rgb(data, paths, (size, size))
+    return iter_rgb(data, paths, (size, size), ids)
 
 
 def to_half(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
@@ -310,26 +326,28 @@ def featurize(
     weights: list[Weights],
     out: Path,
     training_images: int = 0,
+    channels: str | None = None,
 ) -> dict[str, Any]:
     """Compute a backbone's features of every picture of `manifest` (path, id) into folder `out`; returns backbone.json.
 
-    `images(paths, size)` yields the pictures (size, size, 3), uint8, in order. Where the environment variable
-    DASK_SCHEDULER_ADDRESS names a scheduler its workers do the work.
+    `images(paths, ids, size)` yields the pictures (size, size, 3), uint8, in order. Where the environment names a Dask
+    scheduler or a store (see common.cluster), the work is done in partitions. `channels` is the order that arrays of
+    pictures are read in (data.arrays.channels), which the ids do not show.
     """
-    backbone = describe_backbone(name, entry, weights, training_images)
+    backbone = {**describe_backbone(name, entry, weights, training_images), "channels": channels}
     previous = open_features(out) if (out / BACKBONE).is_file() else None
     known = reusable(previous, backbone)
     missing = manifest[~manifest["id"].isin(list(known))].drop_duplicates("id")
     print(f"{name}: {len(missing)} pictures to compute, {len(manifest) - len(missing)} known", file=sys.stderr)
     extractor = build_extractor(backbone, [one.path for one in weights])
-    address = os.environ.get("DASK_SCHEDULER_ADDRESS")
     with replacing_folder(out) as folder:
         if extractor.networks is not None:
             extractor.networks.save_weights(folder / BACKBONE_WEIGHTS)
-        if address and extractor.networks is not None and len(missing):
-            rows = distributed_rows(address, images, missing, backbone, folder / BACKBONE_WEIGHTS, entry.batch_size)
+        if cluster.is_wanted() and extractor.networks is not None and len(missing):
+            rows = spread_rows(images, missing, backbone, folder / BACKBONE_WEIGHTS, entry.batch_size)
         else:
-            pictures, made = images(list(missing["path"]), entry.image_size), extractor.extract
+            pictures = images(list(missing["path"]), list(missing["id"]), entry.image_size)
+            made = extractor.extract
             rows = compute_rows(pictures, missing["id"], made, entry.views, entry.augmentation, entry.batch_size)
         rows = progress(rows, f"featurize {name}", total=len(missing))
         shape = write_features(folder, manifest, previous, rows, known)
@@ -343,7 +361,8 @@ def main() -> None:
     """Read build/manifest.parquet and the data, write build/features/BACKBONE."""
     import pandas as pd
 
-    from imaging.collection import DataParams
+    import stages.featurize as here  # see spread_rows
+    from imaging.collection import DataParams, find_layout
 
     name = sys.argv[1]
     entry = load_section(f"backbones.{name}", Backbone)
@@ -357,12 +376,13 @@ def main() -> None:
     training_images = round(share * len(manifest))
     featurize(
         manifest,
-        functools.partial(read_pictures, data),
+        functools.partial(here.read_pictures, data),
         name,
         entry,
         weights,
         FEATURES / name,
         training_images,
+        data.arrays.channels if find_layout(data) == "arrays" else None,
     )
 
 

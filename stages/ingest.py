@@ -7,23 +7,29 @@ whether that is too much. Same data, same bytes of every output.
 from __future__ import annotations
 
 import hashlib
+import json
+import os
+import socket
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from common import cluster
+from common.cluster import code_digest
 from common.errors import UserError, run
 from common.files import replacing, write_table
 from common.params import Section, load_section
 from common.progress import progress
+from common.store import Arrays
 from imaging.collection import (
     COMPUTED,
     DataParams,
@@ -35,6 +41,7 @@ from imaging.collection import (
     list_images,
     read_source,
     source_of,
+    source_states,
 )
 from imaging.decode import DecodeError, shrink_grey
 from imaging.describe import MEASURES, describe
@@ -45,7 +52,17 @@ if TYPE_CHECKING:
 
 BUILD = Path("build")
 PACK = 16  # pictures in one task
-WORTH_PROCESSES = 64  # tasks; starting processes costs a second
+WORTH_PROCESSES = 64 * PACK  # pictures; starting processes costs a second
+PARTITION = 512  # pictures; a second or two of a core, and 4 MB
+# The code and packages that make a row.
+SOURCES = (
+    "stages/ingest.py",
+    "imaging/collection.py",
+    "imaging/decode.py",
+    "imaging/describe.py",
+    "imaging/hashing.py",
+)
+PACKAGES = ("numpy", "opencv-python-headless", "pillow", "scipy")
 QUARANTINE = ("path", "reason", "kind", "label")
 
 
@@ -79,7 +96,10 @@ class _Measured:
 
 
 def ingest(data: DataParams, params: IngestParams) -> Ingested:
-    """Decode and measure every picture under `data.root` once, over all cores."""
+    """Decode and measure every picture under `data.root` once, over all cores.
+
+    Where the environment names a Dask scheduler or a store (see common.cluster), the work is done in partitions.
+    """
     import pandas as pd
 
     collection = list_images(data)
@@ -87,7 +107,11 @@ def ingest(data: DataParams, params: IngestParams) -> Ingested:
     fingerprints = np.empty((len(images), 2, len(WINDOWS)), np.uint64)
     thumbnails = np.empty((len(images), *THUMBNAIL), np.uint8)
     rows: list[dict[str, Any]] = []
-    results = _spread(partial(_measure_all, data, params), list(_tasks(list(images["path"]))))
+    paths = list(images["path"])
+    if cluster.is_wanted():
+        results = _by_partition(data, params, paths)
+    else:
+        results = _spread(partial(_measure_all, data, params), _tasks(paths, PACK), len(paths))
     # Results come in the order of `images`, so those that are no pictures only leave the end of the arrays unused.
     for one in progress((one for batch in results for one in batch), "ingest", total=len(images)):
         if isinstance(one, Refused):
@@ -138,28 +162,31 @@ def pixels_sha256(rgb: NDArray[np.uint8]) -> str:
 
 Source = tuple[str, list[str]]
 Task = list[Source]
+Measurement = _Measured | Refused
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
-def _tasks(paths: list[str]) -> Iterator[Task]:
-    """Yield lists of (file, its pictures): about PACK pictures each, all boxes of a photograph together."""
+def _tasks(paths: list[str], pictures: int) -> Iterator[Task]:
+    """Yield lists of (file, its pictures): about so many `pictures` each, all boxes of a photograph together."""
     pack: Task = []
     held = 0
     for source, group in groupby(paths, key=source_of):
-        pictures = list(group)
-        size = PACK if source.endswith(".npy") else len(pictures)
-        for start in range(0, len(pictures), size):
-            pack.append((source, pictures[start : start + size]))
+        inside = list(group)
+        size = pictures if source.endswith(".npy") else len(inside)
+        for start in range(0, len(inside), size):
+            pack.append((source, inside[start : start + size]))
             held += len(pack[-1][1])
-            if held >= PACK:
+            if held >= pictures:
                 yield pack
                 pack, held = [], 0
     if pack:
         yield pack
 
 
-def _spread(function: Callable[[Task], list[_Measured | Refused]], tasks: list[Task]) -> Iterator[Any]:
+def _spread(function: Callable[[Item], Result], tasks: Iterable[Item], pictures: int) -> Iterator[Result]:
     """Run tasks over all cores; by processes (twice as fast on small pictures) where starting them is worth it."""
-    if len(tasks) >= WORTH_PROCESSES and cores() > 1:
+    if pictures >= WORTH_PROCESSES and cores() > 1:
         yield from in_order_by_processes(function, tasks)
         return
     from threadpoolctl import threadpool_limits
@@ -169,8 +196,103 @@ def _spread(function: Callable[[Task], list[_Measured | Refused]], tasks: list[T
         yield from in_order(function, tasks)
 
 
-def _measure_all(data: DataParams, params: IngestParams, task: Task) -> list[_Measured | Refused]:
-    results: list[_Measured | Refused] = []
+@dataclass(frozen=True)
+class Partition:
+    """A task with the size in bytes of each of its files, as the machine that listed them has it."""
+
+    task: Task
+    sizes: list[int]
+
+
+@dataclass(frozen=True)
+class Measuring:
+    """`_measure_all` as cluster.Work, its results as `packed` arrays."""
+
+    kind: ClassVar[str] = "ingest"
+    alone: ClassVar[bool] = False
+    loaded: ClassVar[str] = code_digest(*SOURCES)
+
+    code: str
+    data: DataParams
+    params: IngestParams
+
+    def key(self, partition: Partition) -> str:
+        """Everything that the rows depend on: names, bytes, settings, code and packages."""
+        self._check_data(partition)
+        states = [source_states(self.data, source, paths) for source, paths in partition.task]
+        settings = [self.data.model_dump(mode="json", exclude={"root"}), self.params.model_dump(mode="json")]
+        return cluster.digest(partition.task, states, settings, self.code, cluster.versions(*PACKAGES))
+
+    def compute(self, partition: Partition) -> Arrays:
+        """Measure the pictures on whichever machine this is."""
+        self._check_data(partition)
+        return packed(_measure_all(self.data, self.params, partition.task))
+
+    def _check_data(self, partition: Partition) -> None:
+        """A worker with another folder would quarantine good pictures, or measure others."""
+        for (source, _), size in zip(partition.task, partition.sizes, strict=True):
+            if _size(self.data, source) != size:
+                raise UserError(
+                    f"{source} in {self.data.root.resolve()}/ on {socket.gethostname()} is not the file that this run "
+                    "listed: start workers where they see the same data (on the same disk, or after `dvc pull`)."
+                )
+
+
+def _size(data: DataParams, source: str) -> int:
+    try:
+        return os.stat(data.root / source).st_size
+    except OSError:
+        return -1
+
+
+def _partitions(data: DataParams, paths: list[str]) -> Iterator[Partition]:
+    """Cut a run of files where their names say so, PARTITION pictures on average: one file more moves no other cut."""
+    pack: Task = []
+    held = 0
+    sources = [pair for task in _tasks(paths, PARTITION) for pair in task]
+    for number, (source, inside) in enumerate(sources, 1):
+        pack.append((source, inside))
+        held += len(inside)
+        drawn = int.from_bytes(hashlib.sha256(source.encode()).digest()[:8], "big") % PARTITION == 0
+        if drawn or source.endswith(".npy") or held >= 4 * PARTITION or number == len(sources):
+            yield Partition(pack, [_size(data, one) for one, _ in pack])
+            pack, held = [], 0
+
+
+def _by_partition(data: DataParams, params: IngestParams, paths: list[str]) -> Iterator[list[Measurement]]:
+    import stages.ingest as here  # by this name workers can import it; __main__ would be sent as code
+
+    work = here.Measuring(here.Measuring.loaded, data, here.IngestParams(**params.model_dump()))
+    for arrays in cluster.spread(work, here._partitions(data, paths), partial(_spread, pictures=len(paths))):
+        yield unpacked(arrays)
+
+
+def packed(measured: list[Measurement]) -> Arrays:
+    """Measurements as plain arrays: fingerprints, thumbnails, and rows and refusals as JSON text in uint8."""
+    rows = [one for one in measured if not isinstance(one, Refused)]
+    text = json.dumps(
+        {
+            "rows": [{**one.row, "phash": int(one.row["phash"])} for one in rows],
+            "refused": [asdict(one) for one in measured if isinstance(one, Refused)],
+        }
+    )
+    return {
+        "fingerprints": np.array([one.fingerprint for one in rows], np.uint64).reshape(-1, 2, len(WINDOWS)),
+        "thumbnails": np.array([one.thumbnail for one in rows], np.uint8).reshape(-1, *THUMBNAIL),
+        "text": np.frombuffer(text.encode(), np.uint8),
+    }
+
+
+def unpacked(arrays: Arrays) -> list[Measurement]:
+    """What `packed` was given, the refused last."""
+    text = json.loads(arrays["text"].tobytes())
+    values = zip(text["rows"], arrays["fingerprints"], arrays["thumbnails"], strict=True)
+    measured = [_Measured({**row, "phash": np.uint64(row["phash"])}, *pair) for row, *pair in values]
+    return [*measured, *(Refused(**one) for one in text["refused"])]
+
+
+def _measure_all(data: DataParams, params: IngestParams, task: Task) -> list[Measurement]:
+    results: list[Measurement] = []
     for source, paths in task:
         for one in read_source(data, source, paths):
             try:

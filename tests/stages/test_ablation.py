@@ -48,7 +48,14 @@ def splits():
 def features(splits, tmp_path_factory):
     out = tmp_path_factory.mktemp("features") / "hybrid"
     entry = Backbone(networks=NETWORKS, image_size=SIZE, pooling="average")
-    featurize(splits, read, "hybrid", entry, [Weights("hybrid", "random", "random", None, None, None)] * 2, out)
+    featurize(
+        splits,
+        lambda paths, ids, size: read(paths, size),
+        "hybrid",
+        entry,
+        [Weights("hybrid", "random", "random", None, None, None)] * 2,
+        out,
+    )
     return open_features(out)
 
 

@@ -46,7 +46,7 @@ def model(tmp_path_factory):
         weights = resolve_weights("mobilenet_v2", "mobilenet_v2", "imagenet")
     data = DataParams(root=HELMET)
     features = top / "features" / "mobilenet_v2"
-    featurize(table, lambda p, s: iter_rgb(data, p, (s, s)), "mobilenet_v2", entry, [weights], features)
+    featurize(table, lambda p, i, s: iter_rgb(data, p, (s, s), i), "mobilenet_v2", entry, [weights], features)
     candidate = Candidate(architecture="transfer", backbone="mobilenet_v2", head=Head(), epochs=60)
     network, _, _, description = train("x", candidate, table, open_features(features), 0)
     folder = top / "candidates" / "x"

@@ -1,20 +1,16 @@
 """A frozen backbone runs once per picture: rows are reused, equal everywhere, and precise enough."""
 
-import functools
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
-import stages.featurize
 from common.errors import UserError
 from models.features import open_features
 from models.networks import NETWORKS
 from models.weights import Weights
-from stages.featurize import build_extractor, describe_backbone, featurize, read_pictures, to_half
+from stages.featurize import build_extractor, describe_backbone, featurize, to_half
 from stages.weights import Backbone
 
 RANDOM = Weights("mobilenet", "random", "random", None, None, None)
@@ -39,7 +35,7 @@ class Reader:
     def __init__(self, pictures):
         self.pictures, self.asked = pictures, []
 
-    def __call__(self, paths, size):
+    def __call__(self, paths, ids, size):
         self.asked += paths
         return (self.pictures[path] for path in paths)
 
@@ -130,34 +126,3 @@ def test_bfloat16_features_stay_within_cosine_0_999(network):
     assert not np.array_equal(exact, rounded), "bfloat16 was not used at all"
     cosine = (exact * rounded).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
     assert cosine.min() >= 0.999
-
-
-def test_two_dask_workers_give_the_same_bytes(tmp_path, pictures, monkeypatch):
-    """Real processes, real files; the partition is two pictures of two views, so that both workers are needed."""
-    from distributed import LocalCluster
-
-    from imaging.collection import DataParams
-
-    folder = tmp_path / "data" / "any"
-    folder.mkdir(parents=True)
-    for name, picture in pictures.items():
-        Image.fromarray(picture).save(folder / name.replace("jpg", "png"))
-    manifest = pd.DataFrame({"path": [f"any/{n}.png" for n in range(8)], "id": [f"id{n}" for n in range(8)]})
-    images = functools.partial(read_pictures, DataParams(root=tmp_path / "data"))
-    entry = ENTRY.model_copy(update={"batch_size": 4})
-    monkeypatch.setattr(stages.featurize, "BATCHES_A_PARTITION", 1)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
-    featurize(manifest, images, "mobilenet", entry, [RANDOM], tmp_path / "alone")
-    with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as cluster:
-        monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
-        monkeypatch.setattr(stages.featurize, "compute_rows", None)  # this process may not do the work itself
-        featurize(manifest, images, "mobilenet", entry, [RANDOM], tmp_path / "together")
-        assert len(cluster.scheduler.workers) == 2
-    for file in sorted((tmp_path / "alone").iterdir()):
-        assert file.read_bytes() == (tmp_path / "together" / file.name).read_bytes(), file.name
-
-
-def test_a_scheduler_that_does_not_answer_is_named(tmp_path, pictures, monkeypatch):
-    monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", "tcp://127.0.0.1:9")
-    with pytest.raises(UserError, match=r"tcp://127\.0\.0\.1:9, where no scheduler answers"):
-        run(tmp_path / "f", pictures, ["0.jpg"])

@@ -42,7 +42,7 @@ def resized(image, size):
     return np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.NEAREST))
 
 
-def read(images, paths, size):
+def read(images, paths, ids, size):
     return (resized(images[path], size) for path in paths)
 
 
