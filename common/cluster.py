@@ -24,6 +24,7 @@ from common.errors import UserError
 from common.store import STORE, Arrays, DamagedError, Store, open_store
 
 SCHEDULER = "DASK_SCHEDULER_ADDRESS"
+SAY_AFTER = 30  # seconds
 AHEAD = 2  # partitions in flight for each that is being computed
 
 Task = TypeVar("Task")
@@ -84,19 +85,20 @@ def spread(
     carry = partial(carry_out, work, store)
     outcomes = on_workers(address, carry, tasks, work.alone) if address else locally(carry, tasks)
     counts = {True: 0, False: 0}
-    for outcome in outcomes:
-        if not isinstance(outcome, Stored):
-            yield outcome
-            continue
-        assert store is not None
-        counts[outcome.computed] += 1
-        if outcome.damage:
-            print(f"{store.shown}/{outcome.name} is damaged ({outcome.damage}): computed again", file=sys.stderr)
-        yield _fetch(store, outcome.name)
-    if store is not None:
-        print(
-            f"{work.kind}: {counts[True]} partitions computed, {counts[False]} found in {store.shown}", file=sys.stderr
-        )
+    try:
+        for outcome in outcomes:
+            if not isinstance(outcome, Stored):
+                yield outcome
+                continue
+            assert store is not None
+            counts[outcome.computed] += 1
+            if outcome.damage:
+                print(f"{store.shown}/{outcome.name} is damaged ({outcome.damage}): computed again", file=sys.stderr)
+            yield _fetch(store, outcome.name)
+    finally:
+        if store is not None:
+            found = f"{counts[False]} found in {store.shown}"
+            print(f"{work.kind}: {counts[True]} partitions computed, {found}", file=sys.stderr)
 
 
 def _fetch(store: Store, name: str) -> Arrays:
@@ -154,33 +156,49 @@ def on_workers(
         return AHEAD * max(1, len(threads) if alone else sum(threads.values()))
 
     with client:
-        if not client.nthreads():
-            print(f"{address} has no worker yet: waiting for one", file=sys.stderr)
         waiting: deque[Any] = deque()
         try:
             for task in tasks:
                 waiting.append(client.submit(function, task, pure=False))
                 while len(waiting) >= room():
-                    yield waiting.popleft().result()
+                    yield _result(client, waiting.popleft(), address)
             while waiting:
-                yield waiting.popleft().result()
+                yield _result(client, waiting.popleft(), address)
         except (ModuleNotFoundError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "deserialization" not in str(error):
                 raise
             raise UserError(
-                f"the scheduler at {address} or a worker can't import what this run does ({_first_line(error)}): start "
-                "both in the project's folder and environment, with PYTHONPATH=."
+                f"the scheduler at {address} or one of its workers can't import what this run does: start both in the "
+                f"project's folder and environment, with PYTHONPATH=. ({_on_one_line(error)})"
             ) from None
         except distributed.KilledWorker as error:
             raise UserError(
-                f"Dask workers died of one partition: see their logs, else memory ran out ({error})."
+                f"Dask workers died of one partition: see their logs, else memory ran out ({_on_one_line(error)})"
             ) from None
         except distributed.client.FutureCancelledError as error:
-            raise UserError(f"the scheduler at {address} was lost ({error}): start it and run again.") from None
+            raise UserError(
+                f"the scheduler at {address} was lost ({_on_one_line(error)}): start it, run again."
+            ) from None
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")
+def _result(client: Any, future: Any, address: str) -> Any:
+    """Wait for a result, and say so where there is nobody to compute it: a cluster may be about to grow, or dead."""
+    while True:
+        try:
+            return future.result(timeout=SAY_AFTER)
+        except TimeoutError:
+            if future.done():
+                raise
+            if not client.nthreads():
+                print(
+                    f"{address} has no worker: waiting for one (workers that leave again can't import the project, or "
+                    "ran out of memory: see their logs)",
+                    file=sys.stderr,
+                )
+
+
+def _on_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def code_digest(*sources: str) -> str:

@@ -311,6 +311,7 @@ def write_features(
             release(values)
             if previous is not None:
                 release(previous.values)
+    next(rows, None)  # so that they end by themselves, bar and summary with them
     if values is None:
         raise UserError("build/manifest.parquet lists no picture: run `dvc repro validate` to see why.")
     values.flush()  # type: ignore[attr-defined]

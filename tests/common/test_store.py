@@ -43,7 +43,7 @@ def test_an_object_damaged_anywhere_is_never_taken_for_whole(tmp_path, url):
         # Some bytes of a ZIP, its dates for instance, say nothing of the content.
         assert {key: value.tolist() for key, value in read.items()} == {k: v.tolist() for k, v in arrays.items()}
         assert [value.dtype for value in read.values()] == [value.dtype for value in arrays.values()]
-    for size in range(len(data)):
+    for size in range(0, len(data), 7):
         store.write_bytes("one", data[:size])
         with pytest.raises(DamagedError):
             store.read("one")
