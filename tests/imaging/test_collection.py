@@ -1,3 +1,4 @@
+import hashlib
 import os
 import shutil
 from pathlib import Path
@@ -505,6 +506,17 @@ def test_a_picture_that_is_gone_is_named(data):
     (data.root / "cat" / "1.png").unlink()
     with pytest.raises(UserError, match=r"cat/1\.png can't be read: No such file.*dvc repro"):
         list(iter_rgb(data, ["cat/0.png", "cat/1.png"]))
+
+
+def test_a_picture_with_other_bytes_than_its_id_says_is_named(data, arrays):
+    own = hashlib.sha256((data.root / "cat" / "0.png").read_bytes()).hexdigest()
+    params, pixels = arrays
+    row = hashlib.sha256(pixels[1].tobytes()).hexdigest()
+    for root, path, right in ((data, "cat/0.png", own), (params, "images.npy#1", row)):
+        for size in (None, (8, 8)):
+            assert len(list(iter_rgb(root, [path], size, [right]))) == 1
+            with pytest.raises(UserError, match=rf"{path} holds other bytes: it has changed since ingest"):
+                list(iter_rgb(root, [path], size, ["0" * 64]))
 
 
 def test_work_ahead_is_bounded():

@@ -40,9 +40,9 @@ class Reader:
         return (self.pictures[path] for path in paths)
 
 
-def run(out, pictures, paths, entry=ENTRY, weights=RANDOM):
+def run(out, pictures, paths, entry=ENTRY, weights=RANDOM, channels=None):
     reader = Reader(pictures)
-    featurize(manifest_of(paths), reader, "mobilenet", entry, [weights], out)
+    featurize(manifest_of(paths), reader, "mobilenet", entry, [weights], out, channels=channels)
     return open_features(out), reader.asked
 
 
@@ -65,7 +65,10 @@ def test_a_new_picture_costs_one_picture(tmp_path, pictures):
 
 def test_rows_of_other_settings_or_weights_are_not_taken_over(tmp_path, pictures):
     run(tmp_path / "f", pictures, ["0.jpg"])
-    _, asked = run(tmp_path / "f", pictures, ["0.jpg"], entry=ENTRY.model_copy(update={"seed": 1}))
+    other = ENTRY.model_copy(update={"seed": 1})
+    _, asked = run(tmp_path / "f", pictures, ["0.jpg"], entry=other)
+    assert asked == ["0.jpg"]
+    _, asked = run(tmp_path / "f", pictures, ["0.jpg"], entry=other, channels="rgb")
     assert asked == ["0.jpg"]
 
 
