@@ -15,12 +15,12 @@ import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from common.errors import UserError
+from common.errors import UserError, one_line
 from common.store import STORE, Arrays, DamagedError, Store, open_store
 
 SCHEDULER = "DASK_SCHEDULER_ADDRESS"
@@ -169,16 +169,14 @@ def on_workers(
                 raise
             raise UserError(
                 f"the scheduler at {address} or one of its workers can't import what this run does: start both in the "
-                f"project's folder and environment, with PYTHONPATH=. ({_on_one_line(error)})"
+                f"project's folder and environment, with PYTHONPATH=. ({one_line(error)})"
             ) from None
         except distributed.KilledWorker as error:
             raise UserError(
-                f"Dask workers died of one partition: see their logs, else memory ran out ({_on_one_line(error)})"
+                f"Dask workers died of one partition: see their logs, else memory ran out ({one_line(error)})"
             ) from None
         except distributed.client.FutureCancelledError as error:
-            raise UserError(
-                f"the scheduler at {address} was lost ({_on_one_line(error)}): start it, run again."
-            ) from None
+            raise UserError(f"the scheduler at {address} was lost ({one_line(error)}): start it, run again.") from None
 
 
 def _result(client: Any, future: Any, address: str) -> Any:
@@ -197,10 +195,6 @@ def _result(client: Any, future: Any, address: str) -> Any:
                 )
 
 
-def _on_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
 def code_digest(*sources: str) -> str:
     """A digest of source files, relative to the project's top folder."""
     top = Path(__file__).parent.parent
@@ -212,6 +206,7 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+@cache  # asked for every partition; nobody installs packages into a process that has them loaded
 def versions(*packages: str) -> dict[str, str | None]:
     """The installed version of each package, None where it isn't installed."""
 

@@ -20,7 +20,7 @@ from uuid import uuid4
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import UserError
+from common.errors import UserError, first_line
 
 STORE = "PLUMBLINE_STORE"
 # An object appears there whole or not at all; elsewhere (folders, SFTP, SMB, ...) a file is moved to its name.
@@ -57,7 +57,7 @@ class Store:
         except DamagedError:
             raise
         except Exception as error:  # zipfile and NumPy raise nearly anything on damaged bytes
-            raise DamagedError(f"{len(data)} bytes that are no whole archive: {_words(error)}") from None
+            raise DamagedError(f"{len(data)} bytes that are no whole archive: {first_line(error)}") from None
 
     def write(self, name: str, arrays: Arrays) -> None:
         """Write arrays so that a reader finds all of them or none."""
@@ -100,7 +100,7 @@ class Store:
             yield
         except Exception as error:  # each kind of store raises its own
             raise UserError(
-                f"{STORE} is {self.shown}, which can't be {done} on {socket.gethostname()} ({_words(error)}): "
+                f"{STORE} is {self.shown}, which can't be {done} on {socket.gethostname()} ({first_line(error)}): "
                 "correct or unset it."
             ) from None
 
@@ -115,8 +115,3 @@ def open_store() -> Store | None:
         files, root = store._open()
         # Workers may run in other folders: what is relative here is made absolute here.
         return store if "://" in url or "::" in url else Store(str(files.unstrip_protocol(root)))
-
-
-def _words(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError
+from common.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from dvc.repo import Repo
@@ -131,8 +131,7 @@ def _repo(root: Path) -> Iterator[Repo]:
             with Repo(str(root), _wait_for_lock=True) as repo:
                 yield repo
         except DvcException as error:
-            words = str(error).splitlines()[0].rstrip(".")
-            raise UserError(f"{root} can't be used as a DVC project: {words}.") from None
+            raise UserError(f"{root} can't be used as a DVC project: {first_line(error)}.") from None
 
 
 def _nodes(repo: Repo, root: Path) -> list[Node]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from common.errors import one_line
 from stages.summary import PAGES
 
 Say = Callable[[str], None]
@@ -126,7 +127,7 @@ def decision_text(decision: dict[str, Any]) -> str:
     for title, passed in (("Not met", False), ("Met", True)):
         rules = [rule for rule in decision["rules"] if bool(rule["passed"]) == passed]
         if rules:
-            lines += ["", f"**{title}**", "", *(f"- {rule['name']}: {_one_line(rule['reason'])}" for rule in rules)]
+            lines += ["", f"**{title}**", "", *(f"- {rule['name']}: {one_line(rule['reason'])}" for rule in rules)]
     return "\n".join(lines)
 
 
@@ -166,10 +167,6 @@ def link(what: str, page: Path, root: Path) -> str:
 def _accuracy(row: dict[str, Any], split: str) -> str:
     low, high = row["intervals"][split]["accuracy"]
     return f"{row['metrics'][split]['accuracy']:.1%} ({low:.1%} to {high:.1%})"
-
-
-def _one_line(text: object) -> str:
-    return " ".join(str(text).split())
 
 
 def _short(value: Any) -> str:

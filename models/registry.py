@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from common.errors import UserError
+from common.errors import UserError, first_line
 from common.files import replacing_folder, write_json
 from models import bundle
 
@@ -179,8 +179,7 @@ def _explained(uri: str, error: Exception) -> UserError:
         return UserError(f"The registry {uri} is busy with another writer: run again in a minute. {untouched}")
     if isinstance(error, OSError) and error.filename:
         return UserError(f"{error.filename}: {error.strerror}: put that right and run again. {untouched}")
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return UserError(f"The registry {uri} refused: {first.rstrip('.')}. {untouched}")
+    return UserError(f"The registry {uri} refused: {first_line(error)}. {untouched}")
 
 
 _FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
