@@ -61,9 +61,8 @@ def changed(root: Path, names: Iterable[str]) -> set[str]:
 
     One question for all of them costs what DVC's own start-up would cost for each.
     """
-    names = list(names)
     with _repo(root) as repo, repo.lock:
-        return {name for name in names if repo.stage.collect(_target(root, name))[0].changed()}
+        return {name for name, stage in _find(repo, root, names).items() if stage.changed()}
 
 
 def data_version(root: Path) -> str:
@@ -86,7 +85,7 @@ def outside_dependencies(root: Path, name: str) -> dict[str, str]:
     from dvc.dependency import ParamsDependency
 
     with _repo(root) as repo, repo.lock:
-        stage = repo.stage.collect(_target(root, name))[0]
+        stage = _find(repo, root, [name])[name]
         made = [Path(out.fs_path) for other in repo.index.stages for out in other.outs]
         return {
             dep.def_path: str(dep.get_hash().value)
@@ -100,7 +99,7 @@ def outside_dependencies(root: Path, name: str) -> dict[str, str]:
 def made_dependencies(root: Path, name: str) -> list[str]:
     """Return the paths that stage `name` reads and other stages or data sources make."""
     with _repo(root) as repo:
-        stage = repo.stage.collect(_target(root, name))[0]
+        stage = _find(repo, root, [name])[name]
         made = [Path(out.fs_path) for other in repo.index.stages for out in other.outs]
         return [dep.def_path for dep in stage.deps if any(_overlap(Path(dep.fs_path), out) for out in made)]
 
@@ -132,6 +131,15 @@ def _repo(root: Path) -> Iterator[Repo]:
                 yield repo
         except DvcException as error:
             raise UserError(f"{root} can't be used as a DVC project: {first_line(error)}.") from None
+
+
+def _find(repo: Repo, root: Path, names: Iterable[str]) -> dict[str, Stage]:
+    """The stages of these names, from files parsed once: `repo.stage.collect` parses dvc.lock again for every one."""
+    known = {_address(root)(stage): stage for stage in repo.index.stages}
+    try:
+        return {name: known[name] for name in names}
+    except KeyError as error:
+        raise UserError(f"{root} has no stage {error.args[0]}: it left dvc.yaml since this run began.") from None
 
 
 def _nodes(repo: Repo, root: Path) -> list[Node]:
@@ -173,11 +181,3 @@ def _address(root: Path) -> Any:
         return str(name) if path == "dvc.yaml" else f"{path}:{name}"
 
     return address
-
-
-def _target(root: Path, name: str) -> str:
-    """DVC's API takes targets relative to the current folder."""
-    file, colon, stage = name.partition(":")
-    if name.endswith(".dvc"):
-        return str(root / name)
-    return f"{root / file}:{stage}" if colon else f"{root / 'dvc.yaml'}:{name}"

@@ -66,3 +66,8 @@ def test_a_broken_pipeline_is_one_sentence(project):
     with pytest.raises(UserError, match=r"can't be used as a DVC project: .*dvc\.yaml") as error:
         graph.read_graph(project.root)
     assert "\n" not in str(error.value)
+
+
+def test_a_stage_that_left_is_named(project):
+    with pytest.raises(UserError, match="no stage train@x"):
+        graph.changed(project.root, ["train@p", "train@x"])
