@@ -99,7 +99,10 @@ def read_decision(root: Path) -> dict[str, Any] | None:
 
 
 def leaderboard_table(rows: Table, chosen: str | None, failed: list[str]) -> Table:
-    """Flatten leaderboard.json: one row a candidate, its accuracy by split; the `failed` ones say so, below."""
+    """Flatten leaderboard.json: one row a candidate, its accuracy by split; the `failed` ones say so, below.
+
+    In the order of the page: the chosen one, then the others by their accuracy on validation.
+    """
     splits = ("train", "validation", "test")
     compared = [
         {
@@ -108,7 +111,7 @@ def leaderboard_table(rows: Table, chosen: str | None, failed: list[str]) -> Tab
             "parameters": _short(row["parameters"]),
             "weights": row["weights"],
         }
-        for row in rows
+        for row in sorted(rows, key=lambda row: (row["candidate"] != chosen, -row["metrics"]["validation"]["accuracy"]))
     ]
     nothing = {**dict.fromkeys(splits, "–"), "parameters": "–", "weights": "–"}
     return compared + [{"candidate": f"{name} (failed)", **nothing} for name in failed]

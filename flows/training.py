@@ -165,7 +165,7 @@ def conclude(nodes: Mapping[str, Node], work: Work, states: Mapping[str, State[A
     failed = {name: _message(states[name]) for name, ending in work.endings.items() if ending == "failed"}
     missing = sorted(name for name, ending in work.endings.items() if ending == "not run")
     counts = {kind: sum(ending == kind for ending in work.endings.values()) for kind in ("ran", "cached")}
-    summary = f"{counts['ran']} stages ran, {counts['cached']} cached"
+    summary = f"{counts['ran']} {'stage' if counts['ran'] == 1 else 'stages'} ran, {counts['cached']} cached"
     for name, why in failed.items():
         _tell("failure", f"{name} failed", why)
     if any(work.endings[node.name] == "ran" and "build/decision.json" in node.outs for node in nodes.values()):

@@ -16,6 +16,7 @@ from models.features import release
 if TYPE_CHECKING:
     import keras
     import pandas as pd
+    import tensorflow as tf
 
 SEVERAL = ";"  # parts the labels of a picture that has several: helmet;vest
 
@@ -60,63 +61,78 @@ def make_deterministic(seed: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def batches(
-    values: NDArray[Any],
-    rows: NDArray[np.intp],
-    targets: NDArray[Any],
-    batch_size: int,
-    views: int = 0,
-    seed: int | None = None,
-    weights: NDArray[np.float32] | None = None,
-    mirror: bool = False,
-    brightness: float = 0.0,
-) -> keras.utils.PyDataset:
+class Batches:
     """Batches of (features of one view, targets[, weights]) read from `values` (N, 1 + V, ...) as they are needed.
 
     With a `seed` each epoch is shuffled anew, and each picture shows one of its 1 + `views` views, drawn anew; so are
     whether it is mirrored and the factor 1 - `brightness` to 1 + `brightness` of its pixels.
     """
-    import keras
 
-    class Batches(keras.utils.PyDataset):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__(workers=1, use_multiprocessing=False)
-            self.random = np.random.default_rng(seed)
-            self.order = np.arange(len(rows))
-            self.view = np.zeros(len(rows), dtype=np.intp)
-            self.mirrored = np.zeros(len(rows), dtype=np.bool_)
-            self.gain = np.ones(len(rows), dtype=np.float32)
-            self.on_epoch_end()
+    def __init__(
+        self,
+        values: NDArray[Any],
+        rows: NDArray[np.intp],
+        targets: NDArray[Any],
+        batch_size: int,
+        views: int = 0,
+        seed: int | None = None,
+        weights: NDArray[np.float32] | None = None,
+        mirror: bool = False,
+        brightness: float = 0.0,
+    ) -> None:
+        self.values, self.rows, self.targets, self.weights = values, rows, targets, weights
+        self.batch_size, self.views, self.mirror, self.brightness = batch_size, views, mirror, brightness
+        self.random = None if seed is None else np.random.default_rng(seed)
+        self.order = np.arange(len(rows))
+        self.view = np.zeros(len(rows), dtype=np.intp)
+        self.mirrored = np.zeros(len(rows), dtype=np.bool_)
+        self.gain = np.ones(len(rows), dtype=np.float32)
+        self.draw()
 
-        def __len__(self) -> int:
-            return -(-len(rows) // batch_size)
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.batch_size)
 
-        def __getitem__(self, number: int) -> tuple[NDArray[Any], ...]:
-            chosen = self.order[number * batch_size : (number + 1) * batch_size]
-            features = np.asarray(values[rows[chosen], self.view[chosen]], dtype=np.float32)
-            release(values)
-            if mirror:
-                flip = self.mirrored[chosen]
-                features[flip] = features[flip, :, ::-1]
-            if brightness:
-                features = np.clip(features * self.gain[chosen, None, None, None], 0, 255)
-            return (features, targets[chosen]) if weights is None else (features, targets[chosen], weights[chosen])
+    def __getitem__(self, number: int) -> tuple[NDArray[Any], ...]:
+        chosen = self.order[number * self.batch_size : (number + 1) * self.batch_size]
+        features = np.asarray(self.values[self.rows[chosen], self.view[chosen]], dtype=np.float32)
+        release(self.values)
+        if self.mirror:
+            flip = self.mirrored[chosen]
+            features[flip] = features[flip, :, ::-1]
+        if self.brightness:
+            features = np.clip(features * self.gain[chosen, None, None, None], 0, 255)
+        batch = (features, self.targets[chosen])
+        return batch if self.weights is None else (*batch, self.weights[chosen])
 
-        def on_epoch_end(self) -> None:
-            if seed is not None:
-                self.random.shuffle(self.order)
-                self.view = self.random.integers(0, views + 1, size=len(rows))
-                self.mirrored = self.random.random(len(rows)) < 0.5
-                self.gain = self.random.uniform(1 - brightness, 1 + brightness, len(rows)).astype(np.float32)
+    def draw(self) -> None:
+        """Draw the next epoch."""
+        if self.random is None:
+            return
+        self.random.shuffle(self.order)
+        self.view = self.random.integers(0, self.views + 1, size=len(self.rows))
+        self.mirrored = self.random.random(len(self.rows)) < 0.5
+        gain = self.random.uniform(1 - self.brightness, 1 + self.brightness, len(self.rows))
+        self.gain = gain.astype(np.float32)
 
-    return Batches()
+    def stream(self) -> tf.data.Dataset:
+        """The batches for Keras, two of them read ahead.
+
+        Not a `keras.utils.PyDataset`: its reading ahead grows with the number of steps (tf.data.AUTOTUNE).
+        """
+        import tensorflow as tf
+
+        kinds = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in self[0])
+        batches = tf.data.Dataset.from_generator(
+            lambda: (self[number] for number in range(len(self))), output_signature=kinds
+        )
+        return batches.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2)
 
 
 def fit(
     network: keras.Model,
     candidate: Candidate,
-    train: keras.utils.PyDataset,
-    validation: keras.utils.PyDataset,
+    train: Batches,
+    validation: Batches,
     several_labels: bool = False,
 ) -> pd.DataFrame:
     """Train with Adam, early stopping on val_loss (best weights restored) and the learning rate of `schedule`.
@@ -147,8 +163,14 @@ def fit(
     ]
     if candidate.decay:
         callbacks.append(_decay(candidate.decay))
+    callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: train.draw()))
     history = network.fit(
-        train, validation_data=validation, epochs=candidate.epochs, callbacks=callbacks, shuffle=False, verbose=2
+        train.stream(),
+        validation_data=validation.stream(),
+        epochs=candidate.epochs,
+        callbacks=callbacks,
+        shuffle=False,
+        verbose=2,
     )
     table = pd.DataFrame(history.history)
     table.insert(0, "epoch", np.arange(1, len(table) + 1))
@@ -190,8 +212,8 @@ def predict(
     several_labels: bool = False,
 ) -> NDArray[np.float64]:
     """Probabilities (N, C) of the pictures in `rows`, without augmentation."""
-    data = batches(values, rows, np.zeros(len(rows), dtype=np.int64), batch_size)
-    probabilities: NDArray[np.float64] = class_probabilities(network.predict(data, verbose=0), several_labels)
+    data = Batches(values, rows, np.zeros(len(rows), dtype=np.int64), batch_size)
+    probabilities: NDArray[np.float64] = class_probabilities(network.predict(data.stream(), verbose=0), several_labels)
     return probabilities
 
 

@@ -29,7 +29,7 @@ from models.candidates import Candidate, class_probabilities
 from models.features import BACKBONE_WEIGHTS, Features, open_features
 from models.networks import build_collected, find_network, scale_pixels
 from models.trainable import build_trainable, join, pooled
-from models.training import batches, fit, make_deterministic, targets_of
+from models.training import Batches, fit, make_deterministic, targets_of
 
 RESULTS = Path("build/ablations")
 REPORTS = Path("reports/ablations")
@@ -137,7 +137,7 @@ def ablate(
             make_deterministic(seed)
             network = build_trainable(part, features.backbone, None, len(targets.classes), targets.several_labels)
             learn, check = (
-                batches(features.values, rows[inside[s]], targets.values[inside[s]], part.batch_size, seed=start)
+                Batches(features.values, rows[inside[s]], targets.values[inside[s]], part.batch_size, seed=start)
                 for s, start in (("train", seed), ("validation", None))
             )
             fit(network, part, learn, check, targets.several_labels)

@@ -20,9 +20,9 @@ from models.features import BACKBONE_WEIGHTS, Features, open_features
 from models.precision import BFLOAT16_UNITS, precision, processor_flags
 from models.trainable import build_trainable, chosen_parts, cut_networks, reads_pixels
 from models.training import (
+    Batches,
     Targets,
     balanced_weights,
-    batches,
     fit,
     make_deterministic,
     predict,
@@ -112,8 +112,8 @@ def cross_validate(
 def fit_in_phases(
     network: keras.Model,
     candidate: Candidate,
-    train: keras.utils.PyDataset,
-    validation: keras.utils.PyDataset,
+    train: Batches,
+    validation: Batches,
     several_labels: bool,
 ) -> pd.DataFrame:
     """Train the head; where part of the backbone is to be trained too, that follows once the head can guide it."""
@@ -146,12 +146,12 @@ def training_data(
     targets: Targets,
     in_split: dict[str, NDArray[np.bool_]],
     seed: int,
-) -> tuple[keras.utils.PyDataset, keras.utils.PyDataset]:
+) -> tuple[Batches, Batches]:
     """Batches of the training pictures, varied as the candidate says, and of the validation pictures as they are."""
     train, validation = in_split["train"], in_split["validation"]
     balanced = candidate.class_weights == "balanced"
     return (
-        batches(
+        Batches(
             features.values,
             rows[train],
             targets.values[train],
@@ -162,7 +162,7 @@ def training_data(
             mirror=candidate.mirror,
             brightness=candidate.brightness,
         ),
-        batches(features.values, rows[validation], targets.values[validation], candidate.batch_size),
+        Batches(features.values, rows[validation], targets.values[validation], candidate.batch_size),
     )
 
 

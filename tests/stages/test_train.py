@@ -15,7 +15,7 @@ from models.candidates import Candidate, FineTuning, Head, class_probabilities
 from models.features import open_features
 from models.networks import kernel_layers
 from models.trainable import cut_networks
-from models.training import balanced_weights, batches, targets_of
+from models.training import Batches, balanced_weights, targets_of
 from stages.featurize import featurize
 from stages.train import cross_validate, train, training_data
 from stages.weights import Backbone, resolve_entry
@@ -229,7 +229,7 @@ def test_pictures_are_mirrored_and_brightened_the_same_way_for_the_same_seed():
     values = np.random.default_rng(0).integers(0, 256, (6, 1, 4, 4, 3), dtype=np.uint8)
 
     def epoch(seed, **varied):
-        data = batches(values, np.arange(6), np.arange(6), 6, seed=seed, **varied)
+        data = Batches(values, np.arange(6), np.arange(6), 6, seed=seed, **varied)
         features, targets = data[0]
         return features[np.argsort(targets)]
 
