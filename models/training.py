@@ -163,7 +163,7 @@ def fit(
     ]
     if candidate.decay:
         callbacks.append(_decay(candidate.decay))
-    callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: train.draw()))
+    callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: train.draw()))
     history = network.fit(
         train.stream(),
         validation_data=validation.stream(),
