@@ -25,6 +25,7 @@ VALUES = "features.npy"
 INDEX = "index.parquet"
 BACKBONE = "backbone.json"
 BACKBONE_WEIGHTS = "backbone.weights.h5"
+ROWS_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,19 @@ def release(values: NDArray[Any]) -> None:
     mapping = getattr(values, "_mmap", None)
     if mapping is not None and hasattr(mapping, "madvise"):
         mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def read_rows(values: NDArray[Any], rows: NDArray[np.intp], views: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Read view `views[i]` of picture `rows[i]` for every i, (len(rows), ...), from a mapped array (N, 1 + V, ...).
+
+    A few at a time: around each picture that is touched Linux maps up to 2 MB that it happens to hold of the file.
+    """
+    read = np.empty((len(rows), *values.shape[2:]), dtype=np.float32)
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        few = slice(first, first + ROWS_AT_ONCE)
+        read[few] = values[rows[few], views[few]]
+        release(values)
+    return read
 
 
 def open_features(folder: Path) -> Features:

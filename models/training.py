@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from models.candidates import Candidate, class_probabilities
-from models.features import release
+from models.features import read_rows
 
 if TYPE_CHECKING:
     import keras
@@ -94,8 +94,7 @@ class Batches:
 
     def __getitem__(self, number: int) -> tuple[NDArray[Any], ...]:
         chosen = self.order[number * self.batch_size : (number + 1) * self.batch_size]
-        features = np.asarray(self.values[self.rows[chosen], self.view[chosen]], dtype=np.float32)
-        release(self.values)
+        features = read_rows(self.values, self.rows[chosen], self.view[chosen])
         if self.mirror:
             flip = self.mirrored[chosen]
             features[flip] = features[flip, :, ::-1]

@@ -12,7 +12,7 @@ from common.errors import UserError
 from common.files import write_json
 from models.assemble import load_candidate
 from models.candidates import Candidate, FineTuning, Head, class_probabilities
-from models.features import open_features
+from models.features import open_features, read_rows
 from models.networks import kernel_layers
 from models.trainable import cut_networks
 from models.training import Batches, balanced_weights, targets_of
@@ -324,3 +324,13 @@ def test_model_json_says_where_weights_came_from(splits, features):
     model = trained("simple_cnn", splits, features)[3]
     assert model["weights"] == "from scratch"
     json.dumps(model, allow_nan=False)
+
+
+def test_rows_are_read_in_the_order_asked_for(tmp_path):
+    values = np.arange(30 * 2 * 3, dtype=np.float16).reshape(30, 2, 3)
+    np.save(tmp_path / "values.npy", values)
+    mapped = np.load(tmp_path / "values.npy", mmap_mode="r")
+    rows, views = np.random.default_rng(0).integers(0, 30, 21), np.random.default_rng(1).integers(0, 2, 21)
+    read = read_rows(mapped, rows, views)
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, values[rows, views])
