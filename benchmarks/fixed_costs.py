@@ -12,18 +12,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from common.errors import TELEMETRY_OFF, UserError, run
+from benchmarks.clones import HERE, call, clone_head
+from common.errors import run
 from common.files import write_json
 
-HERE = Path(__file__).resolve().parents[1]
 NOTES = "PLUMBLINE_BENCHMARK_NOTES"
 OBSERVER = f'''
 import atexit, builtins, json, os, sys, time
@@ -60,7 +58,7 @@ if notes:
 def observed_run(folder: Path, photographs: Path | None) -> dict[str, Any]:
     """Run `dvc repro` in a new clone of HEAD under `folder`; returns its seconds and what the observer noted."""
     clone, observer, notes = folder / "clone", folder / "observer", folder / "notes.jsonl"
-    call(["git", "clone", "--quiet", str(HERE), str(clone)], HERE)
+    clone_head(clone)
     if photographs is None:
         call([sys.executable, "-m", "dvc", "pull", "--quiet", "data.dvc", "incoming.dvc"], clone)
     else:
@@ -101,21 +99,6 @@ def is_stage(note: dict[str, Any]) -> bool:
     name = Path(note["arguments"][0])
     started = name.parent.name in ("stages", "monitoring") and name.stem != "warm"
     return started or (name.suffix == "" and (HERE / "stages" / f"{name}.py").is_file())
-
-
-def call(command: list[str], folder: Path, more: dict[str, str] | None = None) -> None:
-    """Run a command in `folder`; UserError with its last lines where it fails."""
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env={**os.environ, **TELEMETRY_OFF, "PATH": path, **(more or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise UserError(f"{' '.join(command)} failed in {folder}: {(done.stdout + done.stderr)[-2000:]}")
 
 
 def main() -> None:

@@ -27,10 +27,10 @@ from typing import Any
 
 import yaml
 
+from benchmarks.clones import HERE, call, clone_head, search_path
 from common.errors import TELEMETRY_OFF, UserError, run
 from common.files import write_json, write_text
 
-HERE = Path(__file__).resolve().parents[1]
 SMALL = {"image_size": 32, "views": 2}
 QUIET = {**TELEMETRY_OFF, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING"}
 
@@ -38,7 +38,7 @@ QUIET = {**TELEMETRY_OFF, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_
 def clone(folder: Path, candidates: list[str] | None = None, small: bool = False) -> Path:
     """Clone HEAD into `folder`/project with its data in place; `candidates` leaves only those in params.yaml."""
     root = folder / "project"
-    _call(["git", "clone", "--quiet", str(HERE), str(root)], folder)
+    clone_head(root)
     identity = ["-c", "user.name=Benchmark", "-c", "user.email=benchmark@localhost"]
     params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
     if candidates:
@@ -56,11 +56,11 @@ def clone(folder: Path, candidates: list[str] | None = None, small: bool = False
     if candidates or small:
         write_text(root / "params.yaml", yaml.safe_dump(params, sort_keys=False))
     if small:
-        _call([sys.executable, "-m", "samples.draw", ".", "--labelled", "60", "--incoming", "4"], root)
-        _call([sys.executable, "-m", "dvc", "add", "--quiet", "data", "incoming"], root)
+        call([sys.executable, "-m", "samples.draw", ".", "--labelled", "60", "--incoming", "4"], root)
+        call([sys.executable, "-m", "dvc", "add", "--quiet", "data", "incoming"], root)
     else:
-        _call([sys.executable, "-m", "dvc", "pull", "--quiet", "data.dvc"], root)
-    _call(["git", *identity, "commit", "--quiet", "--allow-empty", "-am", "Benchmark"], root)
+        call([sys.executable, "-m", "dvc", "pull", "--quiet", "data.dvc"], root)
+    call(["git", *identity, "commit", "--quiet", "--allow-empty", "-am", "Benchmark"], root)
     return root
 
 
@@ -70,7 +70,7 @@ def server(folder: Path) -> Iterator[dict[str, str]]:
     import httpx
 
     port = 14000 + os.getpid() % 1000
-    env = {**os.environ, **QUIET, "PREFECT_HOME": str(folder / "prefect"), "PYTHONPATH": _path(HERE)}
+    env = {**os.environ, **QUIET, "PREFECT_HOME": str(folder / "prefect"), "PYTHONPATH": search_path(HERE)}
     env["PREFECT_API_URL"] = f"http://127.0.0.1:{port}/api"
     with (folder / "server.log").open("wb") as log:
         start = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
@@ -98,7 +98,7 @@ def overhead(candidates: list[str] | None, side_by_side: int) -> dict[str, Any]:
             for what, command in (("dvc repro", plain), ("flow", flow)):
                 (folder / what).mkdir()
                 root = clone(folder / what, candidates)
-                mine = {**env, "PYTHONPATH": _path(root)}
+                mine = {**env, "PYTHONPATH": search_path(root)}
                 figures[f"{what}, cold"] = timed(command, root, mine)
                 figures[f"{what}, nothing to do"] = timed(command, root, mine)
     for measure in ("wall", "processor"):
@@ -125,7 +125,7 @@ def kills(count: int, seed: int) -> dict[str, Any]:
             root = folder / "round"
             shutil.copytree(template, root, symlinks=True)
             command = [sys.executable, "-m", "flows.training", "--retry-seconds", "0.5"]
-            mine = {**env, "PYTHONPATH": _path(root)}
+            mine = {**env, "PYTHONPATH": search_path(root)}
             length = timed(command, root, mine)["wall"]
             wanted = _result(root)
             while sum(victims.values()) < count:
@@ -217,17 +217,6 @@ def _answers(httpx: Any, url: str) -> bool:
         return bool(httpx.get(url, timeout=2).status_code == 200)
     except httpx.HTTPError:
         return False
-
-
-def _call(command: list[str], folder: Path) -> None:
-    env = {**os.environ, **QUIET, "PYTHONPATH": _path(folder if (folder / "samples").exists() else HERE)}
-    done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise UserError(f"{' '.join(command[:4])} failed: {(done.stdout + done.stderr)[-1000:]}")
-
-
-def _path(root: Path) -> str:
-    return os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")]))
 
 
 def main() -> None:
