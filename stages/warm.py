@@ -111,7 +111,8 @@ def ask(connection: socket.socket, arguments: list[str]) -> int:
 
     Once asked there is no second way: a stage that may have begun must not run twice at a time.
     """
-    request = json.dumps({"arguments": arguments, "environment": dict(os.environ)}).encode()
+    asked = {"arguments": arguments, "environment": dict(os.environ), "folder": os.getcwd()}
+    request = json.dumps(asked).encode()
     socket.send_fds(connection, [len(request).to_bytes(4, "big")], [0, 1, 2])
     connection.sendall(request)
     try:
@@ -233,6 +234,7 @@ def _carry_out(request: dict[str, Any], streams: list[int]) -> int:
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     os.environ.clear()
     os.environ.update(request["environment"])
+    os.chdir(request["folder"])  # the server's own may have been deleted, and made again under the same name
     stage, *arguments = request["arguments"]
     sys.argv = [stage, *arguments]
     # The module was imported to have its imports; run it as `python -m` does, from a clean slate.

@@ -1,6 +1,7 @@
 """A stage run warm is the stage run cold: the same output, exit code and environment, and it dies with who asked."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -69,6 +70,16 @@ def test_stages_share_the_server_and_nothing_else(workspace):
     after = run(workspace, "x", "0").stdout, (workspace / "pid").read_text()
     assert before[0] == after[0]
     assert before[1] != after[1], "each stage is a process of its own"
+
+
+def test_a_folder_deleted_and_made_again_is_worked_in_anew(workspace, tmp_path):
+    shutil.copytree(workspace, tmp_path / "kept")
+    for _ in range(2):  # the second time the same server is asked, whose own folder is gone
+        shutil.rmtree(tmp_path / "twin", ignore_errors=True)
+        shutil.copytree(tmp_path / "kept", tmp_path / "twin")
+        (tmp_path / "twin" / "pid").unlink(missing_ok=True)
+        assert run(tmp_path / "twin", "x", "0").stdout == f"said ['x', '0'] yes {tmp_path / 'twin'}\n"
+        assert (tmp_path / "twin" / "pid").exists()
 
 
 def test_an_exception_is_shown_and_fails(workspace):
