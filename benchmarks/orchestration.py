@@ -111,8 +111,8 @@ def overhead(candidates: list[str] | None, side_by_side: int) -> dict[str, Any]:
 def kills(count: int, seed: int) -> dict[str, Any]:
     """Kill runs of a small set at random moments until `count` kills are done; compare every finished run's decision.
 
-    A round starts cold and is run again after each kill until it is through, so that kills hit every stage. Victims:
-    the flow's process, a process of the stage at work, or everything at once as in a power cut.
+    A round starts cold and is run again after each kill until it is through, so that kills hit every stage; each comes
+    within a third of an undisturbed run's time, so that there are several a round. Victims: the flow's process, a process of the stage at work, or everything at once as in a power cut.
     """
     chance = random.Random(seed)
     victims: dict[str, int] = {"flow": 0, "stage": 0, "everything": 0}
@@ -128,6 +128,7 @@ def kills(count: int, seed: int) -> dict[str, Any]:
             mine = {**env, "PYTHONPATH": search_path(root)}
             length = timed(command, root, mine)["wall"]
             wanted = _result(root)
+            print(f"undisturbed: {length} s", flush=True)
             while sum(victims.values()) < count:
                 shutil.rmtree(root)
                 shutil.copytree(template, root, symlinks=True)
@@ -136,7 +137,7 @@ def kills(count: int, seed: int) -> dict[str, Any]:
                 while not through:
                     runs += 1
                     more = sum(victims.values()) < count
-                    moment = chance.uniform(0, length) if more else float("inf")
+                    moment = chance.uniform(0, length / 3) if more else float("inf")
                     victim = chance.choice(list(victims)) if more else ""
                     killed, through = _run_and_kill(command, root, mine, moment, victim, chance)
                     victims[victim] = victims.get(victim, 0) + killed if killed else victims.get(victim, 0)
