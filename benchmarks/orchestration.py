@@ -112,7 +112,8 @@ def kills(count: int, seed: int) -> dict[str, Any]:
     """Kill runs of a small set at random moments until `count` kills are done; compare every finished run's decision.
 
     A round starts cold and is run again after each kill until it is through, so that kills hit every stage; each comes
-    within a third of an undisturbed run's time, so that there are several a round. Victims: the flow's process, a process of the stage at work, or everything at once as in a power cut.
+    within a third of an undisturbed run's time, so that there are several a round. Victims: the flow's process, a
+    process of the stage at work, or everything at once as in a power cut.
     """
     chance = random.Random(seed)
     victims: dict[str, int] = {"flow": 0, "stage": 0, "everything": 0}
