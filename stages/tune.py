@@ -190,6 +190,8 @@ def main() -> None:
     parser.add_argument("--trials", type=int, help="how many more (default: params.yaml, tune.trials)")
     parser.add_argument("--write", action="store_true", help="put the winning values into params.yaml")
     arguments = parser.parse_args()
+    if arguments.trials is not None and arguments.trials < 1:
+        parser.error("--trials: 1 or more")
     params = load_section("tune", Tune)
     candidate = load_section(f"candidates.{arguments.candidate}", Candidate)
     seed = load_section("train", TrainParams).seed
