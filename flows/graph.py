@@ -135,11 +135,12 @@ def _repo(root: Path) -> Iterator[Repo]:
 
 def _find(repo: Repo, root: Path, names: Iterable[str]) -> dict[str, Stage]:
     """The stages of these names, from files parsed once: `repo.stage.collect` parses dvc.lock again for every one."""
-    known = {_address(root)(stage): stage for stage in repo.index.stages}
+    address = _address(root)
+    known = {address(stage): stage for stage in repo.index.stages}
     try:
         return {name: known[name] for name in names}
     except KeyError as error:
-        raise UserError(f"{root} has no stage {error.args[0]}: it left dvc.yaml since this run began.") from None
+        raise UserError(f"{root} has no stage {error.args[0]}: DVC finds it in no dvc.yaml or .dvc file.") from None
 
 
 def _nodes(repo: Repo, root: Path) -> list[Node]:

@@ -104,6 +104,10 @@ def leaderboard_table(rows: Table, chosen: str | None, failed: list[str]) -> Tab
     In the order of the page: the chosen one, then the others by their accuracy on validation.
     """
     splits = ("train", "validation", "test")
+
+    def place(row: dict[str, Any]) -> tuple[bool, float, str]:
+        return row["candidate"] != chosen, -row["metrics"]["validation"]["accuracy"], row["candidate"]
+
     compared = [
         {
             "candidate": row["candidate"] + (" (chosen)" if row["candidate"] == chosen else ""),
@@ -111,7 +115,7 @@ def leaderboard_table(rows: Table, chosen: str | None, failed: list[str]) -> Tab
             "parameters": _short(row["parameters"]),
             "weights": row["weights"],
         }
-        for row in sorted(rows, key=lambda row: (row["candidate"] != chosen, -row["metrics"]["validation"]["accuracy"]))
+        for row in sorted(rows, key=place)
     ]
     nothing = {**dict.fromkeys(splits, "–"), "parameters": "–", "weights": "–"}
     return compared + [{"candidate": f"{name} (failed)", **nothing} for name in failed]

@@ -114,9 +114,9 @@ class Batches:
         self.gain = gain.astype(np.float32)
 
     def stream(self) -> tf.data.Dataset:
-        """The batches for Keras, two of them read ahead.
+        """The batches for Keras, in the order of the epoch last drawn when it is gone through.
 
-        Not a `keras.utils.PyDataset`: its reading ahead grows with the number of steps (tf.data.AUTOTUNE).
+        One at a time: with deterministic operations tf.data reads nothing ahead from a Python generator.
         """
         import tensorflow as tf
 
@@ -124,7 +124,7 @@ class Batches:
         batches = tf.data.Dataset.from_generator(
             lambda: (self[number] for number in range(len(self))), output_signature=kinds
         )
-        return batches.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2)
+        return batches.apply(tf.data.experimental.assert_cardinality(len(self)))
 
 
 def fit(

@@ -3,7 +3,7 @@
 Optuna proposes learning rate, batch size and, by architecture, head, dropout, width and augmentation; each trial trains
 as `train@CANDIDATE` would and is judged by its least validation loss. The test pictures are taken out of the table
 before the first trial. Trials are kept in build/tune/CANDIDATE.db (`optuna-dashboard sqlite:///build/tune/...`) and go
-on where they stopped; the trial 0 is the entry as it stands, so that "better" means better than that. `--write` puts
+on where they stopped; the first is the entry as it stands, so that "better" means better than that. `--write` puts
 the winning values into params.yaml, comments kept, and `dvc repro` trains with them.
 """
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import optuna
 
 FOLDER = Path("build/tune")
+AS_IT_STANDS = "as it stands"
 HEADS: dict[str, tuple[int, ...]] = {"linear": (), "128": (128,), "256": (256,), "256-128": (256, 128)}
 
 
@@ -98,13 +99,13 @@ def search(
     say: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
 ) -> dict[str, Any]:
     """Run `trials` more trials of `study`; returns the best trial's changes. Test pictures are dropped first."""
-    import optuna
+    from optuna.trial import TrialState
 
     from stages.train import train
 
     visible = splits[splits["split"] != "test"].reset_index(drop=True)
-    if not len(study.trials):
-        study.enqueue_trial(starting_point(candidate, features))
+    if as_it_stands(study, TrialState.COMPLETE, TrialState.WAITING) is None:
+        study.enqueue_trial(starting_point(candidate, features), user_attrs={AS_IT_STANDS: True})
 
     def objective(trial: optuna.Trial) -> float:
         changes = propose(trial, candidate, features)
@@ -115,7 +116,7 @@ def search(
         return float(losses.min())
 
     def report(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
-        if trial.state == optuna.trial.TrialState.COMPLETE:
+        if trial.state == TrialState.COMPLETE:
             accuracy = trial.user_attrs["val_accuracy"]
             say(f"trial {trial.number}: validation loss {trial.value:.4f}, accuracy {accuracy:.3f}: {trial.params}")
 
@@ -124,19 +125,24 @@ def search(
     return result
 
 
+def as_it_stands(study: optuna.Study, *states: optuna.trial.TrialState) -> optuna.trial.FrozenTrial | None:
+    """The trial of the entry as it stands that is in one of `states`, None where none is: it may have been killed."""
+    trials = study.get_trials(deepcopy=False, states=states)
+    return next((trial for trial in trials if trial.user_attrs.get(AS_IT_STANDS)), None)
+
+
 def open_study(name: str, key: str, seed: int, folder: Path = FOLDER) -> optuna.Study:
     """Open or begin the study of candidate `name` on the data and settings that `key` stands for."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder.mkdir(parents=True, exist_ok=True)
-    return optuna.create_study(
-        study_name=f"{name}-{key}",
-        storage=f"sqlite:///{folder / name}.db",
-        sampler=optuna.samplers.TPESampler(seed=seed),
-        direction="minimize",
-        load_if_exists=True,
+    study = optuna.create_study(
+        study_name=f"{name}-{key}", storage=f"sqlite:///{folder / name}.db", direction="minimize", load_if_exists=True
     )
+    # A sampler of the same seed would propose again what it proposed before.
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+    return study
 
 
 def study_key(candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int) -> str:
@@ -183,6 +189,8 @@ def write_back(text: str, name: str, changes: dict[str, Any]) -> str:
 
 def main() -> None:
     """Search, print the winner, and write it into params.yaml where that was asked for."""
+    from optuna.trial import TrialState
+
     from stages.train import TrainParams
 
     parser = argparse.ArgumentParser(description="Search a candidate's parameters on validation pictures.")
@@ -199,7 +207,8 @@ def main() -> None:
     features = open_features(Path("build/features") / candidate.backbone)
     study = open_study(arguments.candidate, study_key(candidate, splits, features, seed), params.seed)
     changes = search(arguments.candidate, candidate, splits, features, study, arguments.trials or params.trials, seed)
-    best, first = study.best_trial, study.trials[0]
+    best, first = study.best_trial, as_it_stands(study, TrialState.COMPLETE)
+    assert first is not None, "search begins with it"
     result = {
         "candidate": arguments.candidate,
         "trials": len(study.trials),
@@ -209,7 +218,7 @@ def main() -> None:
     }
     write_json(FOLDER / f"{arguments.candidate}.json", result)
     print(json.dumps(result, indent=2))
-    if arguments.write and best.number:
+    if arguments.write and best.number != first.number:
         write_text(PARAMS, write_back(PARAMS.read_text(encoding="utf-8"), arguments.candidate, changes))
         print(f"{PARAMS}: candidates.{arguments.candidate} has the winning values; `dvc repro` trains with them")
     elif arguments.write:

@@ -234,12 +234,12 @@ def _carry_out(request: dict[str, Any], streams: list[int]) -> int:
     sys.stdin, sys.stdout, sys.stderr = os.fdopen(0), os.fdopen(1, "w"), os.fdopen(2, "w", buffering=1)
     os.environ.clear()
     os.environ.update(request["environment"])
-    os.chdir(request["folder"])  # the server's own may have been deleted, and made again under the same name
     stage, *arguments = request["arguments"]
     sys.argv = [stage, *arguments]
     # The module was imported to have its imports; run it as `python -m` does, from a clean slate.
     sys.modules.pop(f"stages.{stage}", None)
     try:
+        os.chdir(request["folder"])  # the server's own may have been deleted, and made again under the same name
         runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
         code = 0
     except SystemExit as end:

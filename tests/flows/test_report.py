@@ -33,8 +33,9 @@ def test_the_leaderboard_in_rows():
     row = {"candidate": "x", "parameters": 12345, "weights": "imagenet", "metrics": accuracy, "intervals": between}
     better = {**row, "candidate": "z", "metrics": {split: {"accuracy": 0.96} for split in accuracy}}
     worse = {**row, "candidate": "w", "metrics": {split: {"accuracy": 0.94} for split in accuracy}}
-    chosen, second, third, failed = report.leaderboard_table([worse, better, row], "x", ["y"])
-    assert [second["candidate"], third["candidate"]] == ["z", "w"]
+    tied = {**better, "candidate": "a"}
+    chosen, *others, failed = report.leaderboard_table([worse, better, tied, row], "x", ["y"])
+    assert [other["candidate"] for other in others] == ["a", "z", "w"]
     assert list(chosen.values()) == ["x (chosen)", *["95.0% (90.0% to 100.0%)"] * 3, "12,345", "imagenet"]
     assert list(failed.values()) == ["y (failed)", *["–"] * 5]
 

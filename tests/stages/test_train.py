@@ -245,6 +245,43 @@ def test_pictures_are_mirrored_and_brightened_the_same_way_for_the_same_seed():
     assert any(kept)
 
 
+def test_the_stream_is_the_batches_of_the_epoch_last_drawn():
+    values = np.random.default_rng(0).integers(0, 256, (10, 3, 2), dtype=np.uint8)
+    weights = np.arange(10, dtype=np.float32)
+    data = Batches(values, np.arange(10), np.arange(10), 4, views=2, seed=1, weights=weights)
+    stream = data.stream()
+    for _ in range(2):
+        streamed = list(stream.as_numpy_iterator())
+        assert [len(batch[0]) for batch in streamed] == [4, 4, 2]
+        for number, batch in enumerate(streamed):
+            for got, expected in zip(batch, data[number], strict=True):
+                np.testing.assert_array_equal(got, expected)
+        before = data.order.tolist()
+        data.draw()
+        assert data.order.tolist() != before
+
+
+def test_each_epoch_is_drawn_as_it_begins(splits, features, monkeypatch):
+    orders = []
+    read = Batches.__getitem__
+
+    def noted(self, number):
+        if self.random is not None and number == 0:
+            orders.append((self.order.tolist(), self.view.tolist()))
+        return read(self, number)
+
+    monkeypatch.setattr(Batches, "__getitem__", noted)
+    candidate = CANDIDATES["lenet5"].model_copy(update={"epochs": 3})
+    opened = open_features(features / "pixels")
+    train("x", candidate, splits, opened, 0)
+    again = Batches(opened.values, np.arange(len(orders[-1][0])), np.arange(len(orders[-1][0])), 16, seed=0)
+    expected = []
+    for _ in range(3):
+        again.draw()
+        expected.append(again.order.tolist())
+    assert [order for order, _ in orders][-3:] == expected
+
+
 def test_decay_divides_the_learning_rate(splits, features):
     candidate = CANDIDATES["lenet5"].model_copy(update={"epochs": 3, "decay": 0.1})
     _, history, _, _ = train("x", candidate, splits, open_features(features / "pixels"), 0)

@@ -9,7 +9,7 @@ from common.errors import UserError
 from models.candidates import Candidate, Head
 from models.features import Features
 from stages import train as training
-from stages.tune import changed, propose, search, starting_point, study_key, write_back
+from stages.tune import as_it_stands, changed, open_study, propose, search, starting_point, study_key, write_back
 
 PARAMS = """\
 # kept
@@ -78,6 +78,28 @@ def test_it_starts_from_the_entry_and_finds_better(trained):
 
 def test_the_same_seed_searches_the_same_way(trained):
     assert run()[0] == run()[0]
+
+
+def test_a_search_goes_on_with_other_trials(trained, tmp_path):
+    for _ in range(2):
+        study = open_study("x", "key", 0, tmp_path)
+        search("x", TRANSFER, splits(), features(), study, 4, 0, say=lambda text: None)
+    assert len({str(trial.params) for trial in study.trials}) == 8
+
+
+def test_a_killed_first_trial_is_tried_again(trained, monkeypatch, tmp_path):
+    def killed(*arguments):
+        raise KeyboardInterrupt
+
+    study = open_study("x", "key", 0, tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr(training, "train", killed)
+        with pytest.raises(KeyboardInterrupt):
+            search("x", TRANSFER, splits(), features(), study, 4, 0)
+    study = open_study("x", "key", 0, tmp_path)
+    search("x", TRANSFER, splits(), features(), study, 1, 0, say=lambda text: None)
+    first = as_it_stands(study, optuna.trial.TrialState.COMPLETE)
+    assert first.params["learning_rate"] == TRANSFER.learning_rate
 
 
 @pytest.mark.parametrize("candidate", [TRANSFER, Candidate(architecture="custom_cnn", backbone="p", width=0.5)])
