@@ -13,10 +13,9 @@ from common.errors import TELEMETRY_OFF, UserError
 HERE = Path(__file__).resolve().parents[1]
 
 
-def clone_head(folder: Path) -> Path:
+def clone_head(folder: Path) -> None:
     """Clone HEAD into the new folder `folder`; data is not pulled yet."""
     call(["git", "clone", "--quiet", str(HERE), str(folder)], HERE)
-    return folder
 
 
 def call(command: list[str], folder: Path, more: Mapping[str, str] | None = None) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from common.errors import one_line
-from stages.summary import PAGES
+from stages.summary import PAGES, accuracy
 
 Say = Callable[[str], None]
 Table = list[dict[str, Any]]
@@ -106,7 +106,7 @@ def leaderboard_table(rows: Table, chosen: str | None, failed: list[str]) -> Tab
     splits = ("train", "validation", "test")
 
     def place(row: dict[str, Any]) -> tuple[bool, float, str]:
-        return row["candidate"] != chosen, -row["metrics"]["validation"]["accuracy"], row["candidate"]
+        return row["candidate"] != chosen, -accuracy(row, "validation"), row["candidate"]
 
     compared = [
         {

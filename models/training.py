@@ -120,7 +120,8 @@ class Batches:
         """
         import tensorflow as tf
 
-        kinds = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in self[0])
+        empty = self[len(self)]  # after the last: shapes and types, and nothing is read for them
+        kinds = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in empty)
         batches = tf.data.Dataset.from_generator(
             lambda: (self[number] for number in range(len(self))), output_signature=kinds
         )
