@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from prefect import get_run_logger
 from prefect.states import Completed
 
-from common.errors import TELEMETRY_OFF
+from plumbline.common.errors import TELEMETRY_OFF
 from flows import report, workspace
 from flows.children import Children
 from flows.outcomes import failure, percent

@@ -15,8 +15,8 @@ from uuid import UUID
 
 from prefect import flow, get_run_logger
 
-from common.errors import UserError
-from common.files import write_text
+from plumbline.common.errors import UserError
+from plumbline.common.files import write_text
 from flows import graph, workspace
 from flows.children import Children, Stopped, guarded
 from flows.command import run_dvc

@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.errors import TELEMETRY_OFF, UserError, run
+from plumbline.common.errors import TELEMETRY_OFF, UserError, run
 from flows.children import Children, Stopped, guarded
 from flows.setup import POOLS
 from flows.workspace import find_root

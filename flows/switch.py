@@ -11,8 +11,8 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
-from common.errors import UserError
-from common.files import write_json
+from plumbline.common.errors import UserError
+from plumbline.common.files import write_json
 from flows.children import Children
 
 

@@ -23,7 +23,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import allow_failure
 
-from common.errors import UserError, run
+from plumbline.common.errors import UserError, run
 from flows import elsewhere as remote
 from flows import graph, report, workspace
 from flows.children import Children, Stopped, guarded

@@ -23,14 +23,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import TELEMETRY_OFF, UserError
-from common.files import write_json
-from common.params import load_section
-from common.progress import progress
-from imaging.collection import DataParams
-from models import bundle, registry
-from models.export import OnnxModel
-from models.registry import DIGEST_TAG, Version
+from plumbline.common.errors import TELEMETRY_OFF, UserError
+from plumbline.common.files import write_json
+from plumbline.common.params import load_section
+from plumbline.common.progress import progress
+from plumbline.imaging.collection import DataParams
+from plumbline.registry import bundle
+from plumbline.registry import versions as registry
+from plumbline.registry.export import OnnxModel
+from plumbline.registry.versions import DIGEST_TAG, Version
 from monitoring.accuracy import calibrated
 from monitoring.collect import Measured, NothingSentError, Source, Unreadable, measure_all, with_metadata
 from monitoring.copies import groups_of, status_of
@@ -42,8 +43,8 @@ from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.sample import Sample
 from monitoring.settings import DriftParams, site_names
 from monitoring.store import AGAIN, COPY, NEW, QUARANTINE, REPEAT, Batch, Store, unseen
-from stages.group import GroupParams
-from stages.promote import PromoteParams
+from plumbline.leakage.groups import GroupParams
+from plumbline.registry.promotion import PromoteParams
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,9 +17,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError
-from common.files import write_text
-from models import registry
+from plumbline.common.errors import UserError
+from plumbline.common.files import write_text
+from plumbline.registry import versions as registry
 from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.store import NEW, Store
 

@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
-from common.files import write_text
-from imaging.decode import DecodeError, decode
+from plumbline.common.files import write_text
+from plumbline.imaging.decode import DecodeError, decode
 from monitoring.accuracy import checked_later
 from monitoring.collect import Source
 from monitoring.store import NEW, Store
-from stages.page import render
-from stages.page.charts import Line, line_chart
+from plumbline.pages import leaderboard as render
+from plumbline.pages.charts import Line, line_chart
 
 HERE = Path(__file__).parent
 BADGES = {"OK": "promote", "WATCH": "hold", "DRIFT": "reject", "NOT ENOUGH IMAGES": "few"}

@@ -16,15 +16,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from common.errors import UserError, run
-from common.files import write_text
-from common.params import load_section
-from models.anatomy import attention, layer_table
-from models.assemble import HEAD_WEIGHTS, MODEL, load_candidate
-from models.features import BACKBONE_WEIGHTS
-from models.training import targets_of
-from stages.cards.render import Picture, render
-from stages.train import COST
+from plumbline.common.errors import UserError, run
+from plumbline.common.files import write_text
+from plumbline.common.params import load_section
+from plumbline.models.anatomy import attention, layer_table
+from plumbline.models.assemble import HEAD_WEIGHTS, MODEL, load_candidate
+from plumbline.models.features import BACKBONE_WEIGHTS
+from plumbline.models.fitting import targets_of
+from plumbline.pages.card import Picture, render
+from plumbline.models.training import COST
 
 if TYPE_CHECKING:
     import keras
@@ -160,7 +160,7 @@ def _megabytes(*paths: Path) -> float:
 
 def main() -> None:
     """Write reports/candidates/NAME.html."""
-    from imaging.collection import DataParams, iter_rgb
+    from plumbline.imaging.collection import DataParams, iter_rgb
 
     name = sys.argv[1]
     data = load_section("data", DataParams)

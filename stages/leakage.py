@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from common.errors import run
-from common.files import write_json, write_text
-from common.params import Section, load_section
-from stages.certificate.build import Inputs, certificate, page, report
-from stages.certificate.evidence import crossing_pairs
-from stages.certificate.price import price
-from stages.group import GroupParams, describe_pictures, grey_reader, read_embeddings
+from plumbline.common.errors import run
+from plumbline.common.files import write_json, write_text
+from plumbline.common.params import Section, load_section
+from plumbline.leakage.certificate import Inputs, certificate, page, report
+from plumbline.leakage.crossings import crossing_pairs
+from plumbline.leakage.price import price
+from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader, read_embeddings
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from imaging.collection import DataParams
+    from plumbline.imaging.collection import DataParams
 
 BUILD = Path("build")
 PAGE = Path("reports/leakage.html")
@@ -43,7 +43,7 @@ class LeakageParams(Section):
 
 def raw_pixels(data: DataParams, paths: list[str]) -> NDArray[np.float32]:
     """Return (N, 768): each picture at 16 x 16, RGB between 0 and 1."""
-    from imaging.collection import iter_rgb
+    from plumbline.imaging.collection import iter_rgb
 
     rows = [rgb.reshape(-1) for rgb in iter_rgb(data, paths, (RAW_SIDE, RAW_SIDE))]
     return np.asarray(rows, np.float32) / np.float32(255)
@@ -70,7 +70,7 @@ def measure_price(
 def main() -> None:
     import pandas as pd
 
-    from imaging.collection import DataParams, load_rgb
+    from plumbline.imaging.collection import DataParams, load_rgb
 
     params = load_section("leakage", LeakageParams)
     group = load_section("group", GroupParams)

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from models import bundle, registry
-from models.export import OnnxModel
+from plumbline.registry import bundle
+from plumbline.registry import versions as registry
+from plumbline.registry.export import OnnxModel
 
 TOP = Path(__file__).parent.parent
 SIZE = 32
@@ -78,7 +79,7 @@ def run_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ran = []
     for command in commands:
         _, _, module, *arguments = command
-        if module == "stages.warm":
+        if module == "plumbline.common.warm":
             module, arguments = f"stages.{arguments[0]}", arguments[1:]
         monkeypatch.setattr(sys, "argv", [module, *arguments])
         importlib.import_module(module).main()

@@ -4,7 +4,7 @@ import networkx
 import pytest
 from dvc.repo import Repo
 
-from common.errors import UserError
+from plumbline.common.errors import UserError
 from flows import graph
 
 STAGES = ["data.dvc", "ingest", "features@x", "features@y", "train@p", "train@q", "train@r", "evaluate", "gate"]

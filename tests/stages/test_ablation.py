@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.candidates import Candidate, Head
-from models.features import open_features
-from models.weights import Weights
-from stages.ablation import (
+from plumbline.models.candidates import Candidate, Head
+from plumbline.models.features import open_features
+from plumbline.models.weights import Weights
+from plumbline.evidence.ablation import (
     CONDITIONS,
     Ablation,
     ablate,
@@ -18,8 +18,8 @@ from stages.ablation import (
     subsets,
     verdict,
 )
-from stages.featurize import featurize
-from stages.weights import Backbone
+from plumbline.models.extraction import featurize
+from plumbline.models.backbones import Backbone
 
 SIZE = 32
 NETWORKS = ("mobilenet", "mobilenet_v2")

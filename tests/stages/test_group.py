@@ -12,14 +12,14 @@ from PIL import ImageOps
 sys.path.insert(0, str(Path(__file__).parents[1] / "imaging"))
 from drawn import scene, with_worker
 
-from common.errors import UserError
-from imaging.collection import DataParams, load_rgb
-from imaging.copies import Edge, Joined
-from stages.group import GroupParams, describe_pictures, edge_table, grey_reader, group_images, read_embeddings
-from stages.grouping.chains import refuse_chain, weakest_links
-from stages.grouping.columns import column_edges, moment_edges
-from stages.grouping.conflicts import conflicting_pairs, same_shot, settle
-from stages.ingest import IngestParams, ingest
+from plumbline.common.errors import UserError
+from plumbline.imaging.collection import DataParams, load_rgb
+from plumbline.leakage.copies import Edge, Joined
+from plumbline.leakage.groups import GroupParams, describe_pictures, edge_table, grey_reader, group_images, read_embeddings
+from plumbline.leakage.chains import refuse_chain, weakest_links
+from plumbline.leakage.columns import column_edges, moment_edges
+from plumbline.leakage.conflicts import conflicting_pairs, same_shot, settle
+from plumbline.imaging.manifest import IngestParams, ingest
 
 
 def write(root, pictures):

@@ -12,13 +12,15 @@ import pandas as pd
 import pytest
 
 from benchmarks.tiny_project import CLASSES, NAME, SIZE, pictures, whole_project, write_project
-from common.errors import UserError, run
-from models import audit, bundle, registry
-from models.export import OnnxModel
-from stages import promote as stage
-from stages.promote import PromoteParams, Wish, history, judge_comparison, parse, promote, rollback
-from stages.promotion.candidate import read_chosen, read_decision, weights_digest
-from stages.promotion.champion import champion_predictions, unseen_pictures
+from plumbline.common.errors import UserError, run
+from plumbline.registry import history as audit
+from plumbline.registry import bundle
+from plumbline.registry import versions as registry
+from plumbline.registry.export import OnnxModel
+from plumbline.registry import promotion as stage
+from plumbline.registry.promotion import PromoteParams, Wish, history, judge_comparison, parse, promote, rollback
+from plumbline.registry.chosen import read_chosen, read_decision, weights_digest
+from plumbline.registry.champion import champion_predictions, unseen_pictures
 
 PARAMS = PromoteParams(minimum_unseen_groups=3)
 
