@@ -49,13 +49,13 @@ def high_water_megabytes() -> float:
 
 def featurize_and_train(network: str, count: int, folder: Path, connection: Any) -> None:
     """In a process of its own: featurize, train, and send the peaks of both."""
+    from plumbline.models.backbones import Backbone
     from plumbline.models.candidates import Candidate, Head
+    from plumbline.models.extraction import featurize
     from plumbline.models.features import open_features
     from plumbline.models.fitting import make_deterministic
-    from plumbline.models.weights import Weights
-    from plumbline.models.extraction import featurize
     from plumbline.models.training import train
-    from plumbline.models.backbones import Backbone
+    from plumbline.models.weights import Weights
 
     make_deterministic(0)
     table = table_of(count)

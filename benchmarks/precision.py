@@ -18,8 +18,8 @@ import numpy as np
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json
 from plumbline.models.candidates import Candidate, build_network
-from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
 from plumbline.models.fitting import make_deterministic
+from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
 from plumbline.models.training import FASTER_IN_BFLOAT16
 
 if TYPE_CHECKING:

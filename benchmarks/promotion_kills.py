@@ -47,7 +47,13 @@ from plumbline.common.progress import progress
 REPOSITORY = Path(__file__).parent.parent
 TRACED = tuple(
     str(REPOSITORY / name)
-    for name in ("plumbline/registry/versions.py", "plumbline/registry/history.py", "plumbline/registry/bundle.py", "stages/promot", "plumbline/common/files.py")
+    for name in (
+        "plumbline/registry/versions.py",
+        "plumbline/registry/history.py",
+        "plumbline/registry/bundle.py",
+        "stages/promote.py",
+        "plumbline/common/files.py",
+    )
 )
 Line = tuple[str, int]
 
@@ -187,7 +193,8 @@ def _run_scene(scene: Scene, base: Path, kills: int, chance: random.Random) -> d
 def _run_whole(scene: Scene, base: Path, kills: int, chance: random.Random) -> dict[str, Any]:
     """Kill complete processes: interpreter, TensorFlow, export, registry."""
     code = (
-        "from pathlib import Path; from benchmarks.tiny_project import whole_project; from plumbline.registry.promotion import *; "
+        "from pathlib import Path; from benchmarks.tiny_project import whole_project; "
+        "from plumbline.registry.promotion import *; "
         f"promote(PromoteParams(minimum_unseen_groups=3), Wish(), whole_project(Path({str(base / 'new')!r})))"
     )
     environment = _quiet_environment() | {"PYTHONPATH": str(REPOSITORY)}

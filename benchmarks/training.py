@@ -31,8 +31,8 @@ from plumbline.common.files import write_json
 from plumbline.common.params import load_section
 from plumbline.models.augment import Augmentation, augmented_view
 from plumbline.models.candidates import Candidate, Head, build_network
-from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
 from plumbline.models.fitting import make_deterministic
+from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
 
 if TYPE_CHECKING:
     import keras
@@ -163,7 +163,9 @@ def pipeline_seconds(workspace: Path) -> tuple[dict[str, float], dict[str, float
 def stage_seconds(workspace: Path, stage: str, name: str) -> float:
     """Seconds of `python -m plumbline.common.warm STAGE NAME` in `workspace`."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "plumbline.common.warm", stage, name], cwd=workspace, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "plumbline.common.warm", stage, name], cwd=workspace, check=True, capture_output=True
+    )
     return time.perf_counter() - start
 
 
@@ -177,7 +179,7 @@ def test_accuracy(folder: Path) -> float:
 
 def copy_workspace(top: Path, to: Path) -> None:
     """A second workspace with the same code, data and splits, and no features or candidates yet."""
-    for name in ("common", "imaging", "models", "stages", "params.yaml", "data"):
+    for name in ("plumbline", "stages", "params.yaml", "data"):
         (to / name).symlink_to((top / name).resolve())
     (to / "build").mkdir()
     for name in ("manifest.parquet", "splits.parquet", "weights"):

@@ -23,8 +23,8 @@ from plumbline.common.files import write_table
 from plumbline.common.params import Section
 from plumbline.imaging.collection import DataParams
 from plumbline.imaging.decode import SUFFIXES
-from plumbline.leakage.hash_search import matches_within
 from plumbline.imaging.manifest import Ingested, IngestParams, ingest
+from plumbline.leakage.hash_search import matches_within
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -26,9 +26,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from prefect.states import Completed
 
-from plumbline.common.errors import UserError, run
-from plumbline.common.files import write_text
-from plumbline.common.params import PARAMS, load_section
 from flows import graph, report, workspace
 from flows.batch import (
     Batch,
@@ -45,6 +42,9 @@ from flows.command import run_dvc
 from flows.notify import notify
 from flows.outcomes import may_pass
 from flows.switch import git, recover, switch
+from plumbline.common.errors import UserError, run
+from plumbline.common.files import write_text
+from plumbline.common.params import PARAMS, load_section
 from plumbline.imaging.collection import COMPUTED, DataParams
 from plumbline.imaging.manifest import IngestParams, ingest
 

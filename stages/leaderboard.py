@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from plumbline.common.errors import run
 from plumbline.common.files import write_text
-from plumbline.models.features import open_features
 from plumbline.evidence.candidates import read_candidates
+from plumbline.models.features import open_features
 from plumbline.pages.leaderboard import render
 
 BUILD = Path("build")

@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from plumbline.common.errors import UserError, one_line
@@ -193,12 +192,6 @@ def _result(client: Any, future: Any, address: str) -> Any:
                     "ran out of memory: see their logs)",
                     file=sys.stderr,
                 )
-
-
-def code_digest(*sources: str) -> str:
-    """A digest of source files, relative to the project's top folder."""
-    top = Path(__file__).parent.parent
-    return hashlib.sha256(b"".join((top / source).read_bytes() for source in sources)).hexdigest()
 
 
 def digest(*parts: Any) -> str:

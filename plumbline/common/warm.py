@@ -26,7 +26,7 @@ from typing import Any
 IDLE = 30.0
 START = 60.0
 LARGEST_REQUEST = 1 << 20
-ROOMS = ("common", "imaging", "models", "stages")
+ROOMS = ("plumbline", "stages")
 # what differs from stage to stage and from shell to shell without a meaning for what the stage computes
 VOLATILE = frozenset({"_", "SHLVL", "PWD", "OLDPWD", "DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV"})
 PRELOADED = (
@@ -38,8 +38,8 @@ PRELOADED = (
     "cv2",
     "h5py",
     "tqdm",
-    "plumbline.models.training",
-    "plumbline.models.extraction",
+    "stages.train",
+    "stages.featurize",
 )
 
 

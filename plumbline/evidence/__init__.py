@@ -1,1 +1,1 @@
-"""Statistics and pages behind evaluate, gate and leaderboard; the stages themselves are one file each in `stages/`."""
+"""What is known about every candidate, with intervals, and the rules that judge it."""

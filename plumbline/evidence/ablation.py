@@ -1,4 +1,4 @@
-"""Stage `ablation`: does a network that sees badly in the dark get help from its neighbours? Each subset is tried.
+"""Does a network that sees badly in the dark get help from its neighbours? Each subset is tried.
 
 For every subset of a hybrid backbone's networks a head like the hybrid's is trained on that part of the cached
 features, and judged on the test pictures as they are, darkened, with a block before them, and turned. Several seeds
@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,15 +20,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plumbline.common.errors import UserError, run
-from plumbline.common.files import write_json, write_text
-from plumbline.common.params import Section, load_section
+from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.models.candidates import Candidate, class_probabilities
-from plumbline.models.features import BACKBONE_WEIGHTS, Features, open_features
-from plumbline.models.networks import build_collected, find_network, scale_pixels
-from plumbline.models.trainable import build_trainable, join, pooled
+from plumbline.models.features import BACKBONE_WEIGHTS, Features
 from plumbline.models.fitting import Batches, fit, make_deterministic, targets_of
+from plumbline.models.networks import build_collected, find_network, scale_pixels
+from plumbline.models.pooling import join, pooled
+from plumbline.models.trainable import build_trainable
 
 RESULTS = Path("build/ablations")
 REPORTS = Path("reports/ablations")
@@ -176,67 +174,3 @@ def verdict(table: list[dict[str, Any]], test_images: int) -> list[str]:
             f"chance explains differences up to {noise:.3f}"
         )
     return sentences
-
-
-def page(result: dict[str, Any]) -> str:
-    """The table as a page of its own."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    here = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(here / "cards"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = Markup((here / "page" / "leaderboard.css").read_text(encoding="utf-8"))
-    return environment.get_template("ablation.html.j2").render(
-        css=css, result=result, conditions=CONDITIONS, mean=lambda values: f"{np.mean(values):.3f}"
-    )
-
-
-def main() -> None:
-    """Write build/ablation.json and reports/ablation.html."""
-    from plumbline.imaging.collection import DataParams, iter_rgb
-    from plumbline.models.training import TrainParams, weights_origin
-
-    name = sys.argv[1]
-    params = load_section(f"ablations.{name}", Ablation)
-    candidate = load_section(f"candidates.{name}", Candidate)
-    data = load_section("data", DataParams)
-    seed = load_section("train", TrainParams).seed
-    splits = pd.read_parquet("build/splits.parquet")
-    features = open_features(Path("build/features") / candidate.backbone)
-    parts = features.backbone["parts"]
-    if len(parts) < 2 or features.backbone["freeze"] != "head" or candidate.backbone != params.backbone:
-        raise UserError(
-            f"params.yaml: ablations.{name} takes {params.backbone} apart, which is not the several frozen networks "
-            f"that candidates.{name} stands on: name its backbone of 'networks', or remove the entry."
-        )
-    size = features.backbone["image_size"]
-    test = splits[splits["split"] == "test"]
-    make_deterministic(seed)
-    disturbed = disturbed_features(
-        test, lambda paths, side: iter_rgb(data, paths, (side, side)), build_extractor(features), size, params
-    )
-    table = ablate(candidate, splits, features, disturbed, params, seed)
-    sentences = verdict(table, len(test))
-    result = {
-        "candidate": name,
-        "weights": {part["network"]: weights_origin(features.backbone, [part["network"]]) for part in parts},
-        "test_images": len(test),
-        "seeds": params.seeds,
-        "conditions": params.model_dump(include={"dark", "occluded", "rotated"}),
-        "rows": table,
-        "verdict": sentences,
-    }
-    write_json(RESULTS / f"{name}.json", result)
-    write_text(REPORTS / f"{name}.html", page(result))
-    for sentence in sentences:
-        print(sentence, file=sys.stderr)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -12,11 +12,11 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
-from plumbline.models.assemble import CROSS_VALIDATION, NOT_MADE
-from plumbline.models.fitting import SEVERAL
 from plumbline.evidence.calibration import scale
 from plumbline.evidence.intervals import group_codes
 from plumbline.evidence.scores import Floats, Ints, brier_of_each, single_labels
+from plumbline.models.assemble import CROSS_VALIDATION, NOT_MADE
+from plumbline.models.fitting import SEVERAL
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("path", "id", "label", "split", "group")

@@ -1,4 +1,4 @@
-"""Stage `disturb@BACKBONE`: what a backbone sees of test pictures when framing, background or head are taken away.
+"""What a backbone sees of test pictures when framing, background or head are taken away.
 
 Whole groups of test pictures are drawn up to `probe.pictures` and shown zoomed, before another background, with the
 head covered; the backbone runs once for all of its candidates. Reads build/features/BACKBONE, build/splits.parquet and
@@ -8,7 +8,6 @@ box) and conditions.json.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,14 +17,13 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from plumbline.common.errors import UserError, run
-from plumbline.common.files import replacing_folder, write_json, write_table
-from plumbline.common.params import Section, load_section
+from plumbline.common.errors import UserError
+from plumbline.common.params import Section
 from plumbline.common.progress import progress
-from plumbline.models.features import BACKBONE_WEIGHTS, INDEX, VALUES, Features, open_features
 from plumbline.evidence.intervals import group_codes, some_groups
 from plumbline.evidence.probes import BLURRED, COVERED, ELSEWHERE, REFRAMED, SWAPPED, zoom_name
 from plumbline.models.extraction import build_extractor
+from plumbline.models.features import BACKBONE_WEIGHTS, Features
 
 DISTURBED = Path("build/disturbed")
 FEATURES = Path("build/features")
@@ -205,30 +203,3 @@ def disturbed_features(
         parts = [extract(np.stack(shown[start : start + BATCH])) for start in range(0, len(shown), BATCH)]
         found.append(np.concatenate(parts))
     return np.stack(found, axis=1)
-
-
-def main() -> None:
-    """Write build/disturbed/BACKBONE."""
-    from plumbline.imaging.collection import DataParams, iter_rgb
-
-    name = sys.argv[1]
-    data, params = load_section("data", DataParams), load_section("probe", ProbeParams)
-    features = open_features(FEATURES / name)
-    rows = drawn_rows(pd.read_parquet("build/splits.parquet"), params)
-    boxes = head_boxes(rows, pd.read_parquet("build/manifest.parquet"), params)
-    values = disturbed_features(
-        rows,
-        boxes,
-        lambda paths, size: iter_rgb(data, paths, (size, size)),
-        extract_with(features),
-        features.backbone["image_size"],
-        params,
-    )
-    with replacing_folder(DISTURBED / name) as folder:
-        np.save(folder / VALUES, values, allow_pickle=False)
-        write_table(folder / INDEX, rows[["path", "id"]].assign(**dict(zip(BOX, boxes.T, strict=True))))
-        write_json(folder / CONDITIONS, conditions(params))
-
-
-if __name__ == "__main__":
-    run(main)

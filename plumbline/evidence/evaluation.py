@@ -1,4 +1,4 @@
-"""Stage evaluate: what is known about every candidate, with intervals; it judges nothing (that is gate's).
+"""What is known about every candidate, with intervals; it judges nothing (that is gate's).
 
 Reads build/candidates/*/, build/ensembles/*/, build/probes/*/, build/manifest.parquet and build/features/pixels/,
 writes build/evaluation.json (everything), build/leaderboard.json (figures by candidate), build/metrics/ (`dvc metrics`)
@@ -15,22 +15,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
-from plumbline.common.errors import UserError, run
+from plumbline.common.errors import UserError
 from plumbline.common.files import replacing_folder, write_json
-from plumbline.common.params import Section, load_section, load_sections
-from plumbline.models.features import open_features
+from plumbline.common.params import Section, load_sections
 from plumbline.evidence import baselines as reference
-from plumbline.evidence import calibration
-from plumbline.evidence import curves
-from plumbline.evidence import intervals
-from plumbline.evidence import probes
-from plumbline.evidence import scores
-from plumbline.evidence import shortcuts
-from plumbline.evidence import slices
-from plumbline.evidence import thresholds
-from plumbline.evidence.candidates import SPLITS, Candidate, Sample, read_candidates, read_not_made
+from plumbline.evidence import calibration, curves, intervals, probes, scores, shortcuts, slices, thresholds
+from plumbline.evidence.candidates import SPLITS, Candidate, Sample
 from plumbline.evidence.intervals import group_codes
 from plumbline.evidence.scores import Floats
+from plumbline.models.features import open_features
 
 BUILD = Path("build")
 SHOWN_THRESHOLDS = (0.3, 0.5, 0.7)
@@ -456,26 +449,3 @@ def pictures_of(candidate: Candidate) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
 def names_of_all() -> list[str]:
     """Return the names under `candidates` and, where there is such a section, `ensembles`."""
     return [*load_sections("candidates", Named), *load_sections("ensembles", Named, optional=True)]
-
-
-def main() -> None:
-    params = load_section("evaluate", Evaluate)
-    candidates, absent = read_candidates(BUILD / "candidates", names_of_all())
-    not_made = read_not_made(BUILD / "ensembles")
-    missing = [name for name in absent if name not in not_made]
-    manifest, pixels = pictures_of(next(iter(candidates.values())))
-    evaluation = evaluate(candidates, missing, manifest, pixels, params, probes.read_probes(BUILD, candidates))
-    evaluation["not_made"] = not_made
-    write_json(BUILD / "evaluation.json", evaluation)
-    write_json(BUILD / "leaderboard.json", leaderboard(evaluation))
-    write_metrics(evaluation, BUILD / "metrics")
-    write_plots(candidates, evaluation["violation_class"], BUILD / "plots")
-    for name in missing:
-        print(f"{name}: no result in {BUILD}/candidates/{name}, left out of the leaderboard")
-    for row in leaderboard(evaluation):
-        low, high = row["intervals"]["test"]["accuracy"]
-        print(f"{row['candidate']}: test accuracy {row['metrics']['test']['accuracy']:.3f} ({low:.3f} to {high:.3f})")
-
-
-if __name__ == "__main__":
-    run(main)

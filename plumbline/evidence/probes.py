@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from plumbline.common.errors import UserError
-from plumbline.models.assemble import HEAD_WEIGHTS
-from plumbline.models.combination import evidence, read_head, stacked
 from plumbline.evidence.candidates import Candidate, Sample, folder_of
 from plumbline.evidence.intervals import draw_weights, group_codes, rate_with_interval
 from plumbline.evidence.scores import Floats
+from plumbline.models.assemble import HEAD_WEIGHTS
+from plumbline.models.combination import evidence, read_head, stacked
 
 PROBES = Path("build/probes")
 ANSWERS, ATTENTION = "answers.parquet", "attention.parquet"

@@ -1,4 +1,4 @@
-"""Stage `probe@CANDIDATE`: what a candidate answers to disturbed test pictures, and where its Grad-CAM's mass falls.
+"""What a candidate answers to disturbed test pictures, and where its Grad-CAM's mass falls.
 
 Reads build/candidates/NAME, its backbone's folder in build/disturbed and, where Grad-CAM needs the whole network, the
 pictures; writes build/probes/NAME: answers.parquet (path, condition, p_CLASS) and attention.parquet (path, mass: the
@@ -9,7 +9,6 @@ feature maps. What it means is for `evaluate` to say.
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,16 +16,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from plumbline.common.errors import UserError, run
-from plumbline.common.files import replacing_folder, write_table
-from plumbline.common.params import load_section
+from plumbline.common.errors import UserError
+from plumbline.evidence.disturbances import BOX, CONDITIONS, Pictures, ProbeParams, soft_mask
 from plumbline.models.anatomy import attention
 from plumbline.models.assemble import MODEL, load_candidate, load_trained
-from plumbline.models.features import INDEX, VALUES, Features, open_features
+from plumbline.models.features import INDEX, VALUES, Features
+from plumbline.models.fitting import predict
 from plumbline.models.trainable import reads_pixels
-from plumbline.models.fitting import make_deterministic, predict
-from plumbline.evidence.disturbances import BOX, CONDITIONS, DISTURBED, FEATURES, Pictures, ProbeParams, soft_mask
-from plumbline.evidence.probes import ANSWERS, ATTENTION, PROBES
 
 if TYPE_CHECKING:
     import keras
@@ -111,27 +107,3 @@ def probe(
     if heat is None:
         return found, pd.DataFrame({"path": pd.Series(dtype=object), "mass": [], "area": []})
     return found, looked[["path"]].join(head_mass(heat, looked[list(BOX)].to_numpy(np.float64)))
-
-
-def main() -> None:
-    """Write build/probes/CANDIDATE."""
-    from plumbline.imaging.collection import DataParams, iter_rgb
-
-    name = sys.argv[1]
-    make_deterministic(0)
-    data = load_section("data", DataParams)
-    backbone = json.loads((CANDIDATES / name / MODEL).read_text(encoding="utf-8"))["backbone"]
-    found, looks = probe(
-        CANDIDATES / name,
-        open_features(FEATURES / backbone),
-        DISTURBED / backbone,
-        lambda paths, size: iter_rgb(data, paths, (size, size)),
-        load_section("probe", ProbeParams),
-    )
-    with replacing_folder(PROBES / name) as folder:
-        write_table(folder / ANSWERS, found)
-        write_table(folder / ATTENTION, looks)
-
-
-if __name__ == "__main__":
-    run(main)

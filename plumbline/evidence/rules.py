@@ -1,4 +1,4 @@
-"""Stage gate: which candidate is chosen, and whether it is promoted, held or rejected; a pure decision.
+"""Which candidate is chosen, and whether it is promoted, held or rejected; a pure decision.
 
 Reads build/evaluation.json, build/candidates/*/predictions.parquet, build/splits.parquet and build/leakage.json,
 writes build/decision.json.
@@ -16,11 +16,10 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from plumbline.common.errors import UserError, run
-from plumbline.common.files import write_json
-from plumbline.common.params import Section, load_section
+from plumbline.common.errors import UserError
+from plumbline.common.params import Section
 from plumbline.evidence import probes
-from plumbline.evidence.candidates import Candidate, Sample, read_candidates, sample_of
+from plumbline.evidence.candidates import Candidate, Sample, sample_of
 from plumbline.evidence.intervals import draw_weights, wilson
 from plumbline.evidence.selection import Selection, bootstrap_p, holm, select_simplest
 from plumbline.evidence.slices import Slicing
@@ -405,19 +404,3 @@ def read_json(name: str) -> Any:
         raise UserError(f"{BUILD / name} is missing: run `dvc repro gate`.") from None
     except ValueError as error:
         raise UserError(f"{BUILD / name} is damaged ({error}): run `dvc repro -f {name.split('.')[0]}`.") from None
-
-
-def main() -> None:
-    params = load_section("gate", Gate)
-    evaluation = read_json("evaluation.json")
-    candidates, _ = read_candidates(BUILD / "candidates", list(evaluation["candidates"]))
-    leaks = leaks_between(pd.read_parquet(BUILD / "splits.parquet"), read_json("leakage.json"))
-    decision = decide(choose(candidates, evaluation, params), evaluation, leaks, params)
-    write_json(BUILD / "decision.json", decision)
-    for rule in decision["rules"]:
-        print(f"{'pass' if rule['passed'] else 'FAIL'}  {rule['name']}: {rule['reason']}")
-    print(f"{decision['verdict']}: {decision['reason']}")
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,1 +1,1 @@
-"""Decode, hash and describe an image. Knows nothing of models."""
+"""Pictures: where they lie, how they are decoded, hashed, described and checked. Knows nothing of models."""

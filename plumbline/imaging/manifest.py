@@ -1,4 +1,4 @@
-"""Stage `ingest`: every picture decoded once, named by its bytes, hashed and measured; what can't be read set aside.
+"""Every picture decoded once, named by its bytes, hashed and measured; what can't be read set aside.
 
 Nothing is fatal one by one: an unreadable file goes to build/quarantine.csv with its reason, and `validate` judges
 whether that is too much. Same data, same bytes of every output.
@@ -10,8 +10,6 @@ import hashlib
 import json
 import os
 import socket
-import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,10 +22,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plumbline.common import cluster
-from plumbline.common.cluster import code_digest
-from plumbline.common.errors import UserError, run
-from plumbline.common.files import replacing, write_table
-from plumbline.common.params import Section, load_section
+from plumbline.common.closure import code_digest
+from plumbline.common.errors import UserError
+from plumbline.common.files import replacing
+from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.common.store import Arrays
 from plumbline.imaging.collection import (
@@ -54,14 +52,6 @@ BUILD = Path("build")
 PACK = 16  # pictures in one task
 WORTH_PROCESSES = 64 * PACK  # pictures; starting processes costs a second
 PARTITION = 512  # pictures; a second or two of a core, and 4 MB
-# The code and packages that make a row.
-SOURCES = (
-    "plumbline/imaging/manifest.py",
-    "plumbline/imaging/collection.py",
-    "plumbline/imaging/decode.py",
-    "plumbline/imaging/describe.py",
-    "plumbline/imaging/hashing.py",
-)
 PACKAGES = ("numpy", "opencv-python-headless", "pillow", "scipy")
 QUARANTINE = ("path", "reason", "kind", "label")
 
@@ -98,7 +88,7 @@ class _Measured:
 def ingest(data: DataParams, params: IngestParams) -> Ingested:
     """Decode and measure every picture under `data.root` once, over all cores.
 
-    Where the environment names a Dask scheduler or a store (see plumbline.common.cluster), the work is done in partitions.
+    Where the environment names a Dask scheduler or a store (see common.cluster), the work is done in partitions.
     """
     import pandas as pd
 
@@ -210,7 +200,7 @@ class Measuring:
 
     kind: ClassVar[str] = "ingest"
     alone: ClassVar[bool] = False
-    loaded: ClassVar[str] = code_digest(*SOURCES)
+    loaded: ClassVar[str] = code_digest(__name__)
 
     code: str
     data: DataParams
@@ -260,10 +250,8 @@ def _partitions(data: DataParams, paths: list[str]) -> Iterator[Partition]:
 
 
 def _by_partition(data: DataParams, params: IngestParams, paths: list[str]) -> Iterator[list[Measurement]]:
-    import plumbline.imaging.manifest as here  # by this name workers can import it; __main__ would be sent as code
-
-    work = here.Measuring(here.Measuring.loaded, data, here.IngestParams(**params.model_dump()))
-    for arrays in cluster.spread(work, here._partitions(data, paths), partial(_spread, pictures=len(paths))):
+    work = Measuring(Measuring.loaded, data, params)
+    for arrays in cluster.spread(work, _partitions(data, paths), partial(_spread, pictures=len(paths))):
         yield unpacked(arrays)
 
 
@@ -311,26 +299,3 @@ def write_array(path: Path, array: NDArray[Any]) -> None:
     """Write a .npy file atomically."""
     with replacing(path) as temporary, temporary.open("wb") as handle:
         np.save(handle, array, allow_pickle=False)
-
-
-def main() -> None:
-    """Read data/, write build/manifest.parquet, quarantine.csv, fingerprints.npy and thumbnails.npy."""
-    data = load_section("data", DataParams)
-    found = ingest(data, load_section("ingest", IngestParams))
-    if not len(found.manifest):
-        first = found.quarantine.iloc[0]
-        write_table(BUILD / "quarantine.csv", found.quarantine)
-        raise UserError(
-            f"none of the {len(found.quarantine)} files in {data.root}/ can be used (the first: {first['path']} "
-            f"{first['reason']}): see {BUILD}/quarantine.csv."
-        )
-    write_array(BUILD / "fingerprints.npy", found.fingerprints)
-    write_array(BUILD / "thumbnails.npy", found.thumbnails)
-    write_table(BUILD / "quarantine.csv", found.quarantine)
-    write_table(BUILD / "manifest.parquet", found.manifest)
-    classes = ", ".join(f"{count} {label}" for label, count in sorted(Counter(found.manifest["label"]).items()))
-    print(f"{len(found.manifest)} pictures ({classes}), {len(found.quarantine)} quarantined", file=sys.stderr)
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,1 +1,1 @@
-"""What ties images together besides likeness, and what is done when that goes too far."""
+"""What ties pictures together, splits that never part it, and the certificate that they did not."""

@@ -1,25 +1,20 @@
-"""The certificate: from tables and pictures to build/leakage.json and its page."""
+"""The certificate: from tables to build/leakage.json."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from plumbline.leakage.conflicts import LIKENESS
 from plumbline.leakage.crossings import LISTED, group_sizes, kinds_of
-from plumbline.pages.certificate import data_uri, render_page
 from plumbline.leakage.price import sentence
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ORDER = ("train", "validation", "test")
-SHOWN_GROUPS, SHOWN_MEMBERS, SHOWN_PAIRS, SHOWN_APART = 12, 8, 4, 12
-Picture = Callable[[str], NDArray[np.uint8]]
+SHOWN_GROUPS, SHOWN_MEMBERS, SHOWN_PAIRS = 12, 8, 4
 
 
 @dataclass(frozen=True)
@@ -48,7 +43,7 @@ def certificate(inputs: Inputs) -> dict[str, Any]:
     names = sorted(sides["split"].unique(), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
     return {
         "pairs_across_splits": len(inputs.crossing),
-        "pairs": _pairs(inputs.crossing.head(LISTED)),
+        "pairs": pairs_of(inputs.crossing.head(LISTED)),
         "images": len(sides),
         "groups": int(sides["group"].nunique()),
         "sides": {
@@ -59,46 +54,18 @@ def certificate(inputs: Inputs) -> dict[str, Any]:
         "set_aside": inputs.set_aside[["path", "reason"]].to_dict("records"),
         "group_sizes": group_sizes(sides["group"]),
         "kinds": kinds_of(inputs.edges[inputs.edges["path_a"].isin(groups)], groups),
-        "closest_apart": _pairs(inputs.apart),
+        "closest_apart": pairs_of(inputs.apart),
         "embeddings": inputs.embeddings,
         "price": None if inputs.price is None else {"features": inputs.features, **inputs.price},
         "price_sentence": sentence(inputs.price),
     }
 
 
-def _pairs(table: pd.DataFrame) -> list[dict[str, Any]]:
+def pairs_of(table: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {"a": str(a), "b": str(b), "kind": str(kind), "distance": float(d), "score": None if s != s else float(s)}
         for a, b, kind, d, s in table[["path_a", "path_b", "kind", "distance", "score"]].itertuples(index=False)
     ]
-
-
-def page(inputs: Inputs, result: dict[str, Any], picture: Picture) -> str:
-    """Return the certificate as one HTML file; `picture` gives a path's pixels (H, W, 3)."""
-    uris: dict[str, str] = {}
-
-    def shown(path: str) -> dict[str, str]:
-        if path not in uris:
-            uris[path] = data_uri(picture(path))
-        return {"path": path, "image": uris[path], **about.get(path, {"label": "", "split": "set aside"})}
-
-    about = {p: {"label": str(lab), "split": str(s)} for p, lab, s in _rows(inputs.sides, ["path", "label", "split"])}
-
-    def pair(one: dict[str, Any]) -> dict[str, Any]:
-        return {"a": shown(one["a"]), "b": shown(one["b"]), "evidence": evidence_of(one)}
-
-    return render_page(
-        "leakage.html.j2",
-        title=inputs.title,
-        result=result,
-        crossing=[pair(one) for one in result["pairs"][:SHOWN_APART]],
-        groups=[
-            {**group, "members": [shown(p) for p in group["members"]]} for group in largest(inputs.sides, inputs.edges)
-        ],
-        examples=[(kind, [pair(one) for one in pairs]) for kind, pairs in examples(inputs.edges, set(about))],
-        apart=[pair(one) for one in result["closest_apart"][:SHOWN_APART]],
-        bars=price_bars(result["price"]),
-    )
 
 
 def largest(sides: pd.DataFrame, edges: pd.DataFrame) -> list[dict[str, Any]]:
@@ -123,11 +90,9 @@ def largest(sides: pd.DataFrame, edges: pd.DataFrame) -> list[dict[str, Any]]:
 
 def examples(edges: pd.DataFrame, known: set[str]) -> list[tuple[str, list[dict[str, Any]]]]:
     """Return for each kind of likeness its least certain pairs, the ones worth a look."""
-    from plumbline.leakage.conflicts import LIKENESS
-
     usable = edges[edges["verified"] & edges["path_a"].isin(known) & edges["path_b"].isin(known)]
     return [
-        (kind, _pairs(here.sort_values(["score", "distance"], ascending=[True, False]).head(SHOWN_PAIRS)))
+        (kind, pairs_of(here.sort_values(["score", "distance"], ascending=[True, False]).head(SHOWN_PAIRS)))
         for kind in LIKENESS
         if len(here := usable[usable["kind"] == kind])
     ]
@@ -146,24 +111,6 @@ def evidence_of(one: dict[str, Any]) -> str:
     return f"same {one['kind']}"
 
 
-def price_bars(found: dict[str, Any] | None) -> list[dict[str, Any]]:
-    """Lay the price out: for each classifier the two accuracies on one scale, as shares of its width."""
-    if not found:
-        return []
-    values = [s[k] for s in found["classifiers"].values() for k in ("naive", "grouped")]
-    start = max(0.0, np.floor((min(values) - 0.02) * 20) / 20)
-    return [
-        {
-            "name": name.replace("_", " "),
-            **scores,
-            "start": start,
-            "naive_at": (scores["naive"] - start) / (1 - start),
-            "grouped_at": (scores["grouped"] - start) / (1 - start),
-        }
-        for name, scores in found["classifiers"].items()
-    ]
-
-
 def report(result: dict[str, Any], where: Path) -> str:
     """Return the few lines that a run ends with."""
     sides = ", ".join(f"{name} {s['images']} ({s['share']:.3f})" for name, s in result["sides"].items())
@@ -177,7 +124,3 @@ def report(result: dict[str, Any], where: Path) -> str:
         f"certificate: {where}",
     ]
     return "\n".join(lines)
-
-
-def _rows(table: pd.DataFrame, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-    return list(table[list(columns)].itertuples(index=False, name=None))

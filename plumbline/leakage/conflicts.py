@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
-from plumbline.common.files import write_text
 from plumbline.leakage.alignment import (
     Grey,
     Overlap,
@@ -29,32 +26,17 @@ if TYPE_CHECKING:
 MIN_WORST = 0.75
 MIN_COMMON = 0.6
 CERTAIN = ("same bytes", "same pixels")
-Picture = Callable[[str], NDArray[np.uint8]]
-SHOWN = 200  # pairs on the page; label_conflicts.csv names all
 LIKENESS = (*CERTAIN, "near", "mirrored", "cropped", "embedding")
 
 
-def settle(
-    manifest: pd.DataFrame, edges: pd.DataFrame, grey: Callable[[int], Grey], picture: Picture, page: Path
-) -> pd.DataFrame:
-    """Return path, label, reason of every image that is a copy of one with another label, and write the page on them.
-
-    Args:
-        manifest: path, label.
-        edges: path_a, path_b, kind, verified.
-        grey: a row of the manifest to its picture in grey.
-        picture: a path to its pixels (H, W, 3), for the page.
-        page: where to write the pairs side by side.
-    """
+def conflict_table(pairs: list[tuple[str, str]], label: dict[str, str]) -> pd.DataFrame:
+    """Return path, label, reason of every image in `pairs` of copies with different labels, sorted by path."""
     import pandas as pd
 
-    pairs = conflicting_pairs(manifest, edges, grey)
     reasons: dict[str, str] = {}
-    label = dict(zip(manifest["path"], manifest["label"], strict=True))
     for a, b in pairs:
         reasons.setdefault(a, f"labelled {label[a]}, its copy {b} {label[b]}")
         reasons.setdefault(b, f"labelled {label[b]}, its copy {a} {label[a]}")
-    write_text(page, render(pairs, label, picture))
     rows = [{"path": path, "label": label[path], "reason": reason} for path, reason in sorted(reasons.items())]
     return pd.DataFrame(rows, columns=["path", "label", "reason"], dtype=object)
 
@@ -90,15 +72,3 @@ def overlay(a: Grey, b: Grey) -> Overlap:
         align_thumbnails(np.ascontiguousarray(small_a[:, ::-1]), small_b)[1],
     ]
     return max(tries, key=lambda o: (o.worst >= MIN_WORST and o.common >= MIN_COMMON, o.score))
-
-
-def render(pairs: list[tuple[str, str]], label: dict[str, str], picture: Picture) -> str:
-    """Return the page: each pair side by side, with what each is labelled."""
-    from plumbline.pages.certificate import data_uri, render_page
-
-    def shown(path: str) -> dict[str, Any]:
-        return {"path": path, "label": label[path], "image": data_uri(picture(path))}
-
-    return render_page(
-        "label_conflicts.html.j2", total=len(pairs), pairs=[(shown(a), shown(b)) for a, b in pairs[:SHOWN]]
-    )

@@ -1,4 +1,4 @@
-"""Stage `group`: what must never be parted. Proved copies, and whatever the user's grouping columns say.
+"""What must never be parted. Proved copies, and whatever the user's grouping columns say.
 
 python -m stages.group                       the stage: groups, edges (the evidence) and label conflicts
 python -m stages.group audit TRAIN TEST ...  any published split: certificate; exit 1 when it leaks, 2 for bad input
@@ -6,7 +6,6 @@ python -m stages.group audit TRAIN TEST ...  any published split: certificate; e
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plumbline.common.errors import UserError, run
-from plumbline.common.files import write_json, write_table
-from plumbline.common.params import load_section
-from plumbline.leakage.alignment import Grey, shrink
-from plumbline.leakage.copies import CopyParams, Edge, Fingerprints, Joined, Pictures, find_copies
 from plumbline.imaging.hashing import WINDOWS
+from plumbline.leakage.alignment import Grey, shrink
 from plumbline.leakage.chains import refuse_chain
 from plumbline.leakage.columns import column_edges, moment_edges
+from plumbline.leakage.copies import CopyParams, Edge, Fingerprints, Joined, Pictures, find_copies
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -130,50 +126,6 @@ def read_embeddings(folder: Path, manifest: pd.DataFrame) -> tuple[NDArray[np.fl
     return vectors, f"{folder.name}, {origin} weights"
 
 
-def main() -> None:
-    """Run the stage, or the audit."""
-    if sys.argv[1:2] == ["audit"]:
-        from plumbline.leakage.audit import audit
-
-        sys.exit(audit(sys.argv[2:]))
-    import pandas as pd
-
-    from plumbline.imaging.collection import DataParams, load_rgb
-    from plumbline.leakage.conflicts import settle
-
-    params = load_section("group", GroupParams)
-    data = load_section("data", DataParams)
-    manifest = pd.read_parquet(BUILD / "manifest.parquet")
-    embeddings, source = None, "none asked for (group.embedding)"
-    if params.embedding:
-        embeddings, source = read_embeddings(BUILD / "features" / params.embedding, manifest)
-    print(f"embeddings: {source}", file=sys.stderr)
-    pictures = describe_pictures(
-        manifest,
-        np.load(BUILD / "fingerprints.npy", allow_pickle=False),
-        np.load(BUILD / "thumbnails.npy", mmap_mode="r", allow_pickle=False),
-        grey_reader(data, manifest["path"].to_numpy()),
-        embeddings,
-    )
-    found = group_images(manifest, pictures, params)
-    conflicts = settle(manifest, found.edges, pictures.grey, lambda path: load_rgb(data, path), CONFLICTS_PAGE)
-    write_table(BUILD / "label_conflicts.csv", conflicts)
-    if len(conflicts) and params.label_conflicts == "fail":
-        first = conflicts.iloc[0]
-        raise UserError(
-            f"{len(conflicts)} images are copies of one another with different labels (the first: {first['path']}, "
-            f"{first['reason']}): open {CONFLICTS_PAGE} and correct them in data/, or set "
-            "group.label_conflicts: set_aside."
-        )
-    write_table(BUILD / "edges.parquet", found.edges)
-    write_table(BUILD / "apart.parquet", found.apart)
-    write_json(BUILD / "group.json", summary(found, conflicts, source))
-    write_table(BUILD / "groups.parquet", found.groups)
-    sizes = found.groups["group"].value_counts()
-    print(f"{len(manifest)} images in {len(sizes)} groups, the largest of {sizes.iloc[0]}")
-    print(", ".join(f"{n} {kind}" for kind, n in found.edges[found.edges["verified"]]["kind"].value_counts().items()))
-
-
 def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str) -> dict[str, Any]:
     """What build/group.json says: pairs looked at by step, edges by kind, where embeddings came from."""
     verified = found.edges[found.edges["verified"]]
@@ -185,7 +137,3 @@ def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str) -> dict[st
         "embeddings": embeddings,
         "label_conflicts": len(conflicts),
     }
-
-
-if __name__ == "__main__":
-    run(main)

@@ -5,14 +5,25 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field
+
+from plumbline.common.params import Section
+from plumbline.leakage.groups import read_embeddings
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from plumbline.imaging.collection import DataParams
 
 FOLDS = 5
 RESAMPLES = 2000
 Floats = NDArray[np.float64]
+RAW_SIDE = 16  # pixels: what stands in for features where no pretrained backbone is at hand
 Classifier = Callable[[Floats, NDArray[np.int64], Floats], NDArray[np.int64]]
 
 
@@ -144,3 +155,38 @@ def _interval(difference: Floats, groups: NDArray[np.int64], rng: np.random.Gene
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
     return float(low), float(high)
+
+
+class LeakageParams(Section):
+    """params.yaml, section `leakage`: how the price is measured."""
+
+    features: str = "mobilenet_v2"
+    repeats: int = Field(default=10, ge=2, le=1000)
+    most_images: int = Field(default=2000, ge=50)
+    seed: int = Field(default=0, ge=0)
+
+
+def raw_pixels(data: DataParams, paths: list[str]) -> NDArray[np.float32]:
+    """Return (N, 768): each picture at 16 x 16, RGB between 0 and 1."""
+    from plumbline.imaging.collection import iter_rgb
+
+    rows = [rgb.reshape(-1) for rgb in iter_rgb(data, paths, (RAW_SIDE, RAW_SIDE))]
+    return np.asarray(rows, np.float32) / np.float32(255)
+
+
+def price_features(folder: Path, manifest: pd.DataFrame, data: DataParams) -> tuple[NDArray[np.floating[Any]], str]:
+    """Return features (N, D) in manifest order to measure the price on, and what they are."""
+    vectors, source = read_embeddings(folder, manifest)
+    if vectors is not None:
+        return vectors, source
+    return raw_pixels(data, manifest["path"].tolist()), f"raw {RAW_SIDE}x{RAW_SIDE} pixels, no pretrained weights"
+
+
+def measure_price(
+    features: NDArray[np.floating[Any]], sides: pd.DataFrame, params: LeakageParams
+) -> dict[str, Any] | None:
+    """Return the price on the images in use; `features` rows are those of `sides`."""
+    import pandas as pd
+
+    labels, groups = (pd.factorize(sides[column], sort=True)[0].astype(np.int64) for column in ("label", "group"))
+    return price(features, labels, groups, params.repeats, params.most_images, params.seed)

@@ -8,7 +8,6 @@ value of a grouping column, each key a shortened sha256. A line is never changed
 from __future__ import annotations
 
 import hashlib
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,8 @@ from pydantic import ConfigDict, Field, model_validator
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from plumbline.common.errors import UserError, run
-from plumbline.common.files import write_table
-from plumbline.common.params import Section, load_section
+from plumbline.common.errors import UserError
+from plumbline.common.params import Section
 
 BUILD = Path("build")
 MEMBERSHIPS = Path("memberships")
@@ -329,39 +327,3 @@ def shares(splits: pd.DataFrame, manifest: pd.DataFrame, params: SplitParams) ->
                     row[str(value)] = f"{(here[column].astype(str) == value).sum() / count:.3f}"
         rows[side] = row
     return pd.DataFrame(rows).T
-
-
-def main() -> None:
-    params = load_section("split", SplitParams)
-    columns = load_section("group", GroupColumns).columns
-    manifest = pd.read_parquet(BUILD / "manifest.parquet")
-    lock = MEMBERSHIPS / f"seed-{params.seed}.csv"
-    others = sorted(path.name for path in MEMBERSHIPS.glob("seed-*.csv") if path != lock)
-    if others and not lock.exists():
-        print(
-            f"first draw with seed {params.seed}: it owes nothing to {', '.join(others)}, so a model trained under "
-            "another seed may have seen pictures of this test set",
-            file=sys.stderr,
-        )
-    conflicts = BUILD / "label_conflicts.csv"
-    excluded = pd.read_csv(conflicts, dtype=str) if conflicts.exists() else pd.DataFrame({"path": [], "reason": []})
-    result = split_images(
-        manifest,
-        pd.read_parquet(BUILD / "groups.parquet"),
-        pd.read_parquet(BUILD / "edges.parquet"),
-        columns,
-        read_memberships(lock),
-        excluded,
-        params,
-    )
-    write_table(lock, result.memberships)
-    write_table(BUILD / "set_aside.csv", result.set_aside)
-    write_table(BUILD / "splits.parquet", result.splits)
-    print(shares(result.splits, manifest, params).to_string())
-    if len(result.set_aside):
-        print(f"{len(result.set_aside)} image(s) set aside, named in {BUILD / 'set_aside.csv'}; the first:")
-        print("\n".join(f"  {r.path}: {r.reason}" for r in result.set_aside.head(5).itertuples()))
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,1 +1,1 @@
-"""Candidate architectures, their backbones and where weights come from."""
+"""Backbones, candidates, their training and how they are put together again."""

@@ -1,4 +1,4 @@
-"""Stage `weights`: which weights does each backbone resolve to on this machine, now?
+"""Which weights does each backbone resolve to on this machine, now?
 
 It runs on every `dvc repro` (a new file in PLUMBLINE_WEIGHTS changes nothing that DVC sees) and writes one small
 file per backbone; `featurize` depends on that file, so other weights mean other features and the same weights none.
@@ -6,15 +6,12 @@ file per backbone; `featurize` depends on that file, so other weights mean other
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from plumbline.common.errors import run
-from plumbline.common.files import replacing_folder, write_json
-from plumbline.common.params import Section, load_sections
+from plumbline.common.params import Section
 from plumbline.models.augment import Augmentation
 from plumbline.models.precision import Precision
 from plumbline.models.weights import PIXELS, Weights, join_records, resolve_weights
@@ -78,17 +75,3 @@ def report(weights: Weights, network: str | None = None) -> str:
         asked = "as asked" if weights.requested == "random" else "NO PRETRAINED WEIGHTS FOUND"
         return f"{name}: random weights ({asked})"
     return f"{name}: {weights.origin} weights from {weights.path}"
-
-
-def main() -> None:
-    """Write build/weights/BACKBONE.json for every backbone in params.yaml."""
-    with replacing_folder(WEIGHTS) as folder:
-        for name, entry in load_sections("backbones", Backbone).items():
-            resolved = resolve_entry(name, entry)
-            write_json(folder / f"{name}.json", record_entry(name, entry, resolved))
-            for network, weights in zip(entry.networks_of(name), resolved, strict=True):
-                print(report(weights, network), file=sys.stderr)
-
-
-if __name__ == "__main__":
-    run(main)

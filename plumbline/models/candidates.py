@@ -14,6 +14,7 @@ from plumbline.common.params import Section
 if TYPE_CHECKING:
     import keras
 
+ARCHITECTURES = Path(__file__).with_name("architectures")
 TRANSFER = "transfer"
 PRESETS: dict[str, dict[str, Any]] = {
     # the HelmNet study's settings with its own recommendations switched on; also the defaults below
@@ -121,12 +122,12 @@ def build_network(
 
     Two classes end in one sigmoid unit, the probability of the second class, (N, 1); more in a softmax (N, classes);
     classes of which a picture may have several in a sigmoid each (N, classes). The architecture is the module of that
-    name in `models/`.
+    name in `plumbline/models/architectures/`.
     """
-    path = Path(__file__).with_name(f"{candidate.architecture}.py")
+    path = ARCHITECTURES / f"{candidate.architecture}.py"
     if not candidate.architecture.isidentifier() or not path.is_file():
         raise UserError(f"params.yaml: there is no architecture '{candidate.architecture}': expected {path}.")
-    module = importlib.import_module(f"models.{candidate.architecture}")
+    module = importlib.import_module(f"plumbline.models.architectures.{candidate.architecture}")
     softmax = candidate.head is not None and candidate.head.output == "softmax"
     try:
         network: keras.Model = module.build(input_shape, output_layer(classes, several_labels, softmax), candidate)

@@ -1,4 +1,4 @@
-"""Stage `ensemble`: combine the best few candidates by validation, and let the result compete with them.
+"""Combine the best few candidates by validation, and let the result compete with them.
 
 Members share one input size, that of the best, so that the served model reads each picture once. The stacking
 regression learns from validation pictures; its figures on these come from folds that leave whole groups out, so that
@@ -7,10 +7,7 @@ it is not chosen for having seen the answers.
 
 from __future__ import annotations
 
-import hashlib
 import json
-import shutil
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,11 +17,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
-from plumbline.common.errors import UserError, run
-from plumbline.common.files import replacing_folder, write_json, write_table
-from plumbline.common.params import Section, load_sections
-from plumbline.models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MEMBERS, MODEL, NOT_MADE
-from plumbline.models.combination import Kind, evidence, fit_stacking, stacked, write_head
+from plumbline.common.errors import UserError
+from plumbline.common.files import file_digest
+from plumbline.common.params import Section
+from plumbline.models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MODEL
+from plumbline.models.combination import Kind, evidence, fit_stacking, stacked
 from plumbline.models.fitting import Targets, predictions_of, targets_of
 
 if TYPE_CHECKING:
@@ -176,14 +173,9 @@ def describe(name: str, entry: Ensemble, members: list[Member], head_parameters:
         "members": [{"name": member.name, "backbone": member.model["backbone"]} for member in members],
         "settings": {
             **entry.model_dump(mode="json"),
-            "heads": {member.name: _digest(CANDIDATES / member.name / HEAD_WEIGHTS) for member in members},
+            "heads": {member.name: file_digest(CANDIDATES / member.name / HEAD_WEIGHTS) for member in members},
         },
     }
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def history_of(targets: Targets, probabilities: NDArray[np.float64], split: pd.Series) -> pd.DataFrame:
@@ -198,45 +190,3 @@ def history_of(targets: Targets, probabilities: NDArray[np.float64], split: pd.S
         row[f"{prefix}loss"] = log_loss(_of(targets, rows), probabilities[rows])
         row[f"{prefix}accuracy"] = float(right[rows].mean())
     return pd.DataFrame([row])[["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]].assign(learning_rate=0.0)
-
-
-def main() -> None:
-    """Read build/candidates, write build/ensembles/NAME for every entry of `ensembles`, or why not: not_made.json."""
-    entries = load_sections("ensembles", Ensemble, optional=True)
-    names = list(load_sections("candidates", Named))
-    # A candidate whose training failed is named as failed by `evaluate`; the others go on without it.
-    trained = [name for name in names if (CANDIDATES / name / MODEL).is_file()]
-    members = read_members(CANDIDATES, trained or names)
-    not_made: dict[str, str] = {}
-    with replacing_folder(ENSEMBLES) as top:
-        for name, entry in entries.items():
-            chosen = choose_members(members, entry.members)
-            if len(chosen) < 2:
-                size = chosen[0].model["image_size"]
-                not_made[name] = (
-                    f"no other candidate reads {size}-pixel pictures as the best one, {chosen[0].name}, does"
-                )
-                print(f"{name}: not made: {not_made[name]}", file=sys.stderr)
-                continue
-            probabilities, head = combine_predictions(chosen, entry.kind)
-            table = chosen[0].table
-            targets = targets_of(table["label"])
-            folder = top / name
-            folder.mkdir()
-            for member in chosen:
-                (folder / MEMBERS / member.name).mkdir(parents=True)
-                for file in (MODEL, HEAD_WEIGHTS):
-                    shutil.copyfile(CANDIDATES / member.name / file, folder / MEMBERS / member.name / file)
-            folds = cross_validated(chosen, entry.kind)
-            if folds is not None:
-                write_table(folder / CROSS_VALIDATION, folds)
-            write_head(folder / HEAD_WEIGHTS, *(head or (np.zeros((0, 0)), np.zeros(0))))
-            write_table(folder / "predictions.parquet", predictions_of(table, targets, probabilities))
-            write_table(folder / "history.csv", history_of(targets, probabilities, table["split"]))
-            write_json(folder / MODEL, describe(name, entry, chosen, sum(part.size for part in head) if head else 0))
-            print(f"{name}: {', '.join(member.name for member in chosen)}", file=sys.stderr)
-        write_json(top / NOT_MADE, not_made)
-
-
-if __name__ == "__main__":
-    run(main)

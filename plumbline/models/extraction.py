@@ -1,4 +1,4 @@
-"""Stage `featurize@BACKBONE`: a frozen backbone runs once per picture and view, for every candidate to share.
+"""Features: a frozen backbone runs once per picture and view, for every candidate to share.
 
 Features are independent of the splits, and a row depends on the picture's bytes and the backbone's settings alone:
 rows of the last run are taken over, so a new picture costs one picture.
@@ -23,20 +23,19 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
 from plumbline.common import cluster
-from plumbline.common.cluster import code_digest
-from plumbline.common.errors import UserError, run
-from plumbline.common.files import replacing_folder, write_json, write_table
-from plumbline.common.params import Section, load_section
+from plumbline.common.closure import code_digest
+from plumbline.common.errors import UserError
+from plumbline.common.files import file_digest, replacing_folder, write_json, write_table
+from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.common.store import STORE, Arrays, Store, open_store
 from plumbline.models.augment import Augmentation, augmented_view
-from plumbline.registry.bundle import file_digest
+from plumbline.models.backbones import Backbone, record_entry
 from plumbline.models.features import BACKBONE, BACKBONE_WEIGHTS, INDEX, VALUES, Features, open_features, release
 from plumbline.models.networks import Freeze, build_backbone, collect, cut, find_network, freeze_by_size, scale_pixels
+from plumbline.models.pooling import join, pooled
 from plumbline.models.precision import Precision, choose_precision, precision, processor_flags
-from plumbline.models.trainable import join, pooled
 from plumbline.models.weights import PIXELS, Weights
-from plumbline.models.backbones import WEIGHTS, Backbone, record_entry, resolve_entry
 
 if TYPE_CHECKING:
     import keras
@@ -47,14 +46,6 @@ if TYPE_CHECKING:
 FEATURES = Path("build/features")
 BATCHES_A_PARTITION = 4
 ROWS_HELD = 64
-# The code that makes a row: rows made by other code are never taken over.
-SOURCES = (
-    "plumbline/models/extraction.py",
-    "plumbline/models/networks.py",
-    "plumbline/models/trainable.py",
-    "plumbline/models/augment.py",
-    "plumbline/imaging/decode.py",
-)
 PACKAGES = ("keras", "numpy", "opencv-python-headless", "pillow", "tensorflow", "tensorflow-cpu")
 _ONE_AT_A_TIME = threading.Lock()
 Pictures = Callable[[list[str], list[str], int], Iterable[NDArray[np.uint8]]]
@@ -88,7 +79,7 @@ def describe_backbone(name: str, entry: Backbone, weights: list[Weights], traini
         "precision": "uint8" if pixels or freeze == "all" else _precision_of(networks, entry),
         "weights": record_entry(name, entry, weights),
         "seed": entry.seed if any(one.origin == "random" for one in weights) else None,
-        "code": code_digest(*SOURCES),
+        "code": code_digest(__name__),
     }
 
 
@@ -193,7 +184,7 @@ class Extraction:
 
     kind: ClassVar[str] = "features"
     alone: ClassVar[bool] = True  # its threads would build the network twice and then share the processors anyway
-    loaded: ClassVar[str] = code_digest(*SOURCES)
+    loaded: ClassVar[str] = code_digest(__name__)
 
     code: str
     images: Pictures
@@ -251,8 +242,6 @@ def spread_rows(
     images: Pictures, missing: pd.DataFrame, backbone: dict[str, Any], weights: Path, batch_size: int
 ) -> Iterator[NDArray[Any]]:
     """Yield rows as `compute_rows` does, by way of the Dask workers and the store that the environment names."""
-    import plumbline.models.extraction as here  # by this name workers can import it; __main__ would be sent as code
-
     store = open_store()
     sha256, name = file_digest(weights), str(weights.resolve())
     if store is not None:
@@ -260,7 +249,7 @@ def spread_rows(
         data = weights.read_bytes()
         if store.read_bytes(name) != data:
             store.write_bytes(name, data)
-    work = here.Extraction(here.Extraction.loaded, images, json.dumps(backbone), name, sha256, store, batch_size)
+    work = Extraction(Extraction.loaded, images, json.dumps(backbone), name, sha256, store, batch_size)
     for arrays in cluster.spread(work, partitions(missing, backbone["views"], batch_size), map):
         yield from arrays["rows"]
 
@@ -332,7 +321,7 @@ def featurize(
     """Compute a backbone's features of every picture of `manifest` (path, id) into folder `out`; returns backbone.json.
 
     `images(paths, ids, size)` yields the pictures (size, size, 3), uint8, in order. Where the environment names a Dask
-    scheduler or a store (see plumbline.common.cluster), the work is done in partitions. `channels` is the order that arrays of
+    scheduler or a store (see common.cluster), the work is done in partitions. `channels` is the order that arrays of
     pictures are read in (data.arrays.channels), which the ids do not show.
     """
     backbone = {**describe_backbone(name, entry, weights, training_images), "channels": channels}
@@ -356,36 +345,3 @@ def featurize(
         backbone = {**backbone, "shape": list(shape), "parts": extractor.parts, "parameters": frozen}
         write_json(folder / BACKBONE, backbone)
     return backbone
-
-
-def main() -> None:
-    """Read build/manifest.parquet and the data, write build/features/BACKBONE."""
-    import pandas as pd
-
-    import plumbline.models.extraction as here  # see spread_rows
-    from plumbline.imaging.collection import DataParams, find_layout
-
-    name = sys.argv[1]
-    entry = load_section(f"backbones.{name}", Backbone)
-    data = load_section("data", DataParams)
-    weights = resolve_entry(name, entry)
-    recorded = json.loads((WEIGHTS / f"{name}.json").read_text())
-    if recorded != record_entry(name, entry, weights):
-        raise UserError(f"{WEIGHTS / name}.json is out of date: run `dvc repro`, or first `dvc repro -s weights`.")
-    manifest = pd.read_parquet("build/manifest.parquet", columns=["path", "id"])
-    share = load_section("split", SplitShare).fractions["train"] if entry.freeze == "auto" else 0
-    training_images = round(share * len(manifest))
-    featurize(
-        manifest,
-        functools.partial(here.read_pictures, data),
-        name,
-        entry,
-        weights,
-        FEATURES / name,
-        training_images,
-        data.arrays.channels if find_layout(data) == "arrays" else None,
-    )
-
-
-if __name__ == "__main__":
-    run(main)

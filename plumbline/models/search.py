@@ -1,4 +1,4 @@
-"""Search a candidate's parameters on its cached features: `python -m stages.tune CANDIDATE [--trials N] [--write]`.
+"""Search a candidate's parameters on its cached features.
 
 Optuna proposes learning rate, batch size and, by architecture, head, dropout, width and augmentation; each trial trains
 as `train@CANDIDATE` would and is judged by its least validation loss. The test pictures are taken out of the table
@@ -9,7 +9,6 @@ the winning values into params.yaml, comments kept, and `dvc repro` trains with 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import re
@@ -23,11 +22,10 @@ import pandas as pd
 import yaml
 from pydantic import Field
 
-from plumbline.common.errors import UserError, run
-from plumbline.common.files import write_json, write_text
-from plumbline.common.params import PARAMS, Section, load_section
+from plumbline.common.errors import UserError
+from plumbline.common.params import Section
 from plumbline.models.candidates import TRANSFER, Candidate
-from plumbline.models.features import Features, open_features
+from plumbline.models.features import Features
 
 if TYPE_CHECKING:
     import optuna
@@ -185,45 +183,3 @@ def write_back(text: str, name: str, changes: dict[str, Any]) -> str:
     if not safe:
         raise UserError(f"params.yaml: candidates.{name} could not be rewritten safely: put {changes} there by hand.")
     return written
-
-
-def main() -> None:
-    """Search, print the winner, and write it into params.yaml where that was asked for."""
-    from optuna.trial import TrialState
-
-    from plumbline.models.training import TrainParams
-
-    parser = argparse.ArgumentParser(description="Search a candidate's parameters on validation pictures.")
-    parser.add_argument("candidate")
-    parser.add_argument("--trials", type=int, help="how many more (default: params.yaml, tune.trials)")
-    parser.add_argument("--write", action="store_true", help="put the winning values into params.yaml")
-    arguments = parser.parse_args()
-    if arguments.trials is not None and arguments.trials < 1:
-        parser.error("--trials: 1 or more")
-    params = load_section("tune", Tune)
-    candidate = load_section(f"candidates.{arguments.candidate}", Candidate)
-    seed = load_section("train", TrainParams).seed
-    splits = pd.read_parquet("build/splits.parquet")
-    features = open_features(Path("build/features") / candidate.backbone)
-    study = open_study(arguments.candidate, study_key(candidate, splits, features, seed), params.seed)
-    changes = search(arguments.candidate, candidate, splits, features, study, arguments.trials or params.trials, seed)
-    best, first = study.best_trial, as_it_stands(study, TrialState.COMPLETE)
-    assert first is not None, "search begins with it"
-    result = {
-        "candidate": arguments.candidate,
-        "trials": len(study.trials),
-        "as_it_stood": {"val_loss": first.value, "val_accuracy": first.user_attrs.get("val_accuracy")},
-        "best": {"trial": best.number, "val_loss": best.value, "val_accuracy": best.user_attrs["val_accuracy"]},
-        "changes": changes,
-    }
-    write_json(FOLDER / f"{arguments.candidate}.json", result)
-    print(json.dumps(result, indent=2))
-    if arguments.write and best.number != first.number:
-        write_text(PARAMS, write_back(PARAMS.read_text(encoding="utf-8"), arguments.candidate, changes))
-        print(f"{PARAMS}: candidates.{arguments.candidate} has the winning values; `dvc repro` trains with them")
-    elif arguments.write:
-        print(f"{PARAMS}: left as it is: nothing was better than the entry as it stands")
-
-
-if __name__ == "__main__":
-    run(main)

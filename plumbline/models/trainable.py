@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from plumbline.common.errors import UserError
 from plumbline.models.candidates import Candidate, build_network
 from plumbline.models.networks import build_collected, cut, find_network, scale_pixels
+from plumbline.models.pooling import join, pooled
 from plumbline.models.weights import PIXELS
 
 if TYPE_CHECKING:
@@ -71,25 +72,6 @@ def build_trainable(
     head = build_network(candidate, tuple(joined.shape[1:]), classes, several_labels)
     head.name = HEAD
     return keras.Model(features, head(joined), name=OVER_PARTS)
-
-
-def pooled(maps: keras.KerasTensor, backbone: dict[str, Any]) -> keras.KerasTensor:
-    """Average feature maps (N, h, w, c) to (N, c) in float32, where backbone.json says so."""
-    import keras
-
-    if backbone["pooling"] == "average":
-        return keras.layers.GlobalAveragePooling2D(dtype="float32")(maps)
-    return maps
-
-
-def join(maps: list[keras.KerasTensor]) -> keras.KerasTensor:
-    """One network's features as they are, those of several flattened side by side (N, D)."""
-    import keras
-
-    if len(maps) == 1:
-        return maps[0]
-    flat = [x if len(x.shape) == 2 else keras.layers.Flatten(dtype="float32")(x) for x in maps]
-    return keras.layers.Concatenate(dtype="float32")(flat)
 
 
 def assemble(candidate: Candidate, backbone: dict[str, Any], networks: Parts, trained: keras.Model) -> keras.Model:

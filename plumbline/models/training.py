@@ -1,9 +1,8 @@
-"""Stage `train@CANDIDATE`: train one candidate on its backbone's features and predict every picture with it."""
+"""Train one candidate on its backbone's features and predict every picture with it."""
 
 from __future__ import annotations
 
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,14 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plumbline.common.errors import UserError, run
-from plumbline.common.files import replacing_folder, write_json, write_table
-from plumbline.common.params import Section, load_section
-from plumbline.models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MODEL
+from plumbline.common.errors import UserError
+from plumbline.common.params import Section
 from plumbline.models.candidates import Candidate
-from plumbline.models.features import BACKBONE_WEIGHTS, Features, open_features
-from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
-from plumbline.models.trainable import build_trainable, chosen_parts, cut_networks, reads_pixels
+from plumbline.models.features import BACKBONE_WEIGHTS, Features
 from plumbline.models.fitting import (
     Batches,
     Targets,
@@ -29,6 +24,8 @@ from plumbline.models.fitting import (
     predictions_of,
     targets_of,
 )
+from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
+from plumbline.models.trainable import build_trainable, chosen_parts, cut_networks, reads_pixels
 from plumbline.models.weights import describe_origin
 
 if TYPE_CHECKING:
@@ -208,36 +205,9 @@ def weights_origin(backbone: dict[str, Any], networks: list[str]) -> str:
     return describe_origin([record for record in records if record.get("network", networks[0]) in networks])
 
 
-def main() -> None:
-    """Read build/splits.parquet and the backbone's features, write build/candidates/CANDIDATE."""
-    import pandas as pd
-
-    name = sys.argv[1]
-    candidate = load_section(f"candidates.{name}", Candidate)
-    params = load_section("train", TrainParams)
-    splits = pd.read_parquet("build/splits.parquet")
-    features = open_features(Path("build/features") / candidate.backbone)
-    start = time.perf_counter()
-    network, history, predictions, model = train(name, candidate, splits, features, params.seed)
-    cost = {"seconds": round(time.perf_counter() - start, 2), "peak_megabytes": round(peak_megabytes())}
-    folds = cross_validate(name, candidate, splits, features, params.seed, params.folds) if params.folds else None
-    with replacing_folder(CANDIDATES / name) as folder:
-        network.save_weights(folder / HEAD_WEIGHTS)
-        write_table(folder / "history.csv", history)
-        write_table(folder / "predictions.parquet", predictions)
-        if folds is not None:
-            write_table(folder / CROSS_VALIDATION, folds)
-        write_json(folder / COST, cost)
-        write_json(folder / MODEL, model)
-
-
 def peak_megabytes() -> float:
     """The most memory this process ever held, libraries included; mapped features count while they are held."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / 1e6 if sys.platform == "darwin" else peak / 1e3
-
-
-if __name__ == "__main__":
-    run(main)

@@ -1,1 +1,1 @@
-"""The leaderboard page: a template, its style and script, and small functions that draw charts as inline SVG."""
+"""Everything people read in a browser: one Jinja environment, one stylesheet, charts as inline SVG."""

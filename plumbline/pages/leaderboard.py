@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +12,8 @@ from numpy.typing import NDArray
 from plumbline.evidence import curves
 from plumbline.evidence.candidates import SPLITS, Candidate, names_told
 from plumbline.pages.charts import Line, bar_chart, line_chart, range_bar
+from plumbline.pages.template import data_uri, read_asset, render_page
 
-HERE = Path(__file__).parent
 STYLES = ("s1", "s2", "s3", "s4", "s5", "s6")
 THUMBNAIL = 128
 MISTAKES_CHOSEN, MISTAKES_OTHER = 12, 6
@@ -35,20 +33,20 @@ def render(
     `picture` returns the pixels (H, W, 3) for a path, `links` are (title, address) of other reports that exist, `cards`
     the address of a candidate's card by name.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(
-        percent=percent, between=between, number=number, chance=chance, title_of=title_of, figure=figure
-    )
     chosen = decision["candidate"]
     names = in_order(evaluation, chosen)
     thumbnails = Thumbnails(picture)
-    return environment.get_template("leaderboard.html.j2").render(
-        css=Markup((HERE / "leaderboard.css").read_text(encoding="utf-8")),
-        script=Markup((HERE / "leaderboard.js").read_text(encoding="utf-8")),
+    return render_page(
+        "leaderboard.html.j2",
+        filters={
+            "percent": percent,
+            "between": between,
+            "number": number,
+            "chance": chance,
+            "title_of": title_of,
+            "figure": figure,
+        },
+        script=Markup(read_asset("leaderboard.js")),
         decision=decision,
         evaluation=evaluation,
         violation=evaluation["violation_class"],
@@ -347,19 +345,8 @@ class Thumbnails:
     def of(self, path: str) -> str:
         """Return the data address of one picture."""
         if path not in self.made:
-            self.made[path] = encode(self.picture(path))
+            self.made[path] = data_uri(self.picture(path), THUMBNAIL)
         return self.made[path]
-
-
-def encode(pixels: NDArray[np.uint8]) -> str:
-    """Return an RGB picture (H, W, 3) as a small JPEG in a data address, its shape kept."""
-    import cv2
-
-    factor = THUMBNAIL / max(pixels.shape[:2])
-    size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
-    small = cv2.resize(np.ascontiguousarray(pixels[:, :, ::-1]), size, interpolation=cv2.INTER_AREA)
-    _, encoded = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 78])
-    return "data:image/jpeg;base64," + base64.b64encode(encoded.tobytes()).decode("ascii")
 
 
 def percent(value: float, digits: int = 1) -> str:

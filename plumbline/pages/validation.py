@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-_HERE = Path(__file__).parent
+from plumbline.pages.template import HERE, render_page
+
 # Scripts, styles and pictures from elsewhere, scripts that call what these would have defined, and the newsletter.
 _FOREIGN = re.compile(
     r"<script[^>]*>.*?</script>|<link\b[^>]*>|<img\b[^>]*src=\"https?:[^>]*>|<footer>.*?</footer>"
@@ -25,11 +26,9 @@ _WALKTHROUGH = "ge-walkthrough-modal"
 
 def write_docs(docs: Path, summary: Mapping[str, Any]) -> None:
     """Turn Great Expectations' pages in folder `docs` into pages that open offline; write index.html from `summary`."""
-    from jinja2 import Environment, FileSystemLoader
-
     shutil.rmtree(docs / "static", ignore_errors=True)
     for name in ("offline.css", "offline.js"):
-        shutil.copyfile(_HERE / name, docs / name)
+        shutil.copyfile(HERE / name, docs / name)
     pages: dict[str, str] = {}
     for page in sorted(docs.rglob("*.html")):
         if page.parent == docs:
@@ -38,8 +37,7 @@ def write_docs(docs: Path, summary: Mapping[str, Any]) -> None:
         page.write_text(_localised(page.read_text(encoding="utf-8"), up), encoding="utf-8")
         if page.relative_to(docs).parts[0] == "validations":
             pages[page.relative_to(docs).parts[1]] = page.relative_to(docs).as_posix()
-    environment = Environment(loader=FileSystemLoader(_HERE), autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    text = environment.get_template("index.html.j2").render(**summary, pages=pages)
+    text = render_page("validation.html.j2", **summary, pages=pages)
     (docs / "index.html").write_text(text, encoding="utf-8")
 
 

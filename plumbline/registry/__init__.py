@@ -1,1 +1,1 @@
-"""What promotion puts into the registry, and how a challenger is set against the champion."""
+"""Registered versions in MLflow: what one holds, how one becomes champion, and the way back."""

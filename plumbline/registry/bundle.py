@@ -15,13 +15,12 @@ Layout (a version's artifact folder in the registry)::
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 from plumbline.common.errors import UserError
-from plumbline.common.files import write_text
+from plumbline.common.files import file_digest, text_digest, write_text
 
 HOME = "plumbline"
 MANIFEST = f"{HOME}/manifest.json"
@@ -59,14 +58,3 @@ def verify(folder: Path, digest: str) -> None:
 def read_json(folder: Path, name: str) -> Any:
     """Return `plumbline/<name>` of a version's folder as plain data."""
     return json.loads((folder / HOME / name).read_text(encoding="utf-8"))
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hex."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def text_digest(text: str) -> str:
-    """Return the SHA-256 of a text's UTF-8 bytes, in hex."""
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -8,9 +8,9 @@ import pandas as pd
 
 from plumbline.common.errors import UserError
 from plumbline.registry import bundle
+from plumbline.registry.chosen import Chosen, Pictures, with_pixels
 from plumbline.registry.export import OnnxModel
 from plumbline.registry.versions import Version
-from plumbline.registry.chosen import Chosen, Pictures, with_pixels
 
 LEARNT_FROM = ("train", "validation")
 """Validation counts: it stopped the training, chose the threshold and chose the candidate."""

@@ -16,10 +16,10 @@ import yaml
 from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
-from plumbline.models.assemble import HEAD_WEIGHTS, MODEL
-from plumbline.registry.bundle import file_digest, text_digest
-from plumbline.models.features import BACKBONE, BACKBONE_WEIGHTS
+from plumbline.common.files import file_digest, text_digest
 from plumbline.evidence.candidates import folder_of
+from plumbline.models.assemble import HEAD_WEIGHTS, MODEL
+from plumbline.models.features import BACKBONE, BACKBONE_WEIGHTS
 
 Pictures = Callable[[list[str], int | None], Iterable[NDArray[np.uint8]]]
 """Manifest paths and a size S to pictures (S, S, 3), uint8 RGB, in order; size None leaves them as they are."""

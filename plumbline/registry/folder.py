@@ -13,8 +13,16 @@ from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_table
 from plumbline.imaging.describe import describe_camera
 from plumbline.registry import bundle
-from plumbline.registry.export import EMBEDDING, INPUT, PROBABILITIES, OnnxModel, check_export, export_onnx, with_embedding
 from plumbline.registry.chosen import Chosen, Pictures, with_pixels
+from plumbline.registry.export import (
+    EMBEDDING,
+    INPUT,
+    PROBABILITIES,
+    OnnxModel,
+    check_export,
+    export_onnx,
+    with_embedding,
+)
 
 if TYPE_CHECKING:
     import keras

@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from plumbline.common.errors import UserError
+from plumbline.common.files import text_digest
 from plumbline.registry import versions as registries
-from plumbline.registry.bundle import text_digest
 from plumbline.registry.versions import Registry
 
 ENTRY_TAG = "plumbline.entry"

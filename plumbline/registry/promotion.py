@@ -1,4 +1,4 @@
-"""Stage promote: register the chosen candidate in MLflow and make it champion, or record why not; and undo it.
+"""Register the chosen candidate in MLflow and make it champion, or record why not; and undo it.
 
     python -m stages.promote [--dry-run] [--force --reason TEXT]
     python -m stages.promote rollback [--to VERSION] --reason TEXT [--dry-run]
@@ -20,17 +20,17 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field
 
-from plumbline.common.errors import UserError, run
+from plumbline.common.errors import UserError
 from plumbline.common.files import write_json
 from plumbline.common.params import Section, load_section
-from plumbline.registry import history as audit
 from plumbline.registry import bundle
+from plumbline.registry import history as audit
 from plumbline.registry import versions as registry
+from plumbline.registry.champion import paired_predictions
+from plumbline.registry.chosen import Chosen, Pictures, provenance, read_chosen, read_decision
+from plumbline.registry.folder import build_folder
 from plumbline.registry.history import Entry
 from plumbline.registry.versions import CHAMPION, PREVIOUS, Registry
-from plumbline.registry.chosen import Chosen, Pictures, provenance, read_chosen, read_decision
-from plumbline.registry.champion import paired_predictions
-from plumbline.registry.folder import build_folder
 
 if TYPE_CHECKING:
     import keras
@@ -453,21 +453,6 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return found
 
 
-def main() -> None:
-    found = parse()
-    params = load_section("promote", PromoteParams)
-    if found.command == "history":
-        print("\n".join(history(params)))
-    elif found.command == "rollback":
-        print(rollback(params, found.to, found.reason.strip(), found.dry_run))
-    else:
-        wish = Wish(found.force, found.reason.strip(), found.dry_run)
-        result = promote(params, wish, Project(BUILD, Path(), read_pictures, load_network, compare))
-        if not wish.dry_run:
-            write_json(PROMOTION, result)
-        print(f"{result['outcome']}: {result['reason']} Champion: version {result['champion'] or 'none'}.")
-
-
 def load_network(folder: Path, features: Path) -> keras.Model:
     """Assemble the candidate's whole network."""
     from plumbline.models.assemble import load_candidate
@@ -486,13 +471,9 @@ def compare(
     old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, several: bool
 ) -> dict[str, Any]:
     """Compare two models' scores of the same images by the gate's rule: no worse overall nor in any slice."""
-    from plumbline.evidence.slices import slicings
     from plumbline.evidence.rules import Gate, compare_with_champion
+    from plumbline.evidence.slices import slicings
 
     shared = manifest.set_index("path").loc[sorted(old["path"])].reset_index()
     cuts, _ = slicings(shared)
     return compare_with_champion(old, new, classes, cuts, load_section("gate", Gate), several)
-
-
-if __name__ == "__main__":
-    run(main)

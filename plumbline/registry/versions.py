@@ -24,7 +24,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from plumbline.common.errors import UserError, first_line
-from plumbline.common.files import replacing_folder, write_json
+from plumbline.common.files import replacing_folder, text_digest, write_json
 from plumbline.registry import bundle
 
 DEFAULT_URI = "sqlite:///registry/mlflow.db"
@@ -330,7 +330,7 @@ def load_version(
     uri = uri or registry_uri()
     if not exists(uri):
         raise UserError(f"There is no registry at {shown_uri(uri)} yet: promote a model first (`dvc repro`).")
-    note = cache_folder() / "known" / f"{bundle.text_digest(f'{shown_uri(uri)} {model} {alias_or_version}')}.json"
+    note = cache_folder() / "known" / f"{text_digest(f'{shown_uri(uri)} {model} {alias_or_version}')}.json"
     try:
         version = _load(open_registry(model, uri), alias_or_version)
     except RegistryDownError:

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from plumbline.common.errors import UserError
 from flows.batch import IntakeParams, metadata_rows, new_pictures, place, read_folder, read_label_studio
+from plumbline.common.errors import UserError
 from plumbline.imaging.collection import DataParams
 from plumbline.imaging.manifest import COMPUTED, IngestParams
 

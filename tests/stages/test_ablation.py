@@ -4,9 +4,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plumbline.models.candidates import Candidate, Head
-from plumbline.models.features import open_features
-from plumbline.models.weights import Weights
 from plumbline.evidence.ablation import (
     CONDITIONS,
     Ablation,
@@ -14,12 +11,15 @@ from plumbline.evidence.ablation import (
     build_extractor,
     disturb,
     disturbed_features,
-    page,
     subsets,
     verdict,
 )
-from plumbline.models.extraction import featurize
 from plumbline.models.backbones import Backbone
+from plumbline.models.candidates import Candidate, Head
+from plumbline.models.extraction import featurize
+from plumbline.models.features import open_features
+from plumbline.models.weights import Weights
+from plumbline.pages.ablation import page
 
 SIZE = 32
 NETWORKS = ("mobilenet", "mobilenet_v2")

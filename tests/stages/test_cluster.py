@@ -16,12 +16,12 @@ from PIL import Image
 
 import plumbline.models.extraction
 from plumbline.common.errors import UserError
-from plumbline.imaging.collection import DataParams, Refused
-from plumbline.models.weights import Weights
 from plumbline.imaging import manifest as ingest
+from plumbline.imaging.collection import DataParams, Refused
 from plumbline.models import backbones as weights
-from plumbline.models.extraction import featurize, read_pictures
 from plumbline.models.backbones import Backbone
+from plumbline.models.extraction import featurize, read_pictures
+from plumbline.models.weights import Weights
 
 TOP = Path(__file__).parents[2]
 RANDOM = Weights("mobilenet", "random", "random", None, None, None)

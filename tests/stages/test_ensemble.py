@@ -9,11 +9,11 @@ import pytest
 
 from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_table
+from plumbline.evidence.candidates import read_not_made
+from plumbline.models import ensembles as ensemble
 from plumbline.models.assemble import load_candidate
 from plumbline.models.candidates import Candidate, build_network, class_probabilities
 from plumbline.models.combination import evidence, fit_stacking, stacked, write_head
-from plumbline.models.fitting import targets_of
-from plumbline.models import ensembles as ensemble
 from plumbline.models.ensembles import (
     Ensemble,
     Member,
@@ -23,7 +23,7 @@ from plumbline.models.ensembles import (
     describe,
     read_members,
 )
-from plumbline.evidence.candidates import read_not_made
+from plumbline.models.fitting import targets_of
 
 SIZE = 16
 

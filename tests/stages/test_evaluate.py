@@ -13,13 +13,8 @@ from fabricated import CLASSES, draw_people, manifest_of, predictions, split_tab
 from sklearn import metrics
 
 from plumbline.common.errors import UserError
+from plumbline.evidence import calibration, intervals, scores, shortcuts, slices, thresholds
 from plumbline.evidence import evaluation as evaluate
-from plumbline.evidence import calibration
-from plumbline.evidence import intervals
-from plumbline.evidence import scores
-from plumbline.evidence import shortcuts
-from plumbline.evidence import slices
-from plumbline.evidence import thresholds
 from plumbline.evidence.baselines import leave_one_site_out, pixel_regression
 from plumbline.evidence.candidates import sample_of
 from plumbline.evidence.rules import Gate, shortcut_rule

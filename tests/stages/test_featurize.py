@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 
 from plumbline.common.errors import UserError
+from plumbline.models.backbones import Backbone
+from plumbline.models.extraction import build_extractor, describe_backbone, featurize, to_half
 from plumbline.models.features import open_features
 from plumbline.models.networks import NETWORKS
 from plumbline.models.weights import Weights
-from plumbline.models.extraction import build_extractor, describe_backbone, featurize, to_half
-from plumbline.models.backbones import Backbone
 
 RANDOM = Weights("mobilenet", "random", "random", None, None, None)
 ENTRY = Backbone(image_size=32, weights="random", pooling="average", views=1)

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image, ImageOps
 
 from plumbline.common.errors import UserError
+from plumbline.imaging import manifest as stage
 from plumbline.imaging.collection import DataParams, load_rgb
 from plumbline.imaging.decode import decode_small_grey
-from plumbline.imaging import manifest as stage
 from plumbline.imaging.manifest import IngestParams, ingest, pixels_sha256
 
 TOP = Path(__file__).parents[2]

@@ -13,9 +13,9 @@ from fabricated import write_project
 from plumbline.common.files import write_json
 from plumbline.evidence import evaluation as evaluate
 from plumbline.evidence import rules as gate
-from stages import leaderboard
 from plumbline.pages.charts import Frame, axes, ticks
 from plumbline.pages.leaderboard import chance, figure, title_of
+from stages import leaderboard
 
 
 @pytest.fixture(scope="module")

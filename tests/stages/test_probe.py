@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 
 from plumbline.common.errors import UserError
-from plumbline.models.candidates import Candidate
-from plumbline.models.features import open_features
+from plumbline.evidence import probes
 from plumbline.evidence import rules as gate
+from plumbline.evidence.candidates import read_candidates
 from plumbline.evidence.disturbances import (
     BOX,
     CONDITIONS,
@@ -24,9 +24,9 @@ from plumbline.evidence.disturbances import (
     head_boxes,
     partners,
 )
-from plumbline.evidence import probes
-from plumbline.evidence.candidates import read_candidates
 from plumbline.evidence.probing import head_mass, probe
+from plumbline.models.candidates import Candidate
+from plumbline.models.features import open_features
 from plumbline.models.training import train
 
 SIZE = 32

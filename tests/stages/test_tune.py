@@ -6,10 +6,19 @@ import pytest
 import yaml
 
 from plumbline.common.errors import UserError
+from plumbline.models import training
 from plumbline.models.candidates import Candidate, Head
 from plumbline.models.features import Features
-from plumbline.models import training
-from plumbline.models.search import as_it_stands, changed, open_study, propose, search, starting_point, study_key, write_back
+from plumbline.models.search import (
+    as_it_stands,
+    changed,
+    open_study,
+    propose,
+    search,
+    starting_point,
+    study_key,
+    write_back,
+)
 
 PARAMS = """\
 # kept

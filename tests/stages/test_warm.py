@@ -33,9 +33,12 @@ def workspace(tmp_path_factory):
     top = tmp_path_factory.mktemp("warm")
     (top / "stages").mkdir()
     (top / "stages" / "__init__.py").touch()
-    source = (TOP / "stages" / "warm.py").read_text()
+    shutil.copytree(TOP / "plumbline" / "common", top / "plumbline" / "common")
+    (top / "plumbline" / "__init__.py").touch()
+    warm = top / "plumbline" / "common" / "warm.py"
+    source = warm.read_text()
     start, end = source.index("PRELOADED = ("), source.index(")\n", source.index("PRELOADED = ("))
-    (top / "stages" / "warm.py").write_text(f'{source[:start]}PRELOADED = ("stages.idle",{source[end:]}')
+    warm.write_text(f'{source[:start]}PRELOADED = ("stages.idle",{source[end:]}')
     (top / "stages" / "idle.py").write_text("")
     (top / "stages" / "show.py").write_text(SHOW)
     return top

@@ -65,7 +65,8 @@ def test_named_entries_are_read_one_by_one(params):
 
 def test_a_user_error_ends_a_command_with_its_sentence_alone():
     code = (
-        "from plumbline.common.errors import UserError, run\ndef main(): raise UserError('a.jpg is empty: remove it.')\nrun(main)"
+        "from plumbline.common.errors import UserError, run\n"
+        "def main(): raise UserError('a.jpg is empty: remove it.')\nrun(main)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: a.jpg is empty: remove it.\n")

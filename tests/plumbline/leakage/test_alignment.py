@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
-from drawn import grey, scene, with_worker
 from PIL import Image, ImageEnhance, ImageOps
 
+from drawn import grey, scene, with_worker
 from plumbline.leakage.alignment import (
     align_local,
     align_thumbnails,

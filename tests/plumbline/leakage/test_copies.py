@@ -5,12 +5,20 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from drawn import grey, scene
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from plumbline.leakage.alignment import thumbnail
-from plumbline.leakage.copies import CopyParams, Fingerprints, Joined, Pictures, candidate_radius, find_copies, nearest_neighbours
+from drawn import grey, scene
 from plumbline.imaging.hashing import WINDOWS, fingerprint
+from plumbline.leakage.alignment import thumbnail
+from plumbline.leakage.copies import (
+    CopyParams,
+    Fingerprints,
+    Joined,
+    Pictures,
+    candidate_radius,
+    find_copies,
+    nearest_neighbours,
+)
 
 
 def reencode(image):

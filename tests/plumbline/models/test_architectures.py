@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 from plumbline.common.errors import UserError
-from plumbline.models.candidates import PRESETS, Candidate, build_network
 from plumbline.models.architectures.densenet_small import dense_layer, transition
 from plumbline.models.architectures.inception_small import inception_module
 from plumbline.models.architectures.se_resnet import residual_block, squeeze_and_excite
+from plumbline.models.candidates import PRESETS, Candidate, build_network
 
 SCRATCH = [
     "simple_cnn",

@@ -7,10 +7,10 @@ import pytest
 
 from plumbline.common.errors import UserError
 from plumbline.models import weights
+from plumbline.models.backbones import Backbone, record_entry, report, resolve_entry
 from plumbline.models.networks import NETWORKS
 from plumbline.models.precision import choose_precision, processor_flags
 from plumbline.models.weights import resolve_weights
-from plumbline.models.backbones import Backbone, record_entry, report, resolve_entry
 
 V2 = NETWORKS["mobilenet_v2"]
 

@@ -9,7 +9,15 @@ import pytest
 from plumbline.common.errors import UserError
 from plumbline.models.candidates import Candidate, build_network, class_probabilities
 from plumbline.models.combination import combine, write_head
-from plumbline.registry.export import EMBEDDING, INPUT, PROBABILITIES, OnnxModel, check_export, export_onnx, with_embedding
+from plumbline.registry.export import (
+    EMBEDDING,
+    INPUT,
+    PROBABILITIES,
+    OnnxModel,
+    check_export,
+    export_onnx,
+    with_embedding,
+)
 
 SIZE = 32
 

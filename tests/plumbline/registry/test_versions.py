@@ -12,8 +12,8 @@ import sqlite3
 import pytest
 
 from plumbline.common.errors import UserError
-from plumbline.registry import history as audit
 from plumbline.registry import bundle
+from plumbline.registry import history as audit
 from plumbline.registry import versions as registry
 from plumbline.registry.history import Entry
 

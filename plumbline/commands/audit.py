@@ -62,10 +62,11 @@ def _audit(folders: list[Path], page_path: Path, json_path: Path | None, embed: 
     import pandas as pd
 
     from plumbline.imaging.collection import load_rgb
-    from plumbline.leakage.certificate import Inputs, certificate, page, report
+    from plumbline.leakage.certificate import Inputs, certificate, report
     from plumbline.leakage.crossings import crossing_pairs
     from plumbline.leakage.groups import GroupParams, describe_pictures, group_images
-    from stages.leakage import LeakageParams, measure_price
+    from plumbline.leakage.price import LeakageParams, measure_price
+    from plumbline.pages.certificate import page
 
     params = load_section("group", GroupParams) if PARAMS.exists() else GroupParams()
     sides = [read_side(name, folder) for name, folder in zip(name_sides(folders), folders, strict=True)]

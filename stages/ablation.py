@@ -1,0 +1,76 @@
+"""Stage `ablation`: does a network that sees badly in the dark get help from its neighbours? Each subset is tried.
+
+For every subset of a hybrid backbone's networks a head like the hybrid's is trained on that part of the cached
+features, and judged on the test pictures as they are, darkened, with a block before them, and turned. Several seeds
+say how much is chance. Reads build/features/BACKBONE and build/splits.parquet, writes build/ablations/CANDIDATE.json
+and reports/ablations/CANDIDATE.html.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from plumbline.common.errors import UserError, run
+from plumbline.common.files import write_json, write_text
+from plumbline.common.params import load_section
+from plumbline.evidence.ablation import (
+    REPORTS,
+    RESULTS,
+    Ablation,
+    ablate,
+    build_extractor,
+    disturbed_features,
+    verdict,
+)
+from plumbline.models.candidates import Candidate
+from plumbline.models.features import open_features
+from plumbline.models.fitting import make_deterministic
+from plumbline.pages.ablation import page
+
+
+def main() -> None:
+    """Write build/ablation.json and reports/ablation.html."""
+    from plumbline.imaging.collection import DataParams, iter_rgb
+    from plumbline.models.training import TrainParams, weights_origin
+
+    name = sys.argv[1]
+    params = load_section(f"ablations.{name}", Ablation)
+    candidate = load_section(f"candidates.{name}", Candidate)
+    data = load_section("data", DataParams)
+    seed = load_section("train", TrainParams).seed
+    splits = pd.read_parquet("build/splits.parquet")
+    features = open_features(Path("build/features") / candidate.backbone)
+    parts = features.backbone["parts"]
+    if len(parts) < 2 or features.backbone["freeze"] != "head" or candidate.backbone != params.backbone:
+        raise UserError(
+            f"params.yaml: ablations.{name} takes {params.backbone} apart, which is not the several frozen networks "
+            f"that candidates.{name} stands on: name its backbone of 'networks', or remove the entry."
+        )
+    size = features.backbone["image_size"]
+    test = splits[splits["split"] == "test"]
+    make_deterministic(seed)
+    disturbed = disturbed_features(
+        test, lambda paths, side: iter_rgb(data, paths, (side, side)), build_extractor(features), size, params
+    )
+    table = ablate(candidate, splits, features, disturbed, params, seed)
+    sentences = verdict(table, len(test))
+    result = {
+        "candidate": name,
+        "weights": {part["network"]: weights_origin(features.backbone, [part["network"]]) for part in parts},
+        "test_images": len(test),
+        "seeds": params.seeds,
+        "conditions": params.model_dump(include={"dark", "occluded", "rotated"}),
+        "rows": table,
+        "verdict": sentences,
+    }
+    write_json(RESULTS / f"{name}.json", result)
+    write_text(REPORTS / f"{name}.html", page(result))
+    for sentence in sentences:
+        print(sentence, file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,58 @@
+"""Stage `disturb@BACKBONE`: what a backbone sees of test pictures when framing, background or head are taken away.
+
+Whole groups of test pictures are drawn up to `probe.pictures` and shown zoomed, before another background, with the
+head covered; the backbone runs once for all of its candidates. Reads build/features/BACKBONE, build/splits.parquet and
+the pictures, writes build/disturbed/BACKBONE: features.npy (N, conditions, ...), index.parquet (path and the head's
+box) and conditions.json.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pandas as pd
+
+from plumbline.common.errors import run
+from plumbline.common.files import replacing_folder, write_json, write_table
+from plumbline.common.params import load_section
+from plumbline.evidence.disturbances import (
+    BOX,
+    CONDITIONS,
+    DISTURBED,
+    FEATURES,
+    ProbeParams,
+    conditions,
+    disturbed_features,
+    drawn_rows,
+    extract_with,
+    head_boxes,
+)
+from plumbline.models.features import INDEX, VALUES, open_features
+
+
+def main() -> None:
+    """Write build/disturbed/BACKBONE."""
+    from plumbline.imaging.collection import DataParams, iter_rgb
+
+    name = sys.argv[1]
+    data, params = load_section("data", DataParams), load_section("probe", ProbeParams)
+    features = open_features(FEATURES / name)
+    rows = drawn_rows(pd.read_parquet("build/splits.parquet"), params)
+    boxes = head_boxes(rows, pd.read_parquet("build/manifest.parquet"), params)
+    values = disturbed_features(
+        rows,
+        boxes,
+        lambda paths, size: iter_rgb(data, paths, (size, size)),
+        extract_with(features),
+        features.backbone["image_size"],
+        params,
+    )
+    with replacing_folder(DISTURBED / name) as folder:
+        np.save(folder / VALUES, values, allow_pickle=False)
+        write_table(folder / INDEX, rows[["path", "id"]].assign(**dict(zip(BOX, boxes.T, strict=True))))
+        write_json(folder / CONDITIONS, conditions(params))
+
+
+if __name__ == "__main__":
+    run(main)

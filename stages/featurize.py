@@ -1,0 +1,48 @@
+"""Stage `featurize@BACKBONE`: a frozen backbone runs once per picture and view, for every candidate to share.
+
+Features are independent of the splits, and a row depends on the picture's bytes and the backbone's settings alone:
+rows of the last run are taken over, so a new picture costs one picture.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+
+from plumbline.common.errors import UserError, run
+from plumbline.common.params import load_section
+from plumbline.models.backbones import WEIGHTS, Backbone, record_entry, resolve_entry
+from plumbline.models.extraction import FEATURES, SplitShare, featurize, read_pictures
+
+
+def main() -> None:
+    """Read build/manifest.parquet and the data, write build/features/BACKBONE."""
+    import pandas as pd
+
+    from plumbline.imaging.collection import DataParams, find_layout
+
+    name = sys.argv[1]
+    entry = load_section(f"backbones.{name}", Backbone)
+    data = load_section("data", DataParams)
+    weights = resolve_entry(name, entry)
+    recorded = json.loads((WEIGHTS / f"{name}.json").read_text())
+    if recorded != record_entry(name, entry, weights):
+        raise UserError(f"{WEIGHTS / name}.json is out of date: run `dvc repro`, or first `dvc repro -s weights`.")
+    manifest = pd.read_parquet("build/manifest.parquet", columns=["path", "id"])
+    share = load_section("split", SplitShare).fractions["train"] if entry.freeze == "auto" else 0
+    training_images = round(share * len(manifest))
+    featurize(
+        manifest,
+        functools.partial(read_pictures, data),
+        name,
+        entry,
+        weights,
+        FEATURES / name,
+        training_images,
+        data.arrays.channels if find_layout(data) == "arrays" else None,
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,39 @@
+"""Stage `ingest`: every picture decoded once, named by its bytes, hashed and measured; what can't be read set aside.
+
+Nothing is fatal one by one: an unreadable file goes to build/quarantine.csv with its reason, and `validate` judges
+whether that is too much. Same data, same bytes of every output.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+
+from plumbline.common.errors import UserError, run
+from plumbline.common.files import write_table
+from plumbline.common.params import load_section
+from plumbline.imaging.collection import DataParams
+from plumbline.imaging.manifest import BUILD, IngestParams, ingest, write_array
+
+
+def main() -> None:
+    """Read data/, write build/manifest.parquet, quarantine.csv, fingerprints.npy and thumbnails.npy."""
+    data = load_section("data", DataParams)
+    found = ingest(data, load_section("ingest", IngestParams))
+    if not len(found.manifest):
+        first = found.quarantine.iloc[0]
+        write_table(BUILD / "quarantine.csv", found.quarantine)
+        raise UserError(
+            f"none of the {len(found.quarantine)} files in {data.root}/ can be used (the first: {first['path']} "
+            f"{first['reason']}): see {BUILD}/quarantine.csv."
+        )
+    write_array(BUILD / "fingerprints.npy", found.fingerprints)
+    write_array(BUILD / "thumbnails.npy", found.thumbnails)
+    write_table(BUILD / "quarantine.csv", found.quarantine)
+    write_table(BUILD / "manifest.parquet", found.manifest)
+    classes = ", ".join(f"{count} {label}" for label, count in sorted(Counter(found.manifest["label"]).items()))
+    print(f"{len(found.manifest)} pictures ({classes}), {len(found.quarantine)} quarantined", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main)

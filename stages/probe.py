@@ -1,0 +1,46 @@
+"""Stage `probe@CANDIDATE`: what a candidate answers to disturbed test pictures, and where its Grad-CAM's mass falls.
+
+Reads build/candidates/NAME, its backbone's folder in build/disturbed and, where Grad-CAM needs the whole network, the
+pictures; writes build/probes/NAME: answers.parquet (path, condition, p_CLASS) and attention.parquet (path, mass: the
+share of Grad-CAM inside the head's box, area: the box's share of the picture), which has no row for a network without
+feature maps. What it means is for `evaluate` to say.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from plumbline.common.errors import run
+from plumbline.common.files import replacing_folder, write_table
+from plumbline.common.params import load_section
+from plumbline.evidence.disturbances import DISTURBED, FEATURES, ProbeParams
+from plumbline.evidence.probes import ANSWERS, ATTENTION, PROBES
+from plumbline.evidence.probing import CANDIDATES, probe
+from plumbline.models.assemble import MODEL
+from plumbline.models.features import open_features
+from plumbline.models.fitting import make_deterministic
+
+
+def main() -> None:
+    """Write build/probes/CANDIDATE."""
+    from plumbline.imaging.collection import DataParams, iter_rgb
+
+    name = sys.argv[1]
+    make_deterministic(0)
+    data = load_section("data", DataParams)
+    backbone = json.loads((CANDIDATES / name / MODEL).read_text(encoding="utf-8"))["backbone"]
+    found, looks = probe(
+        CANDIDATES / name,
+        open_features(FEATURES / backbone),
+        DISTURBED / backbone,
+        lambda paths, size: iter_rgb(data, paths, (size, size)),
+        load_section("probe", ProbeParams),
+    )
+    with replacing_folder(PROBES / name) as folder:
+        write_table(folder / ANSWERS, found)
+        write_table(folder / ATTENTION, looks)
+
+
+if __name__ == "__main__":
+    run(main)

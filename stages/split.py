@@ -1,0 +1,61 @@
+"""Draw train, validation and test: no group parted, classes and sites balanced, what was once test stays test.
+
+Memberships live in `memberships/seed-N.csv`, in Git: one `key,side` line per image (its bytes and its pixels) and per
+value of a grouping column, each key a shortened sha256. A line is never changed or removed by the pipeline. Another
+`split.seed` is another draw with a file of its own; to draw the same seed again, delete its file.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pandas as pd
+
+from plumbline.common.errors import run
+from plumbline.common.files import write_table
+from plumbline.common.params import load_section
+from plumbline.leakage.splits import (
+    BUILD,
+    MEMBERSHIPS,
+    GroupColumns,
+    SplitParams,
+    read_memberships,
+    shares,
+    split_images,
+)
+
+
+def main() -> None:
+    params = load_section("split", SplitParams)
+    columns = load_section("group", GroupColumns).columns
+    manifest = pd.read_parquet(BUILD / "manifest.parquet")
+    lock = MEMBERSHIPS / f"seed-{params.seed}.csv"
+    others = sorted(path.name for path in MEMBERSHIPS.glob("seed-*.csv") if path != lock)
+    if others and not lock.exists():
+        print(
+            f"first draw with seed {params.seed}: it owes nothing to {', '.join(others)}, so a model trained under "
+            "another seed may have seen pictures of this test set",
+            file=sys.stderr,
+        )
+    conflicts = BUILD / "label_conflicts.csv"
+    excluded = pd.read_csv(conflicts, dtype=str) if conflicts.exists() else pd.DataFrame({"path": [], "reason": []})
+    result = split_images(
+        manifest,
+        pd.read_parquet(BUILD / "groups.parquet"),
+        pd.read_parquet(BUILD / "edges.parquet"),
+        columns,
+        read_memberships(lock),
+        excluded,
+        params,
+    )
+    write_table(lock, result.memberships)
+    write_table(BUILD / "set_aside.csv", result.set_aside)
+    write_table(BUILD / "splits.parquet", result.splits)
+    print(shares(result.splits, manifest, params).to_string())
+    if len(result.set_aside):
+        print(f"{len(result.set_aside)} image(s) set aside, named in {BUILD / 'set_aside.csv'}; the first:")
+        print("\n".join(f"  {r.path}: {r.reason}" for r in result.set_aside.head(5).itertuples()))
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,45 @@
+"""Stage `validate`: is this data fit to learn from? Great Expectations on the manifest, every failing row named.
+
+What makes a run worthless stops it with one sentence: rows of metadata.csv without a file, too much quarantine, a
+missing class, fewer than two classes, too few groups in a class, a broken manifest. The rest are warnings. The report
+is written either way: reports/validation/index.html for people, build/validation.json for programs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from plumbline.common.errors import UserError, run
+from plumbline.common.files import replacing_folder, write_json
+from plumbline.common.params import load_section
+from plumbline.imaging.validation import BUILD, DOCS, ValidateParams, report, validate
+
+
+def main() -> None:
+    """Read build/manifest.parquet and quarantine.csv, write build/validation.json and reports/validation/."""
+    import pandas as pd
+
+    from plumbline.leakage.groups import GroupParams
+
+    params = load_section("validate", ValidateParams)
+    grouping = load_section("group", GroupParams).columns
+    manifest = pd.read_parquet(BUILD / "manifest.parquet")
+    quarantine = pd.read_csv(BUILD / "quarantine.csv", dtype=str, keep_default_na=False)
+    with replacing_folder(DOCS) as docs:
+        import great_expectations as gx
+
+        from plumbline.pages.validation import write_docs
+
+        found = validate(manifest, quarantine, grouping, params, docs)
+        written = report(manifest, quarantine, found)
+        rows = quarantine[["path", "reason"]].to_dict("records")
+        write_docs(docs, {**written, "quarantine": rows, "version": gx.__version__})
+    write_json(BUILD / "validation.json", written)
+    if found.problem:
+        raise UserError(f"{found.problem} Details: {DOCS / 'index.html'}")
+    failed = sum(not one.success for one in found.outcomes)
+    print(f"{len(found.outcomes)} expectations, {failed} with warnings; see {DOCS / 'index.html'}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    run(main)
