@@ -12,10 +12,9 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.files import write_json, write_table
-from plumbline.models.assemble import HEAD_WEIGHTS, MODEL
 from plumbline.models.candidates import Candidate, build_network, class_probabilities
-from plumbline.models.features import BACKBONE
 
 if TYPE_CHECKING:
     import keras
@@ -60,7 +59,7 @@ def write_project(
     probabilities = class_probabilities(network(pixels))
     folder = build / "candidates" / NAME
     folder.mkdir(parents=True, exist_ok=True)
-    network.save_weights(folder / HEAD_WEIGHTS)
+    network.save_weights(folder / artefacts.HEAD_WEIGHTS)
     columns = {f"p_{label}": probabilities[:, place] for place, label in enumerate(CLASSES)}
     write_table(folder / "predictions.parquet", table.assign(**columns))
     model = {
@@ -73,7 +72,7 @@ def write_project(
         "parameters": network.count_params(),
         "settings": settings.model_dump(mode="json"),
     }
-    write_json(folder / MODEL, model)
+    write_json(folder / artefacts.MODEL, model)
     backbone = {
         "backbone": "pixels",
         "network": "pixels",
@@ -81,7 +80,7 @@ def write_project(
         "pooling": "none",
         "shape": [SIZE] * 2 + [3],
     }
-    write_json(build / "features" / "pixels" / BACKBONE, backbone)
+    write_json(build / "features" / "pixels" / artefacts.BACKBONE, backbone)
     right = (probabilities.argmax(axis=1) == truth).mean()
     metrics = {
         split: {"accuracy": float(right), "recall:without_helmet": float(right)} for split in ("validation", "test")

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from plumbline.commands.summary import PAGES, accuracy
+from plumbline.common import artefacts
 from plumbline.common.errors import one_line
 
 Say = Callable[[str], None]
@@ -72,17 +73,17 @@ def publish_results(root: Path) -> None:
     """Make artifacts of leaderboard, decision, leakage certificate and links to the pages, where they exist."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    decision = _read(root / "build/decision.json")
-    leaderboard = _read(root / "build/leaderboard.json")
+    decision = _read(root / artefacts.DECISION)
+    leaderboard = _read(root / artefacts.LEADERBOARD)
     if leaderboard:
         chosen = decision["candidate"] if decision else None
-        failed = (_read(root / "build/evaluation.json") or {}).get("missing", [])
+        failed = (_read(root / artefacts.EVALUATION) or {}).get("missing", [])
         rows = leaderboard_table(leaderboard, chosen, failed)
         create_table_artifact(rows, key="leaderboard", description=ACCURACY)
     if decision:
         verdict = f"{decision['verdict']}: {decision['candidate']}"
         create_markdown_artifact(decision_text(decision), key="decision", description=verdict)
-    certificate = _read(root / "build/leakage.json")
+    certificate = _read(root / artefacts.CERTIFICATE)
     if certificate:
         found = _pairs(certificate["pairs_across_splits"])
         text = certificate_text(certificate)
@@ -94,7 +95,7 @@ def publish_results(root: Path) -> None:
 
 def read_decision(root: Path) -> dict[str, Any] | None:
     """Return build/decision.json, None before there is one."""
-    value = _read(root / "build/decision.json")
+    value = _read(root / artefacts.DECISION)
     return value if isinstance(value, dict) else None
 
 
@@ -168,7 +169,7 @@ def link(what: str, page: Path, root: Path) -> str:
     base = os.environ.get("PLUMBLINE_REPORTS_URL", "").rstrip("/")
     if not base:
         return f"{what}: `{page.resolve()}`"
-    return f"[{what}]({base}/{page.relative_to(root / 'reports').as_posix()})"
+    return f"[{what}]({base}/{page.relative_to(root / artefacts.REPORTS).as_posix()})"
 
 
 def _accuracy(row: dict[str, Any], split: str) -> str:

@@ -34,6 +34,7 @@ from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.sample import Sample
 from monitoring.settings import DriftParams, site_names
 from monitoring.store import AGAIN, COPY, NEW, QUARANTINE, REPEAT, Batch, Store, unseen
+from plumbline.common import artefacts
 from plumbline.common.errors import TELEMETRY_OFF, UserError
 from plumbline.common.files import write_json
 from plumbline.common.params import load_section
@@ -54,7 +55,6 @@ BATCH = 32
 OK, WATCH, DRIFT, FEW = "OK", "WATCH", "DRIFT", "NOT ENOUGH IMAGES"
 EXIT = {OK: 0, WATCH: 0, DRIFT: 1, FEW: 2}
 ERROR = 3
-REPORTS = Path("reports") / "drift"
 
 
 @dataclass(frozen=True)
@@ -387,7 +387,7 @@ def main(arguments: list[str] | None = None) -> int:
     settings = Settings(drift, load_section("data", DataParams), load_section("group", GroupParams))
     model = load_section("promote", PromoteParams).model
     if given.record and (why := no_champion(model)):
-        write_index(REPORTS, drift.state, [], why)
+        write_index(artefacts.DRIFT_PAGES.path, drift.state, [], why)
         write_json(given.record, {"verdict": None, "reason": why, "sites": {}})
         print(why)
         return 0
@@ -403,9 +403,9 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         print("\n".join(told(results[-1])), flush=True)
     for site in sites:
-        keep_history(Store(drift.state, site), drift.state / "evidently", REPORTS, model)
-    write_index(REPORTS, drift.state, site_names())
-    print(f"  page: {(REPORTS / 'index.html').resolve().as_uri()}")
+        keep_history(Store(drift.state, site), drift.state / "evidently", artefacts.DRIFT_PAGES.path, model)
+    write_index(artefacts.DRIFT_PAGES.path, drift.state, site_names())
+    print(f"  page: {(artefacts.DRIFT_PAGES / 'index.html').resolve().as_uri()}")
     if given.record:
         short = {r["site"]: {key: r[key] for key in ("verdict", "window", "reasons", "counts")} for r in results}
         verdict = worst([result["verdict"] for result in results]) if results else None

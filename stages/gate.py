@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import pandas as pd
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_json
 from plumbline.common.params import load_section
 from plumbline.evidence.candidates import read_candidates
-from plumbline.evidence.rules import BUILD, Gate, choose, decide, leaks_between, read_json
+from plumbline.evidence.rules import Gate, choose, decide, leaks_between, read_json
 
 
 def main() -> None:
     params = load_section("gate", Gate)
     evaluation = read_json("evaluation.json")
-    candidates, _ = read_candidates(BUILD / "candidates", list(evaluation["candidates"]))
-    leaks = leaks_between(pd.read_parquet(BUILD / "splits.parquet"), read_json("leakage.json"))
+    candidates, _ = read_candidates(artefacts.CANDIDATES.path, list(evaluation["candidates"]))
+    leaks = leaks_between(pd.read_parquet(artefacts.SPLITS), read_json("leakage.json"))
     decision = decide(choose(candidates, evaluation, params), evaluation, leaks, params)
-    write_json(BUILD / "decision.json", decision)
+    write_json(artefacts.DECISION, decision)
     for rule in decision["rules"]:
         print(f"{'pass' if rule['passed'] else 'FAIL'}  {rule['name']}: {rule['reason']}")
     print(f"{decision['verdict']}: {decision['reason']}")

@@ -12,12 +12,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_json
 from plumbline.common.params import load_section
 from plumbline.registry.promotion import (
-    BUILD,
-    PROMOTION,
     Project,
     PromoteParams,
     Wish,
@@ -40,9 +39,9 @@ def main() -> None:
         print(rollback(params, found.to, found.reason.strip(), found.dry_run))
     else:
         wish = Wish(found.force, found.reason.strip(), found.dry_run)
-        result = promote(params, wish, Project(BUILD, Path(), read_pictures, load_network, compare))
+        result = promote(params, wish, Project(artefacts.BUILD, Path(), read_pictures, load_network, compare))
         if not wish.dry_run:
-            write_json(PROMOTION, result)
+            write_json(artefacts.PROMOTION, result)
         print(f"{result['outcome']}: {result['reason']} Champion: version {result['champion'] or 'none'}.")
 
 

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import sys
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_json
 from plumbline.common.params import load_sections
-from plumbline.models.backbones import WEIGHTS, Backbone, record_entry, report, resolve_entry
+from plumbline.models.backbones import Backbone, record_entry, report, resolve_entry
 
 
 def main() -> None:
     """Write build/weights/BACKBONE.json for every backbone in params.yaml."""
-    with replacing_folder(WEIGHTS) as folder:
+    with replacing_folder(artefacts.WEIGHTS) as folder:
         for name, entry in load_sections("backbones", Backbone).items():
             resolved = resolve_entry(name, entry)
             write_json(folder / f"{name}.json", record_entry(name, entry, resolved))

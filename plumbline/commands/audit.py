@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_text
 from plumbline.common.params import PARAMS, load_section
@@ -44,7 +45,7 @@ def audit(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="two or more: train, (validation,) test"
     )
-    parser.add_argument("--page", type=Path, default=Path("reports/audit.html"), help="where to write the certificate")
+    parser.add_argument("--page", type=Path, default=artefacts.AUDIT_PAGE.path, help="where to write the certificate")
     parser.add_argument("--json", type=Path, help="where to write its figures; default: beside the page")
     parser.add_argument(
         "--no-embeddings", action="store_true", help="leave out embedding neighbours even where weights are at hand"

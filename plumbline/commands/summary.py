@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
 
 PAGES = {
-    "leaderboard": "reports/leaderboard.html",
-    "leakage certificate": "reports/leakage.html",
-    "validation docs": "reports/validation/index.html",
-    "label conflicts": "reports/label_conflicts.html",
-    "drift": "reports/drift/index.html",
+    "leaderboard": artefacts.LEADERBOARD_PAGE.path,
+    "leakage certificate": artefacts.CERTIFICATE_PAGE.path,
+    "validation docs": artefacts.VALIDATION_PAGES / "index.html",
+    "label conflicts": artefacts.CONFLICTS_PAGE.path,
+    "drift": artefacts.DRIFT_PAGES / "index.html",
 }
 REGISTRY = "mlflow ui --backend-store-uri sqlite:///registry/mlflow.db"
 
@@ -42,11 +42,11 @@ def accuracy(row: dict[str, Any], split: str) -> float:
 
 def main() -> None:
     """Print the table of build/leaderboard.json and build/decision.json, and the pages that exist."""
-    leaderboard = json.loads(Path("build/leaderboard.json").read_text())
-    print(table(leaderboard, json.loads(Path("build/decision.json").read_text())))
+    leaderboard = json.loads(artefacts.LEADERBOARD.path.read_text())
+    print(table(leaderboard, json.loads(artefacts.DECISION.path.read_text())))
     for what, page in PAGES.items():
-        if Path(page).exists():
-            print(f"  {what + ':':<21}{Path(page).resolve().as_uri()}")
+        if page.exists():
+            print(f"  {what + ':':<21}{page.resolve().as_uri()}")
     print(f"  {'registry:':<21}{REGISTRY}")
 
 

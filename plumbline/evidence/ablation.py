@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,17 +19,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from plumbline.common import artefacts
 from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.models.candidates import Candidate, class_probabilities
-from plumbline.models.features import BACKBONE_WEIGHTS, Features
+from plumbline.models.features import Features
 from plumbline.models.fitting import Batches, fit, make_deterministic, targets_of
 from plumbline.models.networks import build_collected, find_network, scale_pixels
 from plumbline.models.pooling import join, pooled
 from plumbline.models.trainable import build_trainable
 
-RESULTS = Path("build/ablations")
-REPORTS = Path("reports/ablations")
 Picture = NDArray[np.uint8]
 
 
@@ -82,7 +80,7 @@ def build_extractor(features: Features) -> Callable[[NDArray[np.float32]], NDArr
 
     backbone = features.backbone
     names, size = [part["network"] for part in backbone["parts"]], backbone["image_size"]
-    networks = build_collected(names, size, str(features.folder / BACKBONE_WEIGHTS))
+    networks = build_collected(names, size, str(features.folder / artefacts.BACKBONE_WEIGHTS))
     pixels = keras.Input((size, size, 3))
     maps = [
         pooled(network(scale_pixels(pixels, find_network(name).scaling), training=False), backbone)

@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.evidence.calibration import scale
 from plumbline.evidence.intervals import group_codes
 from plumbline.evidence.scores import Floats, Ints, brier_of_each, single_labels
-from plumbline.models.assemble import CROSS_VALIDATION, NOT_MADE
 from plumbline.models.fitting import SEVERAL
 
 SPLITS = ("train", "validation", "test")
@@ -151,7 +151,7 @@ def read_candidates(folder: Path, names: list[str]) -> tuple[dict[str, Candidate
     Raises UserError where none is found, or where two were not predicted for the same images, classes and splits.
     """
     folders = {name: folder_of(folder, name) for name in names}
-    found = {name: read_candidate(place) for name, place in folders.items() if (place / "model.json").is_file()}
+    found = {name: read_candidate(place) for name, place in folders.items() if (place / artefacts.MODEL).is_file()}
     if not found:
         raise UserError(f"{folder} holds no trained candidate of params.yaml ({', '.join(names)}): run `dvc repro`.")
     first = next(iter(found.values()))
@@ -167,7 +167,7 @@ def read_candidates(folder: Path, names: list[str]) -> tuple[dict[str, Candidate
 
 def read_not_made(ensembles: Path) -> dict[str, str]:
     """Return the ensembles that had too few members, each with the reason."""
-    file = ensembles / NOT_MADE
+    file = ensembles / artefacts.NOT_MADE
     reasons = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     return {str(name): str(reason) for name, reason in reasons.items()}
 
@@ -175,25 +175,25 @@ def read_not_made(ensembles: Path) -> dict[str, str]:
 def folder_of(candidates: Path, name: str) -> Path:
     """Return the folder of candidate `name`: an ensemble's lies in `ensembles`, beside the folder `candidates`."""
     ensemble = candidates.parent / "ensembles" / name
-    return ensemble if (ensemble / "model.json").is_file() else candidates / name
+    return ensemble if (ensemble / artefacts.MODEL).is_file() else candidates / name
 
 
 def read_candidate(folder: Path) -> Candidate:
     """Return one candidate of `folder`; UserError names the file that is missing or holds something else."""
     try:
-        model = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-        history = pd.read_csv(folder / "history.csv")
-        table = pd.read_parquet(folder / "predictions.parquet")
+        model = json.loads((folder / artefacts.MODEL).read_text(encoding="utf-8"))
+        history = pd.read_csv(folder / artefacts.HISTORY)
+        table = pd.read_parquet(folder / artefacts.PREDICTIONS)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename} is missing: run `dvc repro -f train@{folder.name}`.") from None
     except ValueError as error:
         raise UserError(f"{folder} is damaged ({error}): run `dvc repro -f train@{folder.name}`.") from None
-    folds_file = folder / CROSS_VALIDATION
+    folds_file = folder / artefacts.CROSS_VALIDATION
     candidate = Candidate(
         name=folder.name,
         model=model,
         history=history,
-        table=_checked(table, model, folder / "predictions.parquet"),
+        table=_checked(table, model, folder / artefacts.PREDICTIONS),
         folds=_checked(pd.read_parquet(folds_file), model, folds_file) if folds_file.is_file() else None,
     )
     missing = set(SPLITS) - set(candidate.table["split"])

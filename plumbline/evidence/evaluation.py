@@ -15,6 +15,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.files import replacing_folder, write_json
 from plumbline.common.params import Section, load_sections
@@ -25,7 +26,6 @@ from plumbline.evidence.intervals import group_codes
 from plumbline.evidence.scores import Floats
 from plumbline.models.features import open_features
 
-BUILD = Path("build")
 SHOWN_THRESHOLDS = (0.3, 0.5, 0.7)
 
 
@@ -437,11 +437,11 @@ def write_plots(candidates: dict[str, Candidate], violation: str | None, folder:
 def pictures_of(candidate: Candidate) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
     """Return manifest rows and pixels (N, H, W, 3) of the pictures a candidate predicted, in its table's order."""
     paths = candidate.table["path"].tolist()
-    manifest = pd.read_parquet(BUILD / "manifest.parquet").set_index("path", drop=False)
+    manifest = pd.read_parquet(artefacts.MANIFEST).set_index("path", drop=False)
     absent = next((path for path in paths if path not in manifest.index), None)
     if absent is not None:
-        raise UserError(f"{BUILD}/manifest.parquet has no row for {absent}: run `dvc repro`.")
-    features = open_features(BUILD / "features" / "pixels")
+        raise UserError(f"{artefacts.MANIFEST} has no row for {absent}: run `dvc repro`.")
+    features = open_features(artefacts.FEATURES / "pixels")
     rows = features.rows_of(paths)
     return manifest.loc[paths].reset_index(drop=True), np.asarray(features.values[rows, 0], dtype=np.uint8)
 

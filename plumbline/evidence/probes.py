@@ -12,15 +12,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.evidence.candidates import Candidate, Sample, folder_of
 from plumbline.evidence.intervals import draw_weights, group_codes, rate_with_interval
 from plumbline.evidence.scores import Floats
-from plumbline.models.assemble import HEAD_WEIGHTS
 from plumbline.models.combination import evidence, read_head, stacked
 
-PROBES = Path("build/probes")
-ANSWERS, ATTENTION = "answers.parquet", "attention.parquet"
 REFRAMED, BLURRED, SWAPPED = "same framing", "background blurred", "background swapped"
 COVERED, ELSEWHERE = "head covered", "elsewhere covered"
 
@@ -44,13 +42,13 @@ def zoom_name(factor: float) -> str:
 
 def read_probes(build: Path, candidates: dict[str, Candidate]) -> dict[str, Probe]:
     """Return the probes of the candidates that were probed; an ensemble's are put together from its members'."""
-    folder = build / PROBES.name
+    folder = artefacts.PROBES.inside(build)
     found = {name: _read(folder / name, one) for name, one in candidates.items() if (folder / name).is_dir()}
     for name, candidate in candidates.items():
         members = [found.get(member["name"]) for member in candidate.model.get("members", [])]
         complete = [member for member in members if member is not None]
         if complete and len(complete) == len(members):
-            head = folder_of(build / "candidates", name) / HEAD_WEIGHTS
+            head = folder_of(artefacts.CANDIDATES.inside(build), name) / artefacts.HEAD_WEIGHTS
             found[name] = _combined(complete, candidate, head)
     return found
 
@@ -58,7 +56,7 @@ def read_probes(build: Path, candidates: dict[str, Candidate]) -> dict[str, Prob
 def _read(folder: Path, candidate: Candidate) -> Probe:
     again = f"run `dvc repro -f probe@{folder.name}`"
     try:
-        table, attention = pd.read_parquet(folder / ANSWERS), pd.read_parquet(folder / ATTENTION)
+        table, attention = pd.read_parquet(folder / artefacts.ANSWERS), pd.read_parquet(folder / artefacts.ATTENTION)
         columns = [f"p_{name}" for name in candidate.classes]
         answers = {str(name): part for name, part in table.groupby("condition", sort=False)}
         paths = next(iter(answers.values()))["path"].tolist()

@@ -16,18 +16,17 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
-from plumbline.evidence.disturbances import BOX, CONDITIONS, Pictures, ProbeParams, soft_mask
+from plumbline.evidence.disturbances import BOX, Pictures, ProbeParams, soft_mask
 from plumbline.models.anatomy import attention
-from plumbline.models.assemble import MODEL, load_candidate, load_trained
-from plumbline.models.features import INDEX, VALUES, Features
+from plumbline.models.assemble import load_candidate, load_trained
+from plumbline.models.features import Features
 from plumbline.models.fitting import predict
 from plumbline.models.trainable import reads_pixels
 
 if TYPE_CHECKING:
     import keras
-
-CANDIDATES = Path("build/candidates")
 
 
 def answers(
@@ -90,15 +89,15 @@ def probe(
     folder: Path, features: Features, disturbed: Path, pictures: Pictures, params: ProbeParams
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return answers and attention (see above) of the candidate in `folder`, whose backbone made `disturbed`."""
-    model = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+    model = json.loads((folder / artefacts.MODEL).read_text(encoding="utf-8"))
     classes, several = model["classes"], bool(model.get("several_labels"))
-    index = pd.read_parquet(disturbed / INDEX)
-    values = np.load(disturbed / VALUES, mmap_mode="r", allow_pickle=False)
-    conditions = json.loads((disturbed / CONDITIONS).read_text(encoding="utf-8"))
+    index = pd.read_parquet(disturbed / artefacts.INDEX)
+    values = np.load(disturbed / artefacts.VALUES, mmap_mode="r", allow_pickle=False)
+    conditions = json.loads((disturbed / artefacts.CONDITIONS).read_text(encoding="utf-8"))
     trained = load_trained(folder, features.folder)
     found = answers(trained, values, index, conditions, classes, several)
     looked = index.head(params.attention_pictures)
-    predictions = pd.read_parquet(folder / "predictions.parquet").set_index("path")
+    predictions = pd.read_parquet(folder / artefacts.PREDICTIONS).set_index("path")
     absent = looked.loc[~looked["path"].isin(predictions.index), "path"]
     if len(absent):
         raise UserError(f"{folder}/predictions.parquet has no {absent.iat[0]}: run `dvc repro`.")

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from statistics import NormalDist
 from typing import Any, Literal
 
@@ -16,6 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.evidence import probes
@@ -24,7 +24,6 @@ from plumbline.evidence.intervals import draw_weights, wilson
 from plumbline.evidence.selection import Selection, bootstrap_p, holm, select_simplest
 from plumbline.evidence.slices import Slicing
 
-BUILD = Path("build")
 MOST_GROUPS = 100_000
 """More test groups than anybody will collect: a rule that would need more than this is not a matter of evidence."""
 
@@ -125,9 +124,9 @@ def selection_sample(candidate: Candidate, selection: str) -> Sample:
     if selection == "validation":
         return candidate.sample("validation")
     if candidate.folds is None:
+        missing = artefacts.CANDIDATES / candidate.name / artefacts.CROSS_VALIDATION
         raise UserError(
-            f"build/candidates/{candidate.name}/cross_validation.parquet is missing: let training cross-validate, "
-            "or set gate.selection to validation in params.yaml."
+            f"{missing} is missing: let training cross-validate, or set gate.selection to validation in params.yaml."
         )
     folds = candidate.folds[candidate.folds["split"] != "test"]
     return sample_of(folds, candidate.classes, several=candidate.several)
@@ -399,8 +398,10 @@ def compare_with_champion(
 def read_json(name: str) -> Any:
     """Return what a stage before this one left in build/."""
     try:
-        return json.loads((BUILD / name).read_text(encoding="utf-8"))
+        return json.loads((artefacts.BUILD / name).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise UserError(f"{BUILD / name} is missing: run `dvc repro gate`.") from None
+        raise UserError(f"{artefacts.BUILD / name} is missing: run `dvc repro gate`.") from None
     except ValueError as error:
-        raise UserError(f"{BUILD / name} is damaged ({error}): run `dvc repro -f {name.split('.')[0]}`.") from None
+        raise UserError(
+            f"{artefacts.BUILD / name} is damaged ({error}): run `dvc repro -f {name.split('.')[0]}`."
+        ) from None

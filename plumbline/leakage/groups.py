@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 
     from plumbline.imaging.collection import DataParams
 
-BUILD = Path("build")
-CONFLICTS_PAGE = Path("reports/label_conflicts.html")
-
 
 class GroupParams(CopyParams):
     """params.yaml, section `group`."""

@@ -22,7 +22,6 @@ from scipy.sparse.csgraph import connected_components
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 
-BUILD = Path("build")
 MEMBERSHIPS = Path("memberships")
 SIDES = ("train", "validation", "test")  # where two sides claim one picture, the earlier one here gives way
 NEW = -1

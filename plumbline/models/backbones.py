@@ -6,7 +6,6 @@ file per backbone; `featurize` depends on that file, so other weights mean other
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -15,8 +14,6 @@ from plumbline.common.params import Section
 from plumbline.models.augment import Augmentation
 from plumbline.models.precision import Precision
 from plumbline.models.weights import PIXELS, Weights, join_records, resolve_weights
-
-WEIGHTS = Path("build/weights")
 
 
 class Backbone(Section):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 
 if TYPE_CHECKING:
@@ -42,14 +43,14 @@ def fit_stacking(seen: Floats, targets: NDArray[Any], several_labels: bool) -> t
     count, members, features = seen.shape
     if not several_labels:
         if len(np.unique(targets)) < 2:
-            raise UserError("build/splits.parquet: stacking needs validation pictures of every class: split anew.")
+            raise UserError(f"{artefacts.SPLITS}: stacking needs validation pictures of every class: split anew.")
         model = LogisticRegression(C=1.0, max_iter=1000).fit(seen.reshape(count, -1), targets)
         return model.coef_.T.astype(np.float64), model.intercept_.astype(np.float64)
     kernel, bias = np.zeros((members, features, features)), np.zeros(features)
     for label in range(features):
         truth = targets[:, label]
         if len(np.unique(truth)) < 2:
-            raise UserError("build/splits.parquet: stacking needs validation pictures with and without every label.")
+            raise UserError(f"{artefacts.SPLITS}: stacking needs validation pictures with and without every label.")
         model = LogisticRegression(C=1.0, max_iter=1000).fit(seen[:, :, label], truth)
         kernel[:, label, label], bias[label] = model.coef_[0], model.intercept_[0]
     return kernel.reshape(members * features, features), bias

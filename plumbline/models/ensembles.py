@@ -17,18 +17,16 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.files import file_digest
 from plumbline.common.params import Section
-from plumbline.models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MODEL
 from plumbline.models.combination import Kind, evidence, fit_stacking, stacked
 from plumbline.models.fitting import Targets, predictions_of, targets_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CANDIDATES = Path("build/candidates")
-ENSEMBLES = Path("build/ensembles")
 FOLDS = 5
 
 
@@ -60,9 +58,9 @@ def read_members(folder: Path, names: list[str]) -> list[Member]:
     members = []
     for name in names:
         try:
-            model = json.loads((folder / name / MODEL).read_text(encoding="utf-8"))
-            table = _sorted(folder / name / "predictions.parquet")
-            folds = folder / name / CROSS_VALIDATION
+            model = json.loads((folder / name / artefacts.MODEL).read_text(encoding="utf-8"))
+            table = _sorted(folder / name / artefacts.PREDICTIONS)
+            folds = folder / name / artefacts.CROSS_VALIDATION
             members.append(Member(name, model, table, _sorted(folds) if folds.is_file() else None))
         except (OSError, ValueError) as error:
             raise UserError(f"{folder / name} can't be read ({error}): run `dvc repro train@{name}`.") from None
@@ -147,7 +145,7 @@ def _folds(table: pd.DataFrame, folds: int) -> Iterator[tuple[NDArray[np.intp], 
 
     count = min(folds, table["group"].nunique())
     if count < 2:
-        raise UserError("build/splits.parquet: stacking needs two groups or more in validation: split anew.")
+        raise UserError(f"{artefacts.SPLITS}: stacking needs two groups or more in validation: split anew.")
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=0)
     yield from splitter.split(table, table["label"], table["group"])
 
@@ -173,7 +171,10 @@ def describe(name: str, entry: Ensemble, members: list[Member], head_parameters:
         "members": [{"name": member.name, "backbone": member.model["backbone"]} for member in members],
         "settings": {
             **entry.model_dump(mode="json"),
-            "heads": {member.name: file_digest(CANDIDATES / member.name / HEAD_WEIGHTS) for member in members},
+            "heads": {
+                member.name: file_digest(artefacts.CANDIDATES / member.name / artefacts.HEAD_WEIGHTS)
+                for member in members
+            },
         },
     }
 

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
-from plumbline.common import cluster
+from plumbline.common import artefacts, cluster
 from plumbline.common.closure import code_digest
 from plumbline.common.errors import UserError
 from plumbline.common.files import file_digest, replacing_folder, write_json, write_table
@@ -31,7 +31,7 @@ from plumbline.common.progress import progress
 from plumbline.common.store import STORE, Arrays, Store, open_store
 from plumbline.models.augment import Augmentation, augmented_view
 from plumbline.models.backbones import Backbone, record_entry
-from plumbline.models.features import BACKBONE, BACKBONE_WEIGHTS, INDEX, VALUES, Features, open_features, release
+from plumbline.models.features import Features, open_features, release
 from plumbline.models.networks import Freeze, build_backbone, collect, cut, find_network, freeze_by_size, scale_pixels
 from plumbline.models.pooling import join, pooled
 from plumbline.models.precision import Precision, choose_precision, precision, processor_flags
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 
     from plumbline.imaging.collection import DataParams
 
-FEATURES = Path("build/features")
 BATCHES_A_PARTITION = 4
 ROWS_HELD = 64
 PACKAGES = ("keras", "numpy", "opencv-python-headless", "pillow", "tensorflow", "tensorflow-cpu")
@@ -219,7 +218,7 @@ def _extractor_of(backbone: str, weights: str, sha256: str, store: Store | None)
     with tempfile.TemporaryDirectory(prefix="plumbline-weights-") as folder:
         file = Path(weights)
         if store is not None:
-            file = Path(folder) / BACKBONE_WEIGHTS
+            file = Path(folder) / artefacts.BACKBONE_WEIGHTS
             file.write_bytes(store.read_bytes(weights) or b"")
         if not file.is_file() or file_digest(file) != sha256:
             raise UserError(
@@ -292,7 +291,7 @@ def write_features(
             row = previous.values[known[image_id]] if previous is not None and image_id in known else next(rows)
         if values is None:
             values = np.lib.format.open_memmap(
-                folder / VALUES, mode="w+", dtype=row.dtype, shape=(len(manifest), *row.shape)
+                folder / artefacts.VALUES, mode="w+", dtype=row.dtype, shape=(len(manifest), *row.shape)
             )
         values[number] = row
         done[image_id] = number
@@ -302,9 +301,9 @@ def write_features(
                 release(previous.values)
     next(rows, None)  # so that they end by themselves, bar and summary with them
     if values is None:
-        raise UserError("build/manifest.parquet lists no picture: run `dvc repro validate` to see why.")
+        raise UserError(f"{artefacts.MANIFEST} lists no picture: run `dvc repro validate` to see why.")
     values.flush()  # type: ignore[attr-defined]
-    write_table(folder / INDEX, manifest[["path", "id"]])
+    write_table(folder / artefacts.INDEX, manifest[["path", "id"]])
     return values.shape[2:]
 
 
@@ -325,16 +324,16 @@ def featurize(
     pictures are read in (data.arrays.channels), which the ids do not show.
     """
     backbone = {**describe_backbone(name, entry, weights, training_images), "channels": channels}
-    previous = open_features(out) if (out / BACKBONE).is_file() else None
+    previous = open_features(out) if (out / artefacts.BACKBONE).is_file() else None
     known = reusable(previous, backbone)
     missing = manifest[~manifest["id"].isin(list(known))].drop_duplicates("id")
     print(f"{name}: {len(missing)} pictures to compute, {len(manifest) - len(missing)} known", file=sys.stderr)
     extractor = build_extractor(backbone, [one.path for one in weights])
     with replacing_folder(out) as folder:
         if extractor.networks is not None:
-            extractor.networks.save_weights(folder / BACKBONE_WEIGHTS)
+            extractor.networks.save_weights(folder / artefacts.BACKBONE_WEIGHTS)
         if cluster.is_wanted() and extractor.networks is not None and len(missing):
-            rows = spread_rows(images, missing, backbone, folder / BACKBONE_WEIGHTS, entry.batch_size)
+            rows = spread_rows(images, missing, backbone, folder / artefacts.BACKBONE_WEIGHTS, entry.batch_size)
         else:
             pictures = images(list(missing["path"]), list(missing["id"]), entry.image_size)
             made = extractor.extract
@@ -343,5 +342,5 @@ def featurize(
         shape = write_features(folder, manifest, previous, rows, known)
         frozen = sum(part["parameters"] for part in extractor.parts)
         backbone = {**backbone, "shape": list(shape), "parts": extractor.parts, "parameters": frozen}
-        write_json(folder / BACKBONE, backbone)
+        write_json(folder / artefacts.BACKBONE, backbone)
     return backbone

@@ -16,15 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-VALUES = "features.npy"
-INDEX = "index.parquet"
-BACKBONE = "backbone.json"
-BACKBONE_WEIGHTS = "backbone.weights.h5"
 ROWS_AT_ONCE = 8
 
 
@@ -86,9 +83,9 @@ def open_features(folder: Path) -> Features:
     import pandas as pd
 
     try:
-        values = np.load(folder / VALUES, mmap_mode="r", allow_pickle=False)
-        index = pd.read_parquet(folder / INDEX)
-        backbone = json.loads((folder / BACKBONE).read_text())
+        values = np.load(folder / artefacts.VALUES, mmap_mode="r", allow_pickle=False)
+        index = pd.read_parquet(folder / artefacts.INDEX)
+        backbone = json.loads((folder / artefacts.BACKBONE).read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no whole set of features ({error}): run `dvc repro`.") from None
     if len(values) != len(index):

@@ -22,6 +22,7 @@ import pandas as pd
 import yaml
 from pydantic import Field
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.models.candidates import TRANSFER, Candidate
@@ -30,7 +31,6 @@ from plumbline.models.features import Features
 if TYPE_CHECKING:
     import optuna
 
-FOLDER = Path("build/tune")
 AS_IT_STANDS = "as it stands"
 HEADS: dict[str, tuple[int, ...]] = {"linear": (), "128": (128,), "256": (256,), "256-128": (256, 128)}
 
@@ -129,7 +129,7 @@ def as_it_stands(study: optuna.Study, *states: optuna.trial.TrialState) -> optun
     return next((trial for trial in trials if trial.user_attrs.get(AS_IT_STANDS)), None)
 
 
-def open_study(name: str, key: str, seed: int, folder: Path = FOLDER) -> optuna.Study:
+def open_study(name: str, key: str, seed: int, folder: Path = artefacts.TRIALS.path) -> optuna.Study:
     """Open or begin the study of candidate `name` on the data and settings that `key` stands for."""
     import optuna
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.models.candidates import Candidate
-from plumbline.models.features import BACKBONE_WEIGHTS, Features
+from plumbline.models.features import Features
 from plumbline.models.fitting import (
     Batches,
     Targets,
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
-CANDIDATES = Path("build/candidates")
-COST = "cost.json"
 FASTER_IN_BFLOAT16 = frozenset({"simple_cnn", "alexnet", "custom_cnn", "compact_cnn"})
 """Measured with avx512_bf16 (`python -m benchmarks.precision`): 0.48, 0.90, 0.78, 0.55 of float32's time a step; the
 others, of many small layers, gain nothing."""
@@ -63,7 +61,7 @@ def train(
     in_split = {split: (splits["split"] == split).to_numpy() for split in ("train", "validation")}
     policy = training_precision(candidate, features)
     tuned = features.backbone.get("freeze", "head") != "head"
-    networks = cut_networks(features.backbone, str(features.folder / BACKBONE_WEIGHTS)) if tuned else None
+    networks = cut_networks(features.backbone, str(features.folder / artefacts.BACKBONE_WEIGHTS)) if tuned else None
     make_deterministic(seed)
     shape = (len(targets.classes), targets.several_labels)
     with precision(policy):

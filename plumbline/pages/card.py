@@ -15,12 +15,11 @@ import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.models.anatomy import WHOLE, Layer, attention, layer_table
-from plumbline.models.assemble import HEAD_WEIGHTS, MODEL, load_candidate
-from plumbline.models.features import BACKBONE_WEIGHTS
+from plumbline.models.assemble import load_candidate
 from plumbline.models.fitting import targets_of
-from plumbline.models.training import COST
 
 if TYPE_CHECKING:
     import keras
@@ -168,8 +167,8 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
 
     `pictures(paths, size)` yields (size, size, 3) uint8 RGB in order.
     """
-    model_json = json.loads((folder / MODEL).read_text(encoding="utf-8"))
-    predictions = pd.read_parquet(folder / "predictions.parquet")
+    model_json = json.loads((folder / artefacts.MODEL).read_text(encoding="utf-8"))
+    predictions = pd.read_parquet(folder / artefacts.PREDICTIONS)
     classes, several = model_json["classes"], bool(model_json.get("several_labels"))
     judged = judge(predictions, classes)
     if judged.empty:
@@ -187,11 +186,11 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
     ]
     worst = judged[~judged["right"]].sort_values(["p_label", "path"]).head(MISTAKES)
     mistakes = zip(worst.itertuples(), pictures(list(worst["path"]), 160), strict=True)
-    cost_file = folder / COST
+    cost_file = folder / artefacts.COST
     return render(
         model_json,
         layers=layer_table(model),
-        history=pd.read_csv(folder / "history.csv"),
+        history=pd.read_csv(folder / artefacts.HISTORY),
         confusions=confusions(judged, classes, several),
         accuracy={
             split: float(judge(predictions, classes, split)["right"].mean())
@@ -204,7 +203,7 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
         misses=heats[len(hits) :],
         has_heat=heat is not None,
         cost=json.loads(cost_file.read_text()) if cost_file.is_file() else None,
-        megabytes=_megabytes(folder / HEAD_WEIGHTS, features / BACKBONE_WEIGHTS),
+        megabytes=_megabytes(folder / artefacts.HEAD_WEIGHTS, features / artefacts.BACKBONE_WEIGHTS),
         latency=latency_ms(model, pixels[0].astype(np.float32)),
     )
 

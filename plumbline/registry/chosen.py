@@ -15,11 +15,10 @@ import pandas as pd
 import yaml
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.files import file_digest, text_digest
 from plumbline.evidence.candidates import folder_of
-from plumbline.models.assemble import HEAD_WEIGHTS, MODEL
-from plumbline.models.features import BACKBONE, BACKBONE_WEIGHTS
 
 Pictures = Callable[[list[str], int | None], Iterable[NDArray[np.uint8]]]
 """Manifest paths and a size S to pictures (S, S, 3), uint8 RGB, in order; size None leaves them as they are."""
@@ -59,9 +58,11 @@ class Chosen:
 
 def read_decision(build: Path) -> dict[str, Any]:
     """Return build/decision.json; UserError if it is missing or is no decision."""
-    decision = _json(build / "decision.json")
+    decision = _json(artefacts.DECISION.inside(build))
     if not isinstance(decision, dict) or decision.get("verdict") not in ("PROMOTE", "HOLD", "REJECT"):
-        raise UserError(f"{build / 'decision.json'} has no verdict PROMOTE, HOLD or REJECT: run `dvc repro gate`.")
+        raise UserError(
+            f"{artefacts.DECISION.inside(build)} has no verdict PROMOTE, HOLD or REJECT: run `dvc repro gate`."
+        )
     return decision
 
 
@@ -69,27 +70,29 @@ def read_chosen(build: Path, decision: dict[str, Any]) -> Chosen:
     """Return the candidate that `decision` names; UserError names the file that is missing or does not belong to it."""
     name = str(decision.get("candidate") or "")
     if not name:
-        raise UserError(f"{build / 'decision.json'} names no candidate: there is nothing to register.")
-    folder = folder_of(build / "candidates", name)
-    model = _json(folder / MODEL)
-    backbones = {used: _json(build / "features" / used / BACKBONE) for used in backbones_of(model)}
-    rows = {row["candidate"]: row for row in _json(build / "leaderboard.json")}
-    evaluation = _json(build / "evaluation.json")
+        raise UserError(f"{artefacts.DECISION.inside(build)} names no candidate: there is nothing to register.")
+    folder = folder_of(artefacts.CANDIDATES.inside(build), name)
+    model = _json(folder / artefacts.MODEL)
+    backbones = {
+        used: _json(artefacts.FEATURES.inside(build) / used / artefacts.BACKBONE) for used in backbones_of(model)
+    }
+    rows = {row["candidate"]: row for row in _json(artefacts.LEADERBOARD.inside(build))}
+    evaluation = _json(artefacts.EVALUATION.inside(build))
     if name not in rows or name not in evaluation["candidates"]:
-        raise UserError(f"{build / 'leaderboard.json'} does not list {name}: run `dvc repro`.")
-    weights = weights_digest(folder, build / "features")
+        raise UserError(f"{artefacts.LEADERBOARD.inside(build)} does not list {name}: run `dvc repro`.")
+    weights = weights_digest(folder, artefacts.FEATURES.inside(build))
     return Chosen(
         name=name,
         folder=folder,
-        features=build / "features" / next(iter(backbones)),
+        features=artefacts.FEATURES.inside(build) / next(iter(backbones)),
         decision=decision,
         row=rows[name],
         evaluation=evaluation,
         model=model,
         backbones=backbones,
-        predictions=_table(folder / "predictions.parquet"),
-        splits=_table(build / "splits.parquet"),
-        manifest=_table(build / "manifest.parquet"),
+        predictions=_table(folder / artefacts.PREDICTIONS),
+        splits=_table(artefacts.SPLITS.inside(build)),
+        manifest=_table(artefacts.MANIFEST.inside(build)),
         fingerprint=text_digest(json.dumps([decision, weights], sort_keys=True)),
         weights_sha256=weights,
     )
@@ -109,11 +112,11 @@ def backbones_of(model: dict[str, Any]) -> list[str]:
 
 def weights_digest(folder: Path, features: Path) -> str:
     """Return one SHA-256 over the candidate's weights, its backbones' (under `features`) and its architecture."""
-    model = _json(folder / MODEL)
+    model = _json(folder / artefacts.MODEL)
     own = sorted(folder.rglob("*.weights.h5"))
-    if folder / HEAD_WEIGHTS not in own:
-        raise UserError(f"{folder / HEAD_WEIGHTS} is missing: run `dvc repro`.")
-    shared = [features / name / BACKBONE_WEIGHTS for name in backbones_of(model)]
+    if folder / artefacts.HEAD_WEIGHTS not in own:
+        raise UserError(f"{folder / artefacts.HEAD_WEIGHTS} is missing: run `dvc repro`.")
+    shared = [features / name / artefacts.BACKBONE_WEIGHTS for name in backbones_of(model)]
     whole = hashlib.sha256()
     for path in [*own, *(path for path in shared if path.is_file())]:
         _add_weights(whole, path)

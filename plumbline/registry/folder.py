@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_table
 from plumbline.imaging.describe import describe_camera
@@ -111,7 +112,7 @@ def sample_reference(chosen: Chosen, most: int) -> pd.DataFrame:
     """Return up to `most` validation images (path, id, label, group, descriptors): the same ones every time."""
     validation = chosen.splits.loc[chosen.splits["split"] == "validation", ["path", "id", "label", "group"]]
     if validation.empty:
-        raise UserError("build/splits.parquet has no validation image: run `dvc repro split`.")
+        raise UserError(f"{artefacts.SPLITS} has no validation image: run `dvc repro split`.")
     if len(validation) > most:
         validation = validation.sample(most, random_state=0)
     validation = validation.sort_values("path")

@@ -36,9 +36,6 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
-BUILD = Path("build")
-PROMOTION = BUILD / "promotion.json"
-
 
 class PromoteParams(Section):
     """Section `promote`."""

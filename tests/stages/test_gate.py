@@ -12,9 +12,10 @@ from fabricated import CLASSES, predictions, split_table, write_project
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
+import stages.evaluate
+import stages.gate
 from benchmarks.selection import chosen_share, optimism
 from plumbline.common.errors import UserError
-from plumbline.evidence import evaluation as evaluate
 from plumbline.evidence import rules as gate
 from plumbline.evidence.intervals import draw_weights, wilson
 from plumbline.evidence.selection import bootstrap_p, holm, mcnemar, select_simplest
@@ -28,8 +29,8 @@ def project(tmp_path, monkeypatch):
 
 
 def run_both() -> dict:
-    evaluate.main()
-    gate.main()
+    stages.evaluate.main()
+    stages.gate.main()
     return json.loads(Path("build/decision.json").read_text())
 
 
@@ -215,11 +216,11 @@ def test_the_certificate_is_heeded(project):
 @pytest.mark.parametrize(("text", "words"), [(None, "is missing"), ("{", "is damaged")])
 def test_without_a_certificate_there_is_no_decision(project, text, words):
     write_project(project, {"small": 4.0})
-    evaluate.main()
+    stages.evaluate.main()
     path = Path("build/leakage.json")
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(UserError, match=f"leakage.json {words}.*dvc repro"):
-        gate.main()
+        stages.gate.main()
     assert not Path("build/decision.json").exists()
 
 
