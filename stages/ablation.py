@@ -35,13 +35,13 @@ def main() -> None:
     seed = load_section("train", TrainParams).seed
     splits = pd.read_parquet(artefacts.SPLITS)
     features = open_features(artefacts.FEATURES / candidate.backbone)
-    parts = features.backbone["parts"]
-    if len(parts) < 2 or features.backbone["freeze"] != "head" or candidate.backbone != params.backbone:
+    parts = features.backbone.parts
+    if len(parts) < 2 or features.backbone.freeze != "head" or candidate.backbone != params.backbone:
         raise UserError(
             f"params.yaml: ablations.{name} takes {params.backbone} apart, which is not the several frozen networks "
             f"that candidates.{name} stands on: name its backbone of 'networks', or remove the entry."
         )
-    size = features.backbone["image_size"]
+    size = features.backbone.image_size
     test = splits[splits["split"] == "test"]
     make_deterministic(seed)
     disturbed = disturbed_features(
@@ -51,7 +51,7 @@ def main() -> None:
     sentences = verdict(table, len(test))
     result = {
         "candidate": name,
-        "weights": {part["network"]: weights_origin(features.backbone, [part["network"]]) for part in parts},
+        "weights": {part.network: weights_origin(features.backbone, [part.network]) for part in parts},
         "test_images": len(test),
         "seeds": params.seeds,
         "conditions": params.model_dump(include={"dark", "occluded", "rotated"}),

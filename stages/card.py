@@ -5,13 +5,14 @@ Reads build/candidates/NAME, its features' backbone and the pictures, writes rep
 
 from __future__ import annotations
 
-import json
 import sys
 
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_text
 from plumbline.common.params import load_section
+from plumbline.common.records import read_record
+from plumbline.models.records import ModelRecord
 from plumbline.pages.card import make_card
 
 
@@ -21,10 +22,10 @@ def main() -> None:
 
     name = sys.argv[1]
     data = load_section("data", DataParams)
-    model = json.loads((artefacts.CANDIDATES / name / artefacts.MODEL).read_text(encoding="utf-8"))
+    model = read_record(artefacts.CANDIDATES / name / artefacts.MODEL, ModelRecord)
     page = make_card(
         artefacts.CANDIDATES / name,
-        artefacts.FEATURES / model["backbone"],
+        artefacts.FEATURES / model.backbone,
         lambda paths, size: iter_rgb(data, paths, (size, size)),
     )
     write_text(artefacts.CARDS / f"{name}.html", page)

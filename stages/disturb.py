@@ -43,7 +43,7 @@ def main() -> None:
         boxes,
         lambda paths, size: iter_rgb(data, paths, (size, size)),
         extract_with(features),
-        features.backbone["image_size"],
+        features.backbone.image_size,
         params,
     )
     with replacing_folder(artefacts.DISTURBED / name) as folder:

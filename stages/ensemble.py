@@ -16,6 +16,7 @@ from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_json, write_table
 from plumbline.common.params import load_sections
+from plumbline.common.records import write_record
 from plumbline.models.combination import write_head
 from plumbline.models.ensembles import (
     Ensemble,
@@ -42,7 +43,7 @@ def main() -> None:
         for name, entry in entries.items():
             chosen = choose_members(members, entry.members)
             if len(chosen) < 2:
-                size = chosen[0].model["image_size"]
+                size = chosen[0].model.image_size
                 not_made[name] = (
                     f"no other candidate reads {size}-pixel pictures as the best one, {chosen[0].name}, does"
                 )
@@ -65,9 +66,8 @@ def main() -> None:
             write_head(folder / artefacts.HEAD_WEIGHTS, *(head or (np.zeros((0, 0)), np.zeros(0))))
             write_table(folder / artefacts.PREDICTIONS, predictions_of(table, targets, probabilities))
             write_table(folder / artefacts.HISTORY, history_of(targets, probabilities, table["split"]))
-            write_json(
-                folder / artefacts.MODEL, describe(name, entry, chosen, sum(part.size for part in head) if head else 0)
-            )
+            trained_here = sum(part.size for part in head) if head else 0
+            write_record(folder / artefacts.MODEL, describe(name, entry, chosen, trained_here))
             print(f"{name}: {', '.join(member.name for member in chosen)}", file=sys.stderr)
         write_json(top / artefacts.NOT_MADE, not_made)
 

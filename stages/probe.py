@@ -8,17 +8,18 @@ feature maps. What it means is for `evaluate` to say.
 
 from __future__ import annotations
 
-import json
 import sys
 
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_table
 from plumbline.common.params import load_section
+from plumbline.common.records import read_record
 from plumbline.evidence.disturbances import ProbeParams
 from plumbline.evidence.probing import probe
 from plumbline.models.features import open_features
 from plumbline.models.fitting import make_deterministic
+from plumbline.models.records import ModelRecord
 
 
 def main() -> None:
@@ -28,7 +29,7 @@ def main() -> None:
     name = sys.argv[1]
     make_deterministic(0)
     data = load_section("data", DataParams)
-    backbone = json.loads((artefacts.CANDIDATES / name / artefacts.MODEL).read_text(encoding="utf-8"))["backbone"]
+    backbone = read_record(artefacts.CANDIDATES / name / artefacts.MODEL, ModelRecord).backbone
     found, looks = probe(
         artefacts.CANDIDATES / name,
         open_features(artefacts.FEATURES / backbone),

@@ -9,6 +9,7 @@ from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_json, write_table
 from plumbline.common.params import load_section
+from plumbline.common.records import write_record
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import open_features
 from plumbline.models.training import TrainParams, cross_validate, peak_megabytes, train
@@ -34,7 +35,7 @@ def main() -> None:
         if folds is not None:
             write_table(folder / artefacts.CROSS_VALIDATION, folds)
         write_json(folder / artefacts.COST, cost)
-        write_json(folder / artefacts.MODEL, model)
+        write_record(folder / artefacts.MODEL, model)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ import sys
 
 from plumbline.common import artefacts
 from plumbline.common.errors import run
-from plumbline.common.files import replacing_folder, write_json
+from plumbline.common.files import replacing_folder
 from plumbline.common.params import load_sections
+from plumbline.common.records import write_record
 from plumbline.models.backbones import Backbone, record_entry, report, resolve_entry
 
 
@@ -20,7 +21,7 @@ def main() -> None:
     with replacing_folder(artefacts.WEIGHTS) as folder:
         for name, entry in load_sections("backbones", Backbone).items():
             resolved = resolve_entry(name, entry)
-            write_json(folder / f"{name}.json", record_entry(name, entry, resolved))
+            write_record(folder / f"{name}.json", record_entry(name, entry, resolved))
             for network, weights in zip(entry.networks_of(name), resolved, strict=True):
                 print(report(weights, network), file=sys.stderr)
 

@@ -79,7 +79,7 @@ def build_extractor(features: Features) -> Callable[[NDArray[np.float32]], NDArr
     import keras
 
     backbone = features.backbone
-    names, size = [part["network"] for part in backbone["parts"]], backbone["image_size"]
+    names, size = [part.network for part in backbone.parts], backbone.image_size
     networks = build_collected(names, size, str(features.folder / artefacts.BACKBONE_WEIGHTS))
     pixels = keras.Input((size, size, 3))
     maps = [
@@ -122,7 +122,7 @@ def ablate(
     targets = targets_of(splits["label"])
     rows = features.rows_of(list(splits["path"]))
     inside = {split: (splits["split"] == split).to_numpy() for split in ("train", "validation", "test")}
-    networks = [part["network"] for part in features.backbone["parts"]]
+    networks = [part.network for part in features.backbone.parts]
     conditions: dict[str, NDArray[Any]] = {"clean": features.values[rows[inside["test"]], 0], **disturbed}
     table = []
     for chosen in subsets(networks):
@@ -142,7 +142,7 @@ def ablate(
                     network.predict_on_batch(np.asarray(values, np.float32)), targets.several_labels
                 )
                 by_seed[condition].append(_accuracy(p, targets.values[inside["test"]], targets.several_labels))
-            frozen = sum(p["parameters"] for p in features.backbone["parts"] if p["network"] in chosen)
+            frozen = sum(part.parameters for part in features.backbone.parts if part.network in chosen)
             parameters = frozen + network.count_params()
         table.append({"networks": list(chosen), "parameters": parameters, "accuracy": by_seed})
     return table

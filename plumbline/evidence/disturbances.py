@@ -176,8 +176,7 @@ def _moved(picture: Pixels, factor: float, place: tuple[float, float], to: tuple
 
 def extract_with(features: Features) -> Callable[[Pixels], NDArray[Any]]:
     """Return the function from pictures (N, S, S, 3) to features as `features` stores them, in the same precision."""
-    names = features.backbone["network"].split("+")
-    extractor = build_extractor(features.backbone, [None] * len(names))
+    extractor = build_extractor(features.backbone, [None] * len(features.backbone.network_names))
     if extractor.networks is not None:
         extractor.networks.load_weights(features.folder / artefacts.BACKBONE_WEIGHTS)
     return extractor.extract

@@ -18,11 +18,13 @@ from numpy.typing import NDArray
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
+from plumbline.common.records import read_record
 from plumbline.evidence.disturbances import BOX, Pictures, ProbeParams, soft_mask
 from plumbline.models.anatomy import attention
 from plumbline.models.assemble import load_candidate, load_trained
 from plumbline.models.features import Features
 from plumbline.models.fitting import predict
+from plumbline.models.records import ModelRecord
 from plumbline.models.trainable import reads_pixels
 
 if TYPE_CHECKING:
@@ -69,7 +71,7 @@ def heat_of(
     Features that are a frozen network's last maps are what Grad-CAM looks at: then the head alone has to run.
     """
     backbone = features.backbone
-    frozen = backbone.get("freeze", "head") == "head" and len(backbone.get("parts", [])) == 1
+    frozen = backbone.freeze == "head" and len(backbone.parts) == 1
     if reads_pixels(backbone) or (frozen and len(features.shape) == 3):
         values = np.asarray(features.values[features.rows_of(paths), 0], dtype=np.float32)
         return attention(trained, values, told, inputs_are_maps=not reads_pixels(backbone))
@@ -77,7 +79,7 @@ def heat_of(
     found = []
     for start in range(0, len(paths), 16):
         some = slice(start, start + 16)
-        pixels = np.stack(list(pictures(paths[some], backbone["image_size"]))).astype(np.float32)
+        pixels = np.stack(list(pictures(paths[some], backbone.image_size))).astype(np.float32)
         heat = attention(model, pixels, told[some])
         if heat is None:
             return None
@@ -89,8 +91,8 @@ def probe(
     folder: Path, features: Features, disturbed: Path, pictures: Pictures, params: ProbeParams
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return answers and attention (see above) of the candidate in `folder`, whose backbone made `disturbed`."""
-    model = json.loads((folder / artefacts.MODEL).read_text(encoding="utf-8"))
-    classes, several = model["classes"], bool(model.get("several_labels"))
+    model = read_record(folder / artefacts.MODEL, ModelRecord)
+    classes, several = list(model.classes), model.several_labels
     index = pd.read_parquet(disturbed / artefacts.INDEX)
     values = np.load(disturbed / artefacts.VALUES, mmap_mode="r", allow_pickle=False)
     conditions = json.loads((disturbed / artefacts.CONDITIONS).read_text(encoding="utf-8"))

@@ -115,7 +115,7 @@ def read_embeddings(folder: Path, manifest: pd.DataFrame) -> tuple[NDArray[np.fl
     from plumbline.models.features import open_features
 
     features = open_features(folder)
-    origin = features.backbone["weights"]["origin"]
+    origin = features.backbone.weights.origin
     if origin not in ("imagenet", "file"):
         return None, f"SKIPPED: {folder.name} has {origin} weights, so no embedding neighbours were looked at"
     view = features.values[features.rows_of(manifest["path"].tolist()), 0]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from plumbline.common import artefacts
-from plumbline.common.errors import UserError
+from plumbline.common.records import read_record
 from plumbline.models.candidates import Candidate
 from plumbline.models.combination import combine
+from plumbline.models.records import BackboneRecord, ModelRecord
 from plumbline.models.trainable import Parts, assemble, build_trainable, cut_networks, reads_pixels
 
 if TYPE_CHECKING:
@@ -24,40 +24,30 @@ def load_candidate(folder: Path, features: Path) -> keras.Model:
 
     Raises UserError where a file is missing or does not fit.
     """
-    model = _read(folder / artefacts.MODEL)
-    if "members" in model:  # an ensemble holds its members' folders; their backbones lie beside `features`
+    model = read_record(folder / artefacts.MODEL, ModelRecord)
+    if model.members:  # an ensemble holds its members' folders; their backbones lie beside `features`
         loaded = [
-            load_candidate(folder / artefacts.MEMBERS / member["name"], features.parent / member["backbone"])
-            for member in model["members"]
+            load_candidate(folder / artefacts.MEMBERS / member.name, features.parent / member.backbone)
+            for member in model.members
         ]
-        return combine(loaded, model["architecture"], folder / artefacts.HEAD_WEIGHTS, model["several_labels"])
+        return combine(loaded, model.architecture, folder / artefacts.HEAD_WEIGHTS, model.several_labels)
     backbone, candidate, networks, trained = _load(model, folder, features, whole=True)
     return trained if networks is None else assemble(candidate, backbone, networks, trained)
 
 
 def load_trained(folder: Path, features: Path) -> keras.Model:
     """Load what was trained of a candidate (no ensemble): from one view's features (N, ...) as stored to its output."""
-    return _load(_read(folder / artefacts.MODEL), folder, features, whole=False)[3]
+    return _load(read_record(folder / artefacts.MODEL, ModelRecord), folder, features, whole=False)[3]
 
 
 def _load(
-    model: dict[str, Any], folder: Path, features: Path, whole: bool
-) -> tuple[dict[str, Any], Candidate, Parts | None, keras.Model]:
+    model: ModelRecord, folder: Path, features: Path, whole: bool
+) -> tuple[BackboneRecord, Candidate, Parts | None, keras.Model]:
     """backbone.json, settings, the backbone's networks (None for pixels, or where they are not needed), the trained."""
-    backbone = _read(features / artefacts.BACKBONE)
-    candidate = Candidate.model_validate(model["settings"])
-    needed = not reads_pixels(backbone) and (whole or backbone.get("freeze", "head") != "head")
+    backbone = read_record(features / artefacts.BACKBONE, BackboneRecord)
+    candidate = Candidate.model_validate(model.settings)
+    needed = not reads_pixels(backbone) and (whole or backbone.freeze != "head")
     networks = cut_networks(backbone, str(features / artefacts.BACKBONE_WEIGHTS)) if needed else None
-    trained = build_trainable(
-        candidate, backbone, networks, len(model["classes"]), bool(model.get("several_labels", False))
-    )
+    trained = build_trainable(candidate, backbone, networks, len(model.classes), model.several_labels)
     trained.load_weights(folder / artefacts.HEAD_WEIGHTS)
     return backbone, candidate, networks, trained
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({error}): run `dvc repro`.") from None
-    return content

@@ -85,7 +85,7 @@ def read_head(path: Path) -> tuple[Floats, Floats]:
         raise UserError(f"{path} can't be read ({error}): run `dvc repro -f ensemble`.") from None
 
 
-def combine(members: list[keras.Model], kind: Kind, head: Path, several_labels: bool) -> keras.Model:
+def combine(members: list[keras.Model], kind: str, head: Path, several_labels: bool) -> keras.Model:
     """One model from the members' shared pixels (N, S, S, 3) to the combined output, (N, 1) or (N, C)."""
     import keras
 

@@ -7,10 +7,9 @@ it is not chosen for having seen the answers.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
@@ -21,8 +20,10 @@ from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.files import file_digest
 from plumbline.common.params import Section
+from plumbline.common.records import read_record
 from plumbline.models.combination import Kind, evidence, fit_stacking, stacked
 from plumbline.models.fitting import Targets, predictions_of, targets_of
+from plumbline.models.records import MemberRecord, ModelRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,7 +49,7 @@ class Member:
     """A trained candidate: its model.json, its predictions and those of its cross-validation, sorted by path."""
 
     name: str
-    model: dict[str, Any]
+    model: ModelRecord
     table: pd.DataFrame
     folds: pd.DataFrame | None = None
 
@@ -58,7 +59,7 @@ def read_members(folder: Path, names: list[str]) -> list[Member]:
     members = []
     for name in names:
         try:
-            model = json.loads((folder / name / artefacts.MODEL).read_text(encoding="utf-8"))
+            model = read_record(folder / name / artefacts.MODEL, ModelRecord, f"dvc repro train@{name}")
             table = _sorted(folder / name / artefacts.PREDICTIONS)
             folds = folder / name / artefacts.CROSS_VALIDATION
             members.append(Member(name, model, table, _sorted(folds) if folds.is_file() else None))
@@ -89,8 +90,8 @@ def choose_members(members: list[Member], count: int) -> list[Member]:
     An ensemble takes two or more.
     """
     ranked = sorted(members, key=lambda member: (_validation_loss(member), member.name))
-    size = ranked[0].model["image_size"]
-    return [member for member in ranked if member.model["image_size"] == size][:count]
+    size = ranked[0].model.image_size
+    return [member for member in ranked if member.model.image_size == size][:count]
 
 
 def _validation_loss(member: Member) -> float:
@@ -100,7 +101,7 @@ def _validation_loss(member: Member) -> float:
 
 
 def _probabilities(member: Member) -> NDArray[np.float64]:
-    return member.table[[f"p_{name}" for name in member.model["classes"]]].to_numpy(np.float64)
+    return member.table[[f"p_{name}" for name in member.model.classes]].to_numpy(np.float64)
 
 
 def _of(targets: Targets, rows: NDArray[np.bool_]) -> Targets:
@@ -150,33 +151,30 @@ def _folds(table: pd.DataFrame, folds: int) -> Iterator[tuple[NDArray[np.intp], 
     yield from splitter.split(table, table["label"], table["group"])
 
 
-def describe(name: str, entry: Ensemble, members: list[Member], head_parameters: int) -> dict[str, Any]:
+def describe(name: str, entry: Ensemble, members: list[Member], head_parameters: int) -> ModelRecord:
     """model.json of an ensemble: the cost is the sum of its members', and their heads are sealed by digest."""
     first = members[0].model
-    origins = sorted({str(m.model["weights"]) for m in members}, key=lambda o: (not o.startswith("random"), o))
-    return {
-        "candidate": name,
-        "architecture": entry.kind,
-        "backbone": first["backbone"],
-        "network": " + ".join(str(member.model["network"]) for member in members),
-        "image_size": first["image_size"],
-        "parameters": sum(int(member.model["parameters"]) for member in members) + head_parameters,
-        "trainable_parameters": sum(int(m.model["trainable_parameters"]) for m in members) + head_parameters,
-        "weights": ", ".join(origins),
-        "classes": first["classes"],
-        "several_labels": bool(first.get("several_labels", False)),
-        "seed": first["seed"],
-        "epochs_run": 1,
-        "best_epoch": 1,
-        "members": [{"name": member.name, "backbone": member.model["backbone"]} for member in members],
-        "settings": {
-            **entry.model_dump(mode="json"),
-            "heads": {
-                member.name: file_digest(artefacts.CANDIDATES / member.name / artefacts.HEAD_WEIGHTS)
-                for member in members
-            },
-        },
+    origins = sorted({m.model.weights for m in members}, key=lambda o: (not o.startswith("random"), o))
+    heads = {
+        member.name: file_digest(artefacts.CANDIDATES / member.name / artefacts.HEAD_WEIGHTS) for member in members
     }
+    return ModelRecord(
+        candidate=name,
+        architecture=entry.kind,
+        backbone=first.backbone,
+        network=" + ".join(member.model.network or "" for member in members),
+        image_size=first.image_size,
+        parameters=sum(member.model.parameters for member in members) + head_parameters,
+        trainable_parameters=sum(m.model.trainable_parameters for m in members) + head_parameters,
+        weights=", ".join(origins),
+        classes=first.classes,
+        several_labels=first.several_labels,
+        seed=first.seed,
+        epochs_run=1,
+        best_epoch=1,
+        members=tuple(MemberRecord(name=member.name, backbone=member.model.backbone) for member in members),
+        settings={**entry.model_dump(mode="json"), "heads": heads},
+    )
 
 
 def history_of(targets: Targets, probabilities: NDArray[np.float64], split: pd.Series) -> pd.DataFrame:

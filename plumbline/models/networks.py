@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from plumbline.common.errors import UserError
+from plumbline.models.records import Freeze
 
 if TYPE_CHECKING:
     import keras
 
 Scaling = Literal["caffe", "tf", "torch"]
-Freeze = Literal["head", "last_4", "all"]
 TUNED_LAYERS = 4
 KERAS_STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
 

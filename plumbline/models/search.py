@@ -146,7 +146,7 @@ def open_study(name: str, key: str, seed: int, folder: Path = artefacts.TRIALS.p
 def study_key(candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int) -> str:
     """Trials are comparable while entry, split, features and seed are the same; this digest is then the same too."""
     rows = splits[["path", "label", "split"]].to_csv(index=False)
-    text = json.dumps([candidate.model_dump(mode="json"), features.backbone, seed], sort_keys=True)
+    text = json.dumps([candidate.model_dump(mode="json"), features.backbone.content(), seed], sort_keys=True)
     return hashlib.sha256((rows + text).encode()).hexdigest()[:12]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,7 @@ from plumbline.models.fitting import (
     targets_of,
 )
 from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
+from plumbline.models.records import BackboneRecord, ModelRecord
 from plumbline.models.trainable import build_trainable, chosen_parts, cut_networks, reads_pixels
 from plumbline.models.weights import describe_origin
 
@@ -46,7 +47,7 @@ class TrainParams(Section):
 
 def train(
     name: str, candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int
-) -> tuple[keras.Model, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+) -> tuple[keras.Model, pd.DataFrame, pd.DataFrame, ModelRecord]:
     """Train candidate `name` on the training pictures of `splits` (path, id, label, group, split).
 
     Returns the trained network, its history (a row per epoch), the predictions of all pictures (a p_CLASS column per
@@ -60,7 +61,7 @@ def train(
     rows = features.rows_of(list(splits["path"]))
     in_split = {split: (splits["split"] == split).to_numpy() for split in ("train", "validation")}
     policy = training_precision(candidate, features)
-    tuned = features.backbone.get("freeze", "head") != "head"
+    tuned = features.backbone.freeze != "head"
     networks = cut_networks(features.backbone, str(features.folder / artefacts.BACKBONE_WEIGHTS)) if tuned else None
     make_deterministic(seed)
     shape = (len(targets.classes), targets.several_labels)
@@ -76,7 +77,7 @@ def train(
     probabilities = predict(network, features.values, rows, candidate.batch_size, targets.several_labels)
     predictions = predictions_of(splits, targets, probabilities)
     model = describe(name, candidate, features.backbone, network, targets, history, seed)
-    return network, history, predictions, {**model, "training_precision": policy}
+    return network, history, predictions, model.model_copy(update={"training_precision": policy})
 
 
 def cross_validate(
@@ -165,42 +166,43 @@ def training_data(
 def describe(
     name: str,
     candidate: Candidate,
-    backbone: dict[str, Any],
+    backbone: BackboneRecord,
     network: keras.Model,
     targets: Targets,
     history: pd.DataFrame,
     seed: int,
-) -> dict[str, Any]:
+) -> ModelRecord:
     """model.json: what was trained, on what, and where its weights began; `parameters` count the backbone's too."""
     parts = chosen_parts(candidate, backbone)
-    return {
-        "candidate": name,
-        "architecture": candidate.architecture,
-        "backbone": backbone["backbone"],
-        "network": "+".join(part["network"] for part in parts) or backbone["network"],
-        "freeze": backbone.get("freeze", "head"),
-        "image_size": backbone["image_size"],
-        "parameters": sum(part["parameters"] for part in parts) + network.count_params(),
-        "trainable_parameters": int(sum(np.prod(variable.shape) for variable in network.trainable_variables)),
-        "weights": weights_origin(backbone, [part["network"] for part in parts]),
-        "weights_file": backbone["weights"]["file"],
-        "weights_sha256": backbone["weights"]["sha256"],
-        "precision": backbone["precision"],
-        "classes": targets.classes,
-        "several_labels": targets.several_labels,
-        "seed": seed,
-        "epochs_run": len(history),
-        "best_epoch": int(history["epoch"].to_numpy()[history["val_loss"].argmin()]),
-        "settings": candidate.model_dump(mode="json"),
-    }
+    return ModelRecord(
+        candidate=name,
+        architecture=candidate.architecture,
+        backbone=backbone.backbone,
+        network="+".join(part.network for part in parts) or backbone.network,
+        freeze=backbone.freeze,
+        image_size=backbone.image_size,
+        parameters=sum(part.parameters for part in parts) + network.count_params(),
+        trainable_parameters=int(sum(np.prod(variable.shape) for variable in network.trainable_variables)),
+        weights=weights_origin(backbone, [part.network for part in parts]),
+        weights_file=backbone.weights.file,
+        weights_sha256=backbone.weights.sha256,
+        precision=backbone.precision,
+        classes=tuple(targets.classes),
+        several_labels=targets.several_labels,
+        seed=seed,
+        epochs_run=len(history),
+        best_epoch=int(history["epoch"].to_numpy()[history["val_loss"].argmin()]),
+        settings=candidate.model_dump(mode="json"),
+    )
 
 
-def weights_origin(backbone: dict[str, Any], networks: list[str]) -> str:
+def weights_origin(backbone: BackboneRecord, networks: list[str]) -> str:
     """Where the weights of `networks` came from, for the leaderboard and the registry."""
     if not networks:
         return "from scratch"
-    records = backbone["weights"].get("networks", [backbone["weights"]])
-    return describe_origin([record for record in records if record.get("network", networks[0]) in networks])
+    if not backbone.weights.networks:
+        return describe_origin([backbone.weights])
+    return describe_origin([record for record in backbone.weights.networks if record.network in networks])
 
 
 def peak_megabytes() -> float:
