@@ -184,8 +184,8 @@ def conclude(nodes: Mapping[str, Node], work: Work, states: Mapping[str, State[A
 def _tell_decision(root: Path) -> None:
     decision = report.read_decision(root)
     if decision:
-        kind: What = "promotion" if decision["verdict"] == "PROMOTE" else "refusal"
-        _tell(kind, f"{decision['verdict']}: {decision['candidate']}", str(decision.get("reason", "")))
+        kind: What = "promotion" if decision.verdict == "PROMOTE" else "refusal"
+        _tell(kind, f"{decision.verdict}: {decision.candidate}", decision.reason)
 
 
 def _tell(what: What, subject: str, text: str) -> None:

@@ -11,6 +11,7 @@ from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_json
 from plumbline.common.params import load_section
+from plumbline.common.records import write_record
 from plumbline.evidence import probes
 from plumbline.evidence.candidates import read_candidates, read_not_made
 from plumbline.evidence.evaluation import (
@@ -30,19 +31,18 @@ def main() -> None:
     not_made = read_not_made(artefacts.ENSEMBLES.path)
     missing = [name for name in absent if name not in not_made]
     manifest, pixels = pictures_of(next(iter(candidates.values())))
-    evaluation = evaluate(
-        candidates, missing, manifest, pixels, params, probes.read_probes(artefacts.BUILD, candidates)
-    )
-    evaluation["not_made"] = not_made
-    write_json(artefacts.EVALUATION, evaluation)
-    write_json(artefacts.LEADERBOARD, leaderboard(evaluation))
+    probed = probes.read_probes(artefacts.BUILD, candidates)
+    evaluation = evaluate(candidates, missing, manifest, pixels, params, probed, not_made)
+    rows = leaderboard(evaluation)
+    write_record(artefacts.EVALUATION, evaluation)
+    write_json(artefacts.LEADERBOARD, [row.content() for row in rows])
     write_metrics(evaluation, artefacts.METRICS.path)
-    write_plots(candidates, evaluation["violation_class"], artefacts.PLOTS.path)
+    write_plots(candidates, evaluation.violation_class, artefacts.PLOTS.path)
     for name in missing:
         print(f"{name}: no result in {artefacts.CANDIDATES / name}, left out of the leaderboard")
-    for row in leaderboard(evaluation):
-        low, high = row["intervals"]["test"]["accuracy"]
-        print(f"{row['candidate']}: test accuracy {row['metrics']['test']['accuracy']:.3f} ({low:.3f} to {high:.3f})")
+    for row in rows:
+        low, high = row.intervals["test"]["accuracy"]
+        print(f"{row.candidate}: test accuracy {row.accuracy('test'):.3f} ({low:.3f} to {high:.3f})")
 
 
 if __name__ == "__main__":

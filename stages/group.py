@@ -12,8 +12,9 @@ import numpy as np
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
-from plumbline.common.files import write_json, write_table, write_text
+from plumbline.common.files import write_table, write_text
 from plumbline.common.params import load_section
+from plumbline.common.records import write_record
 from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader, group_images, read_embeddings, summary
 
 
@@ -58,7 +59,7 @@ def main() -> None:
         )
     write_table(artefacts.EDGES, found.edges)
     write_table(artefacts.APART, found.apart)
-    write_json(artefacts.GROUPING, summary(found, conflicts, source))
+    write_record(artefacts.GROUPING, summary(found, conflicts, source))
     write_table(artefacts.GROUPS, found.groups)
     sizes = found.groups["group"].value_counts()
     print(f"{len(manifest)} images in {len(sizes)} groups, the largest of {sizes.iloc[0]}")

@@ -6,7 +6,6 @@ reports/leaderboard.html.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,9 @@ from numpy.typing import NDArray
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_text
+from plumbline.common.records import read_record
 from plumbline.evidence.candidates import read_candidates
+from plumbline.evidence.records import Decision, Evaluation
 from plumbline.models.features import open_features
 from plumbline.pages.leaderboard import render
 
@@ -26,9 +27,9 @@ OTHER_REPORTS = (
 
 
 def main() -> None:
-    evaluation = json.loads(artefacts.EVALUATION.path.read_text(encoding="utf-8"))
-    decision = json.loads(artefacts.DECISION.path.read_text(encoding="utf-8"))
-    candidates, _ = read_candidates(artefacts.CANDIDATES.path, list(evaluation["candidates"]))
+    evaluation = read_record(artefacts.EVALUATION, Evaluation)
+    decision = read_record(artefacts.DECISION, Decision)
+    candidates, _ = read_candidates(artefacts.CANDIDATES.path, list(evaluation.candidates))
     features = open_features(artefacts.FEATURES / "pixels")
 
     def picture(path: str) -> NDArray[np.uint8]:
@@ -43,7 +44,7 @@ def main() -> None:
         cards={name: beside(path) for name in candidates if (path := artefacts.CARDS / f"{name}.html").is_file()},
     )
     write_text(artefacts.LEADERBOARD_PAGE, page)
-    print(f"{decision['verdict']}: {decision['reason']}")
+    print(f"{decision.verdict}: {decision.reason}")
     print(f"open {artefacts.LEADERBOARD_PAGE.path.resolve().as_uri()}")
 
 

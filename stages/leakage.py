@@ -6,18 +6,18 @@ when its `pairs_across_splits` is not 0) and reports/leakage.html.
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 
 from plumbline.common import artefacts
 from plumbline.common.errors import run
-from plumbline.common.files import write_json, write_text
+from plumbline.common.files import write_text
 from plumbline.common.params import load_section
+from plumbline.common.records import read_record, write_record
 from plumbline.leakage.certificate import Inputs, certificate, report
 from plumbline.leakage.crossings import crossing_pairs
 from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader
 from plumbline.leakage.price import LeakageParams, measure_price, price_features
+from plumbline.leakage.records import Grouping
 from plumbline.pages.certificate import page
 
 RAW_SIDE = 16  # pixels: what stands in for features where no pretrained backbone is at hand
@@ -53,11 +53,11 @@ def main() -> None:
         set_aside=pd.read_csv(artefacts.SET_ASIDE, dtype=str),
         price=measure_price(features[rows], sides, params),
         features=source,
-        embeddings=json.loads(artefacts.GROUPING.path.read_text(encoding="utf-8"))["embeddings"],
+        embeddings=read_record(artefacts.GROUPING, Grouping).embeddings,
     )
     result = certificate(inputs)
     write_text(artefacts.CERTIFICATE_PAGE, page(inputs, result, lambda path: load_rgb(data, path)))
-    write_json(artefacts.CERTIFICATE, result)
+    write_record(artefacts.CERTIFICATE, result)
     print(report(result, artefacts.CERTIFICATE_PAGE.path))
 
 

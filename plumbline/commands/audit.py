@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
-from plumbline.common.files import write_json, write_text
+from plumbline.common.files import write_text
 from plumbline.common.params import PARAMS, load_section
+from plumbline.common.records import write_record
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from plumbline.imaging.collection import DataParams
+    from plumbline.leakage.records import Certificate
 
 CLEAN, LEAKS, BAD_INPUT = 0, 1, 2
 
@@ -56,10 +58,10 @@ def audit(arguments: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
-    return LEAKS if result["pairs_across_splits"] else CLEAN
+    return LEAKS if result.pairs_across_splits else CLEAN
 
 
-def _audit(folders: list[Path], page_path: Path, json_path: Path | None, embed: bool) -> dict[str, Any]:
+def _audit(folders: list[Path], page_path: Path, json_path: Path | None, embed: bool) -> Certificate:
     import pandas as pd
 
     from plumbline.imaging.collection import load_rgb
@@ -103,7 +105,7 @@ def _audit(folders: list[Path], page_path: Path, json_path: Path | None, embed: 
     )
     result = certificate(inputs)
     write_text(page_path, page(inputs, result, picture))
-    write_json(json_path or page_path.with_suffix(".json"), result)
+    write_record(json_path or page_path.with_suffix(".json"), result)
     print(report(result, page_path))
     return result
 

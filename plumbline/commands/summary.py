@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
+from collections.abc import Sequence
 
 from plumbline.common import artefacts
 from plumbline.common.errors import run
+from plumbline.common.records import read_record, read_records
+from plumbline.evidence.records import Decision, LeaderboardRow
 
 PAGES = {
     "leaderboard": artefacts.LEADERBOARD_PAGE.path,
@@ -18,32 +19,26 @@ PAGES = {
 REGISTRY = "mlflow ui --backend-store-uri sqlite:///registry/mlflow.db"
 
 
-def table(leaderboard: list[dict[str, Any]], decision: dict[str, Any]) -> str:
+def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:
     """Candidates by validation accuracy, the chosen one marked, then the verdict and the rules that failed."""
-    rows = sorted(leaderboard, key=lambda row: -accuracy(row, "validation"))
-    width = max([len(row["candidate"]) for row in rows] + [9])
+    rows = sorted(leaderboard, key=lambda row: -row.accuracy("validation"))
+    width = max([len(row.candidate) for row in rows] + [9])
     lines = [f"  {'candidate':<{width}}  validation  test   parameters  weights"]
     for row in rows:
-        mark = "*" if row["candidate"] == decision["candidate"] else " "
+        mark = "*" if row.candidate == decision.candidate else " "
         lines.append(
-            f"{mark} {row['candidate']:<{width}}  {accuracy(row, 'validation'):10.3f}  {accuracy(row, 'test'):.3f}"
-            f"  {row['parameters']:>10,}  {row['weights']}"
+            f"{mark} {row.candidate:<{width}}  {row.accuracy('validation'):10.3f}  {row.accuracy('test'):.3f}"
+            f"  {row.parameters:>10,}  {row.weights}"
         )
-    lines.append(f"{decision['verdict']}: {decision['candidate']} (* the one chosen)")
-    lines += [f"  not met: {rule['name']}: {rule['reason']}" for rule in decision["rules"] if not rule["passed"]]
+    lines.append(f"{decision.verdict}: {decision.candidate} (* the one chosen)")
+    lines += [f"  not met: {rule.name}: {rule.reason}" for rule in decision.rules if not rule.passed]
     return "\n".join(lines)
-
-
-def accuracy(row: dict[str, Any], split: str) -> float:
-    """A leaderboard row's accuracy on `split`; -1 for a candidate that failed and has none."""
-    value = row.get("metrics", {}).get(split, {}).get("accuracy", -1.0)
-    return float(value)
 
 
 def main() -> None:
     """Print the table of build/leaderboard.json and build/decision.json, and the pages that exist."""
-    leaderboard = json.loads(artefacts.LEADERBOARD.path.read_text())
-    print(table(leaderboard, json.loads(artefacts.DECISION.path.read_text())))
+    leaderboard = read_records(artefacts.LEADERBOARD, LeaderboardRow)
+    print(table(leaderboard, read_record(artefacts.DECISION, Decision)))
     for what, page in PAGES.items():
         if page.exists():
             print(f"  {what + ':':<21}{page.resolve().as_uri()}")

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.evidence.candidates import Sample
+from plumbline.evidence.records import SiteLeftOut
 from plumbline.evidence.scores import Floats, Ints, roc_auc
 from plumbline.evidence.shortcuts import cross_validated_smoother, folds_of, judged_labels, members_of, shrink
 
@@ -66,7 +67,7 @@ def leave_one_site_out(
     sites: NDArray[np.object_],
     seed: int,
     members: NDArray[np.bool_] | None = None,
-) -> list[dict[str, float | str | int]]:
+) -> list[SiteLeftOut]:
     """Return per site the area under the curve there when learned elsewhere, beside that when its own site helped too.
 
     `features` (N, F) go through the ridge classifier of the shortcut audits, once with sites and once with groups
@@ -83,18 +84,18 @@ def leave_one_site_out(
     truth, shown = has[labels], judged_labels(has, members)
     elsewhere = cross_validated_smoother(features, place) @ truth
     everywhere = cross_validated_smoother(features, folds_of(labels, codes, seed, members)) @ truth
-    rows: list[dict[str, float | str | int]] = []
+    rows: list[SiteLeftOut] = []
     for number, name in enumerate(names):
         inside = place == number
         if truth[inside].all(axis=0).any() or not truth[inside].any(axis=0).all():
             continue
         rows.append(
-            {
-                "site": name,
-                "images": int(inside.sum()),
-                "auc_unseen": _auc(truth[inside], elsewhere[inside], shown),
-                "auc_seen": _auc(truth[inside], everywhere[inside], shown),
-            }
+            SiteLeftOut(
+                site=name,
+                images=int(inside.sum()),
+                auc_unseen=_auc(truth[inside], elsewhere[inside], shown),
+                auc_seen=_auc(truth[inside], everywhere[inside], shown),
+            )
         )
     return rows
 

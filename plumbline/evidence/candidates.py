@@ -13,10 +13,12 @@ from numpy.typing import NDArray
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
+from plumbline.common.records import read_record
 from plumbline.evidence.calibration import scale
 from plumbline.evidence.intervals import group_codes
 from plumbline.evidence.scores import Floats, Ints, brier_of_each, single_labels
 from plumbline.models.fitting import SEVERAL
+from plumbline.models.records import ModelRecord
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("path", "id", "label", "split", "group")
@@ -30,19 +32,19 @@ class Candidate:
     """
 
     name: str
-    model: dict[str, Any]
+    model: ModelRecord
     history: pd.DataFrame
     table: pd.DataFrame
     folds: pd.DataFrame | None = None
 
     @property
     def classes(self) -> list[str]:
-        return [str(name) for name in self.model["classes"]]
+        return list(self.model.classes)
 
     @property
     def several(self) -> bool:
         """Whether a picture may have several labels at once."""
-        return bool(self.model.get("several_labels", False))
+        return self.model.several_labels
 
     def sample(self, split: str | None = None) -> Sample:
         """The pictures of `split` (all by default) as arrays."""
@@ -50,13 +52,12 @@ class Candidate:
 
     @property
     def parameters(self) -> int:
-        return int(self.model["parameters"])
+        return self.model.parameters
 
     @property
     def latency(self) -> float | None:
         """Milliseconds an image, where they were measured."""
-        value = self.model.get("latency_ms")
-        return None if value is None else float(value)
+        return self.model.latency_ms
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,8 @@ def folder_of(candidates: Path, name: str) -> Path:
 
 def read_candidate(folder: Path) -> Candidate:
     """Return one candidate of `folder`; UserError names the file that is missing or holds something else."""
+    model = read_record(folder / artefacts.MODEL, ModelRecord, f"dvc repro -f train@{folder.name}")
     try:
-        model = json.loads((folder / artefacts.MODEL).read_text(encoding="utf-8"))
         history = pd.read_csv(folder / artefacts.HISTORY)
         table = pd.read_parquet(folder / artefacts.PREDICTIONS)
     except FileNotFoundError as error:
@@ -204,19 +205,19 @@ def read_candidate(folder: Path) -> Candidate:
     return candidate
 
 
-def _checked(table: pd.DataFrame, model: dict[str, Any], path: Path) -> pd.DataFrame:
-    probabilities = [f"p_{name}" for name in model.get("classes", [])]
+def _checked(table: pd.DataFrame, model: ModelRecord, path: Path) -> pd.DataFrame:
+    probabilities = [f"p_{name}" for name in model.classes]
     absent = [column for column in (*COLUMNS, *probabilities) if column not in table.columns]
     again = f"run `dvc repro -f train@{path.parent.name}`"
     if absent:
         raise UserError(f"{path} has no column {', '.join(absent)}: {again}.")
     values = table[probabilities].to_numpy(np.float64)
-    several = bool(model.get("several_labels", False))
+    several = model.several_labels
     if not np.isfinite(values).all() or values.min(initial=0) < 0 or values.max(initial=0) > 1 + 1e-6:
         raise UserError(f"{path} holds probabilities that are not finite or not between 0 and 1: {again}.")
     if not several and np.abs(values.sum(axis=1) - 1).max(initial=0) > 1e-3:
         raise UserError(f"{path} holds probabilities that do not add up to 1, with one label to a picture: {again}.")
     labels = table["label"].astype(str)
-    if not set(labels.str.split(SEVERAL).explode() if several else labels) <= set(model["classes"]):
+    if not set(labels.str.split(SEVERAL).explode() if several else labels) <= set(model.classes):
         raise UserError(f"{path} has labels that are not among the model's classes: {again}.")
     return table.sort_values("path", ignore_index=True)

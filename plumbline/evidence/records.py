@@ -91,8 +91,8 @@ class Confusion(Record):
 class Bin(Record):
     """The predictions of one range of confidence: how many, their mean confidence, and how many are right."""
 
-    start: float = Field(alias="from")
-    end: float = Field(alias="to")
+    start: float = Field(validation_alias="from", serialization_alias="from")
+    end: float = Field(validation_alias="to", serialization_alias="to")
     images: int
     confidence: float
     accuracy: float
@@ -109,8 +109,8 @@ class CalibrationNull(Record):
     """The calibration error that a truly calibrated model would show on as many images: mean and quantiles."""
 
     mean: float
-    in_95: float = Field(alias="95%")
-    in_99: float = Field(alias="99%")
+    in_95: float = Field(validation_alias="95%", serialization_alias="95%")
+    in_99: float = Field(validation_alias="99%", serialization_alias="99%")
 
 
 class OperatingPoint(Record):
@@ -287,11 +287,18 @@ class Decision(Record):
 
     verdict: Verdict
     candidate: str
-    reason: str
-    more_test_groups: int | None
-    threshold: float | None
-    temperature: float
-    violation_class: str | None
-    selected_on: str
-    selection: Selection
+    reason: str = ""
+    more_test_groups: int | None = None
+    threshold: float | None = None
+    temperature: float | None = None
+    violation_class: str | None = None
+    selected_on: str | None = None
+    selection: Selection | None = None
+    rules: tuple[Rule, ...]
+
+
+class AgainstChampion(Record):
+    """A challenger against the champion: whether it may take its place, and the rules that say so."""
+
+    passed: bool
     rules: tuple[Rule, ...]

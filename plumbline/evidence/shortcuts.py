@@ -10,13 +10,13 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from plumbline.evidence.intervals import draw_weights, interval
+from plumbline.evidence.records import Shortcut
 from plumbline.evidence.scores import Floats, Ints, roc_auc
 
 FOLDS = 5
@@ -35,20 +35,6 @@ class Source:
     features: Floats
 
 
-@dataclass(frozen=True)
-class Audit:
-    """One audit: area under the ROC curve (macro over classes) with its interval, and how likely chance explains it."""
-
-    name: str
-    what: str
-    teaches: str
-    auc: float
-    low: float
-    high: float
-    p: float
-    features: int
-
-
 def audit_all(
     manifest: pd.DataFrame,
     pixels: NDArray[np.uint8],
@@ -57,7 +43,7 @@ def audit_all(
     permutations: int,
     seed: int,
     members: NDArray[np.bool_] | None = None,
-) -> list[Audit]:
+) -> list[Shortcut]:
     """Audit the labels (N,) by metadata, by an 8x8 thumbnail and by the border of `pixels` (N, H, W, 3).
 
     With several labels `labels` number combinations of them, and `members` (S, K) says which each combination holds.
@@ -86,7 +72,7 @@ def audit(
     permutations: int,
     seed: int,
     members: NDArray[np.bool_] | None = None,
-) -> Audit:
+) -> Shortcut:
     """Audit the labels (N,) by one source; groups `codes` (N,) never stand on both sides of a fold."""
     features = source.features
     random = np.random.default_rng(seed)
@@ -103,7 +89,16 @@ def audit(
     null = np.mean([_aucs(has[shuffled, k], has[shuffled, k] @ smoother.T) for k in shown], axis=0)
     low, high = interval("roc_auc", auc, drawn, len(labels), len(np.unique(codes)))
     p = float((1 + (null >= auc).sum()) / (1 + permutations))
-    return Audit(name, source.what, source.teaches, auc, low, high, p, features.shape[1])
+    return Shortcut(
+        name=name,
+        what=source.what,
+        teaches=source.teaches,
+        auc=auc,
+        low=low,
+        high=high,
+        p=p,
+        features=features.shape[1],
+    )
 
 
 def members_of(labels: Ints, members: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
@@ -234,8 +229,3 @@ def _aucs(positive: NDArray[np.bool_], scores: Floats) -> Floats:
     ranks = np.arange(1, positive.shape[1] + 1)
     hits = ranked.sum(axis=1)
     return np.asarray(((ranked * ranks).sum(axis=1) - hits * (hits + 1) / 2) / (hits * (positive.shape[1] - hits)))
-
-
-def as_records(audits: list[Audit]) -> list[dict[str, Any]]:
-    """Return audits as plain data."""
-    return [vars(item).copy() for item in audits]

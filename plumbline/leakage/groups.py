@@ -20,6 +20,7 @@ from plumbline.leakage.alignment import Grey, shrink
 from plumbline.leakage.chains import refuse_chain
 from plumbline.leakage.columns import column_edges, moment_edges
 from plumbline.leakage.copies import CopyParams, Edge, Fingerprints, Joined, Pictures, find_copies
+from plumbline.leakage.records import Grouping
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -123,14 +124,14 @@ def read_embeddings(folder: Path, manifest: pd.DataFrame) -> tuple[NDArray[np.fl
     return vectors, f"{folder.name}, {origin} weights"
 
 
-def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str) -> dict[str, Any]:
+def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str) -> Grouping:
     """What build/group.json says: pairs looked at by step, edges by kind, where embeddings came from."""
     verified = found.edges[found.edges["verified"]]
-    return {
-        "images": len(found.groups),
-        "groups": int(found.groups["group"].nunique()),
-        "edges": {str(k): int(n) for k, n in verified["kind"].value_counts().items()},
-        "looked_at": found.looked_at,
-        "embeddings": embeddings,
-        "label_conflicts": len(conflicts),
-    }
+    return Grouping(
+        images=len(found.groups),
+        groups=int(found.groups["group"].nunique()),
+        edges={str(k): int(n) for k, n in verified["kind"].value_counts().items()},
+        looked_at=found.looked_at,
+        embeddings=embeddings,
+        label_conflicts=len(conflicts),
+    )

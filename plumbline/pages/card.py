@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
+from plumbline.common.records import read_record
 from plumbline.models.anatomy import WHOLE, Layer, attention, layer_table
 from plumbline.models.assemble import load_candidate
 from plumbline.models.fitting import targets_of
+from plumbline.models.records import ModelRecord
 
 if TYPE_CHECKING:
     import keras
@@ -77,7 +79,7 @@ def summary(layers: list[Layer]) -> dict[str, str]:
     }
 
 
-def render(model: dict[str, Any], **content: Any) -> str:
+def render(model: ModelRecord, **content: Any) -> str:
     """Return the page; see the template for what it shows."""
     return render_page(
         "card.html.j2",
@@ -167,14 +169,14 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
 
     `pictures(paths, size)` yields (size, size, 3) uint8 RGB in order.
     """
-    model_json = json.loads((folder / artefacts.MODEL).read_text(encoding="utf-8"))
+    record = read_record(folder / artefacts.MODEL, ModelRecord)
     predictions = pd.read_parquet(folder / artefacts.PREDICTIONS)
-    classes, several = model_json["classes"], bool(model_json.get("several_labels"))
+    classes, several = list(record.classes), record.several_labels
     judged = judge(predictions, classes)
     if judged.empty:
         raise UserError(f"{folder}/predictions.parquet has no test picture: run `dvc repro split`.")
     model = load_candidate(folder, features)
-    size = int(model_json["image_size"])
+    size = record.image_size
     hits, misses = looked_at(judged)
     shown = pd.concat([hits, misses])
     pixels = np.stack(list(pictures(list(shown["path"]), size)))
@@ -188,7 +190,7 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
     mistakes = zip(worst.itertuples(), pictures(list(worst["path"]), 160), strict=True)
     cost_file = folder / artefacts.COST
     return render(
-        model_json,
+        record,
         layers=layer_table(model),
         history=pd.read_csv(folder / artefacts.HISTORY),
         confusions=confusions(judged, classes, several),
