@@ -7,7 +7,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-import stages.ensemble
 from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_table
 from plumbline.evidence.candidates import read_not_made
@@ -24,6 +23,7 @@ from plumbline.models.ensembles import (
     read_members,
 )
 from plumbline.models.fitting import targets_of
+from stages import ensemble
 
 SIZE = 16
 
@@ -180,11 +180,11 @@ def test_a_failed_candidate_is_left_out_and_a_lonely_best_one_makes_none(table, 
         write_json(folder / "model.json", m.model)
         write_table(folder / "predictions.parquet", m.table)
         (folder / "head.weights.h5").write_bytes(b"")
-    stages.ensemble.main()
+    ensemble.main()
     why = "no other candidate reads 96-pixel pictures as the best one, best, does"
     assert read_not_made(tmp_path / "build" / "ensembles") == {"vote": why}
     (tmp_path / "build" / "candidates" / "best" / "model.json").unlink()
-    stages.ensemble.main()
+    ensemble.main()
     assert read_not_made(tmp_path / "build" / "ensembles") == {}
     made = json.loads((tmp_path / "build" / "ensembles" / "vote" / "model.json").read_text())
     assert {m["name"] for m in made["members"]} == {"good", "other"}

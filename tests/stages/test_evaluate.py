@@ -12,12 +12,12 @@ import pytest
 from fabricated import CLASSES, draw_people, manifest_of, predictions, split_table, write_project, zoom_in
 from sklearn import metrics
 
-import stages.evaluate
 from plumbline.common.errors import UserError
 from plumbline.evidence import calibration, intervals, scores, shortcuts, slices, thresholds
 from plumbline.evidence.baselines import leave_one_site_out, pixel_regression
 from plumbline.evidence.candidates import sample_of
 from plumbline.evidence.rules import Gate, shortcut_rule
+from stages import evaluate
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ def test_pixel_regression_learns_a_helmet_and_leaves_the_test_set_alone(people):
 
 def test_the_stage_writes_what_the_contract_says(project, capsys):
     write_project(project, {"small": 1.5, "large": 3.0}, absent=("broken",))
-    stages.evaluate.main()
+    evaluate.main()
     board = json.loads(Path("build/leaderboard.json").read_text())
     assert [entry["candidate"] for entry in board] == ["small", "large"]
     assert set(board[0]) >= {"candidate", "parameters", "trainable_parameters", "weights", "metrics"}
@@ -342,16 +342,16 @@ def test_the_stage_writes_what_the_contract_says(project, capsys):
 
 def test_the_same_candidates_give_the_same_bytes_twice(project):
     write_project(project, {"small": 1.5})
-    stages.evaluate.main()
+    evaluate.main()
     first = Path("build/evaluation.json").read_bytes()
-    stages.evaluate.main()
+    evaluate.main()
     assert Path("build/evaluation.json").read_bytes() == first
 
 
 def test_three_classes_without_a_violation(project):
     classes = ["cap", "helmet", "nothing"]
     write_project(project, {"small": 2.0, "large": 3.0}, classes)
-    stages.evaluate.main()
+    evaluate.main()
     evaluation = json.loads(Path("build/evaluation.json").read_text())
     entry = evaluation["candidates"]["large"]
     assert entry["threshold"] is None
@@ -363,7 +363,7 @@ def test_three_classes_without_a_violation(project):
 
 def test_the_threshold_comes_from_validation_alone(project):
     table = write_project(project, {"small": 1.5})
-    stages.evaluate.main()
+    evaluate.main()
     chosen = json.loads(Path("build/evaluation.json").read_text())["candidates"]["small"]
     path = Path("build/candidates/small/predictions.parquet")
     scored = pd.read_parquet(path)
@@ -371,7 +371,7 @@ def test_the_threshold_comes_from_validation_alone(project):
     columns = [f"p_{name}" for name in CLASSES]
     scored.loc[test, columns] = scored.loc[test, columns[::-1]].to_numpy()
     scored.to_parquet(path, index=False)
-    stages.evaluate.main()
+    evaluate.main()
     again = json.loads(Path("build/evaluation.json").read_text())["candidates"]["small"]
     assert again["splits"]["test"]["scores"]["accuracy"] != chosen["splits"]["test"]["scores"]["accuracy"]
     assert (again["threshold"], again["temperature"]) == (chosen["threshold"], chosen["temperature"])
@@ -408,7 +408,7 @@ def test_spoilt_predictions_are_refused_by_name(project, what, words):
     write_project(project, {"large": 3.0, "small": 1.5})
     spoil(what)
     with pytest.raises(UserError, match=words) as refused:
-        stages.evaluate.main()
+        evaluate.main()
     assert "small" in str(refused.value)
     assert "dvc repro" in str(refused.value)
     assert not Path("build/evaluation.json").exists()
@@ -419,13 +419,13 @@ def test_an_unknown_violation_class_is_named_with_the_classes(project):
     text = Path("params.yaml").read_text().replace("resamples: 400", "violation_class: bare\n  resamples: 400", 1)
     Path("params.yaml").write_text(text)
     with pytest.raises(UserError, match="'bare', but the classes are with_helmet, without_helmet"):
-        stages.evaluate.main()
+        evaluate.main()
 
 
 def test_no_candidate_at_all_says_so(project):
     write_project(project, {}, absent=("small",))
     with pytest.raises(UserError, match=r"no trained candidate .*small"):
-        stages.evaluate.main()
+        evaluate.main()
 
 
 def test_a_sample_keeps_labels_and_probabilities_together():

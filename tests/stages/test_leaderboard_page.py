@@ -10,12 +10,10 @@ import pytest
 import yaml
 from fabricated import write_project
 
-import stages.evaluate
-import stages.gate
-import stages.leaderboard
 from plumbline.common.files import write_json
 from plumbline.pages.charts import Frame, axes, ticks
 from plumbline.pages.leaderboard import chance, figure, title_of
+from stages import evaluate, gate, leaderboard
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +30,9 @@ def page_file(tmp_path_factory):
         cards.mkdir(parents=True)
         (cards / "small.html").write_text("card")
         (root / "reports" / "leakage.html").write_text("certificate")
-        stages.evaluate.main()
-        stages.gate.main()
-        stages.leaderboard.main()
+        evaluate.main()
+        gate.main()
+        leaderboard.main()
     return root / "reports" / "leaderboard.html"
 
 
@@ -69,9 +67,9 @@ def test_it_names_nothing_outside_itself(page_file):
 def test_a_class_name_cannot_become_markup(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_project(tmp_path, {"small": 3.0}, ["<b>a</b>", "b&c"])
-    stages.evaluate.main()
-    stages.gate.main()
-    stages.leaderboard.main()
+    evaluate.main()
+    gate.main()
+    leaderboard.main()
     text = Path("reports/leaderboard.html").read_text(encoding="utf-8")
     assert "<b>a</b>" not in text
     assert "&lt;b&gt;a&lt;/b&gt;" in text
