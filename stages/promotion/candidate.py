@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from models.assemble import HEAD_WEIGHTS, MODEL
 from models.bundle import file_digest, text_digest
 from models.features import BACKBONE, BACKBONE_WEIGHTS
 from stages.evidence.candidates import folder_of
+from stages.promotion.place import git
 
 Pictures = Callable[[list[str], int | None], Iterable[NDArray[np.uint8]]]
 """Manifest paths and a size S to pictures (S, S, 3), uint8 RGB, in order; size None leaves them as they are."""
@@ -31,6 +31,8 @@ class Chosen:
 
     `decision`, `row`, `evaluation`, `model` and `backbones` (by name) are the parsed JSON files; `predictions` (path,
     id, label, split, group, p_CLASS ...), `splits` (path, id, label, group, split), `manifest` (path, id, ...).
+    `fingerprint` tells what is served from anything else: two decisions on the same weights, threshold and temperature
+    share it.
     """
 
     name: str
@@ -78,6 +80,8 @@ def read_chosen(build: Path, decision: dict[str, Any]) -> Chosen:
     if name not in rows or name not in evaluation["candidates"]:
         raise UserError(f"{build / 'leaderboard.json'} does not list {name}: run `dvc repro`.")
     weights = weights_digest(folder, build / "features")
+    served = {key: evaluation["candidates"][name].get(key) for key in ("threshold", "temperature")}
+    served["violation_class"] = evaluation.get("violation_class")
     return Chosen(
         name=name,
         folder=folder,
@@ -90,7 +94,7 @@ def read_chosen(build: Path, decision: dict[str, Any]) -> Chosen:
         predictions=_table(folder / "predictions.parquet"),
         splits=_table(build / "splits.parquet"),
         manifest=_table(build / "manifest.parquet"),
-        fingerprint=text_digest(json.dumps([decision, weights], sort_keys=True)),
+        fingerprint=text_digest(json.dumps([weights, served], sort_keys=True)),
         weights_sha256=weights,
     )
 
@@ -146,8 +150,8 @@ def provenance(root: Path, manifest: pd.DataFrame) -> dict[str, Any]:
     """
     pairs = sorted(zip(manifest["id"].astype(str), manifest["label"].astype(str), strict=True))
     return {
-        "git_commit": _git(root, "rev-parse", "HEAD") or None,
-        "git_changed": _git(root, "status", "--porcelain", "--untracked-files=no").splitlines(),
+        "git_commit": git(root, "rev-parse", "HEAD") or None,
+        "git_changed": git(root, "status", "--porcelain", "--untracked-files=no").splitlines(),
         "dvc_lock_sha256": file_digest(root / "dvc.lock") if (root / "dvc.lock").is_file() else None,
         "data_md5": _data_md5(root / "data.dvc"),
         "manifest_sha256": text_digest(json.dumps(pairs)),
@@ -162,14 +166,6 @@ def _data_md5(path: Path) -> str | None:
         return str(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"])
     except (yaml.YAMLError, KeyError, IndexError, TypeError):
         raise UserError(f"{path} names no md5 of the data: run `dvc add data`.") from None
-
-
-def _git(root: Path, *arguments: str) -> str:
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _json(path: Path) -> Any:
