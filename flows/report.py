@@ -12,6 +12,7 @@ from uuid import UUID
 
 from plumbline.commands.summary import PAGES, accuracy
 from plumbline.common.errors import one_line
+from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
 
 Say = Callable[[str], None]
 Table = list[dict[str, Any]]
@@ -129,10 +130,11 @@ def decision_text(decision: dict[str, Any]) -> str:
     lines = [f"# {decision['verdict']}: {decision['candidate']}", "", str(decision.get("reason", "")), ""]
     lines += ["| rule | figure | bound | met |", "| --- | --- | --- | --- |"]
     for rule in decision["rules"]:
-        cells = [rule["name"], _short(rule["value"]), _short(rule["bound"]), "yes" if rule["passed"] else "**no**"]
+        met = {PASSED: "yes", FAILED: "**no**", NOT_JUDGED: "**not judged**"}[result_of(rule)]
+        cells = [rule["name"], _short(rule["value"]), _short(rule["bound"]), met]
         lines.append("| " + " | ".join(cells) + " |")
-    for title, passed in (("Not met", False), ("Met", True)):
-        rules = [rule for rule in decision["rules"] if bool(rule["passed"]) == passed]
+    for title, result in (("Not met", FAILED), ("Not judged", NOT_JUDGED), ("Met", PASSED)):
+        rules = [rule for rule in decision["rules"] if result_of(rule) == result]
         if rules:
             lines += ["", f"**{title}**", "", *(f"- {rule['name']}: {one_line(rule['reason'])}" for rule in rules)]
     return "\n".join(lines)

@@ -15,7 +15,7 @@ import numpy as np
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_json, write_table
 from plumbline.common.params import load_sections
-from plumbline.models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MEMBERS, MODEL, NOT_MADE
+from plumbline.models.assemble import COST, CROSS_VALIDATION, HEAD_WEIGHTS, MEMBERS, MODEL, NOT_MADE
 from plumbline.models.combination import write_head
 from plumbline.models.ensembles import (
     CANDIDATES,
@@ -24,6 +24,7 @@ from plumbline.models.ensembles import (
     Named,
     choose_members,
     combine_predictions,
+    cost_of,
     cross_validated,
     describe,
     history_of,
@@ -66,6 +67,7 @@ def main() -> None:
             write_table(folder / "predictions.parquet", predictions_of(table, targets, probabilities))
             write_table(folder / "history.csv", history_of(targets, probabilities, table["split"]))
             write_json(folder / MODEL, describe(name, entry, chosen, sum(part.size for part in head) if head else 0))
+            write_json(folder / COST, cost_of(chosen))
             print(f"{name}: {', '.join(member.name for member in chosen)}", file=sys.stderr)
         write_json(top / NOT_MADE, not_made)
 

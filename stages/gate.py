@@ -12,7 +12,10 @@ from plumbline.common.errors import run
 from plumbline.common.files import write_json
 from plumbline.common.params import load_section
 from plumbline.evidence.candidates import read_candidates
+from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
 from plumbline.evidence.rules import BUILD, Gate, choose, decide, leaks_between, read_json
+
+WORDS = {PASSED: "pass      ", FAILED: "FAIL      ", NOT_JUDGED: "NOT JUDGED"}
 
 
 def main() -> None:
@@ -20,10 +23,11 @@ def main() -> None:
     evaluation = read_json("evaluation.json")
     candidates, _ = read_candidates(BUILD / "candidates", list(evaluation["candidates"]))
     leaks = leaks_between(pd.read_parquet(BUILD / "splits.parquet"), read_json("leakage.json"))
-    decision = decide(choose(candidates, evaluation, params), evaluation, leaks, params)
+    selection = choose(candidates, evaluation, params)
+    decision = decide(selection, evaluation, leaks, params, candidates[selection.chosen].latency)
     write_json(BUILD / "decision.json", decision)
     for rule in decision["rules"]:
-        print(f"{'pass' if rule['passed'] else 'FAIL'}  {rule['name']}: {rule['reason']}")
+        print(f"{WORDS[result_of(rule)]}  {rule['name']}: {rule['reason']}")
     print(f"{decision['verdict']}: {decision['reason']}")
 
 

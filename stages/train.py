@@ -9,10 +9,11 @@ from pathlib import Path
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_json, write_table
 from plumbline.common.params import load_section
-from plumbline.models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MODEL
+from plumbline.models.assemble import COST, CROSS_VALIDATION, HEAD_WEIGHTS, MODEL, load_candidate
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import open_features
-from plumbline.models.training import CANDIDATES, COST, TrainParams, cross_validate, peak_megabytes, train
+from plumbline.models.latency import latency_ms
+from plumbline.models.training import CANDIDATES, TrainParams, cross_validate, peak_megabytes, train
 
 
 def main() -> None:
@@ -34,8 +35,10 @@ def main() -> None:
         write_table(folder / "predictions.parquet", predictions)
         if folds is not None:
             write_table(folder / CROSS_VALIDATION, folds)
-        write_json(folder / COST, cost)
         write_json(folder / MODEL, model)
+        # Measured on what serves, from pixels on. Not in model.json: no two runs take the same time.
+        latency = latency_ms(load_candidate(folder, features.folder))
+        write_json(folder / COST, {**cost, "latency_ms": round(latency, 3)})
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from plumbline.common.errors import run
+from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
 
 PAGES = {
     "leaderboard": "reports/leaderboard.html",
@@ -30,7 +31,10 @@ def table(leaderboard: list[dict[str, Any]], decision: dict[str, Any]) -> str:
             f"  {row['parameters']:>10,}  {row['weights']}"
         )
     lines.append(f"{decision['verdict']}: {decision['candidate']} (* the one chosen)")
-    lines += [f"  not met: {rule['name']}: {rule['reason']}" for rule in decision["rules"] if not rule["passed"]]
+    words = {FAILED: "not met", NOT_JUDGED: "not judged"}
+    for rule in decision["rules"]:
+        if result_of(rule) != PASSED:
+            lines.append(f"  {words[result_of(rule)]}: {rule['name']}: {rule['reason']}")
     return "\n".join(lines)
 
 

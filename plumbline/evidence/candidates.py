@@ -15,7 +15,7 @@ from plumbline.common.errors import UserError
 from plumbline.evidence.calibration import scale
 from plumbline.evidence.intervals import group_codes
 from plumbline.evidence.scores import Floats, Ints, brier_of_each, single_labels
-from plumbline.models.assemble import CROSS_VALIDATION, NOT_MADE
+from plumbline.models.assemble import CROSS_VALIDATION, NOT_MADE, read_cost
 from plumbline.models.fitting import SEVERAL
 
 SPLITS = ("train", "validation", "test")
@@ -34,6 +34,7 @@ class Candidate:
     history: pd.DataFrame
     table: pd.DataFrame
     folds: pd.DataFrame | None = None
+    latency: float | None = None  # milliseconds of one picture, where they were measured
 
     @property
     def classes(self) -> list[str]:
@@ -51,12 +52,6 @@ class Candidate:
     @property
     def parameters(self) -> int:
         return int(self.model["parameters"])
-
-    @property
-    def latency(self) -> float | None:
-        """Milliseconds an image, where they were measured."""
-        value = self.model.get("latency_ms")
-        return None if value is None else float(value)
 
 
 @dataclass(frozen=True)
@@ -195,6 +190,7 @@ def read_candidate(folder: Path) -> Candidate:
         history=history,
         table=_checked(table, model, folder / "predictions.parquet"),
         folds=_checked(pd.read_parquet(folds_file), model, folds_file) if folds_file.is_file() else None,
+        latency=read_cost(folder).get("latency_ms"),
     )
     missing = set(SPLITS) - set(candidate.table["split"])
     if missing:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import keras
 
 MODEL = "model.json"
+COST = "cost.json"  # what it took: seconds, peak_megabytes of the training, latency_ms of one picture
 HEAD_WEIGHTS = "head.weights.h5"
 MEMBERS = "members"
 CROSS_VALIDATION = "cross_validation.parquet"
@@ -59,6 +60,11 @@ def _load(
     )
     trained.load_weights(folder / HEAD_WEIGHTS)
     return backbone, candidate, networks, trained
+
+
+def read_cost(folder: Path) -> dict[str, Any]:
+    """Return a candidate's cost.json, empty where nothing was measured."""
+    return _read(folder / COST) if (folder / COST).is_file() else {}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field
 from plumbline.common.errors import UserError
 from plumbline.common.files import file_digest
 from plumbline.common.params import Section
-from plumbline.models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MODEL
+from plumbline.models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MODEL, read_cost
 from plumbline.models.combination import Kind, evidence, fit_stacking, stacked
 from plumbline.models.fitting import Targets, predictions_of, targets_of
 
@@ -176,6 +176,13 @@ def describe(name: str, entry: Ensemble, members: list[Member], head_parameters:
             "heads": {member.name: file_digest(CANDIDATES / member.name / HEAD_WEIGHTS) for member in members},
         },
     }
+
+
+def cost_of(members: list[Member]) -> dict[str, float]:
+    """cost.json of an ensemble: its members score a picture one after the other, so their milliseconds add up."""
+    measured = [read_cost(CANDIDATES / member.name).get("latency_ms") for member in members]
+    known = [float(value) for value in measured if value is not None]
+    return {"latency_ms": round(sum(known), 3)} if len(known) == len(members) else {}
 
 
 def history_of(targets: Targets, probabilities: NDArray[np.float64], split: pd.Series) -> pd.DataFrame:

@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CANDIDATES = Path("build/candidates")
-COST = "cost.json"
 FASTER_IN_BFLOAT16 = frozenset({"simple_cnn", "alexnet", "custom_cnn", "compact_cnn"})
 """Measured with avx512_bf16 (`python -m benchmarks.precision`): 0.48, 0.90, 0.78, 0.55 of float32's time a step; the
 others, of many small layers, gain nothing."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from plumbline.evidence import curves
 from plumbline.evidence.candidates import SPLITS, Candidate, names_told
+from plumbline.evidence.results import PASSED, result_of
 from plumbline.pages.charts import Line, bar_chart, line_chart, range_bar
 from plumbline.pages.template import data_uri, read_asset, render_page
 
@@ -45,6 +46,7 @@ def render(
             "chance": chance,
             "title_of": title_of,
             "figure": figure,
+            "result_of": result_of,
         },
         script=Markup(read_asset("leaderboard.js")),
         decision=decision,
@@ -54,7 +56,7 @@ def render(
         chosen_entry=evaluation["candidates"][chosen],
         headline=headline(decision),
         notes=notes(evaluation, decision),
-        rows=[row(name, evaluation, decision) for name in names],
+        rows=[row(name, evaluation, decision, candidates[name].latency) for name in names],
         references=references(evaluation),
         probed=[
             {"name": name, "probes": evaluation["candidates"][name]["probes"]}
@@ -92,7 +94,7 @@ def notes(evaluation: dict[str, Any], decision: dict[str, Any]) -> list[tuple[bo
     found = [
         (True, f"{rule['name'][0].upper()}{rule['name'][1:]}: {rule['reason']}.")
         for rule in decision["rules"]
-        if not rule["passed"]
+        if result_of(rule) != PASSED
     ]
     told = ", ".join(f"{audit['name']} {audit['auc']:.2f}" for audit in evaluation["shortcuts"])
     found.append((False, f"How well each of these alone predicts the label (AUC, 0.5 is chance): {told}."))
@@ -111,8 +113,8 @@ def notes(evaluation: dict[str, Any], decision: dict[str, Any]) -> list[tuple[bo
     return found
 
 
-def row(name: str, evaluation: dict[str, Any], decision: dict[str, Any]) -> dict[str, Any]:
-    """Return what the table says of one candidate."""
+def row(name: str, evaluation: dict[str, Any], decision: dict[str, Any], latency: float | None) -> dict[str, Any]:
+    """Return what the table says of one candidate; `latency` in milliseconds, None where it was not measured."""
     entry = evaluation["candidates"][name]
     accuracies = [
         figures["splits"][split]["scores"]["accuracy"]["low"]
@@ -125,6 +127,7 @@ def row(name: str, evaluation: dict[str, Any], decision: dict[str, Any]) -> dict
         "name": name,
         "entry": entry,
         "chosen": name == decision["candidate"],
+        "latency": latency,
         "standing": standing(name, decision, comparison),
         "bars": {
             split: range_bar(*_ends(entry["splits"][split]["scores"]["accuracy"]), start, 1.0)

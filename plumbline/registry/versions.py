@@ -564,7 +564,8 @@ def register(
 
 def _finish_run(registry: Registry, run: Any, version: Any) -> None:
     """Note the version's number beside its files, where it outlives the version, and end the run; safe to repeat."""
-    registry.client.set_logged_model_tags(version.model_id, {VERSION_TAG: str(version.version)})
+    logged = str(version.source).removeprefix("models:/")
+    registry.client.set_logged_model_tags(logged, {VERSION_TAG: str(version.version)})
     registry.client.set_terminated(run.info.run_id, "FINISHED")
 
 
