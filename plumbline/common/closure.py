@@ -39,6 +39,13 @@ def closure(module: str, top: Path = TOP) -> set[Path]:
     return {path for path in found if path.name != "__init__.py"}
 
 
+def direct_imports(module: str, top: Path = TOP) -> set[Path]:
+    """Return the project's modules that `module` itself imports, in functions too; relative to `top`."""
+    path = _file_of(module, top)
+    named = _named_in(path, top) if path else []
+    return {other for other in named if other and other.suffix == ".py" and other.name != "__init__.py"} - {path}
+
+
 @cache
 def code_digest(module: str) -> str:
     """Return the sha256 of every file in the closure of `module`, names and contents."""
