@@ -14,6 +14,7 @@ from plumbline.common import artefacts
 from plumbline.common.errors import one_line
 from plumbline.common.records import read_record, read_records
 from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
+from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
 from plumbline.leakage.records import Certificate
 
 Say = Callable[[str], None]
@@ -132,10 +133,11 @@ def decision_text(decision: Decision) -> str:
     lines = [f"# {decision.verdict}: {decision.candidate}", "", decision.reason, ""]
     lines += ["| rule | figure | bound | met |", "| --- | --- | --- | --- |"]
     for rule in decision.rules:
-        cells = [rule.name, _short(rule.value), _short(rule.bound), "yes" if rule.passed else "**no**"]
+        met = {PASSED: "yes", FAILED: "**no**", NOT_JUDGED: "**not judged**"}[result_of(rule)]
+        cells = [rule.name, _short(rule.value), _short(rule.bound), met]
         lines.append("| " + " | ".join(cells) + " |")
-    for title, passed in (("Not met", False), ("Met", True)):
-        rules = [rule for rule in decision.rules if rule.passed == passed]
+    for title, result in (("Not met", FAILED), ("Not judged", NOT_JUDGED), ("Met", PASSED)):
+        rules = [rule for rule in decision.rules if result_of(rule) == result]
         if rules:
             lines += ["", f"**{title}**", "", *(f"- {rule.name}: {one_line(rule.reason)}" for rule in rules)]
     return "\n".join(lines)

@@ -41,9 +41,10 @@ from plumbline.common.params import load_section
 from plumbline.common.progress import progress
 from plumbline.imaging.collection import DataParams
 from plumbline.leakage.groups import GroupParams
-from plumbline.registry import bundle
+from plumbline.registry import bundle, history
 from plumbline.registry import versions as registry
 from plumbline.registry.export import OnnxModel
+from plumbline.registry.place import experiment
 from plumbline.registry.promotion import PromoteParams
 from plumbline.registry.versions import DIGEST_TAG, Version
 
@@ -386,11 +387,19 @@ def main(arguments: list[str] | None = None) -> int:
     drift = load_section("drift", DriftParams)
     settings = Settings(drift, load_section("data", DataParams), load_section("group", GroupParams))
     model = load_section("promote", PromoteParams).model
-    if given.record and (why := no_champion(model)):
-        write_index(artefacts.DRIFT_PAGES.path, drift.state, [], why)
+    pages = artefacts.DRIFT_PAGES.path
+    why = no_verdict_in_experiments() if given.record else None
+    if given.record and why and given.record.is_file() and (pages / "index.html").is_file():
+        print(why)  # what there is stays
+        return 0
+    why = why or no_champion(model)
+    if given.record and why:
+        write_index(pages, drift.state, [], why)
         write_json(given.record, {"verdict": None, "reason": why, "sites": {}})
         print(why)
         return 0
+    if why:
+        raise UserError(why)
     champion = load_champion(model)
     results = []
     for site in sites:
@@ -414,17 +423,30 @@ def main(arguments: list[str] | None = None) -> int:
     return EXIT[worst([result["verdict"] for result in results])]
 
 
+def no_verdict_in_experiments() -> str | None:
+    """Return why the stage judges nothing inside `dvc exp run`, None outside: what it judged would count for all."""
+    if not experiment(Path()):
+        return None
+    return "Not judged: this is a DVC experiment; `dvc repro` judges the sites."
+
+
 def no_champion(model: str) -> str | None:
     """Return why nothing can be judged yet, None where there is a champion."""
     uri = registry.registry_uri()
+    gone = ""
     if registry.exists(uri):
-        with registry.readable_errors(uri):
-            if registry.find(registry.open_registry(model, uri), registry.CHAMPION) is not None:
-                return None
-    return (
-        f"Not judged: the registry {registry.shown_uri(uri)} has no champion, since the gate promoted none. "
-        "`python -m stages.promote history` says why."
-    )
+        try:
+            opened = registry.open_registry(model, uri)
+            with registry.readable_errors(uri):
+                if registry.find(opened, registry.CHAMPION) is not None:
+                    return None
+                gone = history.what_became_of_it(opened)
+        except registry.RegistryDownError:
+            return None  # the last one known here may still judge
+    why, way_out = "since the gate promoted none", "`python -m stages.promote history` says why"
+    if gone:
+        why, way_out = f"since {gone}", "`python -m stages.promote rollback --to VERSION --reason TEXT` makes one"
+    return f"Not judged: the registry {registry.shown_uri(uri)} has no champion, {why}. {way_out}."
 
 
 def worst(verdicts: list[str]) -> str:

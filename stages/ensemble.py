@@ -23,6 +23,7 @@ from plumbline.models.ensembles import (
     Named,
     choose_members,
     combine_predictions,
+    cost_of,
     cross_validated,
     describe,
     history_of,
@@ -68,6 +69,7 @@ def main() -> None:
             write_table(folder / artefacts.HISTORY, history_of(targets, probabilities, table["split"]))
             trained_here = sum(part.size for part in head) if head else 0
             write_record(folder / artefacts.MODEL, describe(name, entry, chosen, trained_here))
+            write_record(folder / artefacts.COST, cost_of(chosen))
             print(f"{name}: {', '.join(member.name for member in chosen)}", file=sys.stderr)
         write_json(top / artefacts.NOT_MADE, not_made)
 

@@ -14,8 +14,11 @@ from plumbline.common.params import load_section
 from plumbline.common.records import read_record, write_record
 from plumbline.evidence.candidates import read_candidates
 from plumbline.evidence.records import Evaluation
+from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
 from plumbline.evidence.rules import Gate, choose, decide, leaks_between
 from plumbline.leakage.records import Certificate
+
+WORDS = {PASSED: "pass      ", FAILED: "FAIL      ", NOT_JUDGED: "NOT JUDGED"}
 
 
 def main() -> None:
@@ -24,10 +27,11 @@ def main() -> None:
     candidates, _ = read_candidates(artefacts.CANDIDATES.path, list(evaluation.candidates))
     certificate = read_record(artefacts.CERTIFICATE, Certificate)
     leaks = leaks_between(pd.read_parquet(artefacts.SPLITS), certificate.pairs_across_splits)
-    decision = decide(choose(candidates, evaluation, params), evaluation, leaks, params)
+    selection = choose(candidates, evaluation, params)
+    decision = decide(selection, evaluation, leaks, params, candidates[selection.chosen].latency)
     write_record(artefacts.DECISION, decision)
     for rule in decision.rules:
-        print(f"{'pass' if rule.passed else 'FAIL'}  {rule.name}: {rule.reason}")
+        print(f"{WORDS[result_of(rule)]}  {rule.name}: {rule.reason}")
     print(f"{decision.verdict}: {decision.reason}")
 
 

@@ -8,6 +8,7 @@ from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.records import read_record, read_records
 from plumbline.evidence.records import Decision, LeaderboardRow
+from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
 
 PAGES = {
     "leaderboard": artefacts.LEADERBOARD_PAGE.path,
@@ -31,7 +32,10 @@ def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:
             f"  {row.parameters:>10,}  {row.weights}"
         )
     lines.append(f"{decision.verdict}: {decision.candidate} (* the one chosen)")
-    lines += [f"  not met: {rule.name}: {rule.reason}" for rule in decision.rules if not rule.passed]
+    words = {FAILED: "not met", NOT_JUDGED: "not judged"}
+    for rule in decision.rules:
+        if result_of(rule) != PASSED:
+            lines.append(f"  {words[result_of(rule)]}: {rule.name}: {rule.reason}")
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ REPORTS = Path("reports")
 
 # Tables, arrays and JSON of the data.
 WEIGHTS = Artefact("build/weights", "weights", "BACKBONE.json: plumbline.models.records.WeightsRecord")
+PLACE = Artefact("build/place.json", "weights", "whether a model may be promoted from here, and why not")
 MANIFEST = Artefact("build/manifest.parquet", "ingest", "a row per picture: path, id, label, measures, metadata")
 QUARANTINE = Artefact("build/quarantine.csv", "ingest", "a row per file that is not used: path, reason, kind, ...")
 FINGERPRINTS = Artefact("build/fingerprints.npy", "ingest", "perceptual hashes by picture and window, uint64")
@@ -73,7 +74,7 @@ HEAD_WEIGHTS = Artefact("head.weights.h5", "train", "weights of what was trained
 HISTORY = Artefact("history.csv", "train", "epoch, loss, accuracy, val_loss, val_accuracy, learning_rate")
 PREDICTIONS = Artefact("predictions.parquet", "train", "path, id, label, split, group, p_CLASS by class")
 CROSS_VALIDATION = Artefact("cross_validation.parquet", "train", "as PREDICTIONS, by models that never saw it")
-COST = Artefact("cost.json", "train", "seconds and peak_megabytes")
+COST = Artefact("cost.json", "train", "plumbline.models.records.Cost")
 MEMBERS = Artefact("members", "ensemble", "CANDIDATE/: MODEL and HEAD_WEIGHTS of each member")
 NOT_MADE = Artefact("not_made.json", "ensemble", "the ensembles that have no folder, each with the reason")
 

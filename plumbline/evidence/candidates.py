@@ -17,6 +17,7 @@ from plumbline.common.records import read_record
 from plumbline.evidence.calibration import scale
 from plumbline.evidence.intervals import group_codes
 from plumbline.evidence.scores import Floats, Ints, brier_of_each, single_labels
+from plumbline.models.assemble import read_cost
 from plumbline.models.fitting import SEVERAL
 from plumbline.models.records import ModelRecord
 
@@ -36,6 +37,7 @@ class Candidate:
     history: pd.DataFrame
     table: pd.DataFrame
     folds: pd.DataFrame | None = None
+    latency: float | None = None  # milliseconds of one picture, where they were measured
 
     @property
     def classes(self) -> list[str]:
@@ -53,11 +55,6 @@ class Candidate:
     @property
     def parameters(self) -> int:
         return self.model.parameters
-
-    @property
-    def latency(self) -> float | None:
-        """Milliseconds an image, where they were measured."""
-        return self.model.latency_ms
 
 
 @dataclass(frozen=True)
@@ -196,6 +193,7 @@ def read_candidate(folder: Path) -> Candidate:
         history=history,
         table=_checked(table, model, folder / artefacts.PREDICTIONS),
         folds=_checked(pd.read_parquet(folds_file), model, folds_file) if folds_file.is_file() else None,
+        latency=read_cost(folder).latency_ms,
     )
     missing = set(SPLITS) - set(candidate.table["split"])
     if missing:

@@ -243,7 +243,10 @@ class LeaderboardRow(Record):
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
 class Rule:
-    """One rule's verdict. `more_test_groups` is how many more would settle a rule that fails for want of evidence."""
+    """One rule's verdict. `more_test_groups` is how many more would settle a rule that fails for want of evidence.
+
+    A rule that could not be judged, because what it asks for was not measured, has not passed: `judged` is False.
+    """
 
     name: str
     value: int | float | str | None
@@ -251,6 +254,7 @@ class Rule:
     passed: bool
     reason: str
     more_test_groups: int | None = None
+    judged: bool = True
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS)

@@ -34,12 +34,16 @@ from plumbline.evidence.records import (
     SplitEvidence,
     Verdict,
 )
+from plumbline.evidence.results import stands_in_the_way
 from plumbline.evidence.selection import bootstrap_p, holm, select_simplest
 from plumbline.evidence.slices import Slicing
 from plumbline.models.records import ModelDescription
 
 MOST_GROUPS = 100_000
 """More test groups than anybody will collect: a rule that would need more than this is not a matter of evidence."""
+
+FAR_BELOW = 4
+"""A time is said to be far below its bound under a quarter of it."""
 
 SHORTCUT_LEVEL = 0.01
 """A shortcut that chance explains this often is none."""
@@ -62,6 +66,7 @@ class Gate(Section):
     """params.yaml `gate`: every bound is one rule; null switches a rule off."""
 
     selection: Literal["validation", "cross_validation"] = "validation"
+    unjudged: Literal["hold", "allow"] = "hold"
     alpha: float = Field(default=0.05, gt=0, lt=1)
     accuracy_floor: float | None = 0.85
     recall_floor: float | None = 0.8
@@ -83,12 +88,17 @@ class Gate(Section):
     seed: int = 0
 
 
+def not_judged(name: str, bound: float | str | None, reason: str) -> Rule:
+    """Return a rule that nothing was measured for."""
+    return Rule(name, None, bound, False, reason, judged=False)
+
+
 def choose(candidates: dict[str, Candidate], evaluation: Evaluation, params: Gate) -> Selection:
     """Return the simplest of the tied: on validation, or on predictions by cross-validation over groups.
 
     Candidates over the budget, or from weights that are not allowed, don't stand for selection while others do.
     """
-    affordable = {name: candidate for name, candidate in candidates.items() if may_stand(name, evaluation, params)}
+    affordable = {name: one for name, one in candidates.items() if may_stand(one, evaluation, params)}
     standing = affordable or candidates
     samples = {name: selection_sample(candidate, params.selection) for name, candidate in standing.items()}
     first = next(iter(samples.values()))
@@ -98,24 +108,26 @@ def choose(candidates: dict[str, Candidate], evaluation: Evaluation, params: Gat
             [sample.scaled(evaluation.candidates[name].temperature).brier for name, sample in samples.items()]
         ),
         names=list(standing),
-        costs=[(c.parameters, c.latency if c.latency is not None else np.inf) for c in standing.values()],
+        # Not by latency: no two runs measure the same, and the choice must not hang on that.
+        costs=[(c.parameters,) for c in standing.values()],
         draws=draw_weights(first.codes, params.resamples, params.seed),
         alpha=params.alpha,
     )
 
 
-def may_stand(name: str, evaluation: Evaluation, params: Gate) -> bool:
+def may_stand(candidate: Candidate, evaluation: Evaluation, params: Gate) -> bool:
     """Return whether a candidate passes the rules that need no picture."""
-    return all(rule.passed for rule in rules_without_pictures(evaluation.candidates[name].model, params))
+    rules = rules_without_pictures(evaluation.candidates[candidate.name].model, candidate.latency, params)
+    return not any(stands_in_the_way(rule, params.unjudged) for rule in rules)
 
 
-def rules_without_pictures(model: ModelDescription, params: Gate) -> list[Rule]:
-    """Return the rules on size, speed and origin of the weights."""
+def rules_without_pictures(model: ModelDescription, latency: float | None, params: Gate) -> list[Rule]:
+    """Return the rules on size, speed (`latency` in milliseconds, None: not measured) and origin of the weights."""
     rules = []
     if params.maximum_parameters is not None:
         rules.append(budget_rule("parameters", model.parameters, params.maximum_parameters))
     if params.maximum_latency_ms is not None:
-        rules.append(budget_rule("latency in ms", model.latency_ms, params.maximum_latency_ms))
+        rules.append(latency_rule(latency, params.maximum_latency_ms))
     if params.allowed_weights is not None:
         rules.append(weights_rule(model.weights, params.allowed_weights))
     return rules
@@ -134,21 +146,25 @@ def selection_sample(candidate: Candidate, selection: str) -> Sample:
     return sample_of(folds, candidate.classes, several=candidate.several)
 
 
-def decide(selection: Selection, evaluation: Evaluation, leaks: int, params: Gate) -> Decision:
-    """Return verdict, candidate, one sentence, every rule with its figure, and how the candidate was selected."""
-    rules = judge(selection.chosen, evaluation, leaks, params)
-    failed = [rule for rule in rules if not rule.passed]
-    wanted = [rule.more_test_groups for rule in failed]
-    verdict: Verdict = "PROMOTE"
+def decide(selection: Selection, evaluation: Evaluation, leaks: int, params: Gate, latency: float | None) -> Decision:
+    """Return verdict, candidate, one sentence, every rule with its figure, and how the candidate was selected.
+
+    `latency` is that of the chosen candidate in milliseconds, None where it was not measured.
+    """
+    rules = judge(selection.chosen, evaluation, leaks, params, latency)
+    against = [rule for rule in rules if stands_in_the_way(rule, params.unjudged)]
+    lacking = [rule.more_test_groups for rule in against if rule.judged]
+    verdict: Verdict = "HOLD" if against else "PROMOTE"
     more = None
-    if failed:
-        settled = [groups for groups in wanted if groups is not None]
-        verdict, more = ("HOLD", max(settled)) if len(settled) == len(failed) else ("REJECT", None)
+    if None in lacking:
+        verdict = "REJECT"
+    elif lacking:
+        more = max(groups for groups in lacking if groups is not None)
     entry = evaluation.candidates[selection.chosen]
     return Decision(
         verdict=verdict,
         candidate=selection.chosen,
-        reason=_sentence(verdict, selection, params.selection, failed, more),
+        reason=_sentence(verdict, selection, params.selection, rules, params.unjudged),
         more_test_groups=more,
         threshold=entry.threshold,
         temperature=entry.temperature,
@@ -159,7 +175,7 @@ def decide(selection: Selection, evaluation: Evaluation, leaks: int, params: Gat
     )
 
 
-def judge(name: str, evaluation: Evaluation, leaks: int, params: Gate) -> list[Rule]:
+def judge(name: str, evaluation: Evaluation, leaks: int, params: Gate, latency: float | None) -> list[Rule]:
     """Return every rule that params.yaml switches on, judged on the chosen candidate's test figures."""
     entry, data = evaluation.candidates[name], evaluation.data["test"]
     test = entry.splits["test"]
@@ -181,14 +197,10 @@ def judge(name: str, evaluation: Evaluation, leaks: int, params: Gate) -> list[R
     rules += [beat_rule(rival, entry.versus, groups, params.beat_confidence) for rival in params.beat]
     if params.minimum_test_groups is not None:
         rules.append(groups_rule(groups, params.minimum_test_groups))
-    rules += rules_without_pictures(entry.model, params)
+    rules += rules_without_pictures(entry.model, latency, params)
     if params.leakage:
         rules.append(leakage_rule(leaks))
-    rules += [
-        shortcut_rule(audit, params.shortcut_auc[audit.name])
-        for audit in evaluation.shortcuts
-        if audit.name in params.shortcut_auc
-    ]
+    rules += shortcut_rules(evaluation.shortcuts, params.shortcut_auc)
     return rules + probe_rules(entry.probes, params.probes)
 
 
@@ -247,7 +259,7 @@ def slice_rule(slices: Sequence[SliceEvidence], floor: float) -> Rule:
     """
     judged = [item for item in slices if item.judged]
     if not judged:
-        return Rule("worst slice", None, floor, True, "no slice of the test set holds enough groups to be judged")
+        return not_judged("worst slice", floor, "no slice of the test set holds enough groups to be judged")
     worst = min(judged, key=lambda item: (item.accuracy.high, item.accuracy.value))
     figure = worst.accuracy
     reason = (
@@ -275,6 +287,15 @@ def beat_rule(rival: str, versus: Mapping[str, Gain], groups: int, sure: float) 
     return Rule(name, share, sure, False, reason, max(1, int(np.ceil(groups * (wanted - 1)))))
 
 
+def shortcut_rules(found: Sequence[Shortcut], bounds: Mapping[str, float]) -> list[Rule]:
+    """Judge the shortcuts that have a bound. `site` may be missing: pictures of one site have nothing there to tell."""
+    names = [shortcut.name for shortcut in found]
+    unknown = sorted(set(bounds) - {*names, "site"})
+    if unknown:
+        raise UserError(f"params.yaml: gate.shortcut_auc names '{unknown[0]}', known are {', '.join(names)}.")
+    return [shortcut_rule(shortcut, bounds[shortcut.name]) for shortcut in found if shortcut.name in bounds]
+
+
 def shortcut_rule(audit: Shortcut, bound: float) -> Rule:
     """Judge how well the label is told without the head: by the lower end of the area under the curve."""
     passed = audit.low < bound or audit.p > SHORTCUT_LEVEL
@@ -287,7 +308,7 @@ def probe_rules(found: ProbeEvidence | None, bounds: Looks) -> list[Rule]:
     """Judge whether the model looks at the head: by what is sure of it, the end of each interval that speaks for it."""
     if found is None:
         bound = [name for name in ("head", "background", "zoom", "attention") if getattr(bounds, name) is not None]
-        return [Rule(f"probe: {name}", None, getattr(bounds, name), True, "not probed in this run") for name in bound]
+        return [not_judged(f"probe: {name}", getattr(bounds, name), "not probed in this run") for name in bound]
     rules, conditions = [], found.conditions
     worst = probes.worst_zoom(conditions)
     if bounds.head is not None:
@@ -298,11 +319,16 @@ def probe_rules(found: ProbeEvidence | None, bounds: Looks) -> list[Rule]:
         low = conditions[probes.SWAPPED].changed.low
         line, passed = probes.background_line(conditions), low <= bounds.background
         rules.append(_probe_rule("background", low, bounds.background, passed, line, "this model reads the background"))
-    if bounds.zoom is not None and worst is not None:
+    if bounds.zoom is not None and worst is None:
+        rules.append(not_judged("probe: zoom", bounds.zoom, "probe.zooms in params.yaml names none"))
+    elif bounds.zoom is not None and worst is not None:
         low = conditions[worst].changed.low
         line, passed = probes.zoom_line(conditions), low <= bounds.zoom
         rules.append(_probe_rule("zoom", low, bounds.zoom, passed, line, "this model reads the framing"))
-    if bounds.attention is not None and found.attention is not None:
+    if bounds.attention is not None and found.attention is None:
+        reason = "Grad-CAM has nothing to show of this network"
+        rules.append(not_judged("probe: attention", bounds.attention, reason))
+    elif bounds.attention is not None and found.attention is not None:
         figure = found.attention.mass.high / found.attention.area
         line, passed = probes.attention_line(found.attention), figure >= bounds.attention
         rules.append(_probe_rule("attention", figure, bounds.attention, passed, line, "this model looks elsewhere"))
@@ -320,10 +346,21 @@ def groups_rule(groups: int, minimum: int) -> Rule:
     return Rule("test groups", groups, minimum, enough, reason, None if enough else minimum - groups)
 
 
-def budget_rule(name: str, value: float | None, budget: float) -> Rule:
-    """Judge a size or a time against its budget."""
-    if value is None:
-        return Rule(name, None, budget, True, "not measured in this run, so not judged")
+def latency_rule(milliseconds: float | None, most: float) -> Rule:
+    """Judge the time of one picture against its bound.
+
+    A time is never the same twice, and a decision on the same data should be: far below the bound only that is said.
+    """
+    name, far_below = "latency in ms", most / FAR_BELOW
+    if milliseconds is None:
+        return not_judged(name, most, "not measured in this run, so not judged")
+    if milliseconds < far_below:
+        return Rule(name, f"under {far_below:g}", most, True, f"under {far_below:g} where it was trained: far below")
+    return Rule(name, milliseconds, most, milliseconds <= most, f"{milliseconds:.1f} of at most {most:g}")
+
+
+def budget_rule(name: str, value: float, budget: float) -> Rule:
+    """Judge a size against its budget."""
     return Rule(name, value, budget, value <= budget, f"{value:,.10g} of at most {budget:,.10g}")
 
 
@@ -345,16 +382,27 @@ def leaks_between(splits: pd.DataFrame, pairs_across_splits: int) -> int:
     return torn + pairs_across_splits
 
 
-def _sentence(verdict: str, selection: Selection, on: str, failed: list[Rule], more: int | None) -> str:
+def _sentence(
+    verdict: str, selection: Selection, on: str, rules: list[Rule], unjudged: Literal["hold", "allow"]
+) -> str:
     how = f"{selection.chosen} is the most accurate on {on.replace('_', '-')}"
     if selection.chosen != selection.best:
         how = f"{selection.chosen} is the simplest of those that can't be told from {selection.best}"
+    open_rules = ", ".join(rule.name for rule in rules if not rule.judged)
     if verdict == "PROMOTE":
-        return f"{how} and passes every rule."
-    names = ", ".join(rule.name for rule in failed)
-    if verdict == "HOLD":
-        return f"{how}. Too little evidence for: {names}. About {more} more test groups would settle it."
-    return f"{how}. It fails on: {names}."
+        left = f" that could be judged; not judged, and allowed so by gate.unjudged: {open_rules}" if open_rules else ""
+        return f"{how} and passes every rule{left}."
+    failed = [rule for rule in rules if rule.judged and not rule.passed]
+    if verdict == "REJECT":
+        return f"{how}. It fails on: {', '.join(rule.name for rule in failed)}."
+    parts = [f"{how}."]
+    if failed:
+        more = max(rule.more_test_groups or 0 for rule in failed)
+        names = ", ".join(rule.name for rule in failed)
+        parts.append(f"Too little evidence for: {names}. About {more} more test groups would settle it.")
+    if open_rules and unjudged == "hold":
+        parts.append(f"Not judged, because it was not measured: {open_rules}.")
+    return " ".join(parts)
 
 
 def compare_with_champion(

@@ -9,7 +9,7 @@ from plumbline.common import artefacts
 from plumbline.common.records import read_record
 from plumbline.models.candidates import Candidate
 from plumbline.models.combination import combine
-from plumbline.models.records import BackboneRecord, ModelRecord
+from plumbline.models.records import BackboneRecord, Cost, ModelRecord
 from plumbline.models.trainable import Parts, assemble, build_trainable, cut_networks, reads_pixels
 
 if TYPE_CHECKING:
@@ -51,3 +51,8 @@ def _load(
     trained = build_trainable(candidate, backbone, networks, len(model.classes), model.several_labels)
     trained.load_weights(folder / artefacts.HEAD_WEIGHTS)
     return backbone, candidate, networks, trained
+
+
+def read_cost(folder: Path) -> Cost:
+    """Return a candidate's cost.json, of unknown figures where nothing was measured."""
+    return read_record(folder / artefacts.COST, Cost) if (folder / artefacts.COST).is_file() else Cost()

@@ -21,9 +21,10 @@ from plumbline.common.errors import UserError
 from plumbline.common.files import file_digest
 from plumbline.common.params import Section
 from plumbline.common.records import read_record
+from plumbline.models.assemble import read_cost
 from plumbline.models.combination import Kind, evidence, fit_stacking, stacked
 from plumbline.models.fitting import Targets, predictions_of, targets_of
-from plumbline.models.records import MemberRecord, ModelRecord
+from plumbline.models.records import Cost, MemberRecord, ModelRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -175,6 +176,13 @@ def describe(name: str, entry: Ensemble, members: list[Member], head_parameters:
         members=tuple(MemberRecord(name=member.name, backbone=member.model.backbone) for member in members),
         settings={**entry.model_dump(mode="json"), "heads": heads},
     )
+
+
+def cost_of(members: list[Member]) -> Cost:
+    """cost.json of an ensemble: its members score a picture one after the other, so their milliseconds add up."""
+    measured = [read_cost(artefacts.CANDIDATES / member.name).latency_ms for member in members]
+    known = [value for value in measured if value is not None]
+    return Cost(latency_ms=round(sum(known), 3)) if len(known) == len(members) else Cost()
 
 
 def history_of(targets: Targets, probabilities: NDArray[np.float64], split: pd.Series) -> pd.DataFrame:

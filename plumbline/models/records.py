@@ -116,7 +116,6 @@ class ModelDescription(Record):
     members: tuple[MemberRecord, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     training_precision: str | None = None
-    latency_ms: float | None = None
 
 
 class ModelRecord(ModelDescription):
@@ -127,3 +126,11 @@ class ModelRecord(ModelDescription):
     def description(self) -> ModelDescription:
         """Return it without its classes, which all candidates share."""
         return ModelDescription.model_validate(self.model_dump(exclude={"classes"}, exclude_unset=True))
+
+
+class Cost(Record):
+    """cost.json: what it took to train, and the milliseconds of one picture; None where it was not measured."""
+
+    seconds: float | None = None
+    peak_megabytes: int | None = None
+    latency_ms: float | None = None

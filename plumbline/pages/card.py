@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,19 +17,18 @@ from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.records import read_record
 from plumbline.models.anatomy import WHOLE, Layer, attention, layer_table
-from plumbline.models.assemble import load_candidate
+from plumbline.models.assemble import load_candidate, read_cost
 from plumbline.models.fitting import targets_of
 from plumbline.models.records import ModelRecord
 
 if TYPE_CHECKING:
-    import keras
+    pass
 
 from plumbline.pages.charts import Line, line_chart
 from plumbline.pages.template import data_uri, render_page
 
 MISTAKES = 12
 LOOKED_AT = 6
-TIMED = 20
 Pictures = Callable[[list[str], int], Iterable[NDArray[np.uint8]]]
 
 
@@ -137,22 +134,6 @@ def looked_at(judged: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return hits, misses
 
 
-def latency_ms(model: keras.Model, picture: NDArray[np.float32]) -> float:
-    """Median milliseconds of the compiled model on one picture, after a warm-up."""
-    import tensorflow as tf
-
-    compiled = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
-    single = tf.constant(picture[None])
-    for _ in range(3):
-        compiled(single)
-    seconds = []
-    for _ in range(TIMED):
-        start = time.perf_counter()
-        np.asarray(compiled(single))
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds) * 1000)
-
-
 def heated(picture: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The picture (S, S, 3) with the heat (h, w) in [0, 1] over it, red where it is hottest."""
     import cv2
@@ -188,7 +169,6 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
     ]
     worst = judged[~judged["right"]].sort_values(["p_label", "path"]).head(MISTAKES)
     mistakes = zip(worst.itertuples(), pictures(list(worst["path"]), 160), strict=True)
-    cost_file = folder / artefacts.COST
     return render(
         record,
         layers=layer_table(model),
@@ -204,9 +184,8 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
         hits=heats[: len(hits)],
         misses=heats[len(hits) :],
         has_heat=heat is not None,
-        cost=json.loads(cost_file.read_text()) if cost_file.is_file() else None,
+        cost=read_cost(folder),
         megabytes=_megabytes(folder / artefacts.HEAD_WEIGHTS, features / artefacts.BACKBONE_WEIGHTS),
-        latency=latency_ms(model, pixels[0].astype(np.float32)),
     )
 
 

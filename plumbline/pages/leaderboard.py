@@ -23,6 +23,7 @@ from plumbline.evidence.records import (
     Selection,
     SplitEvidence,
 )
+from plumbline.evidence.results import result_of
 from plumbline.pages.charts import Line, bar_chart, line_chart, range_bar
 from plumbline.pages.template import data_uri, read_asset, render_page
 
@@ -57,6 +58,7 @@ def render(
             "chance": chance,
             "title_of": title_of,
             "figure": figure,
+            "result_of": result_of,
         },
         script=Markup(read_asset("leaderboard.js")),
         decision=decision,
@@ -67,7 +69,7 @@ def render(
         chosen_entry=evaluation.candidates[chosen],
         headline=headline(decision),
         notes=notes(evaluation, decision),
-        rows=[row(name, evaluation, decision, selection) for name in names],
+        rows=[row(name, evaluation, decision, selection, candidates[name].latency) for name in names],
         references=references(evaluation),
         probed=[
             {"name": name, "probes": evaluation.candidates[name].probes}
@@ -130,8 +132,10 @@ def notes(evaluation: Evaluation, decision: Decision) -> list[tuple[bool, str]]:
     return found
 
 
-def row(name: str, evaluation: Evaluation, decision: Decision, selection: Selection) -> dict[str, Any]:
-    """Return what the table says of one candidate."""
+def row(
+    name: str, evaluation: Evaluation, decision: Decision, selection: Selection, latency: float | None
+) -> dict[str, Any]:
+    """Return what the table says of one candidate; `latency` in milliseconds, None where it was not measured."""
     entry = evaluation.candidates[name]
     accuracies = [
         figures.splits[split].scores["accuracy"].low
@@ -144,6 +148,7 @@ def row(name: str, evaluation: Evaluation, decision: Decision, selection: Select
         "name": name,
         "entry": entry,
         "chosen": name == decision.candidate,
+        "latency": latency,
         "standing": standing(name, name == decision.candidate, selection, comparison),
         "bars": {
             split: range_bar(*_ends(entry.splits[split].scores["accuracy"]), start, 1.0)
