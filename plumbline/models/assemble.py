@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from plumbline.common.errors import UserError
+from plumbline.common.params import parse_section
 from plumbline.models.candidates import Candidate
 from plumbline.models.combination import combine
 from plumbline.models.features import BACKBONE, BACKBONE_WEIGHTS
@@ -51,7 +52,7 @@ def _load(
 ) -> tuple[dict[str, Any], Candidate, Parts | None, keras.Model]:
     """backbone.json, settings, the backbone's networks (None for pixels, or where they are not needed), the trained."""
     backbone = _read(features / BACKBONE)
-    candidate = Candidate.model_validate(model["settings"])
+    candidate = parse_section("settings", model["settings"], Candidate, folder / MODEL)
     needed = not reads_pixels(backbone) and (whole or backbone.get("freeze", "head") != "head")
     networks = cut_networks(backbone, str(features / BACKBONE_WEIGHTS)) if needed else None
     trained = build_trainable(

@@ -6,7 +6,7 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
@@ -103,6 +103,13 @@ class Candidate(Section):
         preset = PRESETS.get(str(values.get("preset"))) if isinstance(values, dict) else None
         return {**preset, **values} if preset else values
 
+    @field_validator("architecture")
+    @classmethod
+    def _is_an_architecture(cls, name: str) -> str:
+        if name not in architecture_names():
+            raise ValueError(f"there is no architecture '{name}': use one of {', '.join(architecture_names())}")
+        return name
+
     @model_validator(mode="after")
     def _head_belongs_to_transfer(self) -> Candidate:
         transfer = self.architecture == TRANSFER
@@ -115,6 +122,11 @@ class Candidate(Section):
         return self
 
 
+def architecture_names() -> list[str]:
+    """What `architecture` may name: the modules of `plumbline/models/architectures/`."""
+    return sorted(path.stem for path in ARCHITECTURES.glob("*.py") if not path.stem.startswith("_"))
+
+
 def build_network(
     candidate: Candidate, input_shape: tuple[int, ...], classes: int, several_labels: bool = False
 ) -> keras.Model:
@@ -124,9 +136,6 @@ def build_network(
     classes of which a picture may have several in a sigmoid each (N, classes). The architecture is the module of that
     name in `plumbline/models/architectures/`.
     """
-    path = ARCHITECTURES / f"{candidate.architecture}.py"
-    if not candidate.architecture.isidentifier() or not path.is_file():
-        raise UserError(f"params.yaml: there is no architecture '{candidate.architecture}': expected {path}.")
     module = importlib.import_module(f"plumbline.models.architectures.{candidate.architecture}")
     softmax = candidate.head is not None and candidate.head.output == "softmax"
     try:

@@ -350,12 +350,6 @@ def test_augmented_needs_views(splits, features):
         train("simple_cnn", candidate, splits, open_features(features / "pixels"), 0)
 
 
-def test_an_unknown_architecture_is_one_sentence(splits, features):
-    candidate = CANDIDATES["simple_cnn"].model_copy(update={"architecture": "no_such"})
-    with pytest.raises(UserError, match="there is no architecture 'no_such'"):
-        train("x", candidate, splits, open_features(features / "pixels"), 0)
-
-
 def test_model_json_says_where_weights_came_from(splits, features):
     assert trained("transfer", splits, features)[3]["weights"] == "random"
     model = trained("simple_cnn", splits, features)[3]
