@@ -19,11 +19,11 @@ from plumbline.common.errors import UserError
 from plumbline.common.files import replacing_folder, write_json
 from plumbline.common.params import Section, load_sections
 from plumbline.evidence import baselines as reference
-from plumbline.evidence import calibration, curves, intervals, probes, scores, shortcuts, slices, thresholds
+from plumbline.evidence import calibration, curves, intervals, probes, shortcuts, slices, thresholds
 from plumbline.evidence.candidates import SPLITS, Candidate, Sample
-from plumbline.evidence.intervals import group_codes
-from plumbline.evidence.scores import Floats
 from plumbline.models.features import open_features
+from plumbline.tasks import scores
+from plumbline.tasks.scores import Floats
 
 BUILD = Path("build")
 SHOWN_THRESHOLDS = (0.3, 0.5, 0.7)
@@ -84,7 +84,7 @@ def evaluate(
     test_cuts = [slices.Slicing(cut.column, cut.values[in_test]) for cut in cuts]
     return {
         "classes": classes,
-        "several_labels": first.several,
+        **first.task.record,
         "violation_class": None if violation is None else classes[violation],
         "costs": params.costs.model_dump(),
         "data": {split: describe(sample, classes) for split, sample in samples.items()},
@@ -159,7 +159,7 @@ def evaluate_slices(
     sample: Sample, cuts: list[slices.Slicing], draws: Floats, violation: int | None, params: Evaluate
 ) -> list[dict[str, Any]]:
     """Return accuracy and recall of the violation in every slice of the test pictures, and whether to judge it."""
-    right, told = sample.right, sample.told
+    right, predicted = sample.right, sample.predicted
     rows = []
     for cut in cuts:
         for value in sorted(set(cut.values) - {""}, key=_slice_order):
@@ -175,7 +175,7 @@ def evaluate_slices(
             }
             if violation is not None and (inside & sample.truth[:, violation]).any():
                 among = inside & sample.truth[:, violation]
-                row["recall"] = intervals.rate_with_interval(told[:, violation], among, sample.codes, draws)
+                row["recall"] = intervals.rate_with_interval(predicted[:, violation], among, sample.codes, draws)
             rows.append(row)
     return rows
 
@@ -187,15 +187,14 @@ def _slice_order(value: str) -> tuple[int, str]:
 def audit(manifest: pd.DataFrame, pixels: NDArray[np.uint8], sample: Sample, params: Evaluate) -> list[dict[str, Any]]:
     """Return the shortcut audits of the data set; of a large one, on whole groups drawn up to `audit_images`."""
     kept = intervals.some_groups(sample.codes, params.audit_images, params.seed)
-    labels, members = sample.label_sets
+    part = sample.take(kept)
     audits = shortcuts.audit_all(
         manifest[kept].reset_index(drop=True),
         pixels[kept],
-        labels[kept],
-        group_codes(sample.codes[kept]),
+        part.label_sets,
+        part.codes,
         params.permutations,
         params.seed,
-        members if sample.several else None,
     )
     return shortcuts.as_records(audits)
 
@@ -209,10 +208,8 @@ def unseen_sites(
     kept = intervals.some_groups(sample.codes, params.audit_images, params.seed)
     features = shortcuts.thumbnail_features(pixels[kept], reference.SIDE)
     sites = manifest["site"].astype("string").fillna("").to_numpy(dtype=object)[kept]
-    labels, members = sample.label_sets
-    return reference.leave_one_site_out(
-        features, labels[kept], sample.codes[kept], sites, params.seed, members if sample.several else None
-    )
+    sets = sample.take(kept).label_sets
+    return reference.leave_one_site_out(features, sets, sample.codes[kept], sites, params.seed)
 
 
 def violation_index(classes: list[str], violation: str | None) -> int | None:
@@ -300,7 +297,7 @@ def evaluate_split(
         }
     return {
         "scores": scores_with_intervals(sample, scaled, draws, classes, violation, params.calibration_bins),
-        "confusion": confusions(sample, classes),
+        "confusion": sample.task.confusions(sample.truth, sample.predicted, classes),
         "reliability": {
             "before": calibration.reliability(*sample.decisions, params.calibration_bins),
             "after": calibration.reliability(*scaled.decisions, params.calibration_bins),
@@ -308,20 +305,6 @@ def evaluate_split(
         "calibration_null": null_summary(scaled.decisions[1], params),
         **alarms,
     }
-
-
-def confusions(sample: Sample, classes: list[str]) -> list[dict[str, Any]]:
-    """Return confusion matrices (rows true, columns told): one, or for several labels one of two rows for each."""
-    if not sample.several:
-        once = np.ones((1, len(sample.truth)))
-        counts = scores.confusion(sample.labels, sample.told.argmax(axis=1), once, len(classes))[0]
-        return [{"title": "", "classes": classes, "counts": counts.astype(int).tolist()}]
-    matrices = []
-    for k, name in enumerate(classes):
-        true, told = sample.truth[:, k], sample.told[:, k]
-        counts = [[int((t & p).sum()) for p in (told, ~told)] for t in (true, ~true)]
-        matrices.append({"title": name, "classes": [name, f"not {name}"], "counts": counts})
-    return matrices
 
 
 def rates_at_threshold(
@@ -348,12 +331,10 @@ def scores_with_intervals(
     """Return {score: {value, low, high}}; scores by class are named `recall:CLASS`, after scaling `ece_scaled`."""
     weights = np.vstack([np.ones((1, len(sample.truth))), draws])
     positive = len(classes) - 1 if violation is None else violation
-    if sample.several:
-        values = scores.score_several(sample.truth, sample.probabilities, weights, bins)
-        weights = np.repeat(weights, len(classes), axis=1)
-    else:
-        values = scores.score_all(sample.labels, sample.probabilities, weights, positive, bins)
-    after = scores.probability_scores(*scaled.decisions, weights, bins)
+    values = sample.task.scores(sample.truth, sample.probabilities, weights, positive, bins)
+    answers, probabilities = scaled.decisions
+    weights = np.repeat(weights, len(answers) // len(sample.truth), axis=1)  # a picture's for each of its decisions
+    after = scores.probability_scores(answers, probabilities, weights, bins)
     values |= {f"{name}_scaled": value for name, value in after.items()}
     losses = {
         f"{name}{suffix}": of_each(*one.decisions).reshape(len(one.truth), -1).mean(axis=1)

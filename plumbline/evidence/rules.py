@@ -23,6 +23,8 @@ from plumbline.evidence.candidates import Candidate, Sample, sample_of
 from plumbline.evidence.intervals import draw_weights, wilson
 from plumbline.evidence.selection import Selection, bootstrap_p, holm, select_simplest
 from plumbline.evidence.slices import Slicing
+from plumbline.tasks.one_label import ONE_LABEL
+from plumbline.tasks.task import Task
 
 BUILD = Path("build")
 MOST_GROUPS = 100_000
@@ -130,7 +132,7 @@ def selection_sample(candidate: Candidate, selection: str) -> Sample:
             "or set gate.selection to validation in params.yaml."
         )
     folds = candidate.folds[candidate.folds["split"] != "test"]
-    return sample_of(folds, candidate.classes, several=candidate.several)
+    return sample_of(folds, candidate.classes, task=candidate.task)
 
 
 def decide(selection: Selection, evaluation: dict[str, Any], leaks: int, params: Gate) -> dict[str, Any]:
@@ -361,7 +363,7 @@ def compare_with_champion(
     classes: list[str],
     cuts: list[Slicing],
     params: Gate,
-    several: bool = False,
+    task: Task = ONE_LABEL,
 ) -> dict[str, Any]:
     """Return whether the challenger may take the champion's place: worse neither overall nor in any protected slice.
 
@@ -374,7 +376,7 @@ def compare_with_champion(
         raise UserError("champion and challenger were not scored on the same pictures: score both again on one set.")
     if len(first) == 0:
         raise UserError("there is no picture that neither champion nor challenger was trained on: add labelled ones.")
-    old, new = (sample_of(table, classes, several=several) for table in (first, second))
+    old, new = (sample_of(table, classes, task=task) for table in (first, second))
     gain = new.right.astype(np.float64) - old.right
     draws = draw_weights(new.codes, params.resamples, params.seed)
     parts = [("overall", np.full(len(gain), True))]

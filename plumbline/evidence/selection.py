@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.evidence.scores import Floats
+from plumbline.tasks.scores import Floats
 
 
 @dataclass(frozen=True)

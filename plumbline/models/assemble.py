@@ -12,6 +12,7 @@ from plumbline.models.candidates import Candidate
 from plumbline.models.combination import combine
 from plumbline.models.features import BACKBONE, BACKBONE_WEIGHTS
 from plumbline.models.trainable import Parts, assemble, build_trainable, cut_networks, reads_pixels
+from plumbline.tasks.known import task_of
 
 if TYPE_CHECKING:
     import keras
@@ -27,7 +28,7 @@ def load_candidate(folder: Path, features: Path) -> keras.Model:
     """Assemble candidate folder `folder` with the backbone of `features` (a folder such as build/features/vgg16).
 
     Maps RGB pixels (N, S, S, 3), float32 in [0, 255], to the network's output: (N, 1), the probability of the second
-    class, for two classes, (N, C) for more; `plumbline.models.candidates.class_probabilities` makes both (N, C).
+    class, for two classes, (N, C) for more; the `probabilities` of its task (`task_of(model.json)`) makes both (N, C).
 
     Raises UserError where a file is missing or does not fit.
     """
@@ -37,7 +38,7 @@ def load_candidate(folder: Path, features: Path) -> keras.Model:
             load_candidate(folder / MEMBERS / member["name"], features.parent / member["backbone"])
             for member in model["members"]
         ]
-        return combine(loaded, model["architecture"], folder / HEAD_WEIGHTS, model["several_labels"])
+        return combine(loaded, model["architecture"], folder / HEAD_WEIGHTS, task_of(model))
     backbone, candidate, networks, trained = _load(model, folder, features, whole=True)
     return trained if networks is None else assemble(candidate, backbone, networks, trained)
 
@@ -55,9 +56,7 @@ def _load(
     candidate = parse_section("settings", model["settings"], Candidate, folder / MODEL)
     needed = not reads_pixels(backbone) and (whole or backbone.get("freeze", "head") != "head")
     networks = cut_networks(backbone, str(features / BACKBONE_WEIGHTS)) if needed else None
-    trained = build_trainable(
-        candidate, backbone, networks, len(model["classes"]), bool(model.get("several_labels", False))
-    )
+    trained = build_trainable(candidate, backbone, networks, len(model["classes"]), task_of(model))
     trained.load_weights(folder / HEAD_WEIGHTS)
     return backbone, candidate, networks, trained
 

@@ -9,6 +9,8 @@ from plumbline.models.candidates import Candidate, build_network
 from plumbline.models.networks import build_collected, cut, find_network, scale_pixels
 from plumbline.models.pooling import join, pooled
 from plumbline.models.weights import PIXELS
+from plumbline.tasks.one_label import ONE_LABEL
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -42,7 +44,7 @@ def build_trainable(
     backbone: dict[str, Any],
     networks: Parts | None,
     classes: int,
-    several_labels: bool = False,
+    task: Task = ONE_LABEL,
 ) -> keras.Model:
     """Build what is trained, from one view's features (N, ...) as stored to probabilities (N, 1) or (N, C).
 
@@ -55,7 +57,7 @@ def build_trainable(
     shape = tuple(backbone["shape"])
     whole = len(parts) == len(backbone.get("parts", []))
     if whole and backbone.get("freeze", "head") == "head":
-        return build_network(candidate, shape, classes, several_labels)
+        return build_network(candidate, shape, classes, task)
     features = keras.Input(shape, name="features")
     maps = []
     for part in parts:
@@ -69,7 +71,7 @@ def build_trainable(
             x = pooled(upper(x, training=False), backbone)
         maps.append(x)
     joined = join(maps)
-    head = build_network(candidate, tuple(joined.shape[1:]), classes, several_labels)
+    head = build_network(candidate, tuple(joined.shape[1:]), classes, task)
     head.name = HEAD
     return keras.Model(features, head(joined), name=OVER_PARTS)
 

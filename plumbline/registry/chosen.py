@@ -20,6 +20,8 @@ from plumbline.common.files import file_digest, text_digest
 from plumbline.evidence.candidates import folder_of
 from plumbline.models.assemble import HEAD_WEIGHTS, MODEL
 from plumbline.models.features import BACKBONE, BACKBONE_WEIGHTS
+from plumbline.tasks.known import task_of
+from plumbline.tasks.task import Task
 
 Pictures = Callable[[list[str], int | None], Iterable[NDArray[np.uint8]]]
 """Manifest paths and a size S to pictures (S, S, 3), uint8 RGB, in order; size None leaves them as they are."""
@@ -52,9 +54,9 @@ class Chosen:
         return [str(name) for name in self.model["classes"]]
 
     @property
-    def several(self) -> bool:
-        """Whether a picture may have several labels at once."""
-        return bool(self.model.get("several_labels", False))
+    def task(self) -> Task:
+        """What is asked of each picture."""
+        return task_of(self.model)
 
 
 def read_decision(build: Path) -> dict[str, Any]:

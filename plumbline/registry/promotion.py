@@ -31,6 +31,7 @@ from plumbline.registry.chosen import Chosen, Pictures, provenance, read_chosen,
 from plumbline.registry.folder import build_folder
 from plumbline.registry.history import Entry
 from plumbline.registry.versions import CHAMPION, PREVIOUS, Registry
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -67,14 +68,14 @@ class Project:
 
     `pictures(paths, size)` yields images (size, size, 3) uint8, or as they are where size is None; `load(candidate
     folder, features folder)` assembles the network; `compare(champion's, challenger's scores, classes, manifest,
-    several labels)` returns {passed, rules}; `export` writes a version's folder.
+    task)` returns {passed, rules}; `export` writes a version's folder.
     """
 
     build: Path
     root: Path
     pictures: Pictures
     load: Callable[[Path, Path], keras.Model]
-    compare: Callable[[pd.DataFrame, pd.DataFrame, list[str], pd.DataFrame, bool], dict[str, Any]]
+    compare: Callable[[pd.DataFrame, pd.DataFrame, list[str], pd.DataFrame, Task], dict[str, Any]]
     export: Callable[..., dict[str, float]] = build_folder
 
 
@@ -209,7 +210,7 @@ def _against_champion(
         champion = registry.fetch(step.opened, record)
         old, new = paired_predictions(chosen, folder / bundle.ONNX, champion, project.pictures, params.batch_size)
         groups = int(old["group"].nunique())
-        found = project.compare(old, new, chosen.classes, chosen.manifest, chosen.several)
+        found = project.compare(old, new, chosen.classes, chosen.manifest, chosen.task)
     except UserError as error:
         if step.wish.force:
             return None, {"champion": step.champion, "note": f"Not compared, promoted by force: {error}"}
@@ -468,7 +469,7 @@ def read_pictures(paths: list[str], size: int | None) -> Any:
 
 
 def compare(
-    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, several: bool
+    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, task: Task
 ) -> dict[str, Any]:
     """Compare two models' scores of the same images by the gate's rule: no worse overall nor in any slice."""
     from plumbline.evidence.rules import Gate, compare_with_champion
@@ -476,4 +477,4 @@ def compare(
 
     shared = manifest.set_index("path").loc[sorted(old["path"])].reset_index()
     cuts, _ = slicings(shared)
-    return compare_with_champion(old, new, classes, cuts, load_section("gate", Gate), several)
+    return compare_with_champion(old, new, classes, cuts, load_section("gate", Gate), task)
