@@ -333,7 +333,8 @@ def scores_with_intervals(
     positive = len(classes) - 1 if violation is None else violation
     values = sample.task.scores(sample.truth, sample.probabilities, weights, positive, bins)
     answers, probabilities = scaled.decisions
-    weights = np.repeat(weights, len(answers) // len(sample.truth), axis=1)  # a picture's for each of its decisions
+    decisions = len(answers) // len(sample.truth)  # of each picture, which all have its weight
+    weights = np.repeat(weights, decisions, axis=1) if decisions > 1 else weights
     after = scores.probability_scores(answers, probabilities, weights, bins)
     values |= {f"{name}_scaled": value for name, value in after.items()}
     losses = {
