@@ -30,7 +30,8 @@ def maps_offered(name: str) -> dict[int, str]:
         offered = NETWORKS[name].maps
     elif name in architecture_names():
         module = importlib.import_module(f"plumbline.models.architectures.{name}")
-        offered = getattr(module, "FEATURE_MAPS", None) or module.NO_FEATURE_MAPS
+        why_not = getattr(module, "NO_FEATURE_MAPS", "its module names none in FEATURE_MAPS")
+        offered = getattr(module, "FEATURE_MAPS", why_not)
     else:
         known = ", ".join([*architecture_names(), *sorted(NETWORKS)])
         raise UserError(f"nothing is called '{name}' that could have feature maps: use one of {known}.")

@@ -10,7 +10,6 @@ import pytest
 from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_table
 from plumbline.evidence.candidates import read_not_made
-from plumbline.models import ensembles as ensemble
 from plumbline.models.assemble import load_candidate
 from plumbline.models.candidates import Candidate, build_network
 from plumbline.models.combination import evidence, stacked, write_head
@@ -26,6 +25,7 @@ from plumbline.models.ensembles import (
 from plumbline.models.fitting import targets_of
 from plumbline.tasks.one_label import ONE_LABEL
 from plumbline.tasks.several_labels import SEVERAL_LABELS
+from stages import ensemble
 
 SIZE = 16
 

@@ -14,7 +14,6 @@ from sklearn import metrics
 
 from plumbline.common.errors import UserError
 from plumbline.evidence import calibration, intervals, shortcuts, slices, thresholds
-from plumbline.evidence import evaluation as evaluate
 from plumbline.evidence.baselines import leave_one_site_out, pixel_regression
 from plumbline.evidence.candidates import sample_of
 from plumbline.evidence.rules import Gate, shortcut_rule
@@ -22,6 +21,7 @@ from plumbline.tasks import scores
 from plumbline.tasks.one_label import ONE_LABEL
 from plumbline.tasks.several_labels import SEVERAL_LABELS
 from plumbline.tasks.task import LabelSets
+from stages import evaluate
 
 
 @pytest.fixture
