@@ -25,13 +25,15 @@ from plumbline.evidence.records import (
     Rule,
     Verdict,
 )
-from plumbline.models.candidates import Candidate, build_network, class_probabilities
+from plumbline.models.candidates import Candidate, build_network
 from plumbline.models.records import BackboneRecord, ModelRecord, WeightsRecord
+from plumbline.tasks.one_label import ONE_LABEL
 
 if TYPE_CHECKING:
     import keras
 
     from plumbline.registry.promotion import Project
+    from plumbline.tasks.task import Task
 
 CLASSES = ["with_helmet", "without_helmet"]
 SIZE = 16
@@ -68,7 +70,7 @@ def write_project(
     pixels = np.stack(list(pictures(list(table["path"])))).astype(np.float32)
     truth = (table["label"] == CLASSES[1]).to_numpy(np.float32)
     network = _network(settings, pixels, truth, (table["split"] == "train").to_numpy(), seed, trained)
-    probabilities = class_probabilities(network(pixels))
+    probabilities = ONE_LABEL.probabilities(network(pixels))
     folder = build / "candidates" / NAME
     folder.mkdir(parents=True, exist_ok=True)
     network.save_weights(folder / artefacts.HEAD_WEIGHTS)
@@ -202,9 +204,9 @@ def exported_project(root: Path) -> Project:
 
 
 def compare(
-    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, several: bool
+    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, task: Task
 ) -> AgainstChampion:
     """Compare by the gate's rule, without slices."""
     from plumbline.evidence.rules import Gate, compare_with_champion
 
-    return compare_with_champion(old, new, classes, [], Gate(resamples=200), several)
+    return compare_with_champion(old, new, classes, [], Gate(resamples=200), task)

@@ -214,7 +214,7 @@ def _whole(batches: list[Batch], champion: Champion) -> Batch:
 
 def scores(raw: NDArray[Any], reference: Reference) -> NDArray[np.floating]:
     """Return the network's probabilities as the version serves them."""
-    return raw.astype(np.float64) if reference.several_labels else calibrated(raw, reference.temperature)
+    return calibrated(raw, reference.temperature) if reference.task.exclusive else raw.astype(np.float64)
 
 
 def scored(images: pd.DataFrame, sample: Sample, judgement: Judgement, reference: Reference) -> pd.DataFrame:

@@ -22,7 +22,7 @@ from pydantic import Field
 from plumbline.common import artefacts
 from plumbline.common.params import Section
 from plumbline.common.progress import progress
-from plumbline.models.candidates import Candidate, class_probabilities
+from plumbline.models.candidates import Candidate
 from plumbline.models.features import Features
 from plumbline.models.fitting import Batches, fit, make_deterministic, targets_of
 from plumbline.models.networks import build_collected, find_network, scale_pixels
@@ -131,26 +131,20 @@ def ablate(
         parameters = 0
         for seed in range(first_seed, first_seed + params.seeds):
             make_deterministic(seed)
-            network = build_trainable(part, features.backbone, None, len(targets.classes), targets.several_labels)
+            network = build_trainable(part, features.backbone, None, len(targets.classes), targets.task)
             learn, check = (
                 Batches(features.values, rows[inside[s]], targets.values[inside[s]], part.batch_size, seed=start)
                 for s, start in (("train", seed), ("validation", None))
             )
-            fit(network, part, learn, check, targets.several_labels)
+            fit(network, part, learn, check, targets.task)
             for condition, values in conditions.items():
-                p = class_probabilities(
-                    network.predict_on_batch(np.asarray(values, np.float32)), targets.several_labels
-                )
-                by_seed[condition].append(_accuracy(p, targets.values[inside["test"]], targets.several_labels))
+                p = targets.task.probabilities(network.predict_on_batch(np.asarray(values, np.float32)))
+                right = (targets.task.predicted(p) == targets.truth[inside["test"]]).all(axis=1)
+                by_seed[condition].append(float(right.mean()))
             frozen = sum(part.parameters for part in features.backbone.parts if part.network in chosen)
             parameters = frozen + network.count_params()
         table.append({"networks": list(chosen), "parameters": parameters, "accuracy": by_seed})
     return table
-
-
-def _accuracy(p: NDArray[np.float64], truth: NDArray[Any], several: bool) -> float:
-    right = ((p > 0.5) == (truth > 0)).all(axis=1) if several else p.argmax(axis=1) == truth
-    return float(right.mean())
 
 
 def verdict(table: list[dict[str, Any]], test_images: int) -> list[str]:

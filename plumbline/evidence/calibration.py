@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from plumbline.evidence.records import Bin
-from plumbline.evidence.scores import LOWEST_PROBABILITY, Floats, Ints, confidence_bin
+from plumbline.tasks.scores import LOWEST_PROBABILITY, Floats, Ints, confidence_bin
 
 PRIOR_SPREAD = 0.5
 """Standard deviation of log temperature around 0: without it a validation set with no error asks for temperature 0."""

@@ -19,14 +19,12 @@ from plumbline.common.errors import UserError
 from plumbline.common.files import replacing_folder, write_json
 from plumbline.common.params import Section, load_sections
 from plumbline.evidence import baselines as reference
-from plumbline.evidence import calibration, curves, intervals, probes, scores, shortcuts, slices, thresholds
+from plumbline.evidence import calibration, curves, intervals, probes, shortcuts, slices, thresholds
 from plumbline.evidence.candidates import SPLITS, Candidate, Sample
-from plumbline.evidence.intervals import group_codes
 from plumbline.evidence.records import (
     AtThreshold,
     CalibrationNull,
     CandidateEvidence,
-    Confusion,
     CostCurve,
     Costs,
     Count,
@@ -42,8 +40,9 @@ from plumbline.evidence.records import (
     SplitEvidence,
     SplitSize,
 )
-from plumbline.evidence.scores import Floats
 from plumbline.models.features import open_features
+from plumbline.tasks import scores
+from plumbline.tasks.scores import Floats
 
 SHOWN_THRESHOLDS = (0.3, 0.5, 0.7)
 
@@ -104,7 +103,7 @@ def evaluate(
     test_cuts = [slices.Slicing(cut.column, cut.values[in_test]) for cut in cuts]
     return Evaluation(
         classes=tuple(classes),
-        several_labels=first.several,
+        **first.task.record,
         violation_class=None if violation is None else classes[violation],
         costs=Costs(**params.costs.model_dump()),
         data={split: describe(sample, classes) for split, sample in samples.items()},
@@ -181,7 +180,7 @@ def evaluate_slices(
     sample: Sample, cuts: list[slices.Slicing], draws: Floats, violation: int | None, params: Evaluate
 ) -> tuple[SliceEvidence, ...]:
     """Return accuracy and recall of the violation in every slice of the test pictures, and whether to judge it."""
-    right, told = sample.right, sample.told
+    right, predicted = sample.right, sample.predicted
     rows = []
     for cut in cuts:
         for value in sorted(set(cut.values) - {""}, key=_slice_order):
@@ -197,7 +196,7 @@ def evaluate_slices(
             )
             if violation is not None and (inside & sample.truth[:, violation]).any():
                 among = inside & sample.truth[:, violation]
-                recall = intervals.rate_with_interval(told[:, violation], among, sample.codes, draws)
+                recall = intervals.rate_with_interval(predicted[:, violation], among, sample.codes, draws)
                 row = row.model_copy(update={"recall": recall})
             rows.append(row)
     return tuple(rows)
@@ -210,15 +209,14 @@ def _slice_order(value: str) -> tuple[int, str]:
 def audit(manifest: pd.DataFrame, pixels: NDArray[np.uint8], sample: Sample, params: Evaluate) -> list[Shortcut]:
     """Return the shortcut audits of the data set; of a large one, on whole groups drawn up to `audit_images`."""
     kept = intervals.some_groups(sample.codes, params.audit_images, params.seed)
-    labels, members = sample.label_sets
+    part = sample.take(kept)
     return shortcuts.audit_all(
         manifest[kept].reset_index(drop=True),
         pixels[kept],
-        labels[kept],
-        group_codes(sample.codes[kept]),
+        part.label_sets,
+        part.codes,
         params.permutations,
         params.seed,
-        members if sample.several else None,
     )
 
 
@@ -231,10 +229,8 @@ def unseen_sites(
     kept = intervals.some_groups(sample.codes, params.audit_images, params.seed)
     features = shortcuts.thumbnail_features(pixels[kept], reference.SIDE)
     sites = manifest["site"].astype("string").fillna("").to_numpy(dtype=object)[kept]
-    labels, members = sample.label_sets
-    return reference.leave_one_site_out(
-        features, labels[kept], sample.codes[kept], sites, params.seed, members if sample.several else None
-    )
+    sets = sample.take(kept).label_sets
+    return reference.leave_one_site_out(features, sets, sample.codes[kept], sites, params.seed)
 
 
 def violation_index(classes: list[str], violation: str | None) -> int | None:
@@ -316,7 +312,7 @@ def evaluate_split(
     scaled = sample.scaled(temperature)
     found = SplitEvidence(
         scores=scores_with_intervals(sample, scaled, draws, classes, violation, params.calibration_bins),
-        confusion=confusions(sample, classes),
+        confusion=tuple(sample.task.confusions(sample.truth, sample.predicted, classes)),
         reliability=Reliability(
             before=calibration.reliability(*sample.decisions, params.calibration_bins),
             after=calibration.reliability(*scaled.decisions, params.calibration_bins),
@@ -337,20 +333,6 @@ def evaluate_split(
         "cost_curve": CostCurve(threshold=tuple(grid.tolist()), cost=tuple(cost.tolist())),
     }
     return found.model_copy(update=alarms)
-
-
-def confusions(sample: Sample, classes: list[str]) -> tuple[Confusion, ...]:
-    """Return confusion matrices (rows true, columns told): one, or for several labels one of two rows for each."""
-    if not sample.several:
-        once = np.ones((1, len(sample.truth)))
-        counts = scores.confusion(sample.labels, sample.told.argmax(axis=1), once, len(classes))[0]
-        return (Confusion(title="", classes=tuple(classes), counts=counts.astype(int).tolist()),)
-    matrices = []
-    for k, name in enumerate(classes):
-        true, told = sample.truth[:, k], sample.told[:, k]
-        pairs = tuple(tuple(int((t & p).sum()) for p in (told, ~told)) for t in (true, ~true))
-        matrices.append(Confusion(title=name, classes=(name, f"not {name}"), counts=pairs))
-    return tuple(matrices)
 
 
 def rates_at_threshold(
@@ -379,12 +361,11 @@ def scores_with_intervals(
     """Return each score with its interval; scores by class are named `recall:CLASS`, after scaling `ece_scaled`."""
     weights = np.vstack([np.ones((1, len(sample.truth))), draws])
     positive = len(classes) - 1 if violation is None else violation
-    if sample.several:
-        values = scores.score_several(sample.truth, sample.probabilities, weights, bins)
-        weights = np.repeat(weights, len(classes), axis=1)
-    else:
-        values = scores.score_all(sample.labels, sample.probabilities, weights, positive, bins)
-    after = scores.probability_scores(*scaled.decisions, weights, bins)
+    values = sample.task.scores(sample.truth, sample.probabilities, weights, positive, bins)
+    answers, probabilities = scaled.decisions
+    decisions = len(answers) // len(sample.truth)  # of each picture, which all have its weight
+    weights = np.repeat(weights, decisions, axis=1) if decisions > 1 else weights
+    after = scores.probability_scores(answers, probabilities, weights, bins)
     values |= {f"{name}_scaled": value for name, value in after.items()}
     losses = {
         f"{name}{suffix}": of_each(*one.decisions).reshape(len(one.truth), -1).mean(axis=1)

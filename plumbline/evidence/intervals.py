@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.evidence.records import Figure
-from plumbline.evidence.scores import Floats, Ints, is_rate
+from plumbline.tasks.scores import Floats, Ints, is_rate
 
 Z_95 = 1.959963984540054
 SMALLEST_LOSS = 1e-6

@@ -16,8 +16,8 @@ from plumbline.common.errors import UserError
 from plumbline.evidence.candidates import Candidate, Sample, folder_of
 from plumbline.evidence.intervals import draw_weights, group_codes, rate_with_interval
 from plumbline.evidence.records import AttentionEvidence, ConditionAnswers, Figure, ProbeEvidence
-from plumbline.evidence.scores import Floats
 from plumbline.models.combination import evidence, read_head, stacked
+from plumbline.tasks.scores import Floats
 
 REFRAMED, BLURRED, SWAPPED = "same framing", "background blurred", "background swapped"
 COVERED, ELSEWHERE = "head covered", "elsewhere covered"
@@ -80,8 +80,8 @@ def _combined(members: list[Probe], candidate: Candidate, head: Path) -> Probe:
         if candidate.model.architecture == "soft_vote":
             answers[condition] = seen.mean(axis=1)
         else:
-            several = candidate.several
-            answers[condition] = stacked(evidence(seen, several), *read_head(head), several)
+            task = candidate.task
+            answers[condition] = stacked(evidence(seen, task), *read_head(head), task)
     looks = pd.concat([member.attention for member in members])
     return Probe(first.paths, answers, looks.groupby("path", sort=False, as_index=False).mean())
 
@@ -98,7 +98,7 @@ def evaluate_probe(probe: Probe, sample: Sample, resamples: int, seed: int) -> P
     conditions = {}
     for name, probabilities in probe.answers.items():
         now = clean.answering(probabilities)
-        changed = (now.told != clean.told).any(axis=1)
+        changed = (now.predicted != clean.predicted).any(axis=1)
         conditions[name] = ConditionAnswers(
             changed=rate_with_interval(changed, everywhere, clean.codes, draws),
             right=rate_with_interval(now.right, everywhere, clean.codes, draws),

@@ -26,6 +26,8 @@ from plumbline.models.features import Features
 from plumbline.models.fitting import predict
 from plumbline.models.records import ModelRecord
 from plumbline.models.trainable import reads_pixels
+from plumbline.tasks.known import task_of
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -37,12 +39,12 @@ def answers(
     index: pd.DataFrame,
     conditions: list[str],
     classes: list[str],
-    several_labels: bool,
+    task: Task,
 ) -> pd.DataFrame:
     """Return path, condition, p_CLASS of the features `values` (N, conditions, ...) of the pictures of `index`."""
     tables = []
     for place, condition in enumerate(conditions):
-        p = predict(trained, values[:, place : place + 1], np.arange(len(index)), 64, several_labels)
+        p = predict(trained, values[:, place : place + 1], np.arange(len(index)), 64, task)
         columns = {f"p_{name}": p[:, k] for k, name in enumerate(classes)}
         tables.append(index[["path"]].assign(condition=condition, **columns))
     return pd.concat(tables, ignore_index=True)
@@ -92,12 +94,12 @@ def probe(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return answers and attention (see above) of the candidate in `folder`, whose backbone made `disturbed`."""
     model = read_record(folder / artefacts.MODEL, ModelRecord)
-    classes, several = list(model.classes), model.several_labels
+    classes = list(model.classes)
     index = pd.read_parquet(disturbed / artefacts.INDEX)
     values = np.load(disturbed / artefacts.VALUES, mmap_mode="r", allow_pickle=False)
     conditions = json.loads((disturbed / artefacts.CONDITIONS).read_text(encoding="utf-8"))
     trained = load_trained(folder, features.folder)
-    found = answers(trained, values, index, conditions, classes, several)
+    found = answers(trained, values, index, conditions, classes, task_of(model))
     looked = index.head(params.attention_pictures)
     predictions = pd.read_parquet(folder / artefacts.PREDICTIONS).set_index("path")
     absent = looked.loc[~looked["path"].isin(predictions.index), "path"]

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from plumbline.common.records import Record
 from plumbline.models.records import ModelDescription
+from plumbline.tasks.records import Confusion
 
 KNOWN_KEYS = ConfigDict(extra="forbid")
 Verdict = Literal["PROMOTE", "HOLD", "REJECT"]
@@ -78,14 +79,6 @@ class SiteLeftOut(Record):
     images: int
     auc_unseen: float
     auc_seen: float
-
-
-class Confusion(Record):
-    """Counts by true class (rows) and predicted class (columns)."""
-
-    title: str
-    classes: tuple[str, ...]
-    counts: tuple[tuple[int, ...], ...]
 
 
 class Bin(Record):
@@ -215,6 +208,7 @@ class Evaluation(Record):
 
     classes: tuple[str, ...]
     several_labels: bool = False
+    task: str | None = None
     violation_class: str | None
     costs: Costs
     data: dict[str, SplitSize]

@@ -38,6 +38,8 @@ from plumbline.evidence.results import stands_in_the_way
 from plumbline.evidence.selection import bootstrap_p, holm, select_simplest
 from plumbline.evidence.slices import Slicing
 from plumbline.models.records import ModelDescription
+from plumbline.tasks.one_label import ONE_LABEL
+from plumbline.tasks.task import Task
 
 MOST_GROUPS = 100_000
 """More test groups than anybody will collect: a rule that would need more than this is not a matter of evidence."""
@@ -143,7 +145,7 @@ def selection_sample(candidate: Candidate, selection: str) -> Sample:
             f"{missing} is missing: let training cross-validate, or set gate.selection to validation in params.yaml."
         )
     folds = candidate.folds[candidate.folds["split"] != "test"]
-    return sample_of(folds, candidate.classes, several=candidate.several)
+    return sample_of(folds, candidate.classes, task=candidate.task)
 
 
 def decide(selection: Selection, evaluation: Evaluation, leaks: int, params: Gate, latency: float | None) -> Decision:
@@ -411,7 +413,7 @@ def compare_with_champion(
     classes: list[str],
     cuts: list[Slicing],
     params: Gate,
-    several: bool = False,
+    task: Task = ONE_LABEL,
 ) -> AgainstChampion:
     """Return whether the challenger may take the champion's place: worse neither overall nor in any protected slice.
 
@@ -424,7 +426,7 @@ def compare_with_champion(
         raise UserError("champion and challenger were not scored on the same pictures: score both again on one set.")
     if len(first) == 0:
         raise UserError("there is no picture that neither champion nor challenger was trained on: add labelled ones.")
-    old, new = (sample_of(table, classes, several=several) for table in (first, second))
+    old, new = (sample_of(table, classes, task=task) for table in (first, second))
     gain = new.right.astype(np.float64) - old.right
     draws = draw_weights(new.codes, params.resamples, params.seed)
     parts = [("overall", np.full(len(gain), True))]

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.evidence.records import Comparison, Selection
-from plumbline.evidence.scores import Floats
+from plumbline.tasks.scores import Floats
 
 
 def select_simplest(

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.evidence.records import OperatingPoint
-from plumbline.evidence.scores import Floats
+from plumbline.tasks.scores import Floats
 
 
 def cost_at(violation: NDArray[np.bool_], score: Floats, thresholds: Floats, missed: float, alarm: float) -> Floats:

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from plumbline.common import artefacts
+from plumbline.common.params import parse_section
 from plumbline.common.records import read_record
 from plumbline.models.candidates import Candidate
 from plumbline.models.combination import combine
 from plumbline.models.records import BackboneRecord, Cost, ModelRecord
 from plumbline.models.trainable import Parts, assemble, build_trainable, cut_networks, reads_pixels
+from plumbline.tasks.known import task_of
 
 if TYPE_CHECKING:
     import keras
@@ -20,7 +22,7 @@ def load_candidate(folder: Path, features: Path) -> keras.Model:
     """Assemble candidate folder `folder` with the backbone of `features` (a folder such as build/features/vgg16).
 
     Maps RGB pixels (N, S, S, 3), float32 in [0, 255], to the network's output: (N, 1), the probability of the second
-    class, for two classes, (N, C) for more; `plumbline.models.candidates.class_probabilities` makes both (N, C).
+    class, for two classes, (N, C) for more; the `probabilities` of its task (`task_of(model.json)`) makes both (N, C).
 
     Raises UserError where a file is missing or does not fit.
     """
@@ -30,7 +32,7 @@ def load_candidate(folder: Path, features: Path) -> keras.Model:
             load_candidate(folder / artefacts.MEMBERS / member.name, features.parent / member.backbone)
             for member in model.members
         ]
-        return combine(loaded, model.architecture, folder / artefacts.HEAD_WEIGHTS, model.several_labels)
+        return combine(loaded, model.architecture, folder / artefacts.HEAD_WEIGHTS, task_of(model))
     backbone, candidate, networks, trained = _load(model, folder, features, whole=True)
     return trained if networks is None else assemble(candidate, backbone, networks, trained)
 
@@ -45,10 +47,10 @@ def _load(
 ) -> tuple[BackboneRecord, Candidate, Parts | None, keras.Model]:
     """backbone.json, settings, the backbone's networks (None for pixels, or where they are not needed), the trained."""
     backbone = read_record(features / artefacts.BACKBONE, BackboneRecord)
-    candidate = Candidate.model_validate(model.settings)
+    candidate = parse_section("settings", model.settings, Candidate, folder / artefacts.MODEL)
     needed = not reads_pixels(backbone) and (whole or backbone.freeze != "head")
     networks = cut_networks(backbone, str(features / artefacts.BACKBONE_WEIGHTS)) if needed else None
-    trained = build_trainable(candidate, backbone, networks, len(model.classes), model.several_labels)
+    trained = build_trainable(candidate, backbone, networks, len(model.classes), task_of(model))
     trained.load_weights(folder / artefacts.HEAD_WEIGHTS)
     return backbone, candidate, networks, trained
 

@@ -22,9 +22,10 @@ from plumbline.common.files import file_digest
 from plumbline.common.params import Section
 from plumbline.common.records import read_record
 from plumbline.models.assemble import read_cost
-from plumbline.models.combination import Kind, evidence, fit_stacking, stacked
+from plumbline.models.combination import Kind, evidence, stacked
 from plumbline.models.fitting import Targets, predictions_of, targets_of
 from plumbline.models.records import Cost, MemberRecord, ModelRecord
+from plumbline.tasks.known import task_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,14 +78,6 @@ def _sorted(file: Path) -> pd.DataFrame:
     return pd.read_parquet(file).sort_values("path", ignore_index=True)
 
 
-def log_loss(targets: Targets, probabilities: NDArray[np.float64]) -> float:
-    """Mean negative logarithm of the true class's probability; of each label's right answer for several labels."""
-    p = np.clip(probabilities, 1e-7, 1 - 1e-7)
-    if targets.several_labels:
-        return float(-np.mean(np.where(targets.values > 0, np.log(p), np.log1p(-p))))
-    return float(-np.log(p[np.arange(len(p)), targets.values]).mean())
-
-
 def choose_members(members: list[Member], count: int) -> list[Member]:
     """The `count` candidates of least validation loss among those of the best one's input size, which may be it alone.
 
@@ -98,15 +91,11 @@ def choose_members(members: list[Member], count: int) -> list[Member]:
 def _validation_loss(member: Member) -> float:
     rows = (member.table["split"] == "validation").to_numpy()
     targets = targets_of(member.table["label"])
-    return log_loss(_of(targets, rows), _probabilities(member)[rows])
+    return targets.task.log_loss(targets.truth[rows], _probabilities(member)[rows])
 
 
 def _probabilities(member: Member) -> NDArray[np.float64]:
     return member.table[[f"p_{name}" for name in member.model.classes]].to_numpy(np.float64)
-
-
-def _of(targets: Targets, rows: NDArray[np.bool_]) -> Targets:
-    return Targets(targets.classes, targets.values[rows], targets.several_labels)
 
 
 def combine_predictions(
@@ -118,14 +107,14 @@ def combine_predictions(
     probabilities = np.stack([_probabilities(member) for member in members], axis=1)
     if kind == "soft_vote":
         return probabilities.mean(axis=1), None
-    several = targets.several_labels
-    seen = evidence(probabilities, several)
+    task = targets.task
+    seen = evidence(probabilities, task)
     rows = np.flatnonzero((table["split"] == "validation").to_numpy())
-    head = fit_stacking(seen[rows], targets.values[rows], several)
-    combined = stacked(seen, *head, several)
+    head = task.fit_stacking(seen[rows], targets.truth[rows])
+    combined = stacked(seen, *head, task)
     for learn, held in _folds(table.iloc[rows], folds):
-        fold = fit_stacking(seen[rows[learn]], targets.values[rows[learn]], several)
-        combined[rows[held]] = stacked(seen[rows[held]], *fold, several)
+        fold = task.fit_stacking(seen[rows[learn]], targets.truth[rows[learn]])
+        combined[rows[held]] = stacked(seen[rows[held]], *fold, task)
     return combined, head
 
 
@@ -169,7 +158,7 @@ def describe(name: str, entry: Ensemble, members: list[Member], head_parameters:
         trainable_parameters=sum(m.model.trainable_parameters for m in members) + head_parameters,
         weights=", ".join(origins),
         classes=first.classes,
-        several_labels=first.several_labels,
+        **task_of(first).record,
         seed=first.seed,
         epochs_run=1,
         best_epoch=1,
@@ -190,10 +179,7 @@ def history_of(targets: Targets, probabilities: NDArray[np.float64], split: pd.S
     row: dict[str, float] = {"epoch": 1}
     for prefix, name in (("", "train"), ("val_", "validation")):
         rows = (split == name).to_numpy()
-        if targets.several_labels:
-            right = (probabilities > 0.5) == (targets.values > 0)
-        else:
-            right = probabilities.argmax(axis=1) == targets.values
-        row[f"{prefix}loss"] = log_loss(_of(targets, rows), probabilities[rows])
-        row[f"{prefix}accuracy"] = float(right[rows].mean())
+        answers, chances = targets.task.decisions(targets.truth[rows], probabilities[rows])
+        row[f"{prefix}loss"] = targets.task.log_loss(targets.truth[rows], probabilities[rows])
+        row[f"{prefix}accuracy"] = float((chances.argmax(axis=1) == answers).mean())
     return pd.DataFrame([row])[["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]].assign(learning_rate=0.0)

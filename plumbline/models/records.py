@@ -110,6 +110,7 @@ class ModelDescription(Record):
     precision: str | dict[str, str] | None = None
     classes: tuple[str, ...] = ()
     several_labels: bool = False
+    task: str | None = None
     seed: int
     epochs_run: int
     best_epoch: int | None = None

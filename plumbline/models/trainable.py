@@ -10,6 +10,8 @@ from plumbline.models.networks import build_collected, cut, find_network, scale_
 from plumbline.models.pooling import join, pooled
 from plumbline.models.records import BackboneRecord, Part
 from plumbline.models.weights import PIXELS
+from plumbline.tasks.one_label import ONE_LABEL
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -43,7 +45,7 @@ def build_trainable(
     backbone: BackboneRecord,
     networks: Parts | None,
     classes: int,
-    several_labels: bool = False,
+    task: Task = ONE_LABEL,
 ) -> keras.Model:
     """Build what is trained, from one view's features (N, ...) as stored to probabilities (N, 1) or (N, C).
 
@@ -56,7 +58,7 @@ def build_trainable(
     shape = backbone.shape
     whole = len(parts) == len(backbone.parts)
     if whole and backbone.freeze == "head":
-        return build_network(candidate, shape, classes, several_labels)
+        return build_network(candidate, shape, classes, task)
     features = keras.Input(shape, name="features")
     maps = []
     for part in parts:
@@ -70,7 +72,7 @@ def build_trainable(
             x = pooled(upper(x, training=False), backbone)
         maps.append(x)
     joined = join(maps)
-    head = build_network(candidate, tuple(joined.shape[1:]), classes, several_labels)
+    head = build_network(candidate, tuple(joined.shape[1:]), classes, task)
     head.name = HEAD
     return keras.Model(features, head(joined), name=OVER_PARTS)
 

@@ -28,6 +28,7 @@ from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flag
 from plumbline.models.records import BackboneRecord, ModelRecord
 from plumbline.models.trainable import build_trainable, chosen_parts, cut_networks, reads_pixels
 from plumbline.models.weights import describe_origin
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -64,17 +65,17 @@ def train(
     tuned = features.backbone.freeze != "head"
     networks = cut_networks(features.backbone, str(features.folder / artefacts.BACKBONE_WEIGHTS)) if tuned else None
     make_deterministic(seed)
-    shape = (len(targets.classes), targets.several_labels)
+    shape = (len(targets.classes), targets.task)
     with precision(policy):
         network = build_trainable(candidate, features.backbone, networks, *shape)
     history = fit_in_phases(
-        network, candidate, *training_data(candidate, features, rows, targets, in_split, seed), targets.several_labels
+        network, candidate, *training_data(candidate, features, rows, targets, in_split, seed), targets.task
     )
     if policy != "float32":  # the model that serves runs in float32, so that is the one whose figures count
         exact = build_trainable(candidate, features.backbone, networks, *shape)
         exact.set_weights(network.get_weights())
         network = exact
-    probabilities = predict(network, features.values, rows, candidate.batch_size, targets.several_labels)
+    probabilities = predict(network, features.values, rows, candidate.batch_size, targets.task)
     predictions = predictions_of(splits, targets, probabilities)
     model = describe(name, candidate, features.backbone, network, targets, history, seed)
     return network, history, predictions, model.model_copy(update={"training_precision": policy})
@@ -111,7 +112,7 @@ def fit_in_phases(
     candidate: Candidate,
     train: Batches,
     validation: Batches,
-    several_labels: bool,
+    task: Task,
 ) -> pd.DataFrame:
     """Train the head; where part of the backbone is to be trained too, that follows once the head can guide it."""
     import pandas as pd
@@ -119,12 +120,12 @@ def fit_in_phases(
     uppers = [layer for layer in network.layers if layer.name.startswith("upper_")]
     for upper in uppers:
         upper.trainable = False
-    history = fit(network, candidate, train, validation, several_labels)
+    history = fit(network, candidate, train, validation, task)
     if not uppers:
         return history
     for upper in uppers:
         upper.trainable = True
-    second = fit(network, candidate.second_phase(), train, validation, several_labels)
+    second = fit(network, candidate.second_phase(), train, validation, task)
     return pd.concat([history, second.assign(epoch=second["epoch"] + len(history))], ignore_index=True)
 
 
@@ -188,7 +189,7 @@ def describe(
         weights_sha256=backbone.weights.sha256,
         precision=backbone.precision,
         classes=tuple(targets.classes),
-        several_labels=targets.several_labels,
+        **targets.task.record,
         seed=seed,
         epochs_run=len(history),
         best_epoch=int(history["epoch"].to_numpy()[history["val_loss"].argmin()]),

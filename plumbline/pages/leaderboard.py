@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.evidence import curves
-from plumbline.evidence.candidates import SPLITS, Candidate, names_told
+from plumbline.evidence.candidates import SPLITS, Candidate
 from plumbline.evidence.records import (
     CandidateEvidence,
     Comparison,
@@ -26,6 +26,8 @@ from plumbline.evidence.records import (
 from plumbline.evidence.results import result_of
 from plumbline.pages.charts import Line, bar_chart, line_chart, range_bar
 from plumbline.pages.template import data_uri, read_asset, render_page
+from plumbline.tasks.known import task_of
+from plumbline.tasks.labels import label_texts
 
 STYLES = ("s1", "s2", "s3", "s4", "s5", "s6")
 THUMBNAIL = 128
@@ -64,6 +66,7 @@ def render(
         decision=decision,
         selection=selection,
         evaluation=evaluation,
+        task=task_of(evaluation),
         violation=evaluation.violation_class,
         chosen=chosen,
         chosen_entry=evaluation.candidates[chosen],
@@ -262,8 +265,8 @@ def confidence_chart(candidate: Candidate, entry: CandidateEvidence, violation: 
     """
     sample = candidate.sample("test").scaled(entry.temperature)
     edges = np.linspace(0, 1, 21)
-    if len(candidate.classes) == 2 and not candidate.several:
-        shown = violation or candidate.classes[-1]
+    shown, *more = sample.task.shown_classes(candidate.classes, violation)
+    if not more:
         values = sample.probabilities[:, candidate.classes.index(shown)]
         parts = {name: values[sample.truth[:, k]] for k, name in enumerate(candidate.classes)}
         label = f"probability of {shown}"
@@ -283,8 +286,8 @@ def confidence_chart(candidate: Candidate, entry: CandidateEvidence, violation: 
             groups,
             edges.tolist(),
             label,
-            "labels" if candidate.several else "pictures",
-            f"Histogram: {sure:.0%} of {'labels' if candidate.several else 'pictures'} below 0.1 or above 0.9",
+            sample.task.counted,
+            f"Histogram: {sure:.0%} of {sample.task.counted} below 0.1 or above 0.9",
             marks,
         ),
         "key": [(style, name) for name, style, _ in groups],
@@ -343,13 +346,10 @@ def cost_chart(entry: CandidateEvidence, costs: Costs) -> dict[str, Any]:
 def mistakes(candidate: Candidate, entry: CandidateEvidence, most: int, thumbnails: Thumbnails) -> list[dict[str, Any]]:
     """Return the test pictures that the model was most confidently wrong about, worst first."""
     sample = candidate.sample("test").scaled(entry.temperature)
-    told, p = sample.told, sample.probabilities
-    # How sure it was of what it said wrongly: of the label told, or of the surest wrong one of several.
-    sure = np.where(told, p, 1 - p if candidate.several else 0)
-    confidence = np.where(told != sample.truth, sure, 0).max(axis=1)
+    confidence = sample.task.sure_of_mistake(sample.truth, sample.probabilities)
     wrong = np.flatnonzero(~sample.right)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
-    labels, guesses = (names_told(rows, candidate.classes) for rows in (sample.truth, told))
+    labels, guesses = (label_texts(table, candidate.classes) for table in (sample.truth, sample.predicted))
     return [
         {
             "path": sample.paths[place],

@@ -23,6 +23,8 @@ from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
 from plumbline.models.records import BackboneRecord, ModelRecord
 from plumbline.registry.place import git
 from plumbline.registry.records import Provenance
+from plumbline.tasks.known import task_of
+from plumbline.tasks.task import Task
 
 Pictures = Callable[[list[str], int | None], Iterable[NDArray[np.uint8]]]
 """Manifest paths and a size S to pictures (S, S, 3), uint8 RGB, in order; size None leaves them as they are."""
@@ -58,9 +60,9 @@ class Chosen:
         return list(self.model.classes)
 
     @property
-    def several(self) -> bool:
-        """Whether a picture may have several labels at once."""
-        return self.model.several_labels
+    def task(self) -> Task:
+        """What is asked of each picture."""
+        return task_of(self.model)
 
 
 def read_decision(build: Path) -> Decision:

@@ -102,7 +102,7 @@ def serving(chosen: Chosen) -> dict[str, Any]:
             "resize": "plumbline.imaging.collection.iter_rgb",
             "scaling": "inside the network",
         },
-        "several_labels": chosen.several,
+        **chosen.task.record,
         "backbones": sorted(chosen.backbones),
         "weights": chosen.model.weights,
         "order": "probabilities, then temperature: p^(1/T) normalised over the classes, or with several labels over p "

@@ -36,6 +36,7 @@ from plumbline.registry.history import Entry
 from plumbline.registry.place import Place, is_newer, why_not_here, why_older
 from plumbline.registry.records import Compared, Outcome, Promotion, Provenance
 from plumbline.registry.versions import CHAMPION, PREVIOUS, Registry
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -75,14 +76,14 @@ class Project:
 
     `pictures(paths, size)` yields images (size, size, 3) uint8, or as they are where size is None; `load(candidate
     folder, features folder)` assembles the network; `compare(champion's, challenger's scores, classes, manifest,
-    several labels)` says whether the second may take the first's place; `export` writes a version's folder.
+    task)` says whether the second may take the first's place; `export` writes a version's folder.
     """
 
     build: Path
     root: Path
     pictures: Pictures
     load: Callable[[Path, Path], keras.Model]
-    compare: Callable[[pd.DataFrame, pd.DataFrame, list[str], pd.DataFrame, bool], AgainstChampion]
+    compare: Callable[[pd.DataFrame, pd.DataFrame, list[str], pd.DataFrame, Task], AgainstChampion]
     export: Callable[..., dict[str, float]] = build_folder
 
 
@@ -270,7 +271,7 @@ def _against_champion(
         champion = _version_of_champion(step.opened, number)
         old, new = paired_predictions(chosen, folder / bundle.ONNX, champion, project.pictures, params.batch_size)
         groups = int(old["group"].nunique())
-        found = project.compare(old, new, chosen.classes, chosen.manifest, chosen.several)
+        found = project.compare(old, new, chosen.classes, chosen.manifest, chosen.task)
     except UserError as error:
         if step.wish.force:
             return None, Compared(champion=number, note=f"Not compared, promoted by force: {error}")
@@ -551,7 +552,7 @@ def read_pictures(paths: list[str], size: int | None) -> Any:
 
 
 def compare(
-    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, several: bool
+    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, task: Task
 ) -> AgainstChampion:
     """Compare two models' scores of the same images by the gate's rule: no worse overall nor in any slice."""
     from plumbline.evidence.rules import Gate, compare_with_champion
@@ -559,4 +560,4 @@ def compare(
 
     shared = manifest.set_index("path").loc[sorted(old["path"])].reset_index()
     cuts, _ = slicings(shared)
-    return compare_with_champion(old, new, classes, cuts, load_section("gate", Gate), several)
+    return compare_with_champion(old, new, classes, cuts, load_section("gate", Gate), task)
