@@ -40,7 +40,7 @@ def main() -> None:
     pictures = describe_pictures(
         manifest,
         np.load(artefacts.FINGERPRINTS, allow_pickle=False),
-        np.load(artefacts.THUMBNAILS, mmap_mode="r", allow_pickle=False),
+        np.load(artefacts.THUMBNAILS.path, mmap_mode="r", allow_pickle=False),
         grey_reader(data, manifest["path"].to_numpy()),
         embeddings,
     )
