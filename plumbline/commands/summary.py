@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 from plumbline.common.errors import run
 from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
+from plumbline.registry.place import git
 
 PAGES = {
     "leaderboard": "reports/leaderboard.html",
@@ -17,6 +19,7 @@ PAGES = {
     "drift": "reports/drift/index.html",
 }
 REGISTRY = "mlflow ui --backend-store-uri sqlite:///registry/mlflow.db"
+KEPT_IN_GIT = ("dvc.lock", "memberships", "params.yaml", "dvc.yaml", "data.dvc")
 
 
 def table(leaderboard: list[dict[str, Any]], decision: dict[str, Any]) -> str:
@@ -44,6 +47,16 @@ def accuracy(row: dict[str, Any], split: str) -> float:
     return float(value)
 
 
+def to_commit(root: Path) -> list[str]:
+    """Return what of a run belongs in Git and is not there yet: the lock of its stages, who was test, its settings.
+
+    Without the first two `dvc metrics diff` has nothing to compare with, and a fresh clone draws other splits.
+    """
+    changed = git(root, "diff", "--name-only", "--relative", "HEAD", "--", *KEPT_IN_GIT).splitlines()
+    new = git(root, "ls-files", "--others", "--exclude-standard", "--", *KEPT_IN_GIT).splitlines()
+    return [name for name in KEPT_IN_GIT if any(Path(path).parts[0] == name for path in [*changed, *new])]
+
+
 def main() -> None:
     """Print the table of build/leaderboard.json and build/decision.json, and the pages that exist."""
     leaderboard = json.loads(Path("build/leaderboard.json").read_text())
@@ -52,6 +65,9 @@ def main() -> None:
         if Path(page).exists():
             print(f"  {what + ':':<21}{Path(page).resolve().as_uri()}")
     print(f"  {'registry:':<21}{REGISTRY}")
+    waiting = to_commit(Path())
+    if waiting:
+        print(f"  {'to keep this run:':<21}git add {shlex.join(waiting)} && git commit")
 
 
 if __name__ == "__main__":
