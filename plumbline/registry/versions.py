@@ -40,6 +40,14 @@ BESIDE_TAG = "plumbline.beside_database"
 WITHDRAWN_TAG = "rolled back because"
 HOLDER_TAG = "plumbline.registered_by"
 MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"}
+ADDRESSES = (
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow's database keeps absolute addresses of files, besides the experiment's own."""
+
 PATIENCE, FIRST_PATIENCE = "30", "10"
 """Seconds that a server has for an answer, and for the first, smallest one; MLflow's own default is 120. A question is
 asked MLFLOW_HTTP_REQUEST_MAX_RETRIES times more."""
@@ -287,11 +295,10 @@ def _move_along(registry: Registry) -> None:
     with closing(sqlite3.connect(path, timeout=60)) as database, database:
         moved = _moved_experiments(database, registry, here)
         for experiment, root in moved:
-            for table, column in (("runs", "artifact_uri"), ("logged_models", "artifact_location")):
+            for table, column in ADDRESSES:
                 database.execute(
-                    f"update {table} set {column} = ? || substr({column}, ?)"
-                    f" where experiment_id = ? and substr({column}, 1, ?) = ?",
-                    (here.as_uri(), len(root) + 1, experiment, len(root) + 1, f"{root}/"),
+                    f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, ?) = ?",
+                    (here.as_uri(), len(root) + 1, len(root) + 1, f"{root}/"),
                 )
             database.execute(
                 "update experiments set artifact_location = ? where experiment_id = ?", (here.as_uri(), experiment)
