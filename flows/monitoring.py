@@ -64,7 +64,7 @@ def monitor(site: str) -> State[Any]:
 def announce(store: Store, root: Path) -> None:
     """Tell of every window that nobody was told of yet."""
     logger = get_run_logger()
-    for window in store.unannounced():
+    for window in (windows := store.unannounced()):
         result = store.result(window)
         key = report.artifact_key(f"drift {store.site}")
         create_markdown_artifact(told(result, root), key=key, description=result["verdict"])
@@ -81,7 +81,7 @@ def announce(store: Store, root: Path) -> None:
         why_not = notify("drift", f"Drift at {store.site}", words)
         if why_not:
             logger.warning("The message could not be sent: %s", why_not)
-    store.announced()
+    store.announced(windows)
 
 
 def new_labels(result: dict[str, Any], root: Path) -> bool:

@@ -9,6 +9,8 @@ window that has its page is never drawn again; one whose page a killed run did n
 
 from __future__ import annotations
 
+import json
+import sys
 import uuid
 import warnings
 from contextvars import ContextVar
@@ -17,10 +19,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError
+from common.errors import UserError, WriteError, first_line, no_room, writing
 from common.files import write_text
+from common.locks import held
 from models import registry
 from monitoring.reference import Reference, load_reference, measures_of
+from monitoring.settings import WORKSPACE, DriftParams
 from monitoring.store import NEW, Store
 
 if TYPE_CHECKING:
@@ -36,24 +40,61 @@ HOME = uuid.UUID("5d0f7c1e-6a43-4f5e-9d5c-0b1f0c9a7e11")  # names of projects an
 _adjusted: ContextVar[dict[str, float]] = ContextVar("adjusted")
 
 
-def keep_history(store: Store, workspace: Path, reports: Path, model: str) -> list[str]:
-    """Draw the windows that have no page yet; return their names. What can't be drawn is said, and stops nothing."""
+def keep_history(store: Store, reports: Path, model: str, params: DriftParams) -> list[str]:
+    """Draw the newest windows where they are not drawn yet, remove the old ones; return the names of those drawn.
+
+    `params.keep_pages` windows keep their page, `params.keep_snapshots` their place in Evidently's workspace. What
+    can't be drawn is said, and stops nothing; a full disk is a WriteError, and the next run draws.
+    """
+    workspace = params.state / WORKSPACE
+    windows = store.whole_windows()
+    pages, snapshots = newest(windows, params.keep_pages), newest(windows, params.keep_snapshots)
     drawn = []
-    for window in store.windows():
-        page = reports / store.site / f"{window}.html"
-        if page.is_file():
-            continue
-        result = store.result(window)
-        try:
-            reference = load_reference(registry.load_version(int(result["champion"]["version"]), model))
-            if reference.champion["digest"] != result["champion"]["digest"]:
-                raise UserError("the registry holds another model under its number now.")
-        except UserError as error:
-            print(f"  {store.site} {window} has no page by Evidently: {error}")
-            continue
-        draw(store, window, result, reference, workspace, page)
-        drawn.append(window)
+    with held(params.state / ".evidently.lock", params.lock_timeout, "Evidently's pages are being drawn"):
+        for window in windows:
+            page = page_of(reports, store.site, window)
+            there = snapshot_of(workspace, store.site, window).is_file()
+            if not (window in pages and not page.is_file()) and not (window in snapshots and not there):
+                continue
+            result = store.result(window)
+            try:
+                reference = load_reference(registry.load_version(int(result["champion"]["version"]), model))
+                if reference.champion["digest"] != result["champion"]["digest"]:
+                    raise UserError("the registry holds another model under its number now.")
+                draw(store, window, result, reference, workspace, page)
+            except WriteError:
+                raise
+            except UserError as error:
+                print(f"  {store.site} {window} has no page by Evidently: {error}")
+            except Exception as error:  # the verdict stands, whatever a library makes of it
+                if no_room(error):
+                    raise
+                why = f"{type(error).__name__}: {first_line(error)}"
+                print(f"  {store.site} {window} could not be drawn by Evidently ({why})", file=sys.stderr)
+            else:
+                drawn.append(window)
+        old = store.windows()
+        for window in (name for name in old if name not in pages):
+            page_of(reports, store.site, window).unlink(missing_ok=True)
+        for window in (name for name in old if name not in snapshots):
+            snapshot_of(workspace, store.site, window).unlink(missing_ok=True)
     return drawn
+
+
+def newest(windows: list[str], most: int | None) -> set[str]:
+    """The last `most` of windows in order, all where None."""
+    return set(windows if most is None else windows[len(windows) - min(most, len(windows)) :])
+
+
+def page_of(reports: Path, site: str, window: str) -> Path:
+    """Where a window's page by Evidently lies."""
+    return reports / site / f"{window}.html"
+
+
+def snapshot_of(workspace: Path, site: str, window: str) -> Path:
+    """Where Evidently's local workspace keeps a window."""
+    project = uuid.uuid5(HOME, site)
+    return workspace / str(project) / "snapshots" / f"{uuid.uuid5(project, window)}.json"
 
 
 def draw(store: Store, window: str, result: dict[str, Any], reference: Reference, workspace: Path, page: Path) -> None:
@@ -93,10 +134,15 @@ def draw(store: Store, window: str, result: dict[str, Any], reference: Reference
                 name=f"{store.site} {window}",
             )
             opened = Workspace(str(workspace))
-            project = uuid.uuid5(HOME, store.site)
-            if opened.get_project(project) is None:
-                _add_project(opened, project, store.site)
-            opened.state.write_snapshot(project, uuid.uuid5(project, window), done.to_snapshot_model())
+            with writing(workspace):
+                project = _project(opened, workspace, store.site)
+            snapshot = snapshot_of(workspace, store.site, window)
+            try:
+                with writing(snapshot):
+                    opened.state.write_snapshot(project, uuid.UUID(snapshot.stem), done.to_snapshot_model())
+            except BaseException:
+                snapshot.unlink(missing_ok=True)  # Evidently writes in place, and could not read a part
+                raise
             write_text(page, done.get_html_str(as_iframe=False))
     finally:
         _adjusted.reset(token)
@@ -112,6 +158,22 @@ def columns_of(images: pd.DataFrame, reference: Reference) -> tuple[pd.DataFrame
         theirs[f"score of {name}"] = images[f"p_{name}"].to_numpy()
     shared = [name for name in theirs if name in ours]
     return ours[shared], theirs[shared]
+
+
+def _project(opened: Any, workspace: Path, site: str) -> uuid.UUID:
+    """Return the site's project in the workspace, made where it is missing or a killed run left a part of it."""
+    project = uuid.uuid5(HOME, site)
+    files = [workspace / str(project) / name for name in ("metadata.json", "dashboard.json")]
+    try:
+        whole = all(path.is_file() for path in files) and all(json.loads(path.read_text("utf-8")) for path in files)
+    except ValueError:
+        whole = False
+        print(f"  Evidently's project of {site} is damaged: made anew, its windows stay", file=sys.stderr)
+    if not whole:
+        for path in files:
+            path.unlink(missing_ok=True)
+        _add_project(opened, project, site)
+    return project
 
 
 def _add_project(opened: Any, project: uuid.UUID, site: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from markupsafe import Markup
@@ -13,6 +14,7 @@ from common.files import write_text
 from imaging.decode import DecodeError, decode
 from monitoring.accuracy import checked_later
 from monitoring.collect import Source
+from monitoring.settings import wrong_name
 from monitoring.store import NEW, Store
 from stages.page import render
 from stages.page.charts import Line, line_chart
@@ -33,7 +35,8 @@ def write_index(
     found = {path.parent.name for path in state.glob("*/windows")} | {
         path.parent.name for path in state.glob("*/waiting.json")
     }
-    shown = [name for name in [*sites, *sorted(found - set(sites))] if name in found]
+    known = [*sites, *sorted(name for name in found - set(sites) if not wrong_name(name))]
+    shown = [name for name in known if name in found]
     panels = [panel(Store(state, name), reports, manifest) for name in shown]
     never = [name for name in sites if name not in found]
     write_text(reports / "index.html", render_index(panels, never, note))
@@ -81,7 +84,7 @@ def panel(store: Store, reports: Path, manifest: Path) -> dict[str, Any]:
     waiting = store.waiting()
     last = results[-1] if results else None
     rows = [
-        {**result, "page": f"{store.site}/{result['window']}.html"}
+        {**result, "page": quote(f"{store.site}/{result['window']}.html")}
         if (reports / store.site / f"{result['window']}.html").is_file()
         else {**result, "page": None}
         for result in reversed(results[-LISTED:])
@@ -93,7 +96,7 @@ def panel(store: Store, reports: Path, manifest: Path) -> dict[str, Any]:
         "last": last,
         "rows": rows,
         "older": len(names) - len(rows),
-        "checked": labelled_since(store, names, manifest),
+        "checked": labelled_since(store, store.whole_windows(), manifest),
         "charts": charts(results) if len(results) > 1 else [],
         "furthest": [_with_pictures(one) for one in (last or {}).get("furthest", [])],
         "quarantined": store.quarantine()[["path", "reason"]].head(20).to_dict("records"),
@@ -109,6 +112,8 @@ def labelled_since(store: Store, windows: list[str], manifest: Path) -> dict[str
         return None
     labels = pd.read_parquet(manifest, columns=["id", "label"]).drop_duplicates("id").set_index("id")["label"]
     parts = [store.images(name, ["id", "status", "predicted", "confidence"]) for name in windows[-TREND:]]
+    if not parts:
+        return None
     images = pd.concat(parts)
     images = images[(images["status"] == NEW) & images["id"].isin(labels.index)]
     # An image that two champions judged counts as the later one saw it.
