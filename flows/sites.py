@@ -12,6 +12,7 @@ from pydantic import Field, field_validator
 from common.errors import run
 from common.files import write_text
 from common.params import PARAMS, Section, load_sections
+from monitoring.settings import site_names
 
 PREFECT = Path("prefect.yaml")
 MARK = "python -m flows.sites writes what is below this line.\n"
@@ -59,6 +60,7 @@ def rewritten(text: str, sites: dict[str, Site]) -> str:
 
 def main() -> None:
     """Rewrite prefect.yaml."""
+    site_names()  # refuses what can't be a site's name
     write_text(PREFECT, rewritten(PREFECT.read_text(encoding="utf-8"), load_sections("sites", Site, PARAMS)))
 
 

@@ -26,10 +26,10 @@ def wrong_name(site: object) -> str | None:
         return f"is read as {type(site).__name__}, not as text: put it in quotes"
     if not site.strip():
         return "is empty"
-    if site != site.strip() or site.startswith("."):
-        return "begins or ends with a space, or begins with a dot"
     if "/" in site or "\\" in site or "::" in site:
         return "holds / or \\ or ::, which lead to other folders"
+    if site != site.strip() or site.startswith("."):
+        return "begins or ends with a space, or begins with a dot"
     if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in site):
         return "holds a line break or another character that can't be seen"
     if len(site.encode()) > _LONGEST:
@@ -44,10 +44,19 @@ def checked_site(site: object) -> str:
     return str(site)
 
 
+def _checked_parameter(site: str) -> str:
+    if why := wrong_name(site):
+        raise ValueError(f"{site!r} can't be a site's name, since it {why}")
+    return site
+
+
+# A flow's parameter: Prefect validates it before the flow begins, and tries no second time.
+SiteName = Annotated[str, AfterValidator(_checked_parameter)]
+
+
 def _checked_keys(sources: dict[str, str]) -> dict[str, str]:
     for site in sources:
-        if why := wrong_name(site):
-            raise ValueError(f"{site!r} can't be a site's name, since it {why}")
+        _checked_parameter(site)
     return sources
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,7 +23,7 @@ from imaging.alignment import Grey, shrink
 from imaging.copies import CopyParams, Edge, Fingerprints, Joined, Pictures, find_copies
 from imaging.hashing import WINDOWS
 from stages.grouping.chains import refuse_chain
-from stages.grouping.columns import column_edges, moment_edges
+from stages.grouping.columns import BLANK_WORDS, Tied, column_edges, moment_edges, sentence, tied_by_column
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,6 +38,7 @@ class GroupParams(CopyParams):
     """params.yaml, section `group`."""
 
     columns: tuple[str, ...] = ("photo", "video", "person")
+    blank_words: tuple[str, ...] = BLANK_WORDS
     camera_column: str = "camera"
     captured_within_seconds: float = Field(default=0, ge=0)
     embedding: str | None = None
@@ -63,8 +64,8 @@ def group_images(manifest: pd.DataFrame, pictures: Pictures, params: GroupParams
     import pandas as pd
 
     paths = manifest["path"].to_numpy()
-    given = column_edges(manifest, params.columns)
-    given += moment_edges(manifest, params.camera_column, params.captured_within_seconds)
+    given = column_edges(manifest, params.columns, params.blank_words)
+    given += moment_edges(manifest, params.camera_column, params.captured_within_seconds, params.blank_words)
     joined = Joined(len(manifest))
     for edge in given:
         joined.union(edge.a, edge.b)
@@ -167,15 +168,17 @@ def main() -> None:
         )
     write_table(BUILD / "edges.parquet", found.edges)
     write_table(BUILD / "apart.parquet", found.apart)
-    write_json(BUILD / "group.json", summary(found, conflicts, source))
+    tied = tied_by_column(manifest, params.columns, params.blank_words)
+    write_json(BUILD / "group.json", summary(found, conflicts, source, tied))
     write_table(BUILD / "groups.parquet", found.groups)
     sizes = found.groups["group"].value_counts()
     print(f"{len(manifest)} images in {len(sizes)} groups, the largest of {sizes.iloc[0]}")
+    print("\n".join(sentence(one) for one in tied) or "no grouping column (group.columns) is in the data")
     print(", ".join(f"{n} {kind}" for kind, n in found.edges[found.edges["verified"]]["kind"].value_counts().items()))
 
 
-def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str) -> dict[str, Any]:
-    """What build/group.json says: pairs looked at by step, edges by kind, where embeddings came from."""
+def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str, tied: list[Tied]) -> dict[str, Any]:
+    """What build/group.json says: pairs looked at by step, edges by kind, where embeddings came from, columns."""
     verified = found.edges[found.edges["verified"]]
     return {
         "images": len(found.groups),
@@ -184,6 +187,7 @@ def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str) -> dict[st
         "looked_at": found.looked_at,
         "embeddings": embeddings,
         "label_conflicts": len(conflicts),
+        "columns": [asdict(one) for one in tied],
     }
 
 

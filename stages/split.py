@@ -23,6 +23,7 @@ from scipy.sparse.csgraph import connected_components
 from common.errors import UserError, run
 from common.files import write_table
 from common.params import Section, load_section
+from stages.grouping.columns import BLANK_WORDS, grouping_values
 
 BUILD = Path("build")
 MEMBERSHIPS = Path("memberships")
@@ -58,6 +59,7 @@ class GroupColumns(Section):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     columns: tuple[str, ...] = ("photo", "video", "person")
+    blank_words: tuple[str, ...] = BLANK_WORDS
 
 
 @dataclass(frozen=True)
@@ -77,6 +79,7 @@ def split_images(
     memberships: pd.DataFrame,
     excluded: pd.DataFrame,
     params: SplitParams,
+    blank_words: Sequence[str] = BLANK_WORDS,
 ) -> Split:
     """Assign every image of `manifest` to a side, or set it aside.
 
@@ -88,10 +91,11 @@ def split_images(
         memberships: key, side of earlier runs.
         excluded: path, reason: images that must not be used (label conflicts).
         params: fractions, seed, strata.
+        blank_words: values of grouping columns that say nothing.
 
     Raises UserError where a class has too few groups to be on every side.
     """
-    keys = _keys(manifest, columns)
+    keys = _keys(manifest, columns, blank_words)
     graph = _Graph(manifest, edges, keys, memberships)
     aside = dict(zip(excluded["path"], excluded["reason"], strict=True))
     keep = ~manifest["path"].isin(list(aside)).to_numpy()
@@ -269,7 +273,7 @@ def _components(size: int, first: NDArray[np.int64], second: NDArray[np.int64]) 
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
-def _keys(manifest: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def _keys(manifest: pd.DataFrame, columns: Sequence[str], blank_words: Sequence[str]) -> pd.DataFrame:
     """Return row, kind (bytes, pixels, value), key: what an image is remembered by."""
     rows = np.arange(len(manifest))
     parts = [
@@ -277,7 +281,7 @@ def _keys(manifest: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
         for kind, column in (("bytes", "id"), ("pixels", "pixels_sha256"))
     ]
     for column in (c for c in columns if c in manifest):
-        text = manifest[column].fillna("").astype(str)
+        text = grouping_values(manifest, column, blank_words)
         given = (text != "").to_numpy()
         # Values may be people's names: only their digest goes into Git.
         key = [hashlib.sha256(f"{column}={v}".encode()).hexdigest()[:KEY_LENGTH] for v in text[given]]
@@ -333,7 +337,7 @@ def shares(splits: pd.DataFrame, manifest: pd.DataFrame, params: SplitParams) ->
 
 def main() -> None:
     params = load_section("split", SplitParams)
-    columns = load_section("group", GroupColumns).columns
+    group = load_section("group", GroupColumns)
     manifest = pd.read_parquet(BUILD / "manifest.parquet")
     lock = MEMBERSHIPS / f"seed-{params.seed}.csv"
     others = sorted(path.name for path in MEMBERSHIPS.glob("seed-*.csv") if path != lock)
@@ -349,10 +353,11 @@ def main() -> None:
         manifest,
         pd.read_parquet(BUILD / "groups.parquet"),
         pd.read_parquet(BUILD / "edges.parquet"),
-        columns,
+        group.columns,
         read_memberships(lock),
         excluded,
         params,
+        group.blank_words,
     )
     write_table(lock, result.memberships)
     write_table(BUILD / "set_aside.csv", result.set_aside)

@@ -20,6 +20,7 @@ from common.errors import UserError, run
 from common.files import replacing_folder, write_json
 from common.params import Section, load_section
 from imaging.collection import COMPUTED
+from stages.grouping.columns import BLANK_WORDS, grouping_values
 from stages.validation.expectations import Checked, Expectation, Outcome, check
 
 if TYPE_CHECKING:
@@ -54,7 +55,12 @@ class Validated:
 
 
 def validate(
-    manifest: pd.DataFrame, quarantine: pd.DataFrame, grouping: Sequence[str], params: ValidateParams, docs: Path
+    manifest: pd.DataFrame,
+    quarantine: pd.DataFrame,
+    grouping: Sequence[str],
+    params: ValidateParams,
+    docs: Path,
+    blank_words: Sequence[str] = BLANK_WORDS,
 ) -> Validated:
     """Judge a manifest and its quarantine; Great Expectations writes its pages into folder `docs`.
 
@@ -62,8 +68,9 @@ def validate(
         manifest: as ingest writes it.
         quarantine: path, reason, kind, label.
         grouping: the columns that tie pictures into groups (those there are).
+        blank_words: values of these that say nothing.
     """
-    classes = count_classes(manifest, quarantine, grouping, params)
+    classes = count_classes(manifest, quarantine, grouping, params, blank_words)
     problem = find_problem(manifest, quarantine, classes, params)
     tables = [
         Checked("manifest", manifest, "path", manifest_expectations(manifest, grouping, params)),
@@ -79,7 +86,11 @@ def validate(
 
 
 def count_classes(
-    manifest: pd.DataFrame, quarantine: pd.DataFrame, grouping: Sequence[str], params: ValidateParams
+    manifest: pd.DataFrame,
+    quarantine: pd.DataFrame,
+    grouping: Sequence[str],
+    params: ValidateParams,
+    blank_words: Sequence[str] = BLANK_WORDS,
 ) -> pd.DataFrame:
     """Return class, pictures, groups for each class wanted, else met (in the quarantine too); `a;b` counts for both.
 
@@ -87,7 +98,7 @@ def count_classes(
     """
     import pandas as pd
 
-    group = tied_by_columns(manifest, grouping)
+    group = tied_by_columns(manifest, grouping, blank_words)
     parts = pd.DataFrame({"class": manifest["label"].map(label_parts), "group": group}).explode("class")
     met = set(parts["class"]) | {part for label in quarantine["label"] for part in label_parts(label) if part}
     names = list(params.classes) or sorted(met)
@@ -96,7 +107,7 @@ def count_classes(
     return counts.astype("int64").rename_axis("class").reset_index()
 
 
-def tied_by_columns(manifest: pd.DataFrame, grouping: Sequence[str]) -> Any:
+def tied_by_columns(manifest: pd.DataFrame, grouping: Sequence[str], blank_words: Sequence[str] = BLANK_WORDS) -> Any:
     """Return (N,) component numbers of pictures that share a value of a grouping column; blanks tie nothing."""
     import numpy as np
     from scipy.sparse import coo_array
@@ -106,9 +117,10 @@ def tied_by_columns(manifest: pd.DataFrame, grouping: Sequence[str]) -> Any:
     second: list[NDArray[Any]] = [np.arange(0)]
     count = len(manifest)
     for column in (name for name in grouping if name in manifest):
-        given = manifest[column].notna().to_numpy()
+        text = grouping_values(manifest, column, blank_words)
+        given = (text != "").to_numpy()
         # pandas numbers up to 128 values in 8 bits, too few to add `count` to
-        codes = manifest.loc[given, column].astype("category").cat.codes.to_numpy().astype(np.int64)
+        codes = text[given].astype("category").cat.codes.to_numpy().astype(np.int64)
         first.append(np.flatnonzero(given))
         second.append(count + codes)
         count += int(codes.max(initial=-1)) + 1
@@ -290,7 +302,7 @@ def main() -> None:
     from stages.group import GroupParams
 
     params = load_section("validate", ValidateParams)
-    grouping = load_section("group", GroupParams).columns
+    group = load_section("group", GroupParams)
     manifest = pd.read_parquet(BUILD / "manifest.parquet")
     quarantine = pd.read_csv(BUILD / "quarantine.csv", dtype=str, keep_default_na=False)
     with replacing_folder(DOCS) as docs:
@@ -298,7 +310,7 @@ def main() -> None:
 
         from stages.validation.docs import write_docs
 
-        found = validate(manifest, quarantine, grouping, params, docs)
+        found = validate(manifest, quarantine, group.columns, params, docs, group.blank_words)
         written = report(manifest, quarantine, found)
         rows = quarantine[["path", "reason"]].to_dict("records")
         write_docs(docs, {**written, "quarantine": rows, "version": gx.__version__})
