@@ -32,5 +32,7 @@ def name_this_user() -> None:
     except (RuntimeError, KeyError):
         home = Path(tempfile.gettempdir()) / f"plumbline-home-{os.getuid()}"
         home.mkdir(mode=0o700, exist_ok=True)
+        if home.is_symlink() or home.stat().st_uid != os.getuid():
+            home = Path(tempfile.mkdtemp(prefix="plumbline-home-"))  # another user took the name
         os.environ["HOME"] = str(home)
         print(f"this user has no home folder: {home} is used for caches (set HOME to another)", file=sys.stderr)
