@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
 from common.users import name_this_user
 
@@ -18,6 +20,7 @@ TELEMETRY_OFF = {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "GX_ANALYTICS_ENA
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # The same in the words of HDF5, SQLite, Arrow and others, whose exceptions carry no number.
 _NO_ROOM_TEXT = ("no space left on device", "disk is full", "file too large", "disk quota exceeded")
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # NumPy's word for it
 # What the file system may say of a file that is there: nobody's bug.
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 
@@ -30,10 +33,13 @@ class WriteError(UserError):
     """A file or folder can't be written; `path` is which, `why` is what the system says."""
 
     def __init__(self, path: Path | str, why: str) -> None:
-        super().__init__(
-            f"{path} can't be written ({why}): {_way_out(why)}, then run again; nothing there was changed."
-        )
+        way_out = f"{_way_out(why)} and run again"
+        super().__init__(f"{path} can't be written ({why}): {way_out}. What was there is unchanged.")
         self.path, self.why = path, why
+
+    def __reduce__(self) -> tuple[type[WriteError], tuple[Path | str, str]]:
+        """Errors travel between processes by what they are made from."""
+        return type(self), (self.path, self.why)
 
 
 def _way_out(why: str) -> str:
@@ -72,6 +78,8 @@ def no_room(error: BaseException) -> str | None:
         text = str(cause).lower()
         if not isinstance(cause, UserError) and any(words in text for words in _NO_ROOM_TEXT):
             return next(words for words in _NO_ROOM_TEXT if words in text).capitalize()
+        if isinstance(cause, OSError) and _SHORT_WRITE.fullmatch(text):
+            return os.strerror(errno.ENOSPC)
     return None
 
 
@@ -94,8 +102,9 @@ def sentence_of(error: BaseException) -> str | None:
         return str(error)
     named = next((e for e in causes(error) if isinstance(e, OSError) and e.filename is not None), None)
     if why := no_room(error):
-        known = os.fsdecode(named.filename) if named and isinstance(named.filename, str | bytes) else None
-        return str(WriteError(known or f"A file in {Path.cwd()} or {tempfile.gettempdir()}", why))
+        name = (named.filename2 or named.filename) if named else None  # where a copy fails, the second is written
+        known = os.fsdecode(name) if isinstance(name, str | bytes) else None
+        return str(WriteError(known or f"A file in {Path.cwd()} or {tempfile.gettempdir()}, or what is printed,", why))
     if isinstance(error, OSError) and error.errno in _REFUSED and isinstance(error.filename, str | bytes):
         name = os.fsdecode(error.filename)
         return f"{name} can't be opened or written ({os.strerror(error.errno)}): put that right, then run again."
@@ -118,17 +127,19 @@ def run(main: Callable[[], object], failed: int = 1) -> None:
             raise
         _flush()
     except BrokenPipeError:
-        _drop_output()  # whoever read what we print has gone: `| head`
+        _drop(sys.stdout)  # whoever read what we print has gone: `| head`
         sys.exit(failed)
     except Exception as error:
         sentence = sentence_of(error)
         if sentence is None and failed == 1:
             raise
-        with suppress(OSError):  # stderr may lie on the full disk
+        try:
             if sentence is None:
                 traceback.print_exc()
             else:
                 print(f"error: {sentence}", file=sys.stderr, flush=True)
+        except OSError:
+            _drop(sys.stderr)  # it may lie on the full disk, too
         with suppress(OSError):
             _flush()
         sys.exit(failed)
@@ -140,11 +151,11 @@ def _flush() -> None:
     except BrokenPipeError:
         raise
     except OSError as error:
-        _drop_output()
+        _drop(sys.stdout)
         raise WriteError("Standard output", os.strerror(error.errno or 0)) from error
 
 
-def _drop_output() -> None:
+def _drop(stream: TextIO) -> None:
     """Let what can't be printed go: the interpreter would try again at its end, and end with 120."""
     with suppress(OSError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
