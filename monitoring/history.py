@@ -100,9 +100,9 @@ def snapshot_of(workspace: Path, site: str, window: str) -> Path:
 def draw(store: Store, window: str, result: dict[str, Any], reference: Reference, workspace: Path, page: Path) -> None:
     """Add a window to the workspace, under an id of its own that a second try meets again, and write its page."""
     from evidently import DataDefinition, Dataset, Report
+    from evidently.legacy.utils import NumpyEncoder
     from evidently.metrics import MaxValue, ValueDrift
     from evidently.tests.numerical_tests import LessThanMetricTest
-    from evidently.ui.workspace import Workspace
 
     _register()
     images = store.images(window)
@@ -133,16 +133,11 @@ def draw(store: Store, window: str, result: dict[str, Any], reference: Reference
                 tags=[result["verdict"]],
                 name=f"{store.site} {window}",
             )
-            opened = Workspace(str(workspace))
             with writing(workspace):
-                project = _project(opened, workspace, store.site)
-            snapshot = snapshot_of(workspace, store.site, window)
-            try:
-                with writing(snapshot):
-                    opened.state.write_snapshot(project, uuid.UUID(snapshot.stem), done.to_snapshot_model())
-            except BaseException:
-                snapshot.unlink(missing_ok=True)  # Evidently writes in place, and could not read a part
-                raise
+                make_project(workspace, store.site)
+            # As Evidently's own writes it, but whole or not at all: a part would keep its workspace from opening.
+            content = json.dumps(done.to_snapshot_model().dict(), cls=NumpyEncoder)
+            write_text(snapshot_of(workspace, store.site, window), content)
             write_text(page, done.get_html_str(as_iframe=False))
     finally:
         _adjusted.reset(token)
@@ -160,30 +155,34 @@ def columns_of(images: pd.DataFrame, reference: Reference) -> tuple[pd.DataFrame
     return ours[shared], theirs[shared]
 
 
-def _project(opened: Any, workspace: Path, site: str) -> uuid.UUID:
-    """Return the site's project in the workspace, made where it is missing or a killed run left a part of it."""
+def make_project(workspace: Path, site: str) -> None:
+    """Make the site's project in the workspace, where there is none or a killed run left a part of it."""
     project = uuid.uuid5(HOME, site)
     files = [workspace / str(project) / name for name in ("metadata.json", "dashboard.json")]
-    try:
-        whole = all(path.is_file() for path in files) and all(json.loads(path.read_text("utf-8")) for path in files)
-    except ValueError:
-        whole = False
-        print(f"  Evidently's project of {site} is damaged: made anew, its windows stay", file=sys.stderr)
-    if not whole:
-        for path in files:
-            path.unlink(missing_ok=True)
-        _add_project(opened, project, site)
-    return project
-
-
-def _add_project(opened: Any, project: uuid.UUID, site: str) -> None:
+    if all(_is_whole(path) for path in files):
+        return
     from evidently.sdk.models import PanelMetric, ProjectModel
     from evidently.sdk.panels import line_plot_panel
+    from evidently.ui.workspace import Workspace
 
-    made = opened.add_project(ProjectModel(id=project, name=site, description="Plumbline drift monitoring"))
+    for path in workspace.glob("*/**/*.json"):  # one part of any file, and Evidently opens nothing
+        if not _is_whole(path):
+            print(f"  {path} is damaged and removed: it is drawn again", file=sys.stderr)
+            path.unlink()
+    made = Workspace(str(workspace)).add_project(
+        ProjectModel(id=project, name=site, description="Plumbline drift monitoring")
+    )
+    files[1].unlink(missing_ok=True)
     for title in (VERDICT, SMALLEST, ACCURACY):
         metric = PanelMetric(metric="MaxValue", legend=title, metric_labels={"column": title})
         made.dashboard.add_panel(line_plot_panel(title, [metric]))
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 @cache
