@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import quote
 from uuid import UUID
 
-from common.errors import one_line
-from stages.summary import PAGES, accuracy
+from plumbline.commands.summary import PAGES, accuracy
+from plumbline.common.errors import one_line
 
 Say = Callable[[str], None]
 Table = list[dict[str, Any]]

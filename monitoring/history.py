@@ -19,13 +19,13 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError, WriteError, first_line, no_room, writing
-from common.files import write_text
-from common.locks import held
-from models import registry
 from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.settings import WORKSPACE, DriftParams
 from monitoring.store import NEW, Store
+from plumbline.common.errors import UserError, WriteError, first_line, no_room, writing
+from plumbline.common.files import write_text
+from plumbline.common.locks import held
+from plumbline.registry import versions as registry
 
 if TYPE_CHECKING:
     import pandas as pd

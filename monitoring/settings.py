@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from common.errors import UserError
-from common.params import PARAMS, Section, load_sections
+from plumbline.common.errors import UserError
+from plumbline.common.params import PARAMS, Section, load_sections
 
 WORKSPACE = "evidently"  # Evidently's folder beside the sites' under drift.state
 INDEX = "index.html"  # the page beside the sites' folders under reports/drift

@@ -31,11 +31,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import UserError
-from common.files import replacing, replacing_folder, write_json, write_table
-from common.locks import held
 from monitoring.collect import File
 from monitoring.settings import checked_site
+from plumbline.common.errors import UserError
+from plumbline.common.files import replacing, replacing_folder, write_json, write_table
+from plumbline.common.locks import held
 
 if TYPE_CHECKING:
     import pandas as pd

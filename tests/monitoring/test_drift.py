@@ -171,7 +171,7 @@ def test_a_full_disk_is_one_sentence_and_loses_nothing(project, monkeypatch, cap
 def test_a_run_waits_for_another_that_judges_the_site_and_goes_on(project):
     import subprocess
 
-    from common.locks import held
+    from plumbline.common.locks import held
 
     project.send_many(GATE, 10_000, 10)
     root = str(Path(drift.__file__).resolve().parents[1])
@@ -326,8 +326,8 @@ def test_images_behind_an_fsspec_url(project, monkeypatch):
 
 def test_intake_takes_back_what_was_given_out_to_label(project, monkeypatch):
     from flows.batch import read_folder, read_label_studio
-    from imaging.collection import DataParams
-    from stages.ingest import IngestParams
+    from plumbline.imaging.collection import DataParams
+    from plumbline.imaging.manifest import IngestParams
 
     project.send_many(GATE, 10_000, 80, dark=0.4)
     rows = [{"path": f"{10_000 + k:05d}.jpg", "photo": f"p{k // 2}"} for k in range(80)]

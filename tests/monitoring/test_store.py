@@ -12,11 +12,11 @@ import pytest
 import yaml
 from made_up import PARAMS
 
-from common.errors import UserError
-from common.locks import held
 from monitoring import drift
 from monitoring.settings import DriftParams, checked_site, site_names
 from monitoring.store import LASTING, Store, in_number_order, unseen
+from plumbline.common.errors import UserError
+from plumbline.common.locks import held
 
 CHAMPION = "c0ffee"
 
