@@ -37,6 +37,7 @@ _LOOKALIKES = {
     **dict.fromkeys(("labels", "class", "classes", "classname", "category", "target", "tag"), "label"),
     **dict.fromkeys(("timestamp", "datetime", "date", "time", "takenat", "datetaken", "capturetime"), "captured_at"),
 }
+_NO_PATH = "(row {}, without a path)"
 _OTHER_FORMATS = (".tsv", ".tab", ".txt", ".xls", ".xlsx", ".ods", ".json", ".jsonl", ".parquet")
 
 
@@ -156,10 +157,15 @@ def parse_table(content: bytes, shown: str, reserved: Collection[str]) -> Metada
             raise UserError(f"{shown}, row {number}: {len(cells)} values under {len(header)} column names, correct it.")
         values: Values = {name: cell or None for name, cell in zip(header, cells, strict=True)}
         path = values.pop("path")
-        key = str(PurePosixPath(path)) if path else f"(row {number}, without a path)"
+        key = str(PurePosixPath(path)) if path else _NO_PATH.format(number)
         if rows.setdefault(key, values) != values:
             raise UserError(f"{shown} has two rows for {key} that differ: keep one of them.")
     return Metadata(rows, (*notes, *own_notes))
+
+
+def written_path(key: str) -> str:
+    """What stands in the column `path` of the row known by `key`: nothing, where it has no path."""
+    return "" if re.fullmatch(re.escape(_NO_PATH).replace(r"\{\}", r"\d+"), key) else key
 
 
 def _holds_text(cells: list[str]) -> bool:
