@@ -28,8 +28,8 @@ def held(lock: Path, timeout: float, what: str) -> Iterator[None]:
             mine.acquire(timeout=timeout)
         except Timeout:
             raise UserError(
-                f"{what} by another run, which has held {lock} for {timeout:g} seconds: wait for it to end, or end it, "
-                "and run again."
+                f"{what} by another run, which has held {lock} for {timeout:.0f} seconds: wait for it to end, or end "
+                "it, and run again."
             ) from None
     try:
         yield
