@@ -24,10 +24,11 @@ from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import Features
-from plumbline.models.fitting import Batches, fit, make_deterministic, targets_of
+from plumbline.models.fitting import Lesson, fit, make_deterministic
 from plumbline.models.networks import build_collected, find_network, scale_pixels
 from plumbline.models.pooling import join, pooled
 from plumbline.models.trainable import build_trainable
+from plumbline.models.training import TrainingSet
 
 Picture = NDArray[np.uint8]
 
@@ -119,11 +120,10 @@ def ablate(
     first_seed: int,
 ) -> list[dict[str, Any]]:
     """Train every subset with every seed; one row per subset: networks, parameters and accuracies by condition."""
-    targets = targets_of(splits["label"])
-    rows = features.rows_of(list(splits["path"]))
-    inside = {split: (splits["split"] == split).to_numpy() for split in ("train", "validation", "test")}
+    data = TrainingSet.of(splits, features)
+    task, test = data.targets.task, data.inside("test")
     networks = [part.network for part in features.backbone.parts]
-    conditions: dict[str, NDArray[Any]] = {"clean": features.values[rows[inside["test"]], 0], **disturbed}
+    conditions: dict[str, NDArray[Any]] = {"clean": features.values[data.rows[test], 0], **disturbed}
     table = []
     for chosen in subsets(networks):
         part = candidate.model_copy(update={"networks": chosen})
@@ -131,15 +131,12 @@ def ablate(
         parameters = 0
         for seed in range(first_seed, first_seed + params.seeds):
             make_deterministic(seed)
-            network = build_trainable(part, features.backbone, None, len(targets.classes), targets.task)
-            learn, check = (
-                Batches(features.values, rows[inside[s]], targets.values[inside[s]], part.batch_size, seed=start)
-                for s, start in (("train", seed), ("validation", None))
-            )
-            fit(network, part, learn, check, targets.task)
+            network = build_trainable(part, features.backbone, None, len(data.targets.classes), task)
+            learn = data.plain("train", part.batch_size, seed)
+            fit(network, part, Lesson(task, learn, data.plain("validation", part.batch_size)))
             for condition, values in conditions.items():
-                p = targets.task.probabilities(network.predict_on_batch(np.asarray(values, np.float32)))
-                right = (targets.task.predicted(p) == targets.truth[inside["test"]]).all(axis=1)
+                p = task.probabilities(network.predict_on_batch(np.asarray(values, np.float32)))
+                right = (task.predicted(p) == data.targets.truth[test]).all(axis=1)
                 by_seed[condition].append(float(right.mean()))
             frozen = sum(part.parameters for part in features.backbone.parts if part.network in chosen)
             parameters = frozen + network.count_params()

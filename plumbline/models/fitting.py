@@ -125,13 +125,16 @@ class Batches:
         return batches.apply(tf.data.experimental.assert_cardinality(len(self)))
 
 
-def fit(
-    network: keras.Model,
-    candidate: Candidate,
-    train: Batches,
-    validation: Batches,
-    task: Task,
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Lesson:
+    """What a network is fitted to: the task, the batches it learns from, and those that say when to stop."""
+
+    task: Task
+    train: Batches
+    validation: Batches
+
+
+def fit(network: keras.Model, candidate: Candidate, lesson: Lesson) -> pd.DataFrame:
     """Train with Adam, early stopping on val_loss (best weights restored) and the learning rate of `schedule`.
 
     Returns one row per epoch: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate. The accuracy of several
@@ -140,7 +143,7 @@ def fit(
     import keras
     import pandas as pd
 
-    loss, accuracy = task.loss(network.output_shape[-1])
+    loss, accuracy = lesson.task.loss(network.output_shape[-1])
     network.compile(
         optimizer=keras.optimizers.AdamW(candidate.learning_rate, weight_decay=candidate.weight_decay)
         if candidate.weight_decay
@@ -156,10 +159,10 @@ def fit(
     ]
     if candidate.decay:
         callbacks.append(_decay(candidate.decay))
-    callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: train.draw()))
+    callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: lesson.train.draw()))
     history = network.fit(
-        train.stream(),
-        validation_data=validation.stream(),
+        lesson.train.stream(),
+        validation_data=lesson.validation.stream(),
         epochs=candidate.epochs,
         callbacks=callbacks,
         shuffle=False,

@@ -108,7 +108,7 @@ def search(
     def objective(trial: optuna.Trial) -> float:
         changes = propose(trial, candidate, features)
         trial.set_user_attr("changes", changes)
-        _, history, _, _ = train(name, changed(candidate, changes), visible, features, seed)
+        history = train(name, changed(candidate, changes), visible, features, seed).history
         losses = history["val_loss"].to_numpy(np.float64)
         trial.set_user_attr("val_accuracy", float(history["val_accuracy"].to_numpy()[losses.argmin()]))
         return float(losses.min())

@@ -18,7 +18,7 @@ from plumbline.models.features import open_features, read_rows
 from plumbline.models.fitting import Batches, balanced_weights, targets_of
 from plumbline.models.networks import kernel_layers
 from plumbline.models.trainable import cut_networks
-from plumbline.models.training import cross_validate, train, training_data
+from plumbline.models.training import TrainingSet, cross_validate, train
 from plumbline.tasks.one_label import ONE_LABEL
 
 SIZE = 32
@@ -217,13 +217,11 @@ def test_balanced_classes_weigh_the_same():
 def test_balanced_training_is_given_the_weights(splits, features):
     opened = open_features(features / "pixels")
     few = splits.drop(splits.index[(splits["label"] == "with_helmet") & (splits["split"] == "train")][6:])
-    targets = targets_of(few["label"])
-    masks = {split: (few["split"] == split).to_numpy() for split in ("train", "validation")}
     candidate = CANDIDATES["lenet5"].model_copy(update={"class_weights": "balanced", "batch_size": 100})
-    training, validation = training_data(candidate, opened, opened.rows_of(list(few["path"])), targets, masks, 0)
-    _, labels, weights = training[0]
+    lesson = TrainingSet.of(few, opened).lesson(candidate, 0)
+    _, labels, weights = lesson.train[0]
     assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
-    assert len(validation[0]) == 2, "what is measured is not weighed"
+    assert len(lesson.validation[0]) == 2, "what is measured is not weighed"
 
 
 def test_pictures_are_mirrored_and_brightened_the_same_way_for_the_same_seed():
