@@ -35,6 +35,10 @@ AS_IT_STANDS = "as it stands"
 HEADS: dict[str, tuple[int, ...]] = {"linear": (), "128": (128,), "256": (256,), "256-128": (256, 128)}
 
 
+Settings = dict[str, Any]
+"""Values of a candidate's entry by key: what a trial changes, as far as JSON can say it."""
+
+
 class Tune(Section):
     """Section `tune`."""
 
@@ -42,16 +46,16 @@ class Tune(Section):
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-def propose(trial: optuna.Trial, candidate: Candidate, features: Features) -> dict[str, Any]:
+def propose(trial: optuna.Trial, candidate: Candidate, features: Features) -> Settings:
     """What this trial changes in the candidate's entry."""
-    changes: dict[str, Any] = {
+    changes: Settings = {
         "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True),
         "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64, 128]),
     }
     if candidate.architecture == TRANSFER:
         assert candidate.head is not None
         hidden = HEADS[trial.suggest_categorical("hidden", list(HEADS))]
-        head: dict[str, Any] = {**candidate.head.model_dump(mode="json"), "hidden": list(hidden)}
+        head: Settings = {**candidate.head.model_dump(mode="json"), "hidden": list(hidden)}
         head["dropout"] = trial.suggest_float("dropout", 0.0, 0.6) if hidden else 0.0
         if len(features.shape) > 1:
             head["pooling"] = trial.suggest_categorical("pooling", ["flatten", "average"])
@@ -64,9 +68,9 @@ def propose(trial: optuna.Trial, candidate: Candidate, features: Features) -> di
     return changes
 
 
-def starting_point(candidate: Candidate, features: Features) -> dict[str, Any]:
+def starting_point(candidate: Candidate, features: Features) -> Settings:
     """The entry as it stands, in the search's own terms, as far as the search can say it."""
-    point: dict[str, Any] = {"learning_rate": candidate.learning_rate}
+    point: Settings = {"learning_rate": candidate.learning_rate}
     if candidate.batch_size in (16, 32, 64, 128):
         point["batch_size"] = candidate.batch_size
     if candidate.head is not None:
@@ -81,7 +85,7 @@ def starting_point(candidate: Candidate, features: Features) -> dict[str, Any]:
     return point | {"mirror": candidate.mirror, "brightness": candidate.brightness}
 
 
-def changed(candidate: Candidate, changes: dict[str, Any]) -> Candidate:
+def changed(candidate: Candidate, changes: Settings) -> Candidate:
     """The candidate with a trial's changes, validated."""
     return Candidate.model_validate({**candidate.model_dump(mode="json"), **changes})
 
@@ -95,7 +99,7 @@ def search(
     trials: int,
     seed: int,
     say: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
-) -> dict[str, Any]:
+) -> Settings:
     """Run `trials` more trials of `study`; returns the best trial's changes. Test pictures are dropped first."""
     from optuna.trial import TrialState
 
@@ -119,7 +123,7 @@ def search(
             say(f"trial {trial.number}: validation loss {trial.value:.4f}, accuracy {accuracy:.3f}: {trial.params}")
 
     study.optimize(objective, n_trials=trials, callbacks=[report], catch=())
-    result: dict[str, Any] = study.best_trial.user_attrs["changes"]
+    result: Settings = study.best_trial.user_attrs["changes"]
     return result
 
 
@@ -150,7 +154,7 @@ def study_key(candidate: Candidate, splits: pd.DataFrame, features: Features, se
     return hashlib.sha256((rows + text).encode()).hexdigest()[:12]
 
 
-def write_back(text: str, name: str, changes: dict[str, Any]) -> str:
+def write_back(text: str, name: str, changes: Settings) -> str:
     """params.yaml's text with `changes` in the entry candidates.`name`; every other line and comment stays.
 
     The entry is written anew as a block with all its values, so that comments inside it are lost. Raises UserError

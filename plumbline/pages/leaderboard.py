@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,63 @@ STYLES = ("s1", "s2", "s3", "s4", "s5", "s6")
 THUMBNAIL = 128
 MISTAKES_CHOSEN, MISTAKES_OTHER = 12, 6
 Picture = Callable[[str], NDArray[np.uint8]]
+Key = list[tuple[str, str]]
+"""A legend: (style, name) of each line."""
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing with its title and legend, and a line of words below it where there is something to say."""
+
+    title: str
+    svg: Markup
+    key: Key
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Mistake:
+    """A picture that was told wrongly: its path, itself as a data address, what it shows, what was said, how surely."""
+
+    path: str
+    image: str
+    label: str
+    guess: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """What the table says of one candidate; `latency` in milliseconds, None where it was not measured."""
+
+    name: str
+    entry: CandidateEvidence
+    chosen: bool
+    latency: float | None
+    standing: str
+    bars: dict[str, Markup]
+
+
+@dataclass(frozen=True)
+class Rival:
+    """A plain rival's row: its accuracy by split."""
+
+    name: str
+    splits: dict[str, Figure]
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What the drill-down of one candidate shows."""
+
+    name: str
+    open: bool
+    chosen: bool
+    entry: CandidateEvidence
+    charts: list[Chart]
+    by_class: list[dict[str, str | Figure]]
+    all_scores: list[str]
+    mistakes: list[Mistake]
 
 
 def render(
@@ -135,9 +193,7 @@ def notes(evaluation: Evaluation, decision: Decision) -> list[tuple[bool, str]]:
     return found
 
 
-def row(
-    name: str, evaluation: Evaluation, decision: Decision, selection: Selection, latency: float | None
-) -> dict[str, Any]:
+def row(name: str, evaluation: Evaluation, decision: Decision, selection: Selection, latency: float | None) -> Row:
     """Return what the table says of one candidate; `latency` in milliseconds, None where it was not measured."""
     entry = evaluation.candidates[name]
     accuracies = [
@@ -147,17 +203,17 @@ def row(
     ]
     start = min(0.9, np.floor(min(accuracies) * 10) / 10)
     comparison = next((item for item in selection.comparisons if item.candidate == name), None)
-    return {
-        "name": name,
-        "entry": entry,
-        "chosen": name == decision.candidate,
-        "latency": latency,
-        "standing": standing(name, name == decision.candidate, selection, comparison),
-        "bars": {
+    return Row(
+        name=name,
+        entry=entry,
+        chosen=name == decision.candidate,
+        latency=latency,
+        standing=standing(name, name == decision.candidate, selection, comparison),
+        bars={
             split: range_bar(*_ends(entry.splits[split].scores["accuracy"]), start, 1.0)
             for split in ("validation", "test")
         },
-    }
+    )
 
 
 def standing(name: str, chosen: bool, selection: Selection, comparison: Comparison | None) -> str:
@@ -169,31 +225,31 @@ def standing(name: str, chosen: bool, selection: Selection, comparison: Comparis
     return f"chosen, {place}" if chosen else place
 
 
-def references(evaluation: Evaluation) -> list[dict[str, Any]]:
+def references(evaluation: Evaluation) -> list[Rival]:
     """Return the plain rivals' rows."""
-    return [{"name": name, "splits": splits} for name, splits in evaluation.baselines.items()]
+    return [Rival(name, splits) for name, splits in evaluation.baselines.items()]
 
 
-def panel(candidate: Candidate, evaluation: Evaluation, chosen: bool, thumbnails: Thumbnails) -> dict[str, Any]:
+def panel(candidate: Candidate, evaluation: Evaluation, chosen: bool, thumbnails: Thumbnails) -> Panel:
     """Return what the drill-down of one candidate shows."""
     entry = evaluation.candidates[candidate.name]
     scores = entry.splits["test"].scores
-    return {
-        "name": candidate.name,
-        "open": chosen,
-        "chosen": chosen,
-        "entry": entry,
-        "charts": charts(candidate, evaluation),
-        "by_class": [
+    return Panel(
+        name=candidate.name,
+        open=chosen,
+        chosen=chosen,
+        entry=entry,
+        charts=charts(candidate, evaluation),
+        by_class=[
             {"name": name} | {score: scores[f"{score}:{name}"] for score in ("precision", "recall", "f1")}
             for name in candidate.classes
         ],
-        "all_scores": [name for name in scores if ":" not in name],
-        "mistakes": mistakes(candidate, entry, MISTAKES_CHOSEN if chosen else MISTAKES_OTHER, thumbnails),
-    }
+        all_scores=[name for name in scores if ":" not in name],
+        mistakes=mistakes(candidate, entry, MISTAKES_CHOSEN if chosen else MISTAKES_OTHER, thumbnails),
+    )
 
 
-def charts(candidate: Candidate, evaluation: Evaluation) -> list[dict[str, Any]]:
+def charts(candidate: Candidate, evaluation: Evaluation) -> list[Chart]:
     """Return the charts of one candidate: title, drawing, and legend as (style, name)."""
     entry = evaluation.candidates[candidate.name]
     sample = candidate.sample("test")
@@ -210,7 +266,7 @@ def charts(candidate: Candidate, evaluation: Evaluation) -> list[dict[str, Any]]
     return drawn
 
 
-def learning_charts(candidate: Candidate) -> list[dict[str, Any]]:
+def learning_charts(candidate: Candidate) -> list[Chart]:
     """Return loss and accuracy by epoch, on training and validation pictures."""
     table = curves.learning(candidate.history)
     drawn = []
@@ -221,22 +277,22 @@ def learning_charts(candidate: Candidate) -> list[dict[str, Any]]:
         ]
         last = ", ".join(f"{line.name} ends at {line.y[-1]:.3f}" for line in lines)
         drawn.append(
-            {
-                "title": f"Learning: {score}",
-                "svg": line_chart(
+            Chart(
+                title=f"Learning: {score}",
+                svg=line_chart(
                     lines,
                     "epoch",
                     score,
                     f"{score} over {len(lines[0].x)} epochs: {last}",
                     y_range=(0.0, 1.0) if score == "accuracy" else None,
                 ),
-                "key": [(line.style, line.name) for line in lines],
-            }
+                key=[(line.style, line.name) for line in lines],
+            )
         )
     return drawn
 
 
-def curve_chart(title: str, table: Any, area: Figure) -> dict[str, Any]:
+def curve_chart(title: str, table: Any, area: Figure) -> Chart:
     """Return a ROC curve or a precision-recall curve, with a line per class shown."""
     across, up = (
         ("false_positive_rate", "true_positive_rate") if "false_positive_rate" in table else ("recall", "precision")
@@ -250,15 +306,15 @@ def curve_chart(title: str, table: Any, area: Figure) -> dict[str, Any]:
         lines.append(Line("chance", [0, 1], [0, 1], "faint"))
     words = f"area {area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
     labels = across.replace("_", " "), up.replace("_", " ")
-    return {
-        "title": title,
-        "svg": line_chart(lines, *labels, f"{title}: {words}", (0.0, 1.0), (0.0, 1.0)),
-        "key": key,
-        "words": words,
-    }
+    return Chart(
+        title=title,
+        svg=line_chart(lines, *labels, f"{title}: {words}", (0.0, 1.0), (0.0, 1.0)),
+        key=key,
+        words=words,
+    )
 
 
-def confidence_chart(candidate: Candidate, entry: CandidateEvidence, violation: str | None) -> dict[str, Any]:
+def confidence_chart(candidate: Candidate, entry: CandidateEvidence, violation: str | None) -> Chart:
     """Return how confident the model is on test pictures: by true class with two classes, else by right and wrong.
 
     With several labels what is counted are the labels, not the pictures.
@@ -280,9 +336,9 @@ def confidence_chart(candidate: Candidate, entry: CandidateEvidence, violation: 
     ]
     marks = [] if entry.threshold is None else [(entry.threshold, f"alarm from {entry.threshold:.2f}")]
     sure = float(np.mean((values < 0.1) | (values > 0.9)))
-    return {
-        "title": "Confidence on test",
-        "svg": bar_chart(
+    return Chart(
+        title="Confidence on test",
+        svg=bar_chart(
             groups,
             edges.tolist(),
             label,
@@ -290,11 +346,11 @@ def confidence_chart(candidate: Candidate, entry: CandidateEvidence, violation: 
             f"Histogram: {sure:.0%} of {sample.task.counted} below 0.1 or above 0.9",
             marks,
         ),
-        "key": [(style, name) for name, style, _ in groups],
-    }
+        key=[(style, name) for name, style, _ in groups],
+    )
 
 
-def reliability_chart(test: SplitEvidence) -> dict[str, Any]:
+def reliability_chart(test: SplitEvidence) -> Chart:
     """Return accuracy against confidence, before and after temperature scaling."""
     lines = [
         Line(name, [one.confidence for one in bins], [one.accuracy for one in bins], style)
@@ -310,15 +366,15 @@ def reliability_chart(test: SplitEvidence) -> dict[str, Any]:
     )
     key = [(line.style, f"{line.name} scaling") for line in lines]
     lines.append(Line("ideal", [0, 1], [0, 1], "faint"))
-    return {
-        "title": "Calibration on test",
-        "svg": line_chart(lines, "confidence", "accuracy", f"Calibration: {words}", (0.0, 1.0), (0.0, 1.0)),
-        "key": key,
-        "words": words,
-    }
+    return Chart(
+        title="Calibration on test",
+        svg=line_chart(lines, "confidence", "accuracy", f"Calibration: {words}", (0.0, 1.0), (0.0, 1.0)),
+        key=key,
+        words=words,
+    )
 
 
-def cost_chart(entry: CandidateEvidence, costs: Costs) -> dict[str, Any]:
+def cost_chart(entry: CandidateEvidence, costs: Costs) -> Chart:
     """Return the cost per picture at every threshold, on validation (which chose it) and on test."""
     threshold = entry.threshold
     assert threshold is not None, "drawn where one class is a violation: then there is a threshold"
@@ -328,9 +384,9 @@ def cost_chart(entry: CandidateEvidence, costs: Costs) -> dict[str, Any]:
         if (curve := entry.splits[split].cost_curve) is not None
     ]
     words = f"a miss costs {costs.missed_violation:g}, a false alarm {costs.false_alarm:g}"
-    return {
-        "title": "Cost by threshold",
-        "svg": line_chart(
+    return Chart(
+        title="Cost by threshold",
+        svg=line_chart(
             lines,
             "threshold of the alarm",
             "cost per picture",
@@ -338,12 +394,12 @@ def cost_chart(entry: CandidateEvidence, costs: Costs) -> dict[str, Any]:
             x_range=(0.0, 1.0),
             marks=[(threshold, f"chosen {threshold:.2f}")],
         ),
-        "key": [(line.style, line.name) for line in lines],
-        "words": words,
-    }
+        key=[(line.style, line.name) for line in lines],
+        words=words,
+    )
 
 
-def mistakes(candidate: Candidate, entry: CandidateEvidence, most: int, thumbnails: Thumbnails) -> list[dict[str, Any]]:
+def mistakes(candidate: Candidate, entry: CandidateEvidence, most: int, thumbnails: Thumbnails) -> list[Mistake]:
     """Return the test pictures that the model was most confidently wrong about, worst first."""
     sample = candidate.sample("test").scaled(entry.temperature)
     confidence = sample.task.sure_of_mistake(sample.truth, sample.probabilities)
@@ -351,13 +407,13 @@ def mistakes(candidate: Candidate, entry: CandidateEvidence, most: int, thumbnai
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
     labels, guesses = (label_texts(table, candidate.classes) for table in (sample.truth, sample.predicted))
     return [
-        {
-            "path": sample.paths[place],
-            "image": thumbnails.of(sample.paths[place]),
-            "label": labels[place],
-            "guess": guesses[place],
-            "confidence": float(confidence[place]),
-        }
+        Mistake(
+            path=sample.paths[place],
+            image=thumbnails.of(sample.paths[place]),
+            label=labels[place],
+            guess=guesses[place],
+            confidence=float(confidence[place]),
+        )
         for place in worst
     ]
 
