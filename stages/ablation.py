@@ -14,9 +14,11 @@ import pandas as pd
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
-from plumbline.common.files import write_json, write_text
+from plumbline.common.files import write_text
 from plumbline.common.params import load_section
+from plumbline.common.records import write_record
 from plumbline.evidence.ablation import Ablation, ablate, build_extractor, disturbed_features, verdict
+from plumbline.evidence.records import AblationResult
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import open_features
 from plumbline.models.fitting import make_deterministic
@@ -49,16 +51,16 @@ def main() -> None:
     )
     table = ablate(candidate, splits, features, disturbed, params, seed)
     sentences = verdict(table, len(test))
-    result = {
-        "candidate": name,
-        "weights": {part.network: weights_origin(features.backbone, [part.network]) for part in parts},
-        "test_images": len(test),
-        "seeds": params.seeds,
-        "conditions": params.model_dump(include={"dark", "occluded", "rotated"}),
-        "rows": table,
-        "verdict": sentences,
-    }
-    write_json(artefacts.ABLATIONS / f"{name}.json", result)
+    result = AblationResult(
+        candidate=name,
+        weights={part.network: weights_origin(features.backbone, [part.network]) for part in parts},
+        test_images=len(test),
+        seeds=params.seeds,
+        conditions=params.model_dump(include={"dark", "occluded", "rotated"}),
+        rows=tuple(table),
+        verdict=tuple(sentences),
+    )
+    write_record(artefacts.ABLATIONS / f"{name}.json", result)
     write_text(artefacts.ABLATION_PAGES / f"{name}.html", page(result))
     for sentence in sentences:
         print(sentence, file=sys.stderr)

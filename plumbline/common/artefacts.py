@@ -39,7 +39,7 @@ CANDIDATES = Artefact(
 ENSEMBLES = Artefact("build/ensembles", "ensemble", "NOT_MADE; ENSEMBLE/: as a candidate's, and MEMBERS")
 DISTURBED = Artefact("build/disturbed", "disturb", "BACKBONE/: VALUES, INDEX, CONDITIONS")
 PROBES = Artefact("build/probes", "probe", "CANDIDATE/: ANSWERS, ATTENTION")
-ABLATIONS = Artefact("build/ablations", "ablation", "CANDIDATE.json: accuracy of every subset of its networks")
+ABLATIONS = Artefact("build/ablations", "ablation", "CANDIDATE.json: plumbline.evidence.records.AblationResult")
 TRIALS = Artefact("build/tune", "plumbline tune", "CANDIDATE.db: Optuna's study; CANDIDATE.json: its winner")
 
 # Results.

@@ -22,6 +22,7 @@ from pydantic import Field
 from plumbline.common import artefacts
 from plumbline.common.params import Section
 from plumbline.common.progress import progress
+from plumbline.evidence.records import SubsetAccuracy
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import Features
 from plumbline.models.fitting import Lesson, fit, make_deterministic
@@ -118,7 +119,7 @@ def ablate(
     disturbed: dict[str, NDArray[np.float32]],
     params: Ablation,
     first_seed: int,
-) -> list[dict[str, Any]]:
+) -> list[SubsetAccuracy]:
     """Train every subset with every seed; one row per subset: networks, parameters and accuracies by condition."""
     data = TrainingSet.of(splits, features)
     task, test = data.targets.task, data.inside("test")
@@ -140,26 +141,26 @@ def ablate(
                 by_seed[condition].append(float(right.mean()))
             frozen = sum(part.parameters for part in features.backbone.parts if part.network in chosen)
             parameters = frozen + network.count_params()
-        table.append({"networks": list(chosen), "parameters": parameters, "accuracy": by_seed})
+        table.append(SubsetAccuracy(networks=tuple(chosen), parameters=parameters, accuracy=by_seed))
     return table
 
 
-def verdict(table: list[dict[str, Any]], test_images: int) -> list[str]:
+def verdict(table: list[SubsetAccuracy], test_images: int) -> list[str]:
     """One sentence per condition: is all of it together better than the best of its networks alone?
 
     The yardstick is twice the standard error of a difference of two accuracies on as many pictures, taken as
     independent, which is generous to the claim's doubters: the same pictures are judged.
     """
-    alone = [row for row in table if len(row["networks"]) == 1]
-    together = max(table, key=lambda row: len(row["networks"]))
+    alone = [row for row in table if len(row.networks) == 1]
+    together = max(table, key=lambda row: len(row.networks))
     sentences = []
     for condition in CONDITIONS:
-        best = max(alone, key=lambda row: float(np.mean(row["accuracy"][condition])))
-        one, all_ = (float(np.mean(row["accuracy"][condition])) for row in (best, together))
+        best = max(alone, key=lambda row: float(np.mean(row.accuracy[condition])))
+        one, all_ = (float(np.mean(row.accuracy[condition])) for row in (best, together))
         noise = 2 * math.sqrt((one * (1 - one) + all_ * (1 - all_)) / test_images)
         how = "better than" if all_ - one > noise else "worse than" if one - all_ > noise else "not told apart from"
         sentences.append(
-            f"{condition}: all together ({all_:.3f}) is {how} {best['networks'][0]} alone ({one:.3f}); "
+            f"{condition}: all together ({all_:.3f}) is {how} {best.networks[0]} alone ({one:.3f}); "
             f"chance explains differences up to {noise:.3f}"
         )
     return sentences

@@ -300,3 +300,23 @@ class AgainstChampion(Record):
 
     passed: bool
     rules: tuple[Rule, ...]
+
+
+class SubsetAccuracy(Record):
+    """Some of a backbone's networks: how many parameters, and by condition the accuracy with each seed."""
+
+    networks: tuple[str, ...]
+    parameters: int
+    accuracy: dict[str, list[float]]
+
+
+class AblationResult(Record):
+    """build/ablations/CANDIDATE.json: every subset of a candidate's networks, and what that says."""
+
+    candidate: str
+    weights: dict[str, str]
+    test_images: int
+    seeds: int
+    conditions: dict[str, int | float]
+    rows: tuple[SubsetAccuracy, ...]
+    verdict: tuple[str, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from plumbline.leakage.conflicts import LIKENESS
 from plumbline.leakage.crossings import LISTED, group_sizes, kinds_of
@@ -35,6 +35,17 @@ class Inputs:
     price: Price | None
     features: str
     embeddings: str
+
+
+@dataclass(frozen=True)
+class LargeGroup:
+    """A group of many pictures: where it stands, the kinds of evidence that tie it, the first members' paths."""
+
+    name: str
+    size: int
+    split: str
+    kinds: list[str]
+    members: list[str]
 
 
 def certificate(inputs: Inputs) -> Certificate:
@@ -73,8 +84,8 @@ def pairs_of(table: pd.DataFrame) -> tuple[Pair, ...]:
     )
 
 
-def largest(sides: pd.DataFrame, edges: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return the largest groups: name, size, split, kinds of evidence, the first members' paths."""
+def largest(sides: pd.DataFrame, edges: pd.DataFrame) -> list[LargeGroup]:
+    """Return the largest groups."""
     sizes = sides["group"].value_counts()
     kinds = edges[edges["verified"]].groupby("path_a")["kind"].agg(set)
     found = []
@@ -82,13 +93,13 @@ def largest(sides: pd.DataFrame, edges: pd.DataFrame) -> list[dict[str, Any]]:
         members = sides[sides["group"] == name]
         why = set().union(*(kinds.get(path, set()) for path in members["path"]))
         found.append(
-            {
-                "name": str(name),
-                "size": int(size),
-                "split": str(members["split"].iat[0]),
-                "kinds": sorted(why),
-                "members": members["path"].head(SHOWN_MEMBERS).tolist(),
-            }
+            LargeGroup(
+                name=str(name),
+                size=int(size),
+                split=str(members["split"].iat[0]),
+                kinds=sorted(why),
+                members=members["path"].head(SHOWN_MEMBERS).tolist(),
+            )
         )
     return found
 

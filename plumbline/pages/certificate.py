@@ -40,7 +40,8 @@ def page(inputs: Inputs, result: Certificate, picture: Picture) -> str:
         result=result,
         crossing=[pair(one) for one in result.pairs[:SHOWN_APART]],
         groups=[
-            {**group, "members": [shown(p) for p in group["members"]]} for group in largest(inputs.sides, inputs.edges)
+            {**vars(group), "members": [shown(p) for p in group.members]}
+            for group in largest(inputs.sides, inputs.edges)
         ],
         examples=[(kind, [pair(one) for one in pairs]) for kind, pairs in examples(inputs.edges, set(about))],
         apart=[pair(one) for one in result.closest_apart[:SHOWN_APART]],

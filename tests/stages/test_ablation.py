@@ -14,6 +14,7 @@ from plumbline.evidence.ablation import (
     subsets,
     verdict,
 )
+from plumbline.evidence.records import AblationResult, SubsetAccuracy
 from plumbline.models.backbones import Backbone
 from plumbline.models.candidates import Candidate, Head
 from plumbline.models.extraction import featurize
@@ -90,18 +91,18 @@ def test_the_table_has_every_subset_under_every_condition(splits, features):
     )
     candidate = candidate.model_copy(update={"early_stopping_patience": 20, "plateau_patience": 20})
     table = ablate(candidate, splits, features, disturbed, PARAMS, 0)
-    assert [tuple(row["networks"]) for row in table] == subsets(list(NETWORKS))
-    assert table[0]["parameters"] + table[1]["parameters"] == table[2]["parameters"] + 1
-    assert all(row["accuracy"]["clean"][0] > 0.85 for row in table)
-    result = {
-        "candidate": "hybrid",
-        "weights": dict.fromkeys(NETWORKS, "random"),
-        "test_images": len(test),
-        "seeds": 1,
-        "conditions": {"dark": 0.3, "occluded": 0.35, "rotated": 20},
-        "rows": table,
-        "verdict": verdict(table, len(test)),
-    }
+    assert [row.networks for row in table] == subsets(list(NETWORKS))
+    assert table[0].parameters + table[1].parameters == table[2].parameters + 1
+    assert all(row.accuracy["clean"][0] > 0.85 for row in table)
+    result = AblationResult(
+        candidate="hybrid",
+        weights=dict.fromkeys(NETWORKS, "random"),
+        test_images=len(test),
+        seeds=1,
+        conditions={"dark": 0.3, "occluded": 0.35, "rotated": 20},
+        rows=table,
+        verdict=verdict(table, len(test)),
+    )
     text = page(result)
     assert "mobilenet + mobilenet_v2" in text
     assert "mobilenet has random weights" in text
@@ -109,7 +110,8 @@ def test_the_table_has_every_subset_under_every_condition(splits, features):
 
 def test_the_verdict_asks_for_more_than_chance():
     def row(networks, accuracy):
-        return {"networks": networks, "accuracy": {condition: [accuracy] for condition in CONDITIONS}}
+        by_condition = {condition: [accuracy] for condition in CONDITIONS}
+        return SubsetAccuracy(networks=networks, parameters=1, accuracy=by_condition)
 
     table = [row(["a"], 0.90), row(["b"], 0.85), row(["a", "b"], 0.92)]
     assert all("not told apart from a alone (0.900)" in sentence for sentence in verdict(table, 100))
