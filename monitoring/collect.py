@@ -16,9 +16,8 @@ from PIL import Image
 from plumbline.common.errors import UserError
 from plumbline.imaging.collection import COMPUTED, DataParams, in_order
 from plumbline.imaging.decode import SUFFIXES, DecodeError, Pixels, decode_image, decode_resized, resize, shrink_grey
-from plumbline.imaging.describe import describe, describe_camera
-from plumbline.imaging.hashing import phash
-from plumbline.imaging.manifest import pixels_sha256
+from plumbline.imaging.describe import describe_camera
+from plumbline.imaging.measures import Row, measures_of
 from plumbline.imaging.metadata import Matches, Metadata, find_table, match, parse_table, said
 
 if TYPE_CHECKING:
@@ -46,7 +45,7 @@ class File:
 class Measured:
     """One decoded picture: the row of its figures, (S, S, 3) RGB for the champion, (18, 24) grey."""
 
-    row: dict[str, Any]
+    row: Row
     rgb: Pixels
     small: Pixels
 
@@ -139,36 +138,26 @@ def _words(error: Exception) -> str:
     return lines[0] if lines else type(error).__name__
 
 
-def measure_all(source: Source, files: list[File], size: int, data: DataParams) -> Iterator[Measured | Unreadable]:
+def measure_all(
+    source: Source, files: list[File], size: int, data: DataParams, min_side: int
+) -> Iterator[Measured | Unreadable]:
     """Yield what each file holds, in order, over all cores; memory holds a few pictures a core."""
-    yield from in_order(lambda file: _measure(source, file, size, data), files)
+    yield from in_order(lambda file: _measure(source, file, size, data, min_side), files)
 
 
-def _measure(source: Source, file: File, size: int, data: DataParams) -> Measured | Unreadable:
+def _measure(source: Source, file: File, size: int, data: DataParams, min_side: int) -> Measured | Unreadable:
     try:
         if file.bytes > data.max_bytes:
             raise DecodeError(f"has {file.bytes:,} bytes, more than the {data.max_bytes:,} of data.max_bytes")
         content = source.read(file.path)
         image = decode_image(content, data.max_pixels)
-        if min(image.size) < 8:
-            raise DecodeError(f"has only {image.width} x {image.height} pixels")
+        digest, kind = hashlib.sha256(content).hexdigest(), str(image.info["format"])
+        found = measures_of(file.path, digest, len(content), kind, image, min_side)
     except DecodeError as error:
         return Unreadable(file, error.reason)
-    row: dict[str, Any] = {"path": file.path, "stamp": file.stamp, "id": hashlib.sha256(content).hexdigest()}
-    rgb = np.asarray(image)
-    grey = image.convert("L")
-    row |= {
-        "listed": file.bytes,
-        "bytes": len(content),
-        "pixels_sha256": pixels_sha256(rgb),
-        "width": image.width,
-        "height": image.height,
-        "format": str(image.info["format"]),
-        "phash": phash(grey),
-        **describe(rgb, np.asarray(grey)),
-        **describe_camera(rgb, np.asarray(grey)),
-    }
-    return Measured(row, _for_champion(content, image, rgb, size, data.max_pixels), small_grey(grey))
+    more = describe_camera(found.rgb, np.asarray(found.grey))
+    row = {**found.row, "stamp": file.stamp, "listed": file.bytes, **more}
+    return Measured(row, _for_champion(content, image, found.rgb, size, data.max_pixels), small_grey(found.grey))
 
 
 def _for_champion(content: bytes, image: Image.Image, rgb: Pixels, size: int, max_pixels: int) -> Pixels:

@@ -48,6 +48,7 @@ from plumbline.common.files import write_json
 from plumbline.common.params import load_section
 from plumbline.common.progress import progress
 from plumbline.imaging.collection import DataParams
+from plumbline.imaging.manifest import IngestParams
 from plumbline.leakage.groups import GroupParams
 from plumbline.registry import bundle, history
 from plumbline.registry import versions as registry
@@ -88,6 +89,7 @@ class Settings:
     drift: DriftParams
     data: DataParams
     group: GroupParams
+    ingest: IngestParams
     sites: tuple[str, ...] = ()
 
 
@@ -162,7 +164,7 @@ def collect(
     bad = quarantine[quarantine["path"].isin(there)]
     delivered = set(seen["id"]) | (set(waiting.table["id"]) if waiting is not None else set())
     batches = [waiting] if waiting is not None else []
-    results = measure_all(source, fresh, champion.model.image_size, settings.data)
+    results = measure_all(source, fresh, champion.model.image_size, settings.data, settings.ingest.min_side)
     results = progress(results, f"{store.site}: new images", total=len(fresh))
     while chunk := list(islice(results, CHUNK)):
         bad = _with_refused(bad, [one for one in chunk if isinstance(one, Unreadable)])
@@ -420,7 +422,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.error("name a site, or --every-site")
     drift = load_section("drift", DriftParams)
     data, group = load_section("data", DataParams), load_section("group", GroupParams)
-    settings = Settings(drift, data, group, tuple(listed))
+    settings = Settings(drift, data, group, load_section("ingest", IngestParams, optional=True), tuple(listed))
     model = load_section("promote", PromoteParams).model
     pages = artefacts.DRIFT_PAGES.path
     why = no_verdict_in_experiments() if given.record else None

@@ -148,12 +148,12 @@ def read_unlabelled(name: str, data: DataParams) -> Side:
 
     from plumbline.imaging.collection import Refused, in_order, read_source
     from plumbline.imaging.decode import SUFFIXES, DecodeError
-    from plumbline.imaging.manifest import measure
+    from plumbline.imaging.manifest import IngestParams, measure
 
     def read(path: str) -> Any:
         one = next(read_source(data, path, [path]))
         try:
-            return one if isinstance(one, Refused) else measure(one, 8)
+            return one if isinstance(one, Refused) else measure(one, IngestParams().min_side)
         except DecodeError as error:
             return Refused(path, error.reason, "unreadable")
 

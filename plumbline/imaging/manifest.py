@@ -42,8 +42,9 @@ from plumbline.imaging.collection import (
     source_states,
 )
 from plumbline.imaging.decode import DecodeError, shrink_grey
-from plumbline.imaging.describe import MEASURES, describe
-from plumbline.imaging.hashing import THUMBNAIL, WINDOWS, fingerprint, phash, thumbnail
+from plumbline.imaging.describe import MEASURES
+from plumbline.imaging.hashing import THUMBNAIL, WINDOWS, fingerprint, thumbnail
+from plumbline.imaging.measures import Row, measures_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,7 +59,7 @@ QUARANTINE = ("path", "reason", "kind", "label")
 class IngestParams(Section):
     """params.yaml, section `ingest`."""
 
-    min_side: int = Field(8, ge=1)
+    min_side: int = Field(default=8, ge=1)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class Ingested:
 
 @dataclass(frozen=True)
 class _Measured:
-    row: dict[str, Any]
+    row: Row
     fingerprint: NDArray[np.uint64]
     thumbnail: NDArray[np.uint8]
 
@@ -95,7 +96,7 @@ def ingest(data: DataParams, params: IngestParams) -> Ingested:
     images, refused = collection.images, list(collection.refused)
     fingerprints = np.empty((len(images), 2, len(WINDOWS)), np.uint64)
     thumbnails = np.empty((len(images), *THUMBNAIL), np.uint8)
-    rows: list[dict[str, Any]] = []
+    rows: list[Row] = []
     paths = list(images["path"])
     if cluster.is_wanted():
         results = _by_partition(data, params, paths)
@@ -123,30 +124,9 @@ def ingest(data: DataParams, params: IngestParams) -> Ingested:
 
 def measure(picture: Picture, min_side: int) -> _Measured:
     """Hash and describe one decoded picture; DecodeError where it is smaller than `min_side` pixels."""
-    image = picture.image
-    if min(image.size) < min_side:
-        raise DecodeError(f"has only {image.width} x {image.height} pixels, fewer than ingest.min_side {min_side}")
-    rgb, grey = np.asarray(image), image.convert("L")
-    small = np.asarray(shrink_grey(grey))
-    row = {
-        "path": picture.path,
-        "id": picture.id,
-        "pixels_sha256": pixels_sha256(rgb),
-        "width": image.width,
-        "height": image.height,
-        "bytes": picture.bytes,
-        "format": picture.format,
-        "phash": phash(grey),
-        **describe(rgb, np.asarray(grey)),
-    }
-    return _Measured(row, fingerprint(small), thumbnail(small))
-
-
-def pixels_sha256(rgb: NDArray[np.uint8]) -> str:
-    """Return the sha256 of the shape, as text "HxWx3", followed by the pixels row by row."""
-    digest = hashlib.sha256("x".join(map(str, rgb.shape)).encode())
-    digest.update(np.ascontiguousarray(rgb).data)
-    return digest.hexdigest()
+    found = measures_of(picture.path, picture.id, picture.bytes, picture.format, picture.image, min_side)
+    small = np.asarray(shrink_grey(found.grey))
+    return _Measured(found.row, fingerprint(small), thumbnail(small))
 
 
 Source = tuple[str, list[str]]

@@ -16,7 +16,8 @@ from plumbline.common.errors import UserError
 from plumbline.imaging import manifest
 from plumbline.imaging.collection import DataParams, load_rgb
 from plumbline.imaging.decode import decode_small_grey
-from plumbline.imaging.manifest import IngestParams, ingest, pixels_sha256
+from plumbline.imaging.manifest import IngestParams, ingest
+from plumbline.imaging.measures import pixels_sha256
 from stages import ingest as stage
 
 TOP = Path(__file__).parents[2]
