@@ -25,6 +25,7 @@ from flows import graph, report, workspace
 from flows.children import guarded
 from flows.notify import notify
 from flows.outcomes import failure
+from monitoring.result import Result
 from monitoring.settings import DriftParams, SiteName, checked_site
 from monitoring.store import Store
 from plumbline.common import artefacts
@@ -82,13 +83,13 @@ def announce(store: Store, root: Path) -> None:
     store.announced(windows)
 
 
-def new_labels(result: dict[str, Any], root: Path) -> bool:
+def new_labels(result: Result, root: Path) -> bool:
     """Whether data/ holds another version than the champion was made of: only then can training change anything."""
     known = result["champion"]["data_md5"]
     return known is None or str(known)[:7] not in graph.data_version(root).split("+")
 
 
-def advice(result: dict[str, Any], labels: bool) -> str:
+def advice(result: Result, labels: bool) -> str:
     """Return what to do about drift, in one sentence."""
     if labels:
         return "Labels came in since the champion was made: training is asked for."
@@ -96,7 +97,7 @@ def advice(result: dict[str, Any], labels: bool) -> str:
     return f"Training anew on the same labels would change nothing: label {first} first."
 
 
-def told(result: dict[str, Any], root: Path) -> str:
+def told(result: Result, root: Path) -> str:
     """Return a window's result as Markdown, with links to its pages."""
     lines = [
         f"# {result['site']}: {result['verdict']}",
@@ -117,7 +118,7 @@ def told(result: dict[str, Any], root: Path) -> str:
     return "\n".join(lines)
 
 
-def table_of(result: dict[str, Any]) -> list[dict[str, Any]]:
+def table_of(result: Result) -> report.Table:
     """Return the tests as rows of an artifact."""
     return [
         {

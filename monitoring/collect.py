@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from monitoring.result import MetadataSaid
 from plumbline.common.errors import UserError
 from plumbline.imaging.collection import COMPUTED, DataParams, in_order
 from plumbline.imaging.decode import SUFFIXES, DecodeError, Pixels, decode_image, decode_resized, resize, shrink_grey
@@ -180,7 +181,7 @@ class Known:
     fits: Matches
     said: list[str]
 
-    def summary(self) -> dict[str, Any]:
+    def summary(self) -> MetadataSaid:
         """Return what a result keeps of it: counts, the first rows that match nothing, sentences."""
         rows = len(self.table.rows)
         lost = [{"path": path, "reason": why} for path, why in self.fits.unmatched.items()]

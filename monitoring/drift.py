@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +39,7 @@ from monitoring.judge import Judgement, judge
 from monitoring.labelling import choose, write_to_label
 from monitoring.pages import picture_of, write_index
 from monitoring.reference import Reference, load_reference, measures_of
+from monitoring.result import Furthest, Result
 from monitoring.sample import Sample
 from monitoring.settings import DriftParams, checked_site, site_names
 from monitoring.store import AGAIN, COPY, NEW, QUARANTINE, REPEAT, Batch, Store, unseen
@@ -102,7 +103,7 @@ def load_champion(model: str) -> Champion:
     return Champion(version, load_reference(version), OnnxModel(version.onnx), training)
 
 
-def judge_site(site: str, champion: Champion, settings: Settings) -> dict[str, Any]:
+def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
     """Collect what is new at `site` and judge it, if it is enough; return the window's result, or what is missing."""
     store, source = Store(settings.drift.state, site), Source(settings.drift.source_of(site))
     with store.locked(settings.drift.lock_timeout):
@@ -257,8 +258,8 @@ def result_of(
     quarantined: pd.DataFrame,
     known_of_them: Known,
     settings: Settings,
-) -> dict[str, Any]:
-    """Return what is kept and shown of a look at a site: plain data."""
+) -> Result:
+    """Return what is kept and shown of a look at a site."""
     counts = table["status"].value_counts()
     new, repeats = int(counts.get(NEW, 0)), int(counts.get(REPEAT, 0))
     verdict, reasons = judgement.verdict, list(judgement.reasons)
@@ -279,7 +280,7 @@ def result_of(
     for array in ("distance", "error", "nearest", "verdict", "reasons"):
         plain.pop(array)
     taken = [str(value) for value in table["captured_at"].dropna()] if "captured_at" in table else []
-    return {
+    found = {
         "site": store.site,
         "window": None if verdict == FEW else store.next_window(),
         "verdict": verdict,
@@ -304,6 +305,7 @@ def result_of(
         "level": settings.drift.alpha / settings.drift.horizon,
         **plain,
     }
+    return cast(Result, found)
 
 
 def _findings(new: int, repeats: int, quarantined: int, params: DriftParams) -> list[str]:
@@ -356,10 +358,10 @@ def to_label(
 
 def furthest(
     source: Source, images: pd.DataFrame, judgement: Judgement, reference: Reference, settings: Settings
-) -> list[dict[str, Any]]:
+) -> list[Furthest]:
     """Return the images furthest from the reference with the nearest known one of each, as small pictures."""
     assert judgement.nearest is not None
-    shown: list[dict[str, Any]] = []
+    shown: list[Furthest] = []
     taken: set[int] = set()
     for row in np.argsort(-images["distance"].to_numpy(), kind="stable"):
         image, nearest = images.iloc[row], int(judgement.nearest[row])
@@ -386,7 +388,7 @@ def furthest(
 # ---------------------------------------------------------------------------------------------------------- command
 
 
-def told(result: dict[str, Any]) -> list[str]:
+def told(result: Result) -> list[str]:
     """Return a result as lines to print."""
     window = f" in window {result['window']}" if result["window"] else ""
     version = result["champion"]

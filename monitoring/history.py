@@ -17,9 +17,10 @@ from contextvars import ContextVar
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from monitoring.reference import Reference, load_reference, measures_of
+from monitoring.result import Result
 from monitoring.settings import WORKSPACE, DriftParams
 from monitoring.store import NEW, Store
 from plumbline.common.errors import UserError, WriteError, first_line, no_room, writing
@@ -97,7 +98,7 @@ def snapshot_of(workspace: Path, site: str, window: str) -> Path:
     return workspace / str(project) / "snapshots" / f"{uuid.uuid5(project, window)}.json"
 
 
-def draw(store: Store, window: str, result: dict[str, Any], reference: Reference, workspace: Path, page: Path) -> None:
+def draw(store: Store, window: str, result: Result, reference: Reference, workspace: Path, page: Path) -> None:
     """Add a window to the workspace, under an id of its own that a second try meets again, and write its page."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.legacy.utils import NumpyEncoder

@@ -13,7 +13,6 @@ moved (the champion is as good as ever on each), many repeats or unreadable file
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +31,7 @@ from monitoring.permutation import (
     share_moved,
 )
 from monitoring.reference import Reference, comparable
+from monitoring.result import ShareMoved
 from monitoring.sample import Floats, Sample
 from monitoring.settings import DriftParams
 from monitoring.shares import estimate_shares
@@ -67,7 +67,7 @@ class Judgement:
     verdict: str
     reasons: list[str]
     tests: list[Test] = field(default_factory=list)
-    shares: list[dict[str, Any]] = field(default_factory=list)
+    shares: list[ShareMoved] = field(default_factory=list)
     accuracy: Estimate | None = None
     average_confidence: float | None = None
     recall: Estimate | None = None
@@ -201,7 +201,7 @@ def score_figures(reference: Reference, window: Sample) -> dict[str, tuple[Float
     return found
 
 
-def class_shares(reference: Reference, window: Sample, params: DriftParams) -> tuple[list[dict[str, Any]], list[str]]:
+def class_shares(reference: Reference, window: Sample, params: DriftParams) -> tuple[list[ShareMoved], list[str]]:
     """Return each class's share in reference and window, and in words those that moved at level alpha."""
     if not reference.task.exclusive:
         return [], []
@@ -212,7 +212,7 @@ def class_shares(reference: Reference, window: Sample, params: DriftParams) -> t
     layout = layout_of(known, window)
     p = share_moved(layout, params.permutations, params.seed)
     usual = np.bincount(reference.labels, minlength=len(reference.classes)) / len(known)
-    rows: list[dict[str, Any]] = [
+    rows: list[ShareMoved] = [
         {
             "class": name,
             "reference": float(usual[place]),

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.collect import TO_LABEL, Source
+from monitoring.result import ChampionOf
 from monitoring.sample import Floats
 from plumbline.common.files import replacing_folder, write_json, write_table, write_text
 from plumbline.imaging.decode import DecodeError
@@ -51,7 +52,7 @@ def _ranks(values: Floats) -> Floats:
 
 
 def write_to_label(
-    source: Source, site: str, window: str, images: pd.DataFrame, classes: list[str], champion: dict[str, Any]
+    source: Source, site: str, window: str, images: pd.DataFrame, classes: list[str], champion: ChampionOf
 ) -> Path | None:
     """Write TO_LABEL/WINDOW with the pictures `images` (path, predicted, confidence, ...), most worth first.
 
@@ -96,7 +97,7 @@ def _name(path: str, digest: str) -> str:
     return f"{stem[-60:]}-{digest[:8]}{pure.suffix.lower()}"
 
 
-def _task(name: str, known: dict[str, Any], image: Any, champion: dict[str, Any]) -> dict[str, Any]:
+def _task(name: str, known: dict[str, str], image: Any, champion: ChampionOf) -> dict[str, object]:
     choice = {"choices": [str(image["predicted"])]}
     result = {"from_name": "label", "to_name": "image", "type": "choices", "value": choice}
     guess = {

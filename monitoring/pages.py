@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import numpy as np
+from markupsafe import Markup
 
 from monitoring.accuracy import checked_later
 from monitoring.collect import Source
+from monitoring.result import Furthest, Result
 from monitoring.settings import wrong_name
 from monitoring.store import NEW, Store
 from plumbline.common import artefacts
@@ -24,6 +27,32 @@ HERE = Path(__file__).parent
 BADGES = {"OK": "promote", "WATCH": "hold", "DRIFT": "reject", "NOT ENOUGH IMAGES": "few"}
 TREND = 60  # windows in the charts
 LISTED = 12  # windows in the table
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A trend over a site's windows: title, drawing, words."""
+
+    title: str
+    svg: Markup
+    words: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """What the page shows of one site: its last window, the look since, the windows before, charts."""
+
+    site: str
+    now: Result
+    waiting: Result | None
+    last: Result | None
+    rows: list[Result]
+    older: int
+    checked: dict[str, float] | None
+    charts: list[Chart]
+    furthest: list[Furthest]
+    quarantined: list[dict[Hashable, str]]
+    quarantine_count: int
 
 
 def write_index(
@@ -43,9 +72,9 @@ def write_index(
     write_text(reports / "index.html", render_index(panels, never, note))
 
 
-def render_index(panels: list[dict[str, Any]], never: list[str], note: str) -> str:
+def render_index(panels: list[Panel], never: list[str], note: str) -> str:
     """Return the page as HTML that asks for nothing else."""
-    worst = max((panel["now"]["verdict"] for panel in panels), key=_gravity, default=None)
+    worst = max((panel.now["verdict"] for panel in panels), key=_gravity, default=None)
     return render_page(
         "index.html.j2",
         "index.css",
@@ -64,17 +93,17 @@ def render_index(panels: list[dict[str, Any]], never: list[str], note: str) -> s
     )
 
 
-def headline(panels: list[dict[str, Any]], note: str) -> str:
+def headline(panels: list[Panel], note: str) -> str:
     """Return how things stand, as one short sentence."""
     if note or not panels:
         return "Nothing was judged yet"
-    drifted = [panel["site"] for panel in panels if panel["now"]["verdict"] == "DRIFT"]
-    watched = [panel["site"] for panel in panels if panel["now"]["verdict"] == "WATCH"]
+    drifted = [panel.site for panel in panels if panel.now["verdict"] == "DRIFT"]
+    watched = [panel.site for panel in panels if panel.now["verdict"] == "WATCH"]
     if drifted:
         return f"{' and '.join(drifted)} {'looks' if len(drifted) == 1 else 'look'} different"
     if watched:
         return f"{' and '.join(watched)} {'wants' if len(watched) == 1 else 'want'} a look"
-    if all(panel["now"]["verdict"] == "NOT ENOUGH IMAGES" for panel in panels):
+    if all(panel.now["verdict"] == "NOT ENOUGH IMAGES" for panel in panels):
         return "Too few new images to judge"
     return "No site looks different"
 
@@ -83,31 +112,34 @@ def _gravity(verdict: str) -> int:
     return ["NOT ENOUGH IMAGES", "OK", "WATCH", "DRIFT"].index(verdict)
 
 
-def panel(store: Store, reports: Path, manifest: Path) -> dict[str, Any]:
-    """Return what the page shows of one site: its last window, the look since, the windows before, charts."""
+def panel(store: Store, reports: Path, manifest: Path) -> Panel:
+    """Return what the page shows of one site."""
     names = store.windows()
     results = [store.result(name) for name in names[-TREND:]]
     waiting = store.waiting()
     last = results[-1] if results else None
-    rows = [
-        {**result, "page": quote(f"{store.site}/{result['window']}.html")}
-        if (reports / store.site / f"{result['window']}.html").is_file()
-        else {**result, "page": None}
-        for result in reversed(results[-LISTED:])
-    ]
-    return {
-        "site": store.site,
-        "now": last or waiting,
-        "waiting": waiting,
-        "last": last,
-        "rows": rows,
-        "older": len(names) - len(rows),
-        "checked": labelled_since(store, store.whole_windows(), manifest),
-        "charts": charts(results) if len(results) > 1 else [],
-        "furthest": [_with_pictures(one) for one in (last or {}).get("furthest", [])],
-        "quarantined": store.quarantine()[["path", "reason"]].head(20).to_dict("records"),
-        "quarantine_count": len(store.quarantine()),
-    }
+    rows = [with_page(result, store.site, reports) for result in reversed(results[-LISTED:])]
+    now = last or waiting
+    assert now is not None, "a site is shown where it has a window or waits for one"
+    return Panel(
+        site=store.site,
+        now=now,
+        waiting=waiting,
+        last=last,
+        rows=rows,
+        older=len(names) - len(rows),
+        checked=labelled_since(store, store.whole_windows(), manifest),
+        charts=charts(results) if len(results) > 1 else [],
+        furthest=[_with_pictures(one) for one in (last.get("furthest", []) if last else [])],
+        quarantined=store.quarantine()[["path", "reason"]].head(20).to_dict("records"),
+        quarantine_count=len(store.quarantine()),
+    )
+
+
+def with_page(result: Result, site: str, reports: Path) -> Result:
+    """Return a window's result with the address of its page, None where the page is gone."""
+    page = f"{site}/{result['window']}.html"
+    return {**result, "page": quote(page) if (reports / page).is_file() else None}
 
 
 def labelled_since(store: Store, windows: list[str], manifest: Path) -> dict[str, float] | None:
@@ -130,22 +162,22 @@ def labelled_since(store: Store, windows: list[str], manifest: Path) -> dict[str
     return checked_later(images["confidence"].to_numpy(np.float64), right)
 
 
-def _with_pictures(one: dict[str, Any]) -> dict[str, Any]:
+def _with_pictures(one: Furthest) -> Furthest:
     stored = one["nearest_picture"]
     data = jpeg_uri(bytes.fromhex(stored)) if stored else None
     return {**one, "nearest_picture": data}
 
 
-def charts(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def charts(results: list[Result]) -> list[Chart]:
     """Return a site's trends over its windows: title, drawing, words."""
-    numbers = [float(result["window"]) for result in results]
+    numbers = [float(result["window"] or 0) for result in results]
     level = results[-1]["level"]
     smallest = [-np.log10(min((test["adjusted"] for test in result["tests"]), default=1.0)) for result in results]
     far = [float(result["far_share"] or 0.0) for result in results]
     drawn = [
-        {
-            "title": "Evidence of drift",
-            "svg": line_chart(
+        Chart(
+            title="Evidence of drift",
+            svg=line_chart(
                 [
                     Line("evidence", numbers, smallest),
                     Line("level", [numbers[0], numbers[-1]], [-np.log10(level)] * 2, "faint"),
@@ -155,18 +187,18 @@ def charts(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 f"Evidence of drift over {len(results)} windows, last {smallest[-1]:.1f}; "
                 f"DRIFT from {-np.log10(level):.1f}",
             ),
-            "words": "the dotted line is where DRIFT begins",
-        },
-        {
-            "title": "Images far from the reference",
-            "svg": line_chart(
+            words="the dotted line is where DRIFT begins",
+        ),
+        Chart(
+            title="Images far from the reference",
+            svg=line_chart(
                 [Line("far", numbers, far, "s2")],
                 "window",
                 "share further than 99% of it",
                 f"Share of images far from the reference over {len(results)} windows, last {far[-1]:.2f}",
             ),
-            "words": "1% where nothing has changed",
-        },
+            words="1% where nothing has changed",
+        ),
     ]
     known = [
         (number, result["accuracy"]["value"])
@@ -175,17 +207,17 @@ def charts(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
     if len(known) > 1:
         drawn.append(
-            {
-                "title": "Expected accuracy",
-                "svg": line_chart(
+            Chart(
+                title="Expected accuracy",
+                svg=line_chart(
                     [Line("expected accuracy", [x for x, _ in known], [y for _, y in known], "s3")],
                     "window",
                     "expected accuracy",
                     f"Expected accuracy over {len(known)} windows, last {known[-1][1]:.2f}",
                     y_range=(0.0, 1.0),
                 ),
-                "words": "from confidence alone: a warning light, not a measurement",
-            }
+                words="from confidence alone: a warning light, not a measurement",
+            )
         )
     return drawn
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.accuracy import calibrated
+from monitoring.result import ChampionOf
 from monitoring.sample import Sample
 from plumbline.common.errors import UserError
 from plumbline.registry import bundle
@@ -40,7 +41,7 @@ class Reference:
     threshold: float | None
     temperature: float
     task: Task
-    champion: dict[str, Any]
+    champion: ChampionOf
 
     @property
     def right(self) -> NDArray[np.bool_]:

@@ -26,12 +26,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.collect import File
+from monitoring.result import Result
 from monitoring.settings import checked_site
 from plumbline.common.errors import UserError
 from plumbline.common.files import replacing, replacing_folder, write_json, write_table
@@ -88,9 +89,10 @@ class Store:
         """Return the names of the windows whose images are still there with all that was found of each."""
         return in_number_order(path.parent.name for path in (self.root / WINDOWS).glob("*/images.parquet"))
 
-    def result(self, window: str) -> dict[str, Any]:
+    def result(self, window: str) -> Result:
         """Return what was said of a window."""
-        return dict(json.loads((self.root / WINDOWS / window / "result.json").read_text(encoding="utf-8")))
+        content = json.loads((self.root / WINDOWS / window / "result.json").read_text(encoding="utf-8"))
+        return cast(Result, dict(content))
 
     def images(self, window: str, columns: list[str] | None = None) -> pd.DataFrame:
         """Return the images of a whole window; UserError where they are gone."""
@@ -112,7 +114,7 @@ class Store:
         known = in_number_order(path.name for path in (self.root / WINDOWS).glob("*"))
         return f"{int(known[-1]) + 1 if known else 1:04d}"
 
-    def close_window(self, window: str, images: pd.DataFrame, result: dict[str, Any]) -> None:
+    def close_window(self, window: str, images: pd.DataFrame, result: Result) -> None:
         """Keep a judged window: from here on its images are counted."""
         if (self.root / WINDOWS / window).exists():
             raise UserError(f"{self.root / WINDOWS / window} is there already: no window is written over another.")
@@ -252,14 +254,14 @@ class Store:
         """Replace the list of unreadable files."""
         write_table(self.root / "quarantine.csv", table[list(QUARANTINE)])
 
-    def wait(self, result: dict[str, Any]) -> None:
+    def wait(self, result: Result) -> None:
         """Keep what the last look found where it was no window."""
         write_json(self.root / "waiting.json", result)
 
-    def waiting(self) -> dict[str, Any] | None:
+    def waiting(self) -> Result | None:
         """Return what the last look found, None where it made a window or nothing was looked at yet."""
         path = self.root / "waiting.json"
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+        return cast(Result, dict(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else None
 
     def unannounced(self) -> list[str]:
         """Return the windows that nobody was told of, oldest first."""

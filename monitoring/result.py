@@ -1,0 +1,95 @@
+"""What is kept of a look at a site (result.json, waiting.json), as it is read: plain data with known keys.
+
+Windows on disk may be years old: keys that came later are read with `get`.
+"""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+
+class Estimated(TypedDict):
+    """An expected figure with the ends of its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Tested(TypedDict):
+    """One test of the window: its p-value, corrected, and what it found in words."""
+
+    name: str
+    p: float
+    adjusted: float
+    words: str
+    window: dict[str, float]
+    reference: dict[str, float]
+
+
+# "class" is no name in Python.
+ShareMoved = TypedDict(
+    "ShareMoved", {"class": str, "reference": float, "value": float, "low": float, "high": float, "p": float}
+)
+
+
+class ChampionOf(TypedDict):
+    """The registered version that judged."""
+
+    version: NotRequired[int]
+    candidate: NotRequired[str]
+    digest: NotRequired[str]
+    weights: NotRequired[str]
+    data_md5: NotRequired[str | None]
+
+
+class Furthest(TypedDict):
+    """An image far from the reference, with the nearest known one; pictures as data addresses, or hex of a JPEG."""
+
+    path: str
+    distance: float
+    predicted: str
+    confidence: float
+    picture: str | None
+    nearest: str
+    nearest_label: str
+    nearest_picture: str | None
+
+
+class MetadataSaid(TypedDict):
+    """What metadata.csv had for the images."""
+
+    rows: int
+    unmatched: int
+    first_unmatched: list[dict[str, str]]
+    said: list[str]
+
+
+class Result(TypedDict):
+    """A look at a site; `window` is None where there were too few images for one."""
+
+    site: str
+    window: str | None
+    verdict: str
+    reasons: list[str]
+    basis: str
+    judged_at: str
+    captured: list[str] | None
+    champion: ChampionOf
+    registry_was_down: bool
+    violation: str | None
+    counts: dict[str, int]
+    quarantined: list[dict[str, str]]
+    metadata: MetadataSaid | None
+    level: float
+    tests: list[Tested]
+    shares: list[ShareMoved]
+    accuracy: Estimated | None
+    average_confidence: float | None
+    recall: Estimated | None
+    far_share: float | None
+    notes: list[str]
+    furthest: NotRequired[list[Furthest]]
+    to_label: NotRequired[str | None]
+    retired: NotRequired[dict[str, object]]
+    page: NotRequired[str | None]
