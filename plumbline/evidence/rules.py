@@ -312,7 +312,10 @@ def probe_rules(found: dict[str, Any] | None, bounds: Looks) -> list[Rule]:
     """Judge whether the model looks at the head: by what is sure of it, the end of each interval that speaks for it."""
     if found is None:
         bound = [name for name in ("head", "background", "zoom", "attention") if getattr(bounds, name) is not None]
-        return [not_judged(f"probe: {name}", getattr(bounds, name), "not probed in this run, so not judged") for name in bound]
+        return [
+            not_judged(f"probe: {name}", getattr(bounds, name), "not probed in this run, so not judged")
+            for name in bound
+        ]
     rules, conditions = [], found["conditions"]
     worst = probes.worst_zoom(conditions)
     if bounds.head is not None:
