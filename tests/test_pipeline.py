@@ -215,6 +215,7 @@ def test_metrics_plots_and_experiments_work(workspace):
     workspace.run("dvc", "metrics", "diff")
 
 
+@pytest.mark.timeout(1800)
 def test_experiments_promote_nothing_until_they_are_applied_and_committed(workspace):
     """README's own words, then the way back: one champion, moved by the project alone, never by what was tried."""
     params = workspace.params()
