@@ -13,12 +13,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
-from plumbline.common.files import write_json
 from plumbline.common.params import load_section
+from plumbline.common.records import write_record
 from plumbline.registry.promotion import (
-    BUILD,
-    PROMOTION,
     Project,
     PromoteParams,
     Wish,
@@ -41,11 +40,11 @@ def main() -> None:
         print(rollback(params, found.to, found.reason.strip(), found.dry_run))
     else:
         wish = Wish(found.force, found.reason.strip(), found.dry_run, found.here)
-        result = promote(params, wish, Project(BUILD, Path(), read_pictures, load_network, compare))
+        result = promote(params, wish, Project(artefacts.BUILD, Path(), read_pictures, load_network, compare))
         if not wish.dry_run:
-            write_json(PROMOTION, result)
-        champion = "" if result["outcome"] == "not here" else f" Champion: version {result['champion'] or 'none'}."
-        print(f"{result['outcome']}: {result['reason']}{champion}")
+            write_record(artefacts.PROMOTION, result)
+        champion = "" if result.outcome == "not here" else f" Champion: version {result.champion or 'none'}."
+        print(f"{result.outcome}: {result.reason}{champion}")
 
 
 if __name__ == "__main__":

@@ -11,23 +11,25 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_json
 from plumbline.common.params import load_section, load_sections
-from plumbline.models.backbones import WEIGHTS, Backbone, record_entry, report, resolve_entry
-from plumbline.registry.place import PLACE, Place, why_not_here
+from plumbline.common.records import write_record
+from plumbline.models.backbones import Backbone, record_entry, report, resolve_entry
+from plumbline.registry.place import Place, why_not_here
 
 
 def main() -> None:
     """Write build/weights/BACKBONE.json for every backbone in params.yaml, and build/place.json."""
-    with replacing_folder(WEIGHTS) as folder:
+    with replacing_folder(artefacts.WEIGHTS) as folder:
         for name, entry in load_sections("backbones", Backbone).items():
             resolved = resolve_entry(name, entry)
-            write_json(folder / f"{name}.json", record_entry(name, entry, resolved))
+            write_record(folder / f"{name}.json", record_entry(name, entry, resolved))
             for network, weights in zip(entry.networks_of(name), resolved, strict=True):
                 print(report(weights, network), file=sys.stderr)
     why = why_not_here(Path(), load_section("promote.place", Place, optional=True))
-    write_json(PLACE, {"promotion": "allowed" if why is None else why})
+    write_json(artefacts.PLACE, {"promotion": "allowed" if why is None else why})
 
 
 if __name__ == "__main__":

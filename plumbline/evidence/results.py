@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Literal
+
+from plumbline.evidence.records import Rule
 
 Result = Literal["passed", "failed", "not judged"]
 PASSED: Result = "passed"
@@ -11,14 +12,14 @@ FAILED: Result = "failed"
 NOT_JUDGED: Result = "not judged"
 
 
-def result_of(rule: Mapping[str, Any]) -> Result:
+def result_of(rule: Rule) -> Result:
     """Return how a rule of decision.json or comparison.json ended."""
-    if not rule.get("judged", True):
+    if not rule.judged:
         return NOT_JUDGED
-    return PASSED if rule["passed"] else FAILED
+    return PASSED if rule.passed else FAILED
 
 
-def stands_in_the_way(rule: Mapping[str, Any], unjudged: Literal["hold", "allow"]) -> bool:
+def stands_in_the_way(rule: Rule, unjudged: Literal["hold", "allow"]) -> bool:
     """Whether a rule keeps a model from promotion: it failed, or it was not judged and `gate.unjudged` is hold."""
     result = result_of(rule)
     return result == FAILED or (result == NOT_JUDGED and unjudged == "hold")

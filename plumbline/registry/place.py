@@ -9,7 +9,6 @@ from typing import Literal
 
 from plumbline.common.params import Section
 
-PLACE = Path("build/place.json")  # written by stage `weights`, so that `promote` runs again where the answer changes
 INSIST = "to insist, `python -m stages.promote --here --reason TEXT`"
 
 

@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from plumbline.common.errors import UserError
-from plumbline.common.files import write_json
 from plumbline.common.params import Section, load_section
+from plumbline.common.records import write_record
+from plumbline.evidence.records import AgainstChampion, Decision, LeaderboardRow
 from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
 from plumbline.registry import bundle
 from plumbline.registry import history as audit
@@ -33,14 +34,15 @@ from plumbline.registry.chosen import Chosen, Pictures, provenance, read_chosen,
 from plumbline.registry.folder import build_folder, serving
 from plumbline.registry.history import Entry
 from plumbline.registry.place import Place, is_newer, why_not_here, why_older
+from plumbline.registry.records import Compared, Outcome, Promotion, Provenance
 from plumbline.registry.versions import CHAMPION, PREVIOUS, Registry
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
     import pandas as pd
 
-BUILD = Path("build")
-PROMOTION = BUILD / "promotion.json"
+
 COMMIT_TAG = "git commit"
 WORDS = {PASSED: "passed", FAILED: "**failed**", NOT_JUDGED: "not judged"}
 
@@ -74,42 +76,42 @@ class Project:
 
     `pictures(paths, size)` yields images (size, size, 3) uint8, or as they are where size is None; `load(candidate
     folder, features folder)` assembles the network; `compare(champion's, challenger's scores, classes, manifest,
-    several labels)` returns {passed, rules}; `export` writes a version's folder.
+    task)` says whether the second may take the first's place; `export` writes a version's folder.
     """
 
     build: Path
     root: Path
     pictures: Pictures
     load: Callable[[Path, Path], keras.Model]
-    compare: Callable[[pd.DataFrame, pd.DataFrame, list[str], pd.DataFrame, bool], dict[str, Any]]
+    compare: Callable[[pd.DataFrame, pd.DataFrame, list[str], pd.DataFrame, Task], AgainstChampion]
     export: Callable[..., dict[str, float]] = build_folder
 
 
-def refusal(decision: dict[str, Any], wish: Wish) -> str | None:
+def refusal(decision: Decision, wish: Wish) -> str | None:
     """Return why the verdict forbids promotion, or None if it allows it or is overruled by force."""
-    if decision["verdict"] == "PROMOTE" or wish.force:
+    if decision.verdict == "PROMOTE" or wish.force:
         return None
-    failed = [f"{rule['name']}: {rule['reason']}" for rule in decision.get("rules", []) if result_of(rule) != PASSED]
-    return f"The gate said {decision['verdict']}. {'; '.join(failed) or 'No rule gave a reason'}."
+    failed = [f"{rule.name}: {rule.reason}" for rule in decision.rules if result_of(rule) != PASSED]
+    return f"The gate said {decision.verdict}. {'; '.join(failed) or 'No rule gave a reason'}."
 
 
-def judge_comparison(comparison: dict[str, Any], champion: int, minimum_groups: int) -> str | None:
+def judge_comparison(comparison: Compared, champion: int, minimum_groups: int) -> str | None:
     """Return why the challenger may not take the champion's place, or None if it may.
 
-    `comparison` holds {groups, passed, rules}: too few groups prove nothing (HOLD), a failed rule is a REJECT.
+    Too few groups prove nothing (HOLD), a failed rule is a REJECT.
     """
-    if comparison["groups"] < minimum_groups:
+    if (comparison.groups or 0) < minimum_groups:
         return (
-            f"HOLD: only {comparison['groups']} groups of test images are unseen by champion version {champion}, "
+            f"HOLD: only {comparison.groups} groups of test images are unseen by champion version {champion}, "
             f"promote.minimum_unseen_groups asks for {minimum_groups}: add labelled images that it never saw."
         )
-    failed = [f"{rule['name']}: {rule['reason']}" for rule in comparison["rules"] if not rule["passed"]]
-    if comparison["passed"]:
+    failed = [f"{rule.name}: {rule.reason}" for rule in comparison.rules if not rule.passed]
+    if comparison.passed:
         return None
     return f"REJECT: worse than champion version {champion} on images that neither learnt from: {'; '.join(failed)}."
 
 
-def promote(params: PromoteParams, wish: Wish, project: Project) -> dict[str, Any]:
+def promote(params: PromoteParams, wish: Wish, project: Project) -> Promotion:
     """Carry out build/decision.json and return what promotion.json holds.
 
     Safe to repeat: what a killed run left is cleared away, and the same decision on the same weights never becomes a
@@ -140,7 +142,7 @@ def promote(params: PromoteParams, wish: Wish, project: Project) -> dict[str, An
             raise
 
 
-def _decide_and_act(step: _Step, params: PromoteParams, project: Project) -> dict[str, Any]:
+def _decide_and_act(step: _Step, params: PromoteParams, project: Project) -> Promotion:
     opened, wish = step.opened, step.wish
     why = refusal(step.decision, wish)
     if why:
@@ -183,7 +185,7 @@ def _decide_and_act(step: _Step, params: PromoteParams, project: Project) -> dic
             return step.refuse(why, comparison)
         if wish.dry_run:
             return step.move(None, comparison)
-        write_json(folder / bundle.HOME / "comparison.json", comparison)
+        write_record(folder / bundle.HOME / "comparison.json", comparison)
         version = registry.register(
             opened,
             folder,
@@ -260,21 +262,21 @@ def _withdrawn(opened: Registry, chosen: Chosen) -> str | None:
 
 def _against_champion(
     step: _Step, params: PromoteParams, project: Project, chosen: Chosen, folder: Path
-) -> tuple[str | None, dict[str, Any]]:
+) -> tuple[str | None, Compared]:
     """Compare the version in `folder` with the champion: (why not, the comparison); force overrules it."""
     number = step.champion or audit.last_champion(step.opened)
     if number is None:
-        return None, {"champion": None, "note": "There was no champion to compare with."}
+        return None, Compared(champion=None, note="There was no champion to compare with.")
     try:
         champion = _version_of_champion(step.opened, number)
         old, new = paired_predictions(chosen, folder / bundle.ONNX, champion, project.pictures, params.batch_size)
         groups = int(old["group"].nunique())
-        found = project.compare(old, new, chosen.classes, chosen.manifest, chosen.several)
+        found = project.compare(old, new, chosen.classes, chosen.manifest, chosen.task)
     except UserError as error:
         if step.wish.force:
-            return None, {"champion": number, "note": f"Not compared, promoted by force: {error}"}
-        return f"HOLD: {error}", {"champion": number, "note": str(error)}
-    comparison = {"champion": number, "images": len(old), "groups": groups, **found}
+            return None, Compared(champion=number, note=f"Not compared, promoted by force: {error}")
+        return f"HOLD: {error}", Compared(champion=number, note=str(error))
+    comparison = Compared(champion=number, images=len(old), groups=groups, passed=found.passed, rules=found.rules)
     why = judge_comparison(comparison, number, params.minimum_unseen_groups)
     return (None if step.wish.force else why), comparison
 
@@ -296,23 +298,23 @@ class _Step:
     """The end of a run: the alias, the log and promotion.json say the same."""
 
     opened: Registry
-    decision: dict[str, Any]
+    decision: Decision
     champion: int | None
     wish: Wish
 
-    def refuse(self, why: str, comparison: dict[str, Any] | None = None) -> dict[str, Any]:
+    def refuse(self, why: str, comparison: Compared | None = None) -> Promotion:
         if self.wish.dry_run:
             return self._outcome("would refuse", why, self.champion, comparison)
         audit.append(self.opened, self._entry("refused", why, None))
         return self._outcome("refused", why, self.champion, comparison)
 
-    def unchanged(self, version: int) -> dict[str, Any]:
+    def unchanged(self, version: int) -> Promotion:
         why = f"These weights are version {version}, champion already."
         if not self.wish.dry_run:
             audit.append(self.opened, self._entry("unchanged", why, version))
         return self._outcome("unchanged", why, version, None)
 
-    def move(self, version: int | None, comparison: dict[str, Any]) -> dict[str, Any]:
+    def move(self, version: int | None, comparison: Compared) -> Promotion:
         if self.wish.dry_run or version is None:
             return self._outcome("would promote", "Nothing was changed: --dry-run.", self.champion, comparison)
         why = self.wish.reason if self.wish.force else f"Every rule passed. {self.wish.reason}".strip()
@@ -330,54 +332,54 @@ class _Step:
             outcome=what,
             reason=why[: audit.LONGEST_REASON],
             version=version,
-            candidate=str(self.decision.get("candidate") or ""),
-            verdict=self.decision["verdict"],
+            candidate=self.decision.candidate,
+            verdict=self.decision.verdict,
             forced=self.wish.force,
             champion_before=self.champion,
             champion_after=self.champion,
         )
 
-    def _outcome(self, what: str, why: str, champion: int | None, comparison: dict[str, Any] | None) -> dict[str, Any]:
+    def _outcome(self, what: Outcome, why: str, champion: int | None, comparison: Compared | None) -> Promotion:
         return outcome(self.decision, self.opened.uri, what, why, champion, self.champion, comparison)
 
 
 def outcome(
-    decision: dict[str, Any],
+    decision: Decision,
     uri: str,
-    what: str,
+    what: Outcome,
     why: str,
     champion: int | None = None,
     champion_before: int | None = None,
-    comparison: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+    comparison: Compared | None = None,
+) -> Promotion:
     """Return what build/promotion.json holds."""
-    return {
-        "outcome": what,
-        "reason": why,
-        "verdict": decision["verdict"],
-        "candidate": decision.get("candidate"),
-        "champion": champion,
-        "champion_before": champion_before,
-        "comparison": comparison,
-        "registry": registry.shown_uri(uri),
-    }
+    return Promotion(
+        outcome=what,
+        reason=why,
+        verdict=decision.verdict,
+        candidate=decision.candidate,
+        champion=champion,
+        champion_before=champion_before,
+        comparison=comparison,
+        registry=registry.shown_uri(uri),
+    )
 
 
-def tags_of(chosen: Chosen, origin: dict[str, Any], wish: Wish) -> dict[str, str]:
+def tags_of(chosen: Chosen, origin: Provenance, wish: Wish) -> dict[str, str]:
     """Return the tags that MLflow shows beside the version."""
     tags = {
-        "verdict": chosen.decision["verdict"] + (" (forced)" if wish.force else ""),
+        "verdict": chosen.decision.verdict + (" (forced)" if wish.force else ""),
         "candidate": chosen.name,
         "test accuracy": _with_interval(chosen.row, "accuracy"),
-        "weights": str(chosen.row["weights"]),
-        "parameters": f"{chosen.row['parameters']:,}",
-        "data version": origin["data_md5"] or f"manifest {origin['manifest_sha256'][:12]}",
-        COMMIT_TAG: (origin["git_commit"] or "none") + (" with changes" if origin["git_changed"] else ""),
-        "dvc.lock": origin["dvc_lock_sha256"] or "none",
+        "weights": chosen.row.weights,
+        "parameters": f"{chosen.row.parameters:,}",
+        "data version": origin.data_md5 or f"manifest {origin.manifest_sha256[:12]}",
+        COMMIT_TAG: (origin.git_commit or "none") + (" with changes" if origin.git_changed else ""),
+        "dvc.lock": origin.dvc_lock_sha256 or "none",
         registry.FINGERPRINT_TAG: chosen.fingerprint,
         registry.WEIGHTS_TAG: chosen.weights_sha256,
     }
-    violation = chosen.evaluation["violation_class"]
+    violation = chosen.evaluation.violation_class
     if violation is not None:
         tags[f"test recall {violation}"] = _with_interval(chosen.row, f"recall:{violation}")
     if wish.force:
@@ -385,43 +387,43 @@ def tags_of(chosen: Chosen, origin: dict[str, Any], wish: Wish) -> dict[str, str
     return tags
 
 
-def _with_interval(row: dict[str, Any], score: str) -> str:
-    low, high = row["intervals"]["test"][score]
-    return f"{row['metrics']['test'][score]:.3f} (95%: {low:.3f} to {high:.3f})"
+def _with_interval(row: LeaderboardRow, score: str) -> str:
+    low, high = row.intervals["test"][score]
+    return f"{row.metrics['test'][score]:.3f} (95%: {low:.3f} to {high:.3f})"
 
 
 def metrics_of(chosen: Chosen) -> dict[str, float]:
     """Return the leaderboard row as MLflow metrics: `test accuracy`, `validation log_loss`, ..."""
     return {
         f"{split} {score.replace(':', ' ')}": float(value)
-        for split, values in chosen.row["metrics"].items()
+        for split, values in chosen.row.metrics.items()
         for score, value in values.items()
     }
 
 
 def params_of(chosen: Chosen) -> dict[str, str]:
     """Return how the candidate was trained, as MLflow params."""
-    flat = {key: value for key, value in chosen.model.get("settings", {}).items() if not isinstance(value, dict)}
-    flat |= {key: chosen.model[key] for key in ("seed", "image_size", "weights") if key in chosen.model}
+    flat = {key: value for key, value in chosen.model.settings.items() if not isinstance(value, dict)}
+    flat |= {key: getattr(chosen.model, key) for key in ("seed", "image_size", "weights")}
     return {key: str(value) for key, value in flat.items() if value is not None}
 
 
-def description_of(chosen: Chosen, origin: dict[str, Any], comparison: dict[str, Any], wish: Wish) -> str:
+def description_of(chosen: Chosen, origin: Provenance, comparison: Compared, wish: Wish) -> str:
     """Return the version's page in Markdown: the verdict, its rules, where it comes from."""
     rules = [
-        f"| {rule['name']} | {_short(rule['value'])} | {_short(rule['bound'])} | {WORDS[result_of(rule)]} |"
-        for rule in [*chosen.decision.get("rules", []), *comparison.get("rules", [])]
+        f"| {rule.name} | {_short(rule.value)} | {_short(rule.bound)} | {WORDS[result_of(rule)]} |"
+        for rule in [*chosen.decision.rules, *comparison.rules]
     ]
     lines = [
-        f"{chosen.decision['verdict']} {chosen.name}: test accuracy {_with_interval(chosen.row, 'accuracy')}.",
+        f"{chosen.decision.verdict} {chosen.name}: test accuracy {_with_interval(chosen.row, 'accuracy')}.",
         *([f"Promoted by force: {wish.reason}"] if wish.force else []),
         "",
         "| rule | figure | bound | verdict |",
         "|---|---|---|---|",
         *rules,
         "",
-        f"{origin['images']:,} images, data version {origin['data_md5'] or origin['manifest_sha256']}, "
-        f"commit {origin['git_commit'] or 'none'}, weights {chosen.row['weights']}.",
+        f"{origin.images:,} images, data version {origin.data_md5 or origin.manifest_sha256}, "
+        f"commit {origin.git_commit or 'none'}, weights {chosen.row.weights}.",
     ]
     return "\n".join(lines)[:5000]
 
@@ -551,12 +553,12 @@ def read_pictures(paths: list[str], size: int | None) -> Any:
 
 
 def compare(
-    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, several: bool
-) -> dict[str, Any]:
+    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, task: Task
+) -> AgainstChampion:
     """Compare two models' scores of the same images by the gate's rule: no worse overall nor in any slice."""
     from plumbline.evidence.rules import Gate, compare_with_champion
     from plumbline.evidence.slices import slicings
 
     shared = manifest.set_index("path").loc[sorted(old["path"])].reset_index()
     cuts, _ = slicings(shared)
-    return compare_with_champion(old, new, classes, cuts, load_section("gate", Gate), several)
+    return compare_with_champion(old, new, classes, cuts, load_section("gate", Gate), task)
