@@ -51,6 +51,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # What the systems leave in folders of pictures; not anybody's picture.
+LINKED_OUT = "is a symbolic link out of the folder"
 _LITTER = {"thumbs.db", "desktop.ini"}
 _SUBSETS = {"train", "training", "valid", "val", "validation", "test", "testing"}
 # The manifest's own columns, which metadata can't bring along.
@@ -238,7 +239,7 @@ def _bad_link(entry: os.DirEntry[str], inside: Path, follow: bool) -> str | None
         return "is a symbolic link that leads nowhere: remove it"
     if target.is_relative_to(inside) or follow:
         return None
-    return "is a symbolic link out of the folder: copy the file here, or set data.follow_symlinks"
+    return f"{LINKED_OUT}: copy the file here, or set data.follow_symlinks"
 
 
 def _without_twins(files: list[str], folders: list[str], refused: list[Refused]) -> list[str]:
@@ -574,7 +575,7 @@ def read_bytes(params: DataParams, path: str) -> bytes:
     full = params.root / path
     try:
         if not params.follow_symlinks and not full.resolve().is_relative_to(params.root.resolve()):
-            raise DecodeError("is a symbolic link out of the folder")
+            raise DecodeError(LINKED_OUT)
         # Not blocking: opening a named pipe would otherwise wait for a writer for ever.
         with open(full, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as handle:
             status = os.fstat(handle.fileno())
@@ -707,6 +708,11 @@ def _load(
 
 
 def _changed(params: DataParams, path: str, reason: str) -> UserError:
+    if reason == LINKED_OUT:  # also where `dvc checkout` made links of the files: to DVC they are the same data
+        way_out = (
+            "set data.follow_symlinks to true in params.yaml (DVC's cache.type symlink needs it), then `dvc repro`"
+        )
+        return UserError(f"{params.root / path} {reason}: {way_out}.")
     return UserError(f"{params.root / path} {reason}: it has changed since ingest, run `dvc repro`.")
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 from pydantic import Field
 
+from plumbline.common import artefacts
 from plumbline.common.params import Section
 from plumbline.imaging.collection import COMPUTED
 from plumbline.imaging.expectations import Checked, Expectation, Outcome, check
@@ -23,8 +24,6 @@ from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
 if TYPE_CHECKING:
     import pandas as pd
 
-BUILD = Path("build")
-DOCS = Path("reports/validation")
 SHA256 = r"^[0-9a-f]{64}$"
 ISO_TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
 
@@ -150,7 +149,7 @@ def find_problem(
         return (
             f"{len(refused)} of {len(refused) + len(manifest)} pictures are quarantined ({share:.1%}, at most "
             f"{params.max_quarantined:.1%} by validate.max_quarantined; first: {worst['path']} {worst['reason']}): "
-            f"repair or remove those in {BUILD / 'quarantine.csv'}."
+            f"repair or remove those in {artefacts.QUARANTINE}."
         )
     if empty:
         return (

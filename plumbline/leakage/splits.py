@@ -23,7 +23,6 @@ from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
 
-BUILD = Path("build")
 MEMBERSHIPS = Path("memberships")
 SIDES = ("train", "validation", "test")  # where two sides claim one picture, the earlier one here gives way
 NEW = -1
