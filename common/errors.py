@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 TELEMETRY_OFF = {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "GX_ANALYTICS_ENABLED": "false"}
 
@@ -24,9 +25,15 @@ def one_line(text: object) -> str:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Run a command's `main` with telemetry off; a UserError becomes its sentence on stderr and exit code 1."""
+    """Run a command's `main` with telemetry off; a UserError becomes its sentence on stderr and exit code 1.
+
+    Where DVC runs the command, what a kill left in the workspace is looked for first, see common/interrupted.py.
+    """
+    from common import interrupted
+
     os.environ.update(TELEMETRY_OFF)
     try:
+        interrupted.at_start(Path.cwd())
         main()
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

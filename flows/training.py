@@ -23,6 +23,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import allow_failure
 
+from common import interrupted
 from common.errors import UserError, run
 from flows import elsewhere as remote
 from flows import graph, report, workspace
@@ -89,8 +90,8 @@ def training(
     logger = get_run_logger()
     root = workspace.find_root()
     with workspace.sole_run(root, logger.warning) as lock, guarded([lock]) as children:
-        recover(root, children, logger.warning)
-        workspace.keep(root)
+        recover(root, logger.warning)
+        interrupted.keep(root)
         nodes = graph.read_graph(root)
         work = Work(root, children, nodes, elsewhere or [])
         _label(root)

@@ -65,18 +65,22 @@ def connect(address: Path) -> socket.socket:
     """Return a connection to the server at `address`, started if need be; OSError says why there is none."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     # Stages side by side wait here for one server, instead of loading one each.
-    with address.with_suffix(".lock").open("w") as lock:
+    with address.with_suffix(".lock").open("w") as lock, tempfile.TemporaryFile() as words:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with contextlib.suppress(OSError):
             connection.connect(str(address))
             return connection
         ready, told = os.pipe()
         command = [sys.executable, "-m", "stages.warm", "--serve", str(address), str(told)]
-        # What it has to complain of while it loads is seen on this process's stderr.
-        server = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=2, pass_fds=[told], start_new_session=True)
+        nothing = subprocess.DEVNULL
+        server = subprocess.Popen(
+            command, stdin=nothing, stdout=nothing, stderr=words, pass_fds=[told], start_new_session=True
+        )
         os.close(told)
         with open(ready, "rb") as pipe:
             if not pipe.read(1):
+                words.seek(0)
+                sys.stderr.write(words.read().decode("utf-8", "replace"))
                 raise OSError(f"the process that was to load it for all stages ended with exit code {server.wait()}")
         connection.connect(str(address))
         return connection
@@ -109,8 +113,6 @@ def serve(address: Path, ready: int) -> None:
         listener.bind(str(address))
         listener.listen(64)
         listener.settimeout(IDLE)
-        for stream in (1, 2):
-            os.dup2(0, stream)  # lets go of the streams of who started it
         os.write(ready, b"+")
         os.close(ready)
         while True:
