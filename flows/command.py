@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 from prefect import get_run_logger
 from prefect.states import Completed
 
-from common import interrupted
-from common.errors import TELEMETRY_OFF
 from flows import report
 from flows.children import Children
 from flows.outcomes import failure, percent
+from plumbline.common import interrupted
+from plumbline.common.errors import TELEMETRY_OFF
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

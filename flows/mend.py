@@ -14,9 +14,9 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from common.errors import UserError, run
 from flows import workspace
 from flows.switch import recover
+from plumbline.common.errors import UserError, run
 
 
 def mend(root: Path, as_it_is: bool = False) -> list[str]:

@@ -16,9 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
-from common.files import write_json, write_text
-from common.interrupted import ADDED, MEND, SWITCH
+from plumbline.common.errors import UserError
+from plumbline.common.files import write_json, write_text
+from plumbline.common.interrupted import ADDED, MEND, SWITCH
 
 MARKER = Path(".dvc/tmp/plumbline-marker")
 # What data.dvc says meanwhile: no such field is known to DVC, which stops and shows it.

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
-from common.files import write_json
-from common.interrupted import put_back
+from plumbline.common import interrupted
+from plumbline.common.errors import UserError
+from plumbline.common.files import write_json, write_text
 
 LEASE = 60.0  # seconds after which Prefect frees the slot of a run that no longer says it is alive; its minimum
 PATIENCE = 3.0  # seconds for a busy server to give a slot that is free
@@ -115,6 +115,37 @@ def mend(root: Path, say: Callable[[str], None], as_it_is: bool = False) -> None
     """
     _mend_table(root, say)
     put_back(root, say, as_it_is)
+
+
+def put_back(root: Path, say: Callable[[str], None], as_it_is: bool = False) -> None:
+    """Put dvc.lock back from the copy, or from Git, if it was cut off; UserError where neither is whole.
+
+    `as_it_is` keeps a dvc.lock that only lacks stages, and forgets that it ever had more.
+    """
+    path = root / interrupted.LOCK
+    text = interrupted.read(path)
+    fault = interrupted.lock_fault(root)
+    if text is None or fault is None:
+        return
+    if interrupted.CONFLICT.search(text):
+        raise UserError(fault)
+    if as_it_is and interrupted.stage_names(text) is not None:
+        write_text(root / interrupted.COPY, text)
+        say(f"{path} is taken as it is.")
+        return
+    kept, committed = (
+        interrupted.read(root / interrupted.COPY),
+        interrupted.ask_git(root, "show", f"HEAD:./{interrupted.LOCK}"),
+    )
+    for source, whole in (("as the last stage found it", kept), ("from Git's last commit", committed)):
+        if whole and interrupted.stage_names(whole) is not None:
+            write_text(path, whole)
+            say(f"{path} was torn by a kill: put back {source}; what finished since is done again.")
+            return
+    raise UserError(
+        f"{path} was torn by a kill and there is no copy of it: delete it, and `dvc repro` takes what it can from its "
+        "cache."
+    )
 
 
 def dvc_at_work(root: Path) -> bool:

@@ -9,9 +9,9 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.sorting import TaskRunSort
 
-from common import interrupted
 from flows import workspace
 from flows.training import training
+from plumbline.common import interrupted
 
 pytestmark = pytest.mark.usefixtures("server")
 
