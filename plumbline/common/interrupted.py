@@ -23,7 +23,7 @@ COPY = Path(".dvc/tmp/plumbline-dvc.lock")
 # There while intake changes data/, see flows/switch.py: its journal, and the files that are still to be moved there.
 SWITCH = Path(".dvc/tmp/plumbline-switch.json")
 ADDED = Path(".dvc/tmp/plumbline-added")
-PATIENCE = 3.0  # seconds for another process to finish writing dvc.lock, or changing data/
+PATIENCE = 10.0  # seconds for another process, on a busy machine, to finish writing dvc.lock or changing data/
 CONFLICT = re.compile(r"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
 
 
@@ -130,8 +130,8 @@ def switch_fault(root: Path) -> str | None:
 
 def _just_touched(root: Path) -> bool:
     """Was either file written a moment ago, so that its writer may still be at it?"""
-    paths = [path for path in (root / LOCK, root / SWITCH) if path.exists()]
-    return any(time.time() - path.stat().st_mtime < 2 * PATIENCE for path in paths)
+    written = [path.stat().st_mtime for path in (root / LOCK, root / SWITCH) if path.exists()]
+    return bool(written) and time.time() - max(written) < PATIENCE
 
 
 def read(path: Path) -> str | None:
