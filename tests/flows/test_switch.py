@@ -119,6 +119,7 @@ def is_switched(project):
     return True
 
 
+@pytest.mark.timeout(900)
 def test_killed_at_any_step_dvc_sees_one_version_or_stops_and_says_what_to_run(interrupted, tmp_path):
     seen = set()
     for step in range(100):
