@@ -42,17 +42,18 @@ from flows.command import run_dvc
 from flows.notify import notify
 from flows.outcomes import may_pass
 from flows.switch import git, lay_ready, recover, switch
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_text
 from plumbline.common.params import PARAMS, load_section
 from plumbline.imaging.collection import COMPUTED, DataParams
 from plumbline.imaging.manifest import IngestParams, ingest
+from plumbline.imaging.metadata import Metadata, read_table, written_path
 
 if TYPE_CHECKING:
     import pandas as pd
     from prefect.client.schemas.objects import State
 
-MANIFEST = "build/manifest.parquet"
 REQUEST = "plumbline.training.requested"
 
 
@@ -126,9 +127,9 @@ def _known(root: Path, data: DataParams) -> pd.DataFrame:
     """Return the manifest of data/ as it is: from the last run where that is still true, else measured now."""
     import pandas as pd
 
-    makers = [node.name for node in graph.read_graph(root).values() if MANIFEST in node.outs]
+    makers = [node.name for node in graph.read_graph(root).values() if artefacts.MANIFEST.name in node.outs]
     if makers and not graph.changed(root, makers):
-        return pd.read_parquet(root / MANIFEST)
+        return pd.read_parquet(root / artefacts.MANIFEST)
     get_run_logger().info("The manifest is older than the data: measuring every picture again.")
     here = data.model_copy(update={"root": root / data.root})
     return ingest(here, _section(root, "ingest", IngestParams)).manifest
@@ -187,14 +188,13 @@ def _worktree(root: Path, children: Children) -> Iterator[Path]:
 
 
 def merged_metadata(path: Path, rows: list[dict[str, str]]) -> str:
-    """Return metadata.csv with `rows` after those it has; new columns come last and are empty in the old rows."""
-    old: list[dict[str, str]] = []
-    header = ["path"]
-    if path.exists():
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            old = list(reader)
-            header = list(reader.fieldnames or header)
+    """Return metadata.csv with `rows` after those it has; new columns come last and are empty in the old rows.
+
+    What it has is read as `ingest` reads it, and written with commas and the names that the columns are known by.
+    """
+    table = read_table(path.parent, path.name, COMPUTED) or Metadata({})
+    old = [{"path": written_path(key), **values} for key, values in table.rows.items()]
+    header = list(dict.fromkeys(["path", *(name for row in old for name in row)]))
     header += sorted({name for row in rows for name in row} - set(header))
     text = io.StringIO()
     writer = csv.DictWriter(text, header, restval="", lineterminator="\n")

@@ -15,8 +15,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from plumbline.common.files import write_text
-
 LOCK = "dvc.lock"
 MEND = "python -m flows.mend"
 COPY = Path(".dvc/tmp/plumbline-dvc.lock")
@@ -56,7 +54,11 @@ def keep(root: Path) -> None:
     if text is None:
         (root / COPY).unlink(missing_ok=True)
     elif text != read(root / COPY) and not lock_fault(root):
-        write_text(root / COPY, text)
+        # Not by files.write_text, which needs the errors that this is a part of; in one step all the same.
+        temporary = root / COPY.with_suffix(f".{os.getpid()}")
+        temporary.parent.mkdir(exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, root / COPY)
 
 
 def lock_fault(root: Path) -> str | None:
