@@ -13,6 +13,7 @@ from monitoring.reference import Reference
 from monitoring.sample import Sample
 from monitoring.settings import DriftParams
 from monitoring.shares import confusion, estimate_shares, redraw, solve
+from plumbline.tasks.one_label import ONE_LABEL
 
 PARAMS = DriftParams(permutations=4999, horizon=10)
 CLASSES = ["with_helmet", "without_helmet"]
