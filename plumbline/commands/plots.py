@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_text
 
@@ -31,7 +32,7 @@ def main() -> None:
     except ImportError:
         raise UserError(
             f"vl-convert-python is not installed: {sys.executable} -m pip install vl-convert-python (84 MB). "
-            "reports/leaderboard.html shows the same curves without it."
+            f"{artefacts.LEADERBOARD_PAGE} shows the same curves without it."
         ) from None
     if not PAGE.parent.is_dir():
         raise UserError(f"{PAGE.parent} is missing: run this in the project's top folder.")
