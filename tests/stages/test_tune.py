@@ -61,7 +61,8 @@ def trained(monkeypatch):
     def train(name, candidate, table, features, seed):
         seen.append((candidate, set(table["split"])))
         loss = abs(candidate.learning_rate - 0.003)
-        return None, pd.DataFrame({"val_loss": [1.0, loss], "val_accuracy": [0.1, 0.9]}), None, None
+        history = pd.DataFrame({"val_loss": [1.0, loss], "val_accuracy": [0.1, 0.9]})
+        return training.Trained(None, history, None, None)
 
     monkeypatch.setattr(training, "train", train)
     return seen
