@@ -250,7 +250,7 @@ def _look(scene: Scene) -> int | None:
     import numpy as np
 
     from plumbline.common.errors import UserError
-    from plumbline.registry import history as audit
+    from plumbline.registry import history as journal
     from plumbline.registry import versions as registry
     from plumbline.registry.export import OnnxModel
 
@@ -263,12 +263,12 @@ def _look(scene: Scene) -> int | None:
     probabilities, _ = OnnxModel(version.onnx, threads=1)(np.zeros((1, 16, 16, 3)))
     assert abs(float(probabilities.sum()) - 1) < 1e-5
     opened = registry.open_registry()
-    assert audit.broken_links(opened) == []
+    assert journal.broken_links(opened) == []
     return version.version
 
 
 def _look_completed(scene: Scene) -> None:
-    from plumbline.registry import history as audit
+    from plumbline.registry import history as journal
     from plumbline.registry import versions as registry
 
     opened = registry.open_registry()
@@ -286,11 +286,13 @@ def _look_completed(scene: Scene) -> None:
     place = opened.client.get_experiment_by_name(opened.model).experiment_id
     running = opened.client.search_runs([place], "attributes.status = 'RUNNING'")
     assert not running, f"{len(running)} runs still marked as running"
-    log = audit.entries(opened)
+    log = journal.entries(opened)
     settled = {entry.settles for entry in log}
-    assert all(audit.digest(entry) in settled for entry in log if entry.outcome == "begun"), "an action without outcome"
-    assert audit.champions(log)[-1] == scene.champion_after, "the log names another champion"
-    assert audit.broken_links(opened) == []
+    assert all(journal.digest(entry) in settled for entry in log if entry.outcome == "begun"), (
+        "an action without outcome"
+    )
+    assert journal.champions(log)[-1] == scene.champion_after, "the log names another champion"
+    assert journal.broken_links(opened) == []
 
 
 def _lines_of(command: Callable[[], Any]) -> tuple[list[Line], int, float]:

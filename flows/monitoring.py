@@ -27,7 +27,7 @@ from flows.notify import notify
 from flows.outcomes import failure
 from monitoring.result import Result
 from monitoring.settings import DriftParams, SiteName, checked_site
-from monitoring.store import Store
+from monitoring.store import SiteState
 from plumbline.common import artefacts
 from plumbline.common.errors import TELEMETRY_OFF, UserError, run
 from plumbline.common.params import PARAMS, load_section
@@ -56,17 +56,17 @@ def monitor(site: SiteName) -> State[Any]:
     if verdict is None or not said.startswith(f"{site}: {verdict}"):
         raise failure(site, code, list(last))
     state = root / load_section("drift", DriftParams, root / PARAMS).state
-    announce(Store(state, site), root)
+    announce(SiteState(state, site), root)
     return Completed(name=verdict.title(), message=said)
 
 
-def announce(store: Store, root: Path) -> None:
+def announce(store: SiteState, root: Path) -> None:
     """Tell of every window that nobody was told of yet."""
     logger = get_run_logger()
     for window in (windows := store.unannounced()):
         result = store.result(window)
         key = report.artifact_key(f"drift {store.site}")
-        create_markdown_artifact(told(result, root), key=key, description=result["verdict"])
+        create_markdown_artifact(as_markdown(result, root), key=key, description=result["verdict"])
         create_table_artifact(table_of(result), key=f"{key}-tests", description=f"Tests of window {window}")
         if result["verdict"] != "DRIFT":
             continue
@@ -97,7 +97,7 @@ def advice(result: Result, labels: bool) -> str:
     return f"Training anew on the same labels would change nothing: label {first} first."
 
 
-def told(result: Result, root: Path) -> str:
+def as_markdown(result: Result, root: Path) -> str:
     """Return a window's result as Markdown, with links to its pages."""
     lines = [
         f"# {result['site']}: {result['verdict']}",

@@ -42,7 +42,7 @@ from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.result import Furthest, Result
 from monitoring.sample import Sample
 from monitoring.settings import DriftParams, checked_site, site_names
-from monitoring.store import AGAIN, COPY, NEW, QUARANTINE, REPEAT, Batch, Store, unseen
+from monitoring.store import AGAIN, COPY, NEW, QUARANTINE, REPEAT, MeasuredImages, SiteState, unseen
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json
@@ -105,7 +105,7 @@ def load_champion(model: str) -> Champion:
 
 def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
     """Collect what is new at `site` and judge it, if it is enough; return the window's result, or what is missing."""
-    store, source = Store(settings.drift.state, site), Source(settings.drift.source_of(site))
+    store, source = SiteState(settings.drift.state, site), Source(settings.drift.source_of(site))
     with store.locked(settings.drift.lock_timeout):
         seen, files = store.seen(champion.digest), source.list()
         batch = collect(store, source, files, seen, champion, settings)
@@ -151,8 +151,8 @@ def _joined(images: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
 
 
 def collect(
-    store: Store, source: Source, files: list[File], seen: pd.DataFrame, champion: Champion, settings: Settings
-) -> Batch:
+    store: SiteState, source: Source, files: list[File], seen: pd.DataFrame, champion: Champion, settings: Settings
+) -> MeasuredImages:
     """Measure and score every one of `files` that was not `seen`; return all that waits, kept on disk."""
     waiting = store.pending()
     if waiting is not None and (waiting.table["scored_by"] != champion.digest).any():
@@ -182,7 +182,7 @@ def collect(
 
 def _scored_batch(
     measured: list[Measured], earlier: pd.DataFrame, delivered: set[str], champion: Champion, settings: Settings
-) -> Batch:
+) -> MeasuredImages:
     import pandas as pd
 
     table = pd.DataFrame([one.row for one in measured]).astype({"phash": "uint64"})
@@ -192,7 +192,7 @@ def _scored_batch(
     key = table["path"] + "|" + table["id"] + "|" + champion.digest
     table = table.assign(key=key, status=status, scored_by=champion.digest)
     small = np.stack([one.small for one in measured])
-    return Batch(table, {"embeddings": embeddings, "probabilities": probabilities, "small": small})
+    return MeasuredImages(table, {"embeddings": embeddings, "probabilities": probabilities, "small": small})
 
 
 def _with_refused(bad: pd.DataFrame, refused: list[Unreadable]) -> pd.DataFrame:
@@ -209,12 +209,12 @@ def _rows(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([table[columns] for table in tables], ignore_index=True).dropna()
 
 
-def _whole(batches: list[Batch], champion: Champion) -> Batch:
+def _whole(batches: list[MeasuredImages], champion: Champion) -> MeasuredImages:
     import pandas as pd
 
     if batches:
         arrays = {name: np.concatenate([one.arrays[name] for one in batches]) for name in batches[0].arrays}
-        return Batch(pd.concat([one.table for one in batches], ignore_index=True), arrays)
+        return MeasuredImages(pd.concat([one.table for one in batches], ignore_index=True), arrays)
     reference = champion.reference.sample
     text = ["path", "stamp", "id", "pixels_sha256", "format", "key", "status", "scored_by"]
     table = pd.DataFrame({name: pd.Series(dtype=str) for name in text} | {"phash": pd.Series(dtype="uint64")})
@@ -223,7 +223,7 @@ def _whole(batches: list[Batch], champion: Champion) -> Batch:
         "probabilities": reference.probabilities[:0],
         "small": np.zeros((0, 18, 24), np.uint8),
     }
-    return Batch(table, nothing)
+    return MeasuredImages(table, nothing)
 
 
 # ---------------------------------------------------------------------------------------------------------- results
@@ -250,7 +250,7 @@ def scored(images: pd.DataFrame, sample: Sample, judgement: Judgement, reference
 
 
 def result_of(
-    store: Store,
+    store: SiteState,
     champion: Champion,
     judgement: Judgement,
     sample: Sample,
@@ -350,7 +350,7 @@ def to_label(
     site: str,
     window: str,
     images: pd.DataFrame,
-    new: Batch,
+    new: MeasuredImages,
     sample: Sample,
     champion: Champion,
     settings: Settings,
@@ -400,7 +400,7 @@ def furthest(
 # ---------------------------------------------------------------------------------------------------------- command
 
 
-def told(result: Result) -> list[str]:
+def in_lines(result: Result) -> list[str]:
     """Return a result as lines to print."""
     window = f" in window {result['window']}" if result["window"] else ""
     version = result["champion"]
@@ -461,7 +461,7 @@ def main(arguments: list[str] | None = None) -> int:
                 raise
             print(f"{site}: {error}")
             continue
-        print("\n".join(told(results[-1])), flush=True)
+        print("\n".join(in_lines(results[-1])), flush=True)
     write_index(artefacts.DRIFT_PAGES.path, drift.state, listed)
     if given.record:
         short = {r["site"]: {key: r[key] for key in ("verdict", "window", "reasons", "counts")} for r in results}
@@ -469,7 +469,7 @@ def main(arguments: list[str] | None = None) -> int:
         write_json(given.record, {"verdict": verdict, "reason": "", "sites": short})
     print(f"  page: {(artefacts.DRIFT_PAGES / 'index.html').resolve().as_uri()}", flush=True)
     # Everything that anybody waits for is written: Evidently takes its seconds, and may fail, after that.
-    drawn = [keep_history(Store(drift.state, site), artefacts.DRIFT_PAGES.path, model, drift) for site in sites]
+    drawn = [keep_history(SiteState(drift.state, site), artefacts.DRIFT_PAGES.path, model, drift) for site in sites]
     if any(drawn):
         write_index(artefacts.DRIFT_PAGES.path, drift.state, listed)
     return 0 if given.record else EXIT[worst([result["verdict"] for result in results])]

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.result import Result
 from monitoring.settings import WORKSPACE, DriftParams
-from monitoring.store import NEW, Store
+from monitoring.store import NEW, SiteState
 from plumbline.common.errors import UserError, WriteError, first_line, no_room, writing
 from plumbline.common.files import write_text
 from plumbline.common.locks import held
@@ -41,7 +41,7 @@ HOME = uuid.UUID("5d0f7c1e-6a43-4f5e-9d5c-0b1f0c9a7e11")  # names of projects an
 _adjusted: ContextVar[dict[str, float]] = ContextVar("adjusted")
 
 
-def keep_history(store: Store, reports: Path, model: str, params: DriftParams) -> list[str]:
+def keep_history(store: SiteState, reports: Path, model: str, params: DriftParams) -> list[str]:
     """Draw the newest windows where they are not drawn yet, remove the old ones; return the names of those drawn.
 
     `params.keep_pages` windows keep their page, `params.keep_snapshots` their place in Evidently's workspace. What
@@ -98,7 +98,7 @@ def snapshot_of(workspace: Path, site: str, window: str) -> Path:
     return workspace / str(project) / "snapshots" / f"{uuid.uuid5(project, window)}.json"
 
 
-def draw(store: Store, window: str, result: Result, reference: Reference, workspace: Path, page: Path) -> None:
+def draw(store: SiteState, window: str, result: Result, reference: Reference, workspace: Path, page: Path) -> None:
     """Add a window to the workspace, under an id of its own that a second try meets again, and write its page."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.legacy.utils import NumpyEncoder

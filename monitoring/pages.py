@@ -14,7 +14,7 @@ from monitoring.accuracy import checked_later
 from monitoring.collect import Source
 from monitoring.result import Furthest, Result
 from monitoring.settings import wrong_name
-from monitoring.store import NEW, Store
+from monitoring.store import NEW, SiteState
 from plumbline.common import artefacts
 from plumbline.common.files import write_text
 from plumbline.imaging.decode import DecodeError, decode
@@ -67,7 +67,7 @@ def write_index(
     }
     known = [*sites, *sorted(name for name in found - set(sites) if not wrong_name(name))]
     shown = [name for name in known if name in found]
-    panels = [panel(Store(state, name), reports, manifest) for name in shown]
+    panels = [panel(SiteState(state, name), reports, manifest) for name in shown]
     never = [name for name in sites if name not in found]
     write_text(reports / "index.html", render_index(panels, never, note))
 
@@ -112,7 +112,7 @@ def _gravity(verdict: str) -> int:
     return ["NOT ENOUGH IMAGES", "OK", "WATCH", "DRIFT"].index(verdict)
 
 
-def panel(store: Store, reports: Path, manifest: Path) -> Panel:
+def panel(store: SiteState, reports: Path, manifest: Path) -> Panel:
     """Return what the page shows of one site."""
     names = store.windows()
     results = [store.result(name) for name in names[-TREND:]]
@@ -142,7 +142,7 @@ def with_page(result: Result, site: str, reports: Path) -> Result:
     return {**result, "page": quote(page) if (reports / page).is_file() else None}
 
 
-def labelled_since(store: Store, windows: list[str], manifest: Path) -> dict[str, float] | None:
+def labelled_since(store: SiteState, windows: list[str], manifest: Path) -> dict[str, float] | None:
     """Return how right the champion was on images of `windows` that are labelled by now, None where there are none."""
     import pandas as pd
 

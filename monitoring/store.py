@@ -51,7 +51,7 @@ QUARANTINE = ("path", "listed", "stamp", "reason", "window")
 
 
 @dataclass(frozen=True)
-class Batch:
+class MeasuredImages:
     """Images in order: `table` (path, stamp, id, status, ..., a row each), and by name in ARRAYS their (N, ...)."""
 
     table: pd.DataFrame
@@ -60,12 +60,14 @@ class Batch:
     def __len__(self) -> int:
         return len(self.table)
 
-    def take(self, keep: NDArray[np.bool_]) -> Batch:
+    def take(self, keep: NDArray[np.bool_]) -> MeasuredImages:
         """Return the images marked in `keep` (N,)."""
-        return Batch(self.table[keep].reset_index(drop=True), {name: a[keep] for name, a in self.arrays.items()})
+        return MeasuredImages(
+            self.table[keep].reset_index(drop=True), {name: a[keep] for name, a in self.arrays.items()}
+        )
 
 
-class Store:
+class SiteState:
     """The state of one site."""
 
     def __init__(self, root: Path, site: str) -> None:
@@ -182,7 +184,7 @@ class Store:
 
     # ------------------------------------------------------------------------------------------------ pending
 
-    def pending(self) -> Batch | None:
+    def pending(self) -> MeasuredImages | None:
         """Return what waits for its window, None where nothing does; what a window has already is cleared away."""
         import pandas as pd
 
@@ -193,7 +195,7 @@ class Store:
                 arrays.append({name: stored[name] for name in ARRAYS})
         if not tables:
             return None
-        whole = Batch(
+        whole = MeasuredImages(
             pd.concat(tables, ignore_index=True),
             {name: np.concatenate([one[name] for one in arrays]) for name in ARRAYS},
         )
@@ -203,7 +205,7 @@ class Store:
             return None
         return whole
 
-    def add_pending(self, batch: Batch) -> None:
+    def add_pending(self, batch: MeasuredImages) -> None:
         """Keep measured images until their window is judged."""
         folder = self.root / PENDING
         folder.mkdir(parents=True, exist_ok=True)

@@ -25,8 +25,8 @@ from plumbline.models.ensembles import (
     combine_predictions,
     cost_of,
     cross_validated,
-    describe,
     history_of,
+    model_record,
     read_members,
 )
 from plumbline.models.fitting import predictions_of, targets_of
@@ -68,7 +68,7 @@ def main() -> None:
             write_table(folder / artefacts.PREDICTIONS, predictions_of(table, targets, probabilities))
             write_table(folder / artefacts.HISTORY, history_of(targets, probabilities, table["split"]))
             trained_here = sum(part.size for part in head) if head else 0
-            write_record(folder / artefacts.MODEL, describe(name, entry, chosen, trained_here))
+            write_record(folder / artefacts.MODEL, model_record(name, entry, chosen, trained_here))
             write_record(folder / artefacts.COST, cost_of(chosen))
             print(f"{name}: {', '.join(member.name for member in chosen)}", file=sys.stderr)
         write_json(top / artefacts.NOT_MADE, not_made)

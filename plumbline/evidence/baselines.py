@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.evidence.candidates import Sample
+from plumbline.evidence.candidates import Predictions
 from plumbline.evidence.records import SiteLeftOut
 from plumbline.evidence.shortcuts import cross_validated_smoother, folds_of, shrink
 from plumbline.tasks.scores import Floats, Ints, roc_auc
@@ -18,13 +18,13 @@ PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 """Values of scikit-learn's C that are tried; validation chooses."""
 
 
-def majority(sample: Sample, train: NDArray[np.bool_]) -> Floats:
+def majority(sample: Predictions, train: NDArray[np.bool_]) -> Floats:
     """Return probabilities (N, K), the same for every picture: what is usual among the training labels."""
     return np.tile(sample.task.usual(sample.truth[train]), (len(sample.truth), 1))
 
 
 def pixel_regression(
-    pixels: NDArray[np.uint8], sample: Sample, train: NDArray[np.bool_], validation: NDArray[np.bool_]
+    pixels: NDArray[np.uint8], sample: Predictions, train: NDArray[np.bool_], validation: NDArray[np.bool_]
 ) -> Floats:
     """Return probabilities (N, K) of logistic regression on `pixels` (N, H, W, 3) shrunk to 16x16, fitted on `train`.
 
@@ -39,7 +39,7 @@ def pixel_regression(
     return best[1].probabilities
 
 
-def _regression(features: Floats, sample: Sample, train: NDArray[np.bool_], c: float) -> Floats:
+def _regression(features: Floats, sample: Predictions, train: NDArray[np.bool_], c: float) -> Floats:
     from sklearn.linear_model import LogisticRegression
 
     probabilities = np.zeros(sample.truth.shape)

@@ -29,7 +29,7 @@ COLUMNS = ("path", "id", "label", "split", "group")
 
 
 @dataclass(frozen=True)
-class Candidate:
+class TrainedCandidate:
     """`table` is sorted by path and has `COLUMNS` and `p_CLASS` for each of `classes`; `history` is the learning curve.
 
     `folds` holds predictions by cross-validation over groups, in the same form, where training made them.
@@ -51,7 +51,7 @@ class Candidate:
         """What was asked of each picture."""
         return task_of(self.model)
 
-    def sample(self, split: str | None = None) -> Sample:
+    def sample(self, split: str | None = None) -> Predictions:
         """The pictures of `split` (all by default) as arrays."""
         return sample_of(self.table, self.classes, split, self.task)
 
@@ -61,7 +61,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Sample:
+class Predictions:
     """The images of one split: truth (N, K), probabilities (N, K), group codes (N,) and paths (N,).
 
     `task` says how they are read; a picture is right where every class is.
@@ -102,25 +102,25 @@ class Sample:
         """The sets of classes that pictures have: one class each, or combinations of labels."""
         return self.task.label_sets(self.truth)
 
-    def scaled(self, temperature: float) -> Sample:
+    def scaled(self, temperature: float) -> Predictions:
         """The same with probabilities scaled by `temperature`."""
         after = scale(self.decisions[1], temperature)
         return self.answering(self.task.from_decisions(after, self.truth.shape[1]))
 
-    def answering(self, probabilities: Floats) -> Sample:
+    def answering(self, probabilities: Floats) -> Predictions:
         """The same pictures with other probabilities (N, K)."""
         return replace(self, probabilities=probabilities)
 
-    def take(self, rows: NDArray[Any]) -> Sample:
+    def take(self, rows: NDArray[Any]) -> Predictions:
         """Some of the pictures, by number or by a mask (N,); groups are counted anew."""
         paths = np.asarray(self.paths, dtype=object)[rows].tolist()
-        return Sample(self.truth[rows], self.probabilities[rows], group_codes(self.codes[rows]), paths, self.task)
+        return Predictions(self.truth[rows], self.probabilities[rows], group_codes(self.codes[rows]), paths, self.task)
 
 
-def sample_of(table: pd.DataFrame, classes: list[str], split: str | None = None, task: Task = ONE_LABEL) -> Sample:
+def sample_of(table: pd.DataFrame, classes: list[str], split: str | None = None, task: Task = ONE_LABEL) -> Predictions:
     """Return the rows of `split` (all rows by default) of a predictions table as arrays."""
     rows = table if split is None else table[table["split"] == split]
-    return Sample(
+    return Predictions(
         truth=truth_table(rows["label"], classes),
         probabilities=rows[[f"p_{name}" for name in classes]].to_numpy(np.float64),
         codes=group_codes(rows["group"]),
@@ -129,7 +129,7 @@ def sample_of(table: pd.DataFrame, classes: list[str], split: str | None = None,
     )
 
 
-def read_candidates(folder: Path, names: list[str]) -> tuple[dict[str, Candidate], list[str]]:
+def read_candidates(folder: Path, names: list[str]) -> tuple[dict[str, TrainedCandidate], list[str]]:
     """Return the candidates of `names` found under `folder`, and the names that have no result there.
 
     Raises UserError where none is found, or where two were not predicted for the same images, classes and splits.
@@ -162,7 +162,7 @@ def folder_of(candidates: Path, name: str) -> Path:
     return ensemble if (ensemble / artefacts.MODEL).is_file() else candidates / name
 
 
-def read_candidate(folder: Path) -> Candidate:
+def read_candidate(folder: Path) -> TrainedCandidate:
     """Return one candidate of `folder`; UserError names the file that is missing or holds something else."""
     model = read_record(folder / artefacts.MODEL, ModelRecord, f"train@{folder.name}")
     try:
@@ -173,7 +173,7 @@ def read_candidate(folder: Path) -> Candidate:
     except ValueError as error:
         raise UserError(f"{folder} is damaged ({error}): run `dvc repro -f train@{folder.name}`.") from None
     folds_file = folder / artefacts.CROSS_VALIDATION
-    candidate = Candidate(
+    candidate = TrainedCandidate(
         name=folder.name,
         model=model,
         history=history,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from plumbline.evidence.candidates import Sample
+from plumbline.evidence.candidates import Predictions
 from plumbline.tasks.labels import label_texts
 from plumbline.tasks.scores import Floats
 
@@ -20,14 +20,14 @@ def learning(history: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"epoch": history["epoch"], **columns})
 
 
-def pairs(sample: Sample, classes: list[str]) -> pd.DataFrame:
+def pairs(sample: Predictions, classes: list[str]) -> pd.DataFrame:
     """Return the true and the predicted labels of each image, which is what DVC's confusion template counts."""
     return pd.DataFrame(
         {"actual": label_texts(sample.truth, classes), "predicted": label_texts(sample.predicted, classes)}
     )
 
 
-def roc(sample: Sample, classes: list[str], violation: str | None) -> pd.DataFrame:
+def roc(sample: Predictions, classes: list[str], violation: str | None) -> pd.DataFrame:
     """Return class, threshold, false_positive_rate, true_positive_rate: of each shown class against the rest."""
     rows = []
     for name in sample.task.shown_classes(classes, violation):
@@ -45,7 +45,7 @@ def roc(sample: Sample, classes: list[str], violation: str | None) -> pd.DataFra
     return pd.concat(rows, ignore_index=True)
 
 
-def precision_recall(sample: Sample, classes: list[str], violation: str | None) -> pd.DataFrame:
+def precision_recall(sample: Predictions, classes: list[str], violation: str | None) -> pd.DataFrame:
     """Return class, threshold, recall, precision, as `roc` does."""
     rows = []
     for name in sample.task.shown_classes(classes, violation):
@@ -63,7 +63,7 @@ def precision_recall(sample: Sample, classes: list[str], violation: str | None) 
     return pd.concat(rows, ignore_index=True)
 
 
-def _counts(sample: Sample, k: int) -> tuple[Floats, Floats, Floats]:
+def _counts(sample: Predictions, k: int) -> tuple[Floats, Floats, Floats]:
     """Thresholds falling from 1, with true and false positives at each; the first point is (1, 0, 0)."""
     score, positive = sample.probabilities[:, k], sample.truth[:, k]
     order = np.argsort(-score, kind="stable")

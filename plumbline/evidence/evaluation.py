@@ -20,7 +20,7 @@ from plumbline.common.files import replacing_folder, write_json
 from plumbline.common.params import Section, load_sections
 from plumbline.evidence import baselines as reference
 from plumbline.evidence import calibration, curves, intervals, probes, shortcuts, slices, thresholds
-from plumbline.evidence.candidates import SPLITS, Candidate, Sample
+from plumbline.evidence.candidates import SPLITS, Predictions, TrainedCandidate
 from plumbline.evidence.records import (
     AtThreshold,
     CalibrationNull,
@@ -74,7 +74,7 @@ class Named(Section):
 
 
 def evaluate(
-    candidates: dict[str, Candidate],
+    candidates: dict[str, TrainedCandidate],
     missing: list[str],
     manifest: pd.DataFrame,
     pixels: NDArray[np.uint8],
@@ -106,10 +106,10 @@ def evaluate(
         **first.task.record,
         violation_class=None if violation is None else classes[violation],
         costs=Costs(**params.costs.model_dump()),
-        data={split: describe(sample, classes) for split, sample in samples.items()},
+        data={split: split_size(sample, classes) for split, sample in samples.items()},
         missing=tuple(missing),
         slices_skipped=tuple(skipped),
-        shortcuts=tuple(audit(manifest, pixels, everything, params)),
+        shortcuts=tuple(find_shortcuts(manifest, pixels, everything, params)),
         sites=tuple(unseen_sites(manifest, pixels, everything, params)),
         baselines={
             name: evaluate_baseline(probabilities, everything, first.table["split"], draws)
@@ -131,14 +131,14 @@ def evaluate(
     )
 
 
-def look(candidate: Candidate, probe: probes.Probe | None, params: Evaluate) -> ProbeEvidence | None:
+def look(candidate: TrainedCandidate, probe: probes.Probe | None, params: Evaluate) -> ProbeEvidence | None:
     """Return what disturbing the pictures tells of a candidate, None where it was not probed."""
     if probe is None:
         return None
     return probes.evaluate_probe(probe, candidate.sample("test"), params.resamples, params.seed)
 
 
-def baselines(sample: Sample, splits: pd.Series, pixels: NDArray[np.uint8]) -> dict[str, Floats]:
+def baselines(sample: Predictions, splits: pd.Series, pixels: NDArray[np.uint8]) -> dict[str, Floats]:
     """Return the reference models' probabilities (N, K) for every picture."""
     train, validation = (splits == "train").to_numpy(), (splits == "validation").to_numpy()
     return {
@@ -148,7 +148,7 @@ def baselines(sample: Sample, splits: pd.Series, pixels: NDArray[np.uint8]) -> d
 
 
 def evaluate_baseline(
-    probabilities: Floats, sample: Sample, splits: pd.Series, draws: dict[str, Floats]
+    probabilities: Floats, sample: Predictions, splits: pd.Series, draws: dict[str, Floats]
 ) -> dict[str, Figure]:
     """Return a reference model's accuracy by split, with its interval."""
     result = {}
@@ -159,7 +159,9 @@ def evaluate_baseline(
     return result
 
 
-def versus(sample: Sample, references: dict[str, Floats], in_test: NDArray[np.bool_], draws: Floats) -> dict[str, Gain]:
+def versus(
+    sample: Predictions, references: dict[str, Floats], in_test: NDArray[np.bool_], draws: Floats
+) -> dict[str, Gain]:
     """Return by how much the candidate is more accurate than each reference on the test pictures, paired by picture."""
     result = {}
     for name, probabilities in references.items():
@@ -177,7 +179,7 @@ def versus(sample: Sample, references: dict[str, Floats], in_test: NDArray[np.bo
 
 
 def evaluate_slices(
-    sample: Sample, cuts: list[slices.Slicing], draws: Floats, violation: int | None, params: Evaluate
+    sample: Predictions, cuts: list[slices.Slicing], draws: Floats, violation: int | None, params: Evaluate
 ) -> tuple[SliceEvidence, ...]:
     """Return accuracy and recall of the violation in every slice of the test pictures, and whether to judge it."""
     right, predicted = sample.right, sample.predicted
@@ -206,11 +208,13 @@ def _slice_order(value: str) -> tuple[int, str]:
     return (slices.THIRDS.index(value) if value in slices.THIRDS else -1, value)
 
 
-def audit(manifest: pd.DataFrame, pixels: NDArray[np.uint8], sample: Sample, params: Evaluate) -> list[Shortcut]:
+def find_shortcuts(
+    manifest: pd.DataFrame, pixels: NDArray[np.uint8], sample: Predictions, params: Evaluate
+) -> list[Shortcut]:
     """Return the shortcut audits of the data set; of a large one, on whole groups drawn up to `audit_images`."""
     kept = intervals.some_groups(sample.codes, params.audit_images, params.seed)
     part = sample.take(kept)
-    return shortcuts.audit_all(
+    return shortcuts.measure_all(
         manifest[kept].reset_index(drop=True),
         pixels[kept],
         part.label_sets,
@@ -221,7 +225,7 @@ def audit(manifest: pd.DataFrame, pixels: NDArray[np.uint8], sample: Sample, par
 
 
 def unseen_sites(
-    manifest: pd.DataFrame, pixels: NDArray[np.uint8], sample: Sample, params: Evaluate
+    manifest: pd.DataFrame, pixels: NDArray[np.uint8], sample: Predictions, params: Evaluate
 ) -> list[SiteLeftOut]:
     """Return leave-one-site-out on 16x16 pixels, empty without a `site` column."""
     if "site" not in manifest:
@@ -245,7 +249,7 @@ def violation_index(classes: list[str], violation: str | None) -> int | None:
     return classes.index(violation)
 
 
-def describe(sample: Sample, classes: list[str]) -> SplitSize:
+def split_size(sample: Predictions, classes: list[str]) -> SplitSize:
     """Return how many images and groups a split holds, in all and by class."""
     return SplitSize(
         images=len(sample.truth),
@@ -258,7 +262,7 @@ def describe(sample: Sample, classes: list[str]) -> SplitSize:
 
 
 def evaluate_candidate(
-    candidate: Candidate,
+    candidate: TrainedCandidate,
     draws: dict[str, Floats],
     violation: int | None,
     params: Evaluate,
@@ -300,7 +304,7 @@ def evaluate_candidate(
 
 
 def evaluate_split(
-    sample: Sample,
+    sample: Predictions,
     draws: Floats,
     classes: list[str],
     temperature: float,
@@ -336,7 +340,7 @@ def evaluate_split(
 
 
 def rates_at_threshold(
-    sample: Sample, alarm: NDArray[np.bool_], is_violation: NDArray[np.bool_], draws: Floats
+    sample: Predictions, alarm: NDArray[np.bool_], is_violation: NDArray[np.bool_], draws: Floats
 ) -> AtThreshold:
     """Return accuracy, recall and false alarm rate, with intervals, when the chosen threshold decides."""
     everywhere = np.full(len(alarm), True)
@@ -356,7 +360,7 @@ def null_summary(scaled: Floats, params: Evaluate) -> CalibrationNull:
 
 
 def scores_with_intervals(
-    sample: Sample, scaled: Sample, draws: Floats, classes: list[str], violation: int | None, bins: int
+    sample: Predictions, scaled: Predictions, draws: Floats, classes: list[str], violation: int | None, bins: int
 ) -> dict[str, Figure]:
     """Return each score with its interval; scores by class are named `recall:CLASS`, after scaling `ece_scaled`."""
     weights = np.vstack([np.ones((1, len(sample.truth))), draws])
@@ -426,7 +430,7 @@ def write_metrics(evaluation: Evaluation, folder: Path) -> None:
             write_json(temporary / f"{name}.json", headline(entry, evaluation.violation_class))
 
 
-def write_plots(candidates: dict[str, Candidate], violation: str | None, folder: Path) -> None:
+def write_plots(candidates: dict[str, TrainedCandidate], violation: str | None, folder: Path) -> None:
     """Write the data series that `dvc plots show` draws: one folder per kind, one CSV per candidate."""
     with replacing_folder(folder) as temporary:
         for name, candidate in candidates.items():
@@ -442,7 +446,7 @@ def write_plots(candidates: dict[str, Candidate], violation: str | None, folder:
                 table.to_csv(temporary / kind / f"{name}.csv", index=False)
 
 
-def pictures_of(candidate: Candidate) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+def pictures_of(candidate: TrainedCandidate) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
     """Return manifest rows and pixels (N, H, W, 3) of the pictures a candidate predicted, in its table's order."""
     paths = candidate.table["path"].tolist()
     manifest = pd.read_parquet(artefacts.MANIFEST).set_index("path", drop=False)

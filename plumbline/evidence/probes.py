@@ -13,10 +13,10 @@ import pandas as pd
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
-from plumbline.evidence.candidates import Candidate, Sample, folder_of
+from plumbline.evidence.candidates import Predictions, TrainedCandidate, folder_of
 from plumbline.evidence.intervals import draw_weights, group_codes, rate_with_interval
 from plumbline.evidence.records import AttentionEvidence, ConditionAnswers, Figure, ProbeEvidence
-from plumbline.models.combination import evidence, read_head, stacked
+from plumbline.models.combination import read_head, stacked, stacking_inputs
 from plumbline.tasks.scores import Floats
 
 REFRAMED, BLURRED, SWAPPED = "same framing", "background blurred", "background swapped"
@@ -41,7 +41,7 @@ def zoom_name(factor: float) -> str:
     return f"zoom {factor:g}"
 
 
-def read_probes(build: Path, candidates: dict[str, Candidate]) -> dict[str, Probe]:
+def read_probes(build: Path, candidates: dict[str, TrainedCandidate]) -> dict[str, Probe]:
     """Return the probes of the candidates that were probed; an ensemble's are put together from its members'."""
     folder = artefacts.PROBES.inside(build)
     found = {name: _read(folder / name, one) for name, one in candidates.items() if (folder / name).is_dir()}
@@ -54,7 +54,7 @@ def read_probes(build: Path, candidates: dict[str, Candidate]) -> dict[str, Prob
     return found
 
 
-def _read(folder: Path, candidate: Candidate) -> Probe:
+def _read(folder: Path, candidate: TrainedCandidate) -> Probe:
     again = f"run `dvc repro -f probe@{folder.name}`"
     try:
         table, attention = pd.read_parquet(folder / artefacts.ANSWERS), pd.read_parquet(folder / artefacts.ATTENTION)
@@ -69,7 +69,7 @@ def _read(folder: Path, candidate: Candidate) -> Probe:
     return Probe(paths, found, attention)
 
 
-def _combined(members: list[Probe], candidate: Candidate, head: Path) -> Probe:
+def _combined(members: list[Probe], candidate: TrainedCandidate, head: Path) -> Probe:
     """The ensemble's answers to what its members saw; its Grad-CAM is the mean of theirs."""
     first = members[0]
     if any(member.paths != first.paths or list(member.answers) != list(first.answers) for member in members):
@@ -81,12 +81,12 @@ def _combined(members: list[Probe], candidate: Candidate, head: Path) -> Probe:
             answers[condition] = seen.mean(axis=1)
         else:
             task = candidate.task
-            answers[condition] = stacked(evidence(seen, task), *read_head(head), task)
+            answers[condition] = stacked(stacking_inputs(seen, task), *read_head(head), task)
     looks = pd.concat([member.attention for member in members])
     return Probe(first.paths, answers, looks.groupby("path", sort=False, as_index=False).mean())
 
 
-def evaluate_probe(probe: Probe, sample: Sample, resamples: int, seed: int) -> ProbeEvidence:
+def evaluate_probe(probe: Probe, sample: Predictions, resamples: int, seed: int) -> ProbeEvidence:
     """Return by condition how many answers change and how many are right, where Grad-CAM falls, and lines to read.
 
     `sample` holds the candidate's test pictures; those that were probed are whole groups of them.
@@ -115,7 +115,9 @@ def evaluate_probe(probe: Probe, sample: Sample, resamples: int, seed: int) -> P
     )
 
 
-def evaluate_attention(attention: pd.DataFrame, sample: Sample, resamples: int, seed: int) -> AttentionEvidence | None:
+def evaluate_attention(
+    attention: pd.DataFrame, sample: Predictions, resamples: int, seed: int
+) -> AttentionEvidence | None:
     """Return the mean share of Grad-CAM inside the head with its interval, and the share that chance would give.
 
     None without feature maps, or where nothing spoke for any answer.

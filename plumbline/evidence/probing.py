@@ -66,9 +66,14 @@ def head_mass(heat: NDArray[np.float32], boxes: NDArray[np.float64]) -> pd.DataF
 
 
 def heat_of(
-    folder: Path, features: Features, trained: keras.Model, paths: list[str], told: NDArray[np.intp], pictures: Pictures
+    folder: Path,
+    features: Features,
+    trained: keras.Model,
+    paths: list[str],
+    predicted: NDArray[np.intp],
+    pictures: Pictures,
 ) -> NDArray[np.float32] | None:
-    """Return Grad-CAM (N, h, w) for the answers `told` (N,), None where the network has no maps with places.
+    """Return Grad-CAM (N, h, w) for the answers `predicted` (N,), None where the network has no maps with places.
 
     Features that are a frozen network's last maps are what Grad-CAM looks at: then the head alone has to run.
     """
@@ -76,13 +81,13 @@ def heat_of(
     frozen = backbone.freeze == "head" and len(backbone.parts) == 1
     if reads_pixels(backbone) or (frozen and len(features.shape) == 3):
         values = np.asarray(features.values[features.rows_of(paths), 0], dtype=np.float32)
-        return attention(trained, values, told, inputs_are_maps=not reads_pixels(backbone))
+        return attention(trained, values, predicted, inputs_are_maps=not reads_pixels(backbone))
     model = load_candidate(folder, features.folder)
     found = []
     for start in range(0, len(paths), 16):
         some = slice(start, start + 16)
         pixels = np.stack(list(pictures(paths[some], backbone.image_size))).astype(np.float32)
-        heat = attention(model, pixels, told[some])
+        heat = attention(model, pixels, predicted[some])
         if heat is None:
             return None
         found.append(heat)
@@ -105,8 +110,8 @@ def probe(
     absent = looked.loc[~looked["path"].isin(predictions.index), "path"]
     if len(absent):
         raise UserError(f"{folder}/predictions.parquet has no {absent.iat[0]}: run `dvc repro`.")
-    told = predictions.loc[looked["path"], [f"p_{name}" for name in classes]].to_numpy(np.float64).argmax(axis=1)
-    heat = heat_of(folder, features, trained, list(looked["path"]), told, pictures)
+    predicted = predictions.loc[looked["path"], [f"p_{name}" for name in classes]].to_numpy(np.float64).argmax(axis=1)
+    heat = heat_of(folder, features, trained, list(looked["path"]), predicted, pictures)
     if heat is None:
         return found, pd.DataFrame({"path": pd.Series(dtype=object), "mass": [], "area": []})
     return found, looked[["path"]].join(head_mass(heat, looked[list(BOX)].to_numpy(np.float64)))

@@ -18,7 +18,7 @@ from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.evidence import probes
-from plumbline.evidence.candidates import Candidate, Sample, sample_of
+from plumbline.evidence.candidates import Predictions, TrainedCandidate, sample_of
 from plumbline.evidence.intervals import draw_weights, wilson
 from plumbline.evidence.records import (
     AgainstChampion,
@@ -95,7 +95,7 @@ def not_judged(name: str, bound: float | str | None, reason: str) -> Rule:
     return Rule(name, None, bound, False, reason, judged=False)
 
 
-def choose(candidates: dict[str, Candidate], evaluation: Evaluation, params: Gate) -> Selection:
+def choose(candidates: dict[str, TrainedCandidate], evaluation: Evaluation, params: Gate) -> Selection:
     """Return the simplest of the tied: on validation, or on predictions by cross-validation over groups.
 
     Candidates over the budget, or from weights that are not allowed, don't stand for selection while others do.
@@ -117,7 +117,7 @@ def choose(candidates: dict[str, Candidate], evaluation: Evaluation, params: Gat
     )
 
 
-def may_stand(candidate: Candidate, evaluation: Evaluation, params: Gate) -> bool:
+def may_stand(candidate: TrainedCandidate, evaluation: Evaluation, params: Gate) -> bool:
     """Return whether a candidate passes the rules that need no picture."""
     rules = rules_without_pictures(evaluation.candidates[candidate.name].model, candidate.latency, params)
     return not any(stands_in_the_way(rule, params.unjudged) for rule in rules)
@@ -135,7 +135,7 @@ def rules_without_pictures(model: ModelDescription, latency: float | None, param
     return rules
 
 
-def selection_sample(candidate: Candidate, selection: str) -> Sample:
+def selection_sample(candidate: TrainedCandidate, selection: str) -> Predictions:
     """Return the images a candidate is selected on; never the test set."""
     if selection == "validation":
         return candidate.sample("validation")
@@ -153,7 +153,7 @@ def decide(selection: Selection, evaluation: Evaluation, leaks: int, params: Gat
 
     `latency` is that of the chosen candidate in milliseconds, None where it was not measured.
     """
-    rules = judge(selection.chosen, evaluation, leaks, params, latency)
+    rules = apply_rules(selection.chosen, evaluation, leaks, params, latency)
     against = [rule for rule in rules if stands_in_the_way(rule, params.unjudged)]
     lacking = [rule.more_test_groups for rule in against if rule.judged]
     verdict: Verdict = "HOLD" if against else "PROMOTE"
@@ -177,7 +177,7 @@ def decide(selection: Selection, evaluation: Evaluation, leaks: int, params: Gat
     )
 
 
-def judge(name: str, evaluation: Evaluation, leaks: int, params: Gate, latency: float | None) -> list[Rule]:
+def apply_rules(name: str, evaluation: Evaluation, leaks: int, params: Gate, latency: float | None) -> list[Rule]:
     """Return every rule that params.yaml switches on, judged on the chosen candidate's test figures."""
     entry, data = evaluation.candidates[name], evaluation.data["test"]
     test = entry.splits["test"]

@@ -36,7 +36,7 @@ class Source:
     features: Floats
 
 
-def audit_all(
+def measure_all(
     manifest: pd.DataFrame,
     pixels: NDArray[np.uint8],
     sets: LabelSets,
@@ -58,10 +58,10 @@ def audit_all(
     if "site" in manifest and manifest["site"].nunique() > 1:
         sites = np.asarray(pd.get_dummies(manifest["site"]), dtype=np.float64)
         sources["site"] = Source("where the picture was taken", "the site", sites)
-    return [audit(name, source, sets, codes, permutations, seed) for name, source in sources.items()]
+    return [measure(name, source, sets, codes, permutations, seed) for name, source in sources.items()]
 
 
-def audit(
+def measure(
     name: str,
     source: Source,
     sets: LabelSets,

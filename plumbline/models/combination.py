@@ -20,7 +20,7 @@ SMALLEST = 1e-6
 """Probabilities are clipped here before the logarithm, in training and in the served model alike."""
 
 
-def evidence(probabilities: Floats, task: Task) -> Floats:
+def stacking_inputs(probabilities: Floats, task: Task) -> Floats:
     """What stacking sees of members' probabilities (N, M, C): log odds, or log probabilities where they are shares.
 
     Returns (N, M, F): F is 1 for two classes of which one is true, else C.

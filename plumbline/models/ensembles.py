@@ -22,7 +22,7 @@ from plumbline.common.files import file_digest
 from plumbline.common.params import Section
 from plumbline.common.records import read_record
 from plumbline.models.assemble import read_cost
-from plumbline.models.combination import Kind, evidence, stacked
+from plumbline.models.combination import Kind, stacked, stacking_inputs
 from plumbline.models.fitting import Targets, predictions_of, targets_of
 from plumbline.models.records import Cost, MemberRecord, ModelRecord
 from plumbline.tasks.known import task_of
@@ -108,7 +108,7 @@ def combine_predictions(
     if kind == "soft_vote":
         return probabilities.mean(axis=1), None
     task = targets.task
-    seen = evidence(probabilities, task)
+    seen = stacking_inputs(probabilities, task)
     rows = np.flatnonzero((table["split"] == "validation").to_numpy())
     head = task.fit_stacking(seen[rows], targets.truth[rows])
     combined = stacked(seen, *head, task)
@@ -141,7 +141,7 @@ def _folds(table: pd.DataFrame, folds: int) -> Iterator[tuple[NDArray[np.intp], 
     yield from splitter.split(table, table["label"], table["group"])
 
 
-def describe(name: str, entry: Ensemble, members: list[Member], head_parameters: int) -> ModelRecord:
+def model_record(name: str, entry: Ensemble, members: list[Member], head_parameters: int) -> ModelRecord:
     """model.json of an ensemble: the cost is the sum of its members', and their heads are sealed by digest."""
     first = members[0].model
     origins = sorted({m.model.weights for m in members}, key=lambda o: (not o.startswith("random"), o))

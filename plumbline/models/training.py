@@ -124,7 +124,7 @@ def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Featu
         weights, network = network.get_weights(), build()
         network.set_weights(weights)
     predictions = data.predictions(network, candidate.batch_size)
-    return Trained(network, history, predictions, describe(name, candidate, data, network, history, seed))
+    return Trained(network, history, predictions, model_record(name, candidate, data, network, history, seed))
 
 
 def builder(candidate: Candidate, data: TrainingSet) -> Callable[[], keras.Model]:
@@ -185,7 +185,7 @@ def training_precision(candidate: Candidate, features: Features) -> str:
     return "mixed_bfloat16" if gains and processor_flags() & BFLOAT16_UNITS else "float32"
 
 
-def describe(
+def model_record(
     name: str,
     candidate: Candidate,
     data: TrainingSet,

@@ -94,7 +94,7 @@ def render(model: ModelRecord, **content: Any) -> str:
     )
 
 
-def judge(predictions: pd.DataFrame, classes: list[str], task: Task, split: str = "test") -> pd.DataFrame:
+def graded(predictions: pd.DataFrame, classes: list[str], task: Task, split: str = "test") -> pd.DataFrame:
     """The pictures of `split` with `predicted`, `right` and `p_label`, the probability of what they are labelled.
 
     With several labels a picture is right where every label is, and `p_label` is the least sure of them.
@@ -148,7 +148,7 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
     record = read_record(folder / artefacts.MODEL, ModelRecord)
     predictions = pd.read_parquet(folder / artefacts.PREDICTIONS)
     classes, task = list(record.classes), task_of(record)
-    judged = judge(predictions, classes, task)
+    judged = graded(predictions, classes, task)
     if judged.empty:
         raise UserError(f"{folder}/predictions.parquet has no test picture: run `dvc repro split`.")
     model = load_candidate(folder, features)
@@ -170,7 +170,7 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
         history=pd.read_csv(folder / artefacts.HISTORY),
         confusions=confusions(judged, classes, task),
         accuracy={
-            split: float(judge(predictions, classes, task, split)["right"].mean())
+            split: float(graded(predictions, classes, task, split)["right"].mean())
             for split in ("train", "validation", "test")
         },
         mistakes=[Picture.of(row, picture) for row, picture in mistakes],

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.evidence import curves
-from plumbline.evidence.candidates import SPLITS, Candidate
+from plumbline.evidence.candidates import SPLITS, TrainedCandidate
 from plumbline.evidence.records import (
     CandidateEvidence,
     Comparison,
@@ -96,7 +96,7 @@ class Panel:
 def render(
     evaluation: Evaluation,
     decision: Decision,
-    candidates: dict[str, Candidate],
+    candidates: dict[str, TrainedCandidate],
     picture: Picture,
     links: list[tuple[str, str]],
     cards: dict[str, str],
@@ -176,8 +176,8 @@ def notes(evaluation: Evaluation, decision: Decision) -> list[tuple[bool, str]]:
     found = [
         (True, f"{rule.name[0].upper()}{rule.name[1:]}: {rule.reason}.") for rule in decision.rules if not rule.passed
     ]
-    told = ", ".join(f"{one.name} {one.auc:.2f}" for one in evaluation.shortcuts)
-    found.append((False, f"How well each of these alone predicts the label (AUC, 0.5 is chance): {told}."))
+    areas = ", ".join(f"{one.name} {one.auc:.2f}" for one in evaluation.shortcuts)
+    found.append((False, f"How well each of these alone predicts the label (AUC, 0.5 is chance): {areas}."))
     probed = evaluation.candidates[decision.candidate].probes
     if probed is not None:
         looked = f"on {probed.images} test pictures"
@@ -230,7 +230,7 @@ def references(evaluation: Evaluation) -> list[Rival]:
     return [Rival(name, splits) for name, splits in evaluation.baselines.items()]
 
 
-def panel(candidate: Candidate, evaluation: Evaluation, chosen: bool, thumbnails: Thumbnails) -> Panel:
+def panel(candidate: TrainedCandidate, evaluation: Evaluation, chosen: bool, thumbnails: Thumbnails) -> Panel:
     """Return what the drill-down of one candidate shows."""
     entry = evaluation.candidates[candidate.name]
     scores = entry.splits["test"].scores
@@ -249,7 +249,7 @@ def panel(candidate: Candidate, evaluation: Evaluation, chosen: bool, thumbnails
     )
 
 
-def charts(candidate: Candidate, evaluation: Evaluation) -> list[Chart]:
+def charts(candidate: TrainedCandidate, evaluation: Evaluation) -> list[Chart]:
     """Return the charts of one candidate: title, drawing, and legend as (style, name)."""
     entry = evaluation.candidates[candidate.name]
     sample = candidate.sample("test")
@@ -266,7 +266,7 @@ def charts(candidate: Candidate, evaluation: Evaluation) -> list[Chart]:
     return drawn
 
 
-def learning_charts(candidate: Candidate) -> list[Chart]:
+def learning_charts(candidate: TrainedCandidate) -> list[Chart]:
     """Return loss and accuracy by epoch, on training and validation pictures."""
     table = curves.learning(candidate.history)
     drawn = []
@@ -314,7 +314,7 @@ def curve_chart(title: str, table: Any, area: Figure) -> Chart:
     )
 
 
-def confidence_chart(candidate: Candidate, entry: CandidateEvidence, violation: str | None) -> Chart:
+def confidence_chart(candidate: TrainedCandidate, entry: CandidateEvidence, violation: str | None) -> Chart:
     """Return how confident the model is on test pictures: by true class with two classes, else by right and wrong.
 
     With several labels what is counted are the labels, not the pictures.
@@ -399,7 +399,7 @@ def cost_chart(entry: CandidateEvidence, costs: Costs) -> Chart:
     )
 
 
-def mistakes(candidate: Candidate, entry: CandidateEvidence, most: int, thumbnails: Thumbnails) -> list[Mistake]:
+def mistakes(candidate: TrainedCandidate, entry: CandidateEvidence, most: int, thumbnails: Thumbnails) -> list[Mistake]:
     """Return the test pictures that the model was most confidently wrong about, worst first."""
     sample = candidate.sample("test").scaled(entry.temperature)
     confidence = sample.task.sure_of_mistake(sample.truth, sample.probabilities)

@@ -79,7 +79,7 @@ def append(registry: Registry, entry: Entry) -> Entry:
     run = registry.client.create_run(
         registries.experiment(registry, f"{registry.model}-audit"),
         run_name=f"{entry.number:04d} {entry.action} {entry.outcome}: champion {entry.champion_after or 'none'}",
-        tags={**tags, ENTRY_TAG: text, DIGEST_TAG: text_digest(text), "mlflow.note.content": describe(entry)},
+        tags={**tags, ENTRY_TAG: text, DIGEST_TAG: text_digest(text), "mlflow.note.content": in_words(entry)},
     )
     went_wrong = entry.outcome in ("failed", "interrupted")
     registry.client.set_terminated(run.info.run_id, "FAILED" if went_wrong else "FINISHED")
@@ -162,7 +162,7 @@ def carry_out(registry: Registry, action: Entry) -> Entry:
     return append(registry, replace(ending, outcome="done", champion_after=action.version))
 
 
-def describe(entry: Entry) -> str:
+def in_words(entry: Entry) -> str:
     """Return the entry as one sentence."""
     subject = f"version {entry.version}" if entry.version else entry.candidate or "the candidate"
     way = "to" if entry.action == "rollback" else "of"

@@ -27,7 +27,7 @@ from plumbline.common.records import write_record
 from plumbline.evidence.records import AgainstChampion, Decision, LeaderboardRow
 from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
 from plumbline.registry import bundle
-from plumbline.registry import history as audit
+from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
 from plumbline.registry.champion import paired_predictions
 from plumbline.registry.chosen import Chosen, Pictures, provenance, read_chosen, read_decision
@@ -129,7 +129,7 @@ def promote(params: PromoteParams, wish: Wish, project: Project) -> Promotion:
     with registry.readable_errors(uri), registry.locked(opened, params.lock_timeout):
         if not wish.dry_run:
             registry.clear_leftovers(opened)
-            audit.settle(opened)
+            journal.settle(opened)
         champion = registry.find(opened, CHAMPION)
         why = _older(project.root, params.place, champion, wish)
         if why:
@@ -232,7 +232,7 @@ def _back_again(step: _Step, root: Path, version: int) -> str | None:
     """Return why a champion of former times may not come back by itself: only a newer commit may bring it back."""
     if step.champion is None or step.wish.force or step.wish.here:
         return None
-    if version not in audit.champions(audit.entries(step.opened)):
+    if version not in journal.champions(journal.entries(step.opened)):
         return None
     if is_newer(root, _commit_of(registry.find(step.opened, step.champion))):
         return None
@@ -264,7 +264,7 @@ def _against_champion(
     step: _Step, params: PromoteParams, project: Project, chosen: Chosen, folder: Path
 ) -> tuple[str | None, Compared]:
     """Compare the version in `folder` with the champion: (why not, the comparison); force overrules it."""
-    number = step.champion or audit.last_champion(step.opened)
+    number = step.champion or journal.last_champion(step.opened)
     if number is None:
         return None, Compared(champion=None, note="There was no champion to compare with.")
     try:
@@ -305,32 +305,32 @@ class _Step:
     def refuse(self, why: str, comparison: Compared | None = None) -> Promotion:
         if self.wish.dry_run:
             return self._outcome("would refuse", why, self.champion, comparison)
-        audit.append(self.opened, self._entry("refused", why, None))
+        journal.append(self.opened, self._entry("refused", why, None))
         return self._outcome("refused", why, self.champion, comparison)
 
     def unchanged(self, version: int) -> Promotion:
         why = f"These weights are version {version}, champion already."
         if not self.wish.dry_run:
-            audit.append(self.opened, self._entry("unchanged", why, version))
+            journal.append(self.opened, self._entry("unchanged", why, version))
         return self._outcome("unchanged", why, version, None)
 
     def move(self, version: int | None, comparison: Compared) -> Promotion:
         if self.wish.dry_run or version is None:
             return self._outcome("would promote", "Nothing was changed: --dry-run.", self.champion, comparison)
         why = self.wish.reason if self.wish.force else f"Every rule passed. {self.wish.reason}".strip()
-        audit.carry_out(self.opened, self._entry("begun", why, version))
+        journal.carry_out(self.opened, self._entry("begun", why, version))
         return self._outcome("promoted", why, version, comparison)
 
     def note_failure(self, why: str) -> None:
         if not self.wish.dry_run:
             with suppress(UserError, Exception):  # a registry that is down or full can't be told so
-                audit.append(self.opened, self._entry("failed", why, None))
+                journal.append(self.opened, self._entry("failed", why, None))
 
     def _entry(self, what: str, why: str, version: int | None) -> Entry:
         return Entry(
             action="promote",
             outcome=what,
-            reason=why[: audit.LONGEST_REASON],
+            reason=why[: journal.LONGEST_REASON],
             version=version,
             candidate=self.decision.candidate,
             verdict=self.decision.verdict,
@@ -443,33 +443,33 @@ def rollback(params: PromoteParams, to: int | None, reason: str, dry_run: bool) 
     opened = registry.open_registry(params.model, uri)
     with registry.readable_errors(uri), registry.locked(opened, params.lock_timeout):
         if not dry_run:
-            audit.settle(opened)
+            journal.settle(opened)
         champion = registry.number(registry.find(opened, CHAMPION))
         target = to if to is not None else _one_before(opened, champion)
         base = Entry("rollback", "begun", reason, target, champion_before=champion, champion_after=champion)
         try:
-            _check_target(opened, target, champion, audit.last_champion(opened))
+            _check_target(opened, target, champion, journal.last_champion(opened))
         except UserError as error:
             if not dry_run:
-                why = f"{error} (asked because: {reason})"[: audit.LONGEST_REASON]
-                audit.append(opened, replace(base, outcome="refused", reason=why))
+                why = f"{error} (asked because: {reason})"[: journal.LONGEST_REASON]
+                journal.append(opened, replace(base, outcome="refused", reason=why))
             raise
         assert target is not None
-        left = f"version {champion}" if champion is not None else f"no champion ({audit.what_became_of_it(opened)})"
+        left = f"version {champion}" if champion is not None else f"no champion ({journal.what_became_of_it(opened)})"
         if dry_run:
             return f"Would roll back from {left} to version {target}; nothing was changed."
-        audit.carry_out(opened, base)
+        journal.carry_out(opened, base)
         return f"Rolled back from {left} to version {target}: {reason}"
 
 
 def _one_before(opened: Registry, champion: int | None) -> int | None:
-    champion = champion or audit.last_champion(opened)
+    champion = champion or journal.last_champion(opened)
     previous = registry.number(registry.find(opened, PREVIOUS))
     if previous is not None and previous != champion:
         return previous
     # A run killed between the two aliases leaves `previous` on the champion itself, and a version may have been deleted
     # in MLflow: the log knows better.
-    earlier = [version for version in audit.champions(audit.entries(opened)) if version != champion]
+    earlier = [version for version in journal.champions(journal.entries(opened)) if version != champion]
     return next((version for version in reversed(earlier) if registry.find(opened, version) is not None), None)
 
 
@@ -478,7 +478,7 @@ def _check_target(opened: Registry, target: int | None, champion: int | None, la
         raise UserError("There is no champion to roll back from.")
     if target is None and champion is None:
         raise UserError(
-            f"There is no champion ({audit.what_became_of_it(opened)}) and none before it is left: "
+            f"There is no champion ({journal.what_became_of_it(opened)}) and none before it is left: "
             "promote a model anew (`dvc repro -f promote`)."
         )
     if target is None:
@@ -498,11 +498,11 @@ def history(params: PromoteParams) -> list[str]:
         return [f"Nothing yet: there is no registry at {registry.shown_uri(uri)}."]
     opened = registry.open_registry(params.model, uri)
     with registry.readable_errors(uri):
-        log, problems = audit.entries(opened), audit.broken_links(opened)
+        log, problems = journal.entries(opened), journal.broken_links(opened)
         champion = registry.number(registry.find(opened, CHAMPION))
         previous = registry.number(registry.find(opened, PREVIOUS))
         records = opened.client.search_model_versions(f"name = '{opened.model}'")
-        gone = audit.what_became_of_it(opened) if champion is None else ""
+        gone = journal.what_became_of_it(opened) if champion is None else ""
     lines = [f"Registry {registry.shown_uri(uri)}, model {opened.model}"]
     for record in sorted(records, key=lambda record: int(record.version)):
         roles = {champion: " champion", previous: " previous"}.get(int(record.version), "")
@@ -510,8 +510,8 @@ def history(params: PromoteParams) -> list[str]:
         back = f"; rolled back: {record.tags[registry.WITHDRAWN_TAG]}" if registry.WITHDRAWN_TAG in record.tags else ""
         lines.append(f"  version {record.version}{roles}: {record.tags.get('candidate')}, accuracy {accuracy}{back}")
     settled = {entry.settles for entry in log}
-    log = [entry for entry in log if audit.digest(entry) not in settled]  # their outcome is shown
-    lines += [f"{entry.number:4d} {entry.at[:19].replace('T', ' ')} {audit.describe(entry)}" for entry in log]
+    log = [entry for entry in log if journal.digest(entry) not in settled]  # their outcome is shown
+    lines += [f"{entry.number:4d} {entry.at[:19].replace('T', ' ')} {journal.in_words(entry)}" for entry in log]
     problems += [f"there is no champion: {gone}; `rollback --to VERSION` makes one"] if gone else []
     return lines + [f"WARNING: {problem}" for problem in problems]
 

@@ -62,16 +62,16 @@ def score_several(truth: NDArray[np.bool_], probabilities: Floats, weights: Floa
     minus the Hamming loss), `balanced_accuracy` is the mean over labels of the recalls of having and not having it;
     areas are macro averages; log loss, Brier score and calibration error are those of the single labels' decisions.
     """
-    told = probabilities > 0.5
+    predicted = probabilities > 0.5
     places = range(truth.shape[1])
     tables = np.stack(
-        [confusion(truth[:, k].astype(np.int64), told[:, k].astype(np.int64), weights, 2) for k in places], axis=1
+        [confusion(truth[:, k].astype(np.int64), predicted[:, k].astype(np.int64), weights, 2) for k in places], axis=1
     )
     true, guessed = tables.sum(axis=3), tables.sum(axis=2)
     recalls = _ratio(np.einsum("rkcc->rkc", tables), true, empty=np.nan)
     scores = {
-        "accuracy": _mean((told == truth).all(axis=1).astype(np.float64), weights),
-        "label_accuracy": _mean((told == truth).mean(axis=1), weights),
+        "accuracy": _mean((predicted == truth).all(axis=1).astype(np.float64), weights),
+        "label_accuracy": _mean((predicted == truth).mean(axis=1), weights),
         "balanced_accuracy": recalls.mean(axis=(1, 2)),
     }
     scores |= _by_class(tables[:, :, 1, 1], true[:, :, 1], guessed[:, :, 1])

@@ -7,7 +7,7 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from flows import monitoring
-from monitoring.store import Store
+from monitoring.store import SiteState
 from plumbline.common.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("server")
@@ -45,7 +45,7 @@ def site(project, monkeypatch):
     (project.root / "monitoring" / "drift.py").write_text(JUDGE)
     project.events = []
     monkeypatch.setattr(monitoring, "emit_event", lambda name, **event: project.events.append((name, event)))
-    project.store = Store(project.root / "drift", "GATE")
+    project.store = SiteState(project.root / "drift", "GATE")
 
     def judges(code, lines):
         (project.root / "script.json").write_text(json.dumps({"code": code, "lines": lines}))

@@ -14,7 +14,7 @@ import pytest
 from made_up import CLASSES, PARAMS, picture, promote, write_version
 
 from monitoring import drift
-from monitoring.store import Store
+from monitoring.store import SiteState
 
 GATE = "GATE"
 
@@ -34,7 +34,7 @@ def _without_evidently(monkeypatch, request):
 
 
 def results(site: str = GATE) -> list[dict]:
-    store = Store(Path("drift"), site)
+    store = SiteState(Path("drift"), site)
     return [store.result(name) for name in store.windows()]
 
 
@@ -215,7 +215,7 @@ def test_late_repeated_and_broken_files_do_no_harm(project, monkeypatch, capsys)
         30,
         0,
     )
-    store = Store(Path("drift"), GATE)
+    store = SiteState(Path("drift"), GATE)
     counted = pd.concat([store.images(name) for name in store.windows()])
     assert counted.loc[counted["status"] == "new", "id"].is_unique
 
@@ -233,7 +233,7 @@ def test_a_run_killed_anywhere_is_taken_up(project, monkeypatch):
     """Killed while measuring, before the window is kept, and between that and clearing what waited."""
     project.send_many(GATE, 10_000, 60)
     monkeypatch.setattr(drift, "CHUNK", 16)
-    whole = Store.add_pending
+    whole = SiteState.add_pending
     calls = []
 
     def dies_at_third(self, batch):
@@ -242,24 +242,24 @@ def test_a_run_killed_anywhere_is_taken_up(project, monkeypatch):
             raise KeyboardInterrupt
         whole(self, batch)
 
-    monkeypatch.setattr(Store, "add_pending", dies_at_third)
+    monkeypatch.setattr(SiteState, "add_pending", dies_at_third)
     with pytest.raises(KeyboardInterrupt):
         run(monkeypatch, GATE)
-    monkeypatch.setattr(Store, "add_pending", whole)
+    monkeypatch.setattr(SiteState, "add_pending", whole)
     measured = []
     real = drift.measure_all
     monkeypatch.setattr(drift, "measure_all", lambda s, files, *a: measured.append(len(files)) or real(s, files, *a))
-    close = Store.close_window
-    monkeypatch.setattr(Store, "close_window", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    close = SiteState.close_window
+    monkeypatch.setattr(SiteState, "close_window", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(monkeypatch, GATE)
     assert measured == [60 - 32]
-    monkeypatch.setattr(Store, "close_window", close)
-    forget = Store.forget_pending
-    monkeypatch.setattr(Store, "forget_pending", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
+    monkeypatch.setattr(SiteState, "close_window", close)
+    forget = SiteState.forget_pending
+    monkeypatch.setattr(SiteState, "forget_pending", lambda self: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         run(monkeypatch, GATE)
-    monkeypatch.setattr(Store, "forget_pending", forget)
+    monkeypatch.setattr(SiteState, "forget_pending", forget)
     assert len(results()) == 1
     assert run(monkeypatch, GATE) == 2
     assert len(results()) == 1
@@ -361,7 +361,7 @@ def test_intake_takes_back_what_was_given_out_to_label(project, monkeypatch):
 def test_labels_that_come_later_check_the_promise(project, monkeypatch):
     project.send_many(GATE, 10_000, 60)
     assert run(monkeypatch, GATE) == 0
-    images = Store(Path("drift"), GATE).images("0001")
+    images = SiteState(Path("drift"), GATE).images("0001")
     labelled = images.head(20).assign(label=["with_helmet", "without_helmet"] * 10)
     Path("build").mkdir()
     labelled[["id", "label"]].to_parquet("build/manifest.parquet")

@@ -183,7 +183,7 @@ def test_pages_and_snapshots_are_kept_by_parameter_and_a_damaged_project_is_made
     from made_up import PARAMS
 
     from monitoring.history import snapshot_of
-    from monitoring.store import Store
+    from monitoring.store import SiteState
 
     monkeypatch.chdir(judged)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registered}/registry/mlflow.db")
@@ -199,7 +199,7 @@ def test_pages_and_snapshots_are_kept_by_parameter_and_a_damaged_project_is_made
     assert drift.main() == 2
     assert sorted(path.name for path in pages.iterdir()) == ["0003.html", "notes.html"]
     assert [name for name, path in snapshots.items() if path.is_file()] == ["0002", "0003"]
-    assert Store(judged / "drift", "GATE").windows() == ["0001", "0002", "0003"], "what was judged stays"
+    assert SiteState(judged / "drift", "GATE").windows() == ["0001", "0002", "0003"], "what was judged stays"
     from evidently.ui.workspace import Workspace
 
     opened = Workspace("drift/evidently")

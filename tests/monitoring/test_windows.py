@@ -14,7 +14,7 @@ from made_up import PARAMS
 
 from monitoring import drift
 from monitoring.settings import DriftParams, checked_site, site_names
-from monitoring.store import LASTING, Store, in_number_order, unseen
+from monitoring.store import LASTING, SiteState, in_number_order, unseen
 from plumbline.common.errors import UserError
 from plumbline.common.locks import held
 
@@ -44,8 +44,8 @@ def result(window: int) -> dict:
     return {"window": f"{window:04d}", "verdict": "OK", "champion": {"digest": CHAMPION}, "furthest": [shown]}
 
 
-def store_with(root: Path, windows: list[int]) -> Store:
-    store = Store(root, "GATE")
+def store_with(root: Path, windows: list[int]) -> SiteState:
+    store = SiteState(root, "GATE")
     for window in windows:
         store.close_window(f"{window:04d}", images(window), result(window))
     return store
@@ -77,16 +77,16 @@ def test_names_that_are_numbers_are_ordered_as_numbers():
 
 def test_what_waits_is_never_written_over(tmp_path):
     """The number after the highest, not after the count: 9999 chunks or a gap among them."""
-    store = Store(tmp_path, "GATE")
+    store = SiteState(tmp_path, "GATE")
     for name in ("0001", "9999", "10000"):
         path = tmp_path / "GATE" / "pending" / f"{name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(name)
     from numpy import zeros
 
-    from monitoring.store import ARRAYS, Batch
+    from monitoring.store import ARRAYS, MeasuredImages
 
-    store.add_pending(Batch(images(1), {name: zeros((3, 2)) for name in ARRAYS}))
+    store.add_pending(MeasuredImages(images(1), {name: zeros((3, 2)) for name in ARRAYS}))
     assert (tmp_path / "GATE" / "pending" / "10001.parquet").is_file()
     assert (tmp_path / "GATE" / "pending" / "10000.parquet").read_text() == "10000"
 
@@ -177,15 +177,15 @@ def taken(tmp_path):
 
 def test_a_site_that_is_being_judged_is_waited_for_and_that_is_said(tmp_path, taken, capsys):
     late = pytest.raises(UserError, match=r"GATE is being judged by another run, which has held .*/\.lock for 0 s")
-    with late, Store(tmp_path, "GATE").locked(0.2):
+    with late, SiteState(tmp_path, "GATE").locked(0.2):
         pass
     assert "waiting for it, 0.2 seconds at most" in capsys.readouterr().err
     from threading import Timer
 
     Timer(0.5, taken.set).start()
-    with Store(tmp_path, "GATE").locked(60):
+    with SiteState(tmp_path, "GATE").locked(60):
         assert taken.is_set(), "went on once the other had let go"
-    with Store(tmp_path, "GATE").locked(0):
+    with SiteState(tmp_path, "GATE").locked(0):
         pass
 
 
@@ -206,7 +206,7 @@ def test_a_name_that_is_no_folders_name_is_refused_everywhere(project, monkeypat
     assert ended.value.code == 3
     assert "can't be a site's name" in told
     assert len(told.splitlines()) == 1
-    for way_in in (lambda: Store(Path("drift"), name), lambda: DriftParams().source_of(name)):
+    for way_in in (lambda: SiteState(Path("drift"), name), lambda: DriftParams().source_of(name)):
         with pytest.raises(UserError, match="can't be a site's name"):
             way_in()
     with pytest.raises(ValueError, match="can't be a site's name"):

@@ -14,14 +14,14 @@ from plumbline.common.records import write_record
 from plumbline.evidence.candidates import read_not_made
 from plumbline.models.assemble import load_candidate
 from plumbline.models.candidates import Candidate, build_network
-from plumbline.models.combination import evidence, stacked, write_head
+from plumbline.models.combination import stacked, stacking_inputs, write_head
 from plumbline.models.ensembles import (
     Ensemble,
     Member,
     choose_members,
     combine_predictions,
     cross_validated,
-    describe,
+    model_record,
     read_members,
 )
 from plumbline.models.fitting import targets_of
@@ -98,7 +98,7 @@ def test_validation_figures_come_from_folds_that_did_not_see_the_group(table):
     rows = (table["split"] == "validation").to_numpy()
     truth = targets_of(table["label"]).values[rows]
     probabilities = np.stack([m.table[["p_no", "p_yes"]].to_numpy() for m in members], axis=1)
-    by_heart = stacked(evidence(probabilities, ONE_LABEL), kernel, bias, ONE_LABEL)[rows].argmax(axis=1)
+    by_heart = stacked(stacking_inputs(probabilities, ONE_LABEL), kernel, bias, ONE_LABEL)[rows].argmax(axis=1)
     assert (by_heart == truth).mean() > 0.75
     assert (combined[rows].argmax(axis=1) == truth).mean() < 0.65
 
@@ -126,7 +126,7 @@ def test_cost_is_counted_and_random_weights_come_first(table, tmp_path, monkeypa
         folder = tmp_path / "build" / "candidates" / m.name
         folder.mkdir(parents=True)
         (folder / "head.weights.h5").write_bytes(m.name.encode())
-    described = describe("vote", Ensemble(kind="soft_vote", members=2), members, 0)
+    described = model_record("vote", Ensemble(kind="soft_vote", members=2), members, 0)
     assert described.parameters == 200
     assert described.trainable_parameters == 20
     assert described.weights == "random, imagenet"
@@ -163,7 +163,7 @@ def test_the_served_ensemble_says_what_was_evaluated(kind, tmp_path):
         expected, head = probabilities.mean(axis=1), (np.zeros((0, 0)), np.zeros(0))
     else:
         head = np.array([[0.7], [1.3]]), np.array([0.2])
-        expected = stacked(evidence(probabilities, ONE_LABEL), *head, ONE_LABEL)
+        expected = stacked(stacking_inputs(probabilities, ONE_LABEL), *head, ONE_LABEL)
     folder = tmp_path / "ensembles" / "e"
     write_head(folder / "head.weights.h5", *head)
     members = [{"name": f"m{number}", "backbone": "pixels"} for number in range(2)]

@@ -250,7 +250,7 @@ def sets_of(labels: np.ndarray) -> LabelSets:
 def audits_of(table: pd.DataFrame, labels: np.ndarray, pixels: np.ndarray) -> dict[str, shortcuts.Audit]:
     manifest = manifest_of(table, pixels).drop(columns="site")
     codes = intervals.group_codes(table["group"])
-    return {item.name: item for item in shortcuts.audit_all(manifest, pixels, sets_of(labels), codes, 200, seed=0)}
+    return {item.name: item for item in shortcuts.measure_all(manifest, pixels, sets_of(labels), codes, 200, seed=0)}
 
 
 def test_a_fair_data_set_is_not_called_rigged(people):

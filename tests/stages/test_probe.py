@@ -134,7 +134,7 @@ def test_null_switches_a_rule_off_and_what_was_not_probed_is_said():
     assert gate.probe_rules(None, everything_off) == []
     rules = gate.probe_rules(None, gate.Looks(zoom=None))
     assert [rule.name for rule in rules] == ["probe: head", "probe: background"]
-    assert {rule.reason for rule in rules} == {"not probed in this run"}
+    assert {rule.reason for rule in rules} == {"not probed in this run, so not judged"}
 
 
 def test_each_disturbance_leaves_what_it_should():

@@ -16,7 +16,7 @@ from plumbline.common.errors import UserError, run
 from plumbline.common.files import file_digest
 from plumbline.evidence.records import Rule
 from plumbline.registry import bundle, promotion
-from plumbline.registry import history as audit
+from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
 from plumbline.registry.champion import champion_predictions, unseen_pictures
 from plumbline.registry.chosen import read_chosen, read_decision, weights_digest
@@ -75,7 +75,7 @@ def versions():
 def log():
     return [
         (entry.action, entry.outcome, entry.champion_after)
-        for entry in audit.entries(registry.open_registry())
+        for entry in journal.entries(registry.open_registry())
         if entry.outcome != "begun"
     ]
 
@@ -317,7 +317,7 @@ def test_force_overrules_a_hold_and_is_recorded_everywhere(project):
     version = registry.load_version()
     assert version.tags["verdict"] == "REJECT (forced)"
     assert version.tags["forced because"] == "site 4 opens tomorrow"
-    entry = audit.entries(registry.open_registry())[-1]
+    entry = journal.entries(registry.open_registry())[-1]
     assert (entry.forced, entry.reason, entry.verdict) == (True, "site 4 opens tomorrow", "REJECT")
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from benchmarks.promotion_kills import _quiet_environment
 from benchmarks.tiny_project import export_project, write_project
-from plumbline.registry import history as audit
+from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
 
 REPOSITORY = Path(__file__).parents[2]
@@ -75,7 +75,7 @@ def opened(candidates, tmp_path, monkeypatch):
 
 def champion_is_whole():
     version = registry.load_version()
-    assert audit.broken_links(registry.open_registry()) == []
+    assert journal.broken_links(registry.open_registry()) == []
     return version.version
 
 
@@ -105,8 +105,8 @@ def test_two_promotions_at_the_same_time_end_as_if_one_after_the_other(opened, c
     assert results == [(0, "promoted", []), (0, "promoted", [])]
     assert champion_is_whole() in (2, 3)
     assert registry.number(registry.find(opened, "previous")) in (2, 3)
-    assert audit.champions(audit.entries(opened)) in ([1, 2, 3],)
-    numbers = [entry.number for entry in audit.entries(opened)]
+    assert journal.champions(journal.entries(opened)) in ([1, 2, 3],)
+    numbers = [entry.number for entry in journal.entries(opened)]
     assert numbers == sorted(set(numbers))
 
 

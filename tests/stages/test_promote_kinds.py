@@ -20,7 +20,7 @@ from benchmarks.tiny_project import export_project, exported_project, write_proj
 from monitoring import drift
 from plumbline.common.errors import UserError
 from plumbline.registry import bundle
-from plumbline.registry import history as audit
+from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
 from plumbline.registry.promotion import PromoteParams, Wish, history, promote, rollback
 
@@ -101,7 +101,7 @@ def test_a_champion_of_former_times_comes_back_by_rollback_only(project):
     assert (result["outcome"], alias()) == ("refused", 2)
     assert "version 1, which was champion before version 2: `python -m stages.promote rollback" in result["reason"]
     assert project("good", here=True, reason="as asked by the site")["champion"] == 1
-    assert "as asked by the site" in audit.entries(registry.open_registry())[-1].reason
+    assert "as asked by the site" in journal.entries(registry.open_registry())[-1].reason
 
 
 def test_an_experiment_does_not_even_open_the_registry(candidates, tmp_path, monkeypatch):

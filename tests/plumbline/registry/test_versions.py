@@ -13,7 +13,7 @@ import pytest
 
 from plumbline.common.errors import UserError
 from plumbline.registry import bundle
-from plumbline.registry import history as audit
+from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
 from plumbline.registry.history import Entry
 
@@ -245,51 +245,51 @@ def test_an_experiment_deleted_in_the_ui_says_how_to_restore_it(opened):
 
 class TestLog:
     def test_it_keeps_order_author_and_champions(self, opened):
-        audit.append(opened, Entry("promote", "refused", "too few groups", candidate="tiny", verdict="HOLD"))
-        audit.append(opened, Entry("promote", "done", "fine", version=1, champion_after=1))
-        audit.append(opened, Entry("promote", "unchanged", "same", version=1, champion_before=1, champion_after=1))
-        audit.append(opened, Entry("promote", "done", "better", version=2, champion_before=1, champion_after=2))
-        log = audit.entries(opened)
+        journal.append(opened, Entry("promote", "refused", "too few groups", candidate="tiny", verdict="HOLD"))
+        journal.append(opened, Entry("promote", "done", "fine", version=1, champion_after=1))
+        journal.append(opened, Entry("promote", "unchanged", "same", version=1, champion_before=1, champion_after=1))
+        journal.append(opened, Entry("promote", "done", "better", version=2, champion_before=1, champion_after=2))
+        log = journal.entries(opened)
         assert [entry.number for entry in log] == [1, 2, 3, 4]
         assert {entry.who for entry in log} == {registry.holder()}
-        assert audit.champions(log) == [1, 2]
-        assert audit.broken_links(opened) == []
+        assert journal.champions(log) == [1, 2]
+        assert journal.broken_links(opened) == []
 
     def test_what_was_altered_taken_out_or_deleted_is_found(self, opened):
         for number in range(4):
-            audit.append(opened, Entry("promote", "refused", f"reason {number}"))
-        runs = audit._runs(opened)
-        text = runs[1].data.tags[audit.ENTRY_TAG]
-        opened.client.set_tag(runs[1].info.run_id, audit.ENTRY_TAG, text.replace("reason 1", "nothing"))
+            journal.append(opened, Entry("promote", "refused", f"reason {number}"))
+        runs = journal._runs(opened)
+        text = runs[1].data.tags[journal.ENTRY_TAG]
+        opened.client.set_tag(runs[1].info.run_id, journal.ENTRY_TAG, text.replace("reason 1", "nothing"))
         opened.client.delete_run(runs[2].info.run_id)
-        assert audit.broken_links(opened) == [
+        assert journal.broken_links(opened) == [
             "entry 2 was altered",
             "entry 3 was deleted in MLflow (still readable)",
         ]
-        opened.client.delete_tag(runs[0].info.run_id, audit.ENTRY_TAG)
-        assert "the entry before 2 was altered or taken out" in audit.broken_links(opened)
+        opened.client.delete_tag(runs[0].info.run_id, journal.ENTRY_TAG)
+        assert "the entry before 2 was altered or taken out" in journal.broken_links(opened)
 
     def test_an_action_cut_short_before_the_alias_is_interrupted_after_it_done(self, opened, tmp_path):
         for number in ("1", "2"):
             register(opened, tmp_path / number, number)
-        audit.append(opened, Entry("promote", "begun", "first", version=1))
-        assert [entry.outcome for entry in audit.settle(opened)] == ["interrupted"]
-        audit.append(opened, Entry("promote", "begun", "again", version=1))
+        journal.append(opened, Entry("promote", "begun", "first", version=1))
+        assert [entry.outcome for entry in journal.settle(opened)] == ["interrupted"]
+        journal.append(opened, Entry("promote", "begun", "again", version=1))
         registry.move_champion(opened, 1, None)
-        assert [entry.outcome for entry in audit.settle(opened)] == ["done"]
-        assert audit.settle(opened) == []
-        assert audit.champions(audit.entries(opened)) == [1]
+        assert [entry.outcome for entry in journal.settle(opened)] == ["done"]
+        assert journal.settle(opened) == []
+        assert journal.champions(journal.entries(opened)) == [1]
 
     def test_a_rollback_cut_short_after_the_alias_still_marks_the_version_left(self, opened, tmp_path):
         for number in ("1", "2"):
             register(opened, tmp_path / number, number)
         registry.move_champion(opened, 2, None)
         begun = Entry("rollback", "begun", "it dreams", version=1, champion_before=2, champion_after=2)
-        audit.append(opened, begun)
+        journal.append(opened, begun)
         registry.move_champion(opened, 1, 2)
-        audit.settle(opened)
+        journal.settle(opened)
         assert registry.find(opened, 2).tags[registry.WITHDRAWN_TAG] == "it dreams"
 
     def test_a_novel_is_no_reason(self, opened):
         with pytest.raises(UserError, match="keep it under 1000"):
-            audit.append(opened, Entry("rollback", "begun", "x" * 1001))
+            journal.append(opened, Entry("rollback", "begun", "x" * 1001))
