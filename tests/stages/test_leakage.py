@@ -1,19 +1,23 @@
 """The certificate counts what crosses the splits, prices the random split, and shows both."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from recorded import WEIGHTS, backbone_json
 
 from drawn import scene
 from plumbline.common.files import write_table
+from plumbline.common.records import write_record
 from plumbline.imaging.collection import DataParams, load_rgb
 from plumbline.imaging.manifest import IngestParams, ingest, write_array
 from plumbline.leakage.certificate import Inputs, certificate, evidence_of, report
 from plumbline.leakage.crossings import crossing_pairs, group_sizes
 from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader, group_images
 from plumbline.leakage.price import price, sentence
+from plumbline.leakage.records import Grouping
 from plumbline.pages.certificate import page
 from stages import leakage
 
@@ -163,11 +167,11 @@ class TestCertificate:
 
     def test_a_leak_is_counted_and_named(self, inputs, tmp_path):
         result = certificate(inputs)
-        assert result["pairs_across_splits"] == 1
-        assert {result["pairs"][0]["a"], result["pairs"][0]["b"]} == {"a/0.jpg", "a/0_crop.jpg"}
-        assert result["sides"]["test"]["images"] == 2
-        assert result["group_sizes"] == [{"images": 1, "groups": 8}, {"images": 2, "groups": 2}]
-        assert {k["kind"]: k["groups"] for k in result["kinds"]} == {"near": 1, "cropped": 1}
+        assert result.pairs_across_splits == 1
+        assert {result.pairs[0].a, result.pairs[0].b} == {"a/0.jpg", "a/0_crop.jpg"}
+        assert result.sides["test"].images == 2
+        assert [(size.images, size.groups) for size in result.group_sizes] == [(1, 8), (2, 2)]
+        assert {k.kind: k.groups for k in result.kinds} == {"near": 1, "cropped": 1}
         assert "LEAKS: 1 pairs" in report(result, tmp_path / "page.html")
 
     def test_the_page_is_one_file_and_escapes_names(self, inputs, site):
@@ -197,12 +201,13 @@ def test_the_stage_reads_and_writes_its_files(site, tmp_path, monkeypatch, capsy
     write_table("build/set_aside.csv", pd.DataFrame({"path": [], "reason": []}))
     write_array(Path("build/fingerprints.npy"), found.fingerprints)
     write_array(Path("build/thumbnails.npy"), found.thumbnails)
-    Path("build/group.json").write_text('{"embeddings": "none"}')
+    grouping = Grouping(images=0, groups=0, edges={}, looked_at={}, embeddings="none", label_conflicts=0)
+    write_record("build/group.json", grouping)
     net = Path("build/features/net")
     net.mkdir(parents=True)
     np.save(net / "features.npy", np.zeros((len(found.manifest), 1, 4), np.float16))
     write_table(net / "index.parquet", found.manifest[["path", "id"]])
-    (net / "backbone.json").write_text('{"backbone": "net", "weights": {"origin": "random"}}')
+    (net / "backbone.json").write_text(json.dumps(backbone_json(weights={**WEIGHTS, "origin": "random"})))
     leakage.main()
     assert "no pair across the splits" in capsys.readouterr().out
     assert '"pairs_across_splits": 0' in Path("build/leakage.json").read_text()
