@@ -48,6 +48,7 @@ from plumbline.common.files import write_text
 from plumbline.common.params import PARAMS, load_section
 from plumbline.imaging.collection import COMPUTED, DataParams
 from plumbline.imaging.manifest import IngestParams, ingest
+from plumbline.imaging.metadata import Metadata, read_table, written_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -184,14 +185,13 @@ def _worktree(root: Path, children: Children) -> Iterator[Path]:
 
 
 def merged_metadata(path: Path, rows: list[dict[str, str]]) -> str:
-    """Return metadata.csv with `rows` after those it has; new columns come last and are empty in the old rows."""
-    old: list[dict[str, str]] = []
-    header = ["path"]
-    if path.exists():
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            old = list(reader)
-            header = list(reader.fieldnames or header)
+    """Return metadata.csv with `rows` after those it has; new columns come last and are empty in the old rows.
+
+    What it has is read as `ingest` reads it, and written with commas and the names that the columns are known by.
+    """
+    table = read_table(path.parent, path.name, COMPUTED) or Metadata({})
+    old = [{"path": written_path(key), **values} for key, values in table.rows.items()]
+    header = list(dict.fromkeys(["path", *(name for row in old for name in row)]))
     header += sorted({name for row in rows for name in row} - set(header))
     text = io.StringIO()
     writer = csv.DictWriter(text, header, restval="", lineterminator="\n")

@@ -68,6 +68,12 @@ def tune(
 
 
 @app.command()
+def plots() -> None:
+    """Let `dvc plots show` draw without a network, in this clone."""
+    run_module("plumbline.commands.plots")
+
+
+@app.command()
 def history() -> None:
     """The registry's versions, and every promotion, refusal and rollback."""
     run_module("stages.promote", "history")

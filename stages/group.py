@@ -15,6 +15,7 @@ from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_table, write_text
 from plumbline.common.params import load_section
 from plumbline.common.records import write_record
+from plumbline.leakage.columns import sentence, tied_by_column
 from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader, group_images, read_embeddings, summary
 
 
@@ -59,10 +60,12 @@ def main() -> None:
         )
     write_table(artefacts.EDGES, found.edges)
     write_table(artefacts.APART, found.apart)
-    write_record(artefacts.GROUPING, summary(found, conflicts, source))
+    tied = tied_by_column(manifest, params.columns, params.blank_words)
+    write_record(artefacts.GROUPING, summary(found, conflicts, source, tied))
     write_table(artefacts.GROUPS, found.groups)
     sizes = found.groups["group"].value_counts()
     print(f"{len(manifest)} images in {len(sizes)} groups, the largest of {sizes.iloc[0]}")
+    print("\n".join(sentence(one) for one in tied) or "no grouping column (group.columns) is in the data")
     print(", ".join(f"{n} {kind}" for kind, n in found.edges[found.edges["verified"]]["kind"].value_counts().items()))
 
 

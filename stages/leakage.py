@@ -49,7 +49,7 @@ def main() -> None:
         sides=sides,
         edges=edges,
         apart=pd.read_parquet(artefacts.APART),
-        crossing=crossing_pairs(sides, edges, pictures, group.columns, group),
+        crossing=crossing_pairs(sides, edges, pictures, group.columns, group, group.blank_words),
         set_aside=pd.read_csv(artefacts.SET_ASIDE, dtype=str),
         price=measure_price(features[rows], sides, params),
         features=source,

@@ -20,7 +20,7 @@ from plumbline.leakage.splits import MEMBERSHIPS, GroupColumns, SplitParams, rea
 
 def main() -> None:
     params = load_section("split", SplitParams)
-    columns = load_section("group", GroupColumns).columns
+    group = load_section("group", GroupColumns)
     manifest = pd.read_parquet(artefacts.MANIFEST)
     lock = MEMBERSHIPS / f"seed-{params.seed}.csv"
     others = sorted(path.name for path in MEMBERSHIPS.glob("seed-*.csv") if path != lock)
@@ -36,10 +36,11 @@ def main() -> None:
         manifest,
         pd.read_parquet(artefacts.GROUPS),
         pd.read_parquet(artefacts.EDGES),
-        columns,
+        group.columns,
         read_memberships(lock),
         excluded,
         params,
+        group.blank_words,
     )
     write_table(lock, result.memberships)
     write_table(artefacts.SET_ASIDE, result.set_aside)

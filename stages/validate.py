@@ -23,7 +23,7 @@ def main() -> None:
     from plumbline.leakage.groups import GroupParams
 
     params = load_section("validate", ValidateParams)
-    grouping = load_section("group", GroupParams).columns
+    group = load_section("group", GroupParams)
     manifest = pd.read_parquet(artefacts.MANIFEST)
     quarantine = pd.read_csv(artefacts.QUARANTINE, dtype=str, keep_default_na=False)
     with replacing_folder(artefacts.VALIDATION_PAGES) as docs:
@@ -31,7 +31,7 @@ def main() -> None:
 
         from plumbline.pages.validation import write_docs
 
-        found = validate(manifest, quarantine, grouping, params, docs)
+        found = validate(manifest, quarantine, group.columns, params, docs, group.blank_words)
         written = report(manifest, quarantine, found)
         rows = quarantine[["path", "reason"]].to_dict("records")
         write_docs(docs, {**written, "quarantine": rows, "version": gx.__version__})

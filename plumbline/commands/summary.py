@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.records import read_record, read_records
 from plumbline.evidence.records import Decision, LeaderboardRow
 from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
+from plumbline.registry.place import git
 
 PAGES = {
     "leaderboard": artefacts.LEADERBOARD_PAGE.path,
@@ -18,6 +21,7 @@ PAGES = {
     "drift": artefacts.DRIFT_PAGES / "index.html",
 }
 REGISTRY = "mlflow ui --backend-store-uri sqlite:///registry/mlflow.db"
+KEPT_IN_GIT = ("dvc.lock", "memberships", "params.yaml", "dvc.yaml", "data.dvc")
 
 
 def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:
@@ -39,6 +43,16 @@ def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:
     return "\n".join(lines)
 
 
+def to_commit(root: Path) -> list[str]:
+    """Return what of a run belongs in Git and is not there yet: the lock of its stages, who was test, its settings.
+
+    Without the first two `dvc metrics diff` has nothing to compare with, and a fresh clone draws other splits.
+    """
+    changed = git(root, "diff", "--name-only", "--relative", "HEAD", "--", *KEPT_IN_GIT).splitlines()
+    new = git(root, "ls-files", "--others", "--exclude-standard", "--", *KEPT_IN_GIT).splitlines()
+    return [name for name in KEPT_IN_GIT if any(Path(path).parts[0] == name for path in [*changed, *new])]
+
+
 def main() -> None:
     """Print the table of build/leaderboard.json and build/decision.json, and the pages that exist."""
     leaderboard = read_records(artefacts.LEADERBOARD, LeaderboardRow)
@@ -47,6 +61,9 @@ def main() -> None:
         if page.exists():
             print(f"  {what + ':':<21}{page.resolve().as_uri()}")
     print(f"  {'registry:':<21}{REGISTRY}")
+    waiting = to_commit(Path())
+    if waiting:
+        print(f"  {'to keep this run:':<21}git add {shlex.join(waiting)} && git commit")
 
 
 if __name__ == "__main__":

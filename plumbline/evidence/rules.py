@@ -261,7 +261,7 @@ def slice_rule(slices: Sequence[SliceEvidence], floor: float) -> Rule:
     """
     judged = [item for item in slices if item.judged]
     if not judged:
-        return not_judged("worst slice", floor, "no slice of the test set holds enough groups to be judged")
+        return not_judged("worst slice", floor, "no slice of the test set holds enough groups, so not judged")
     worst = min(judged, key=lambda item: (item.accuracy.high, item.accuracy.value))
     figure = worst.accuracy
     reason = (
@@ -310,7 +310,10 @@ def probe_rules(found: ProbeEvidence | None, bounds: Looks) -> list[Rule]:
     """Judge whether the model looks at the head: by what is sure of it, the end of each interval that speaks for it."""
     if found is None:
         bound = [name for name in ("head", "background", "zoom", "attention") if getattr(bounds, name) is not None]
-        return [not_judged(f"probe: {name}", getattr(bounds, name), "not probed in this run") for name in bound]
+        return [
+            not_judged(f"probe: {name}", getattr(bounds, name), "not probed in this run, so not judged")
+            for name in bound
+        ]
     rules, conditions = [], found.conditions
     worst = probes.worst_zoom(conditions)
     if bounds.head is not None:
@@ -322,13 +325,13 @@ def probe_rules(found: ProbeEvidence | None, bounds: Looks) -> list[Rule]:
         line, passed = probes.background_line(conditions), low <= bounds.background
         rules.append(_probe_rule("background", low, bounds.background, passed, line, "this model reads the background"))
     if bounds.zoom is not None and worst is None:
-        rules.append(not_judged("probe: zoom", bounds.zoom, "probe.zooms in params.yaml names none"))
+        rules.append(not_judged("probe: zoom", bounds.zoom, "probe.zooms in params.yaml names none, so not judged"))
     elif bounds.zoom is not None and worst is not None:
         low = conditions[worst].changed.low
         line, passed = probes.zoom_line(conditions), low <= bounds.zoom
         rules.append(_probe_rule("zoom", low, bounds.zoom, passed, line, "this model reads the framing"))
     if bounds.attention is not None and found.attention is None:
-        reason = "Grad-CAM has nothing to show of this network"
+        reason = "Grad-CAM has nothing to show of this network, so not judged"
         rules.append(not_judged("probe: attention", bounds.attention, reason))
     elif bounds.attention is not None and found.attention is not None:
         figure = found.attention.mass.high / found.attention.area

@@ -14,6 +14,7 @@ class Grouping(Record):
     looked_at: dict[str, int]
     embeddings: str
     label_conflicts: int
+    columns: tuple[dict[str, object], ...] = ()  # of each grouping column: what it ties, and its largest groups
 
 
 class Pair(Record):

@@ -463,6 +463,7 @@ def rollback(params: PromoteParams, to: int | None, reason: str, dry_run: bool) 
 
 
 def _one_before(opened: Registry, champion: int | None) -> int | None:
+    champion = champion or audit.last_champion(opened)
     previous = registry.number(registry.find(opened, PREVIOUS))
     if previous is not None and previous != champion:
         return previous

@@ -7,7 +7,6 @@ Everything a killed run leaves is therefore out of sight of readers, and the nex
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import logging
@@ -24,8 +23,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from plumbline.common.errors import UserError, first_line
+from plumbline.common.errors import UserError, causes, first_line, no_room
 from plumbline.common.files import replacing_folder, text_digest, write_json
+from plumbline.common.locks import held
+from plumbline.common.users import name_this_user, user_name
 from plumbline.registry import bundle
 
 DEFAULT_URI = "sqlite:///registry/mlflow.db"
@@ -40,6 +41,14 @@ BESIDE_TAG = "plumbline.beside_database"
 WITHDRAWN_TAG = "rolled back because"
 HOLDER_TAG = "plumbline.registered_by"
 MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"}
+ADDRESSES = (
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow's database keeps absolute addresses of files, besides the experiment's own."""
+
 PATIENCE, FIRST_PATIENCE = "30", "10"
 """Seconds that a server has for an answer, and for the first, smallest one; MLflow's own default is 120. A question is
 asked MLFLOW_HTTP_REQUEST_MAX_RETRIES times more."""
@@ -197,10 +206,9 @@ def readable_errors(uri: str) -> Iterator[None]:
 
 
 def _explained(uri: str, error: Exception) -> UserError:
-    chain = _causes(error)
-    text = " ".join(str(cause) for cause in chain).lower()
+    text = " ".join(str(cause) for cause in causes(error)).lower()
     untouched = "The champion it had is untouched."
-    if any(getattr(cause, "errno", None) in _FULL for cause in chain) or any(mark in text for mark in _FULL_TEXT):
+    if no_room(error):
         places = f"the registry {uri} or of {tempfile.gettempdir()}"
         return UserError(f"No room left on the disk of {places}: free some and run again. {untouched}")
     if any(mark in text for mark in _DOWN_TEXT):
@@ -213,8 +221,6 @@ def _explained(uri: str, error: Exception) -> UserError:
     return UserError(f"The registry {uri} refused: {first_line(error)}. {untouched}")
 
 
-_FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
-_FULL_TEXT = ("no space left", "disk is full", "file too large", "quota exceeded")
 _DOWN_TEXT = (
     "max retries exceeded",
     "connection refused",
@@ -228,15 +234,6 @@ _DOWN_TEXT = (
 )
 
 
-def _causes(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
-    return chain
-
-
 @contextmanager
 def locked(registry: Registry, timeout: float) -> Iterator[None]:
     """Hold the registry for one promotion of this user on this machine; the kernel frees it if we are killed.
@@ -244,17 +241,9 @@ def locked(registry: Registry, timeout: float) -> Iterator[None]:
     Between machines there is no lock that every MLflow store offers: `move_champion` checks there instead.
     Raises UserError after `timeout` seconds.
     """
-    from filelock import FileLock, Timeout
-
-    lock = _lock_file(registry)
-    try:
-        with FileLock(lock, timeout=timeout):
-            _move_along(registry)
-            yield
-    except Timeout:
-        raise UserError(
-            f"Another promotion has held {lock} for {timeout:.0f} seconds: wait for it, or end it, and run again."
-        ) from None
+    with held(_lock_file(registry), timeout, f"The registry {shown_uri(registry.uri)} is being changed"):
+        _move_along(registry)
+        yield
 
 
 def _lock_file(registry: Registry) -> Path:
@@ -287,11 +276,10 @@ def _move_along(registry: Registry) -> None:
     with closing(sqlite3.connect(path, timeout=60)) as database, database:
         moved = _moved_experiments(database, registry, here)
         for experiment, root in moved:
-            for table, column in (("runs", "artifact_uri"), ("logged_models", "artifact_location")):
+            for table, column in ADDRESSES:
                 database.execute(
-                    f"update {table} set {column} = ? || substr({column}, ?)"
-                    f" where experiment_id = ? and substr({column}, 1, ?) = ?",
-                    (here.as_uri(), len(root) + 1, experiment, len(root) + 1, f"{root}/"),
+                    f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, ?) = ?",
+                    (here.as_uri(), len(root) + 1, len(root) + 1, f"{root}/"),
                 )
             database.execute(
                 "update experiments set artifact_location = ? where experiment_id = ?", (here.as_uri(), experiment)
@@ -328,7 +316,7 @@ def _path_of(address: str) -> Path | None:
 
 def holder() -> str:
     """Return who registers: two runs with the same holder exclude each other through `locked`."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    return f"{user_name()}@{socket.gethostname()}"
 
 
 def find(registry: Registry, alias_or_version: str | int) -> Any | None:
@@ -419,6 +407,7 @@ def _fill_cache(folder: Path, address: str, digest: str) -> None:
 
 def cache_folder() -> Path:
     """Return where versions of a remote registry are kept on this machine: PLUMBLINE_CACHE, else ~/.cache/plumbline."""
+    name_this_user()
     return Path(os.environ.get("PLUMBLINE_CACHE") or Path.home() / ".cache" / "plumbline") / "versions"
 
 

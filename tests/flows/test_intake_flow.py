@@ -159,3 +159,9 @@ def test_metadata_keeps_what_it_says(tmp_path):
     (tmp_path / "m.csv").write_text('path,photo\na.png,"x, y"\n')
     text = merged_metadata(tmp_path / "m.csv", [{"path": "b.png", "site": "s"}])
     assert text == 'path,photo,site\na.png,"x, y",\nb.png,,s\n'
+
+
+def test_metadata_that_is_written_otherwise_takes_new_rows_all_the_same(tmp_path):
+    (tmp_path / "m.csv").write_text("Path;Photo\na\\b.png;x\n;;\n;y\n", encoding="utf-16")
+    text = merged_metadata(tmp_path / "m.csv", [{"path": "c.png", "photo": "z"}])
+    assert text == "path,photo\na\\b.png,x\n,y\nc.png,z\n"
