@@ -127,7 +127,7 @@ def test_three_classes_have_a_score_each():
         return Sample(pd.DataFrame({"noise": random.normal(size=90)}), p, random.normal(size=(90, 8)), np.arange(90))
 
     known = of(0)
-    three = Reference(known, known.predicted, [""] * 90, ["JPEG"] * 90, [], list("abc"), None, None, 1.0, False, {})
+    three = Reference(known, known.predicted, [""] * 90, ["JPEG"] * 90, [], list("abc"), None, None, 1.0, ONE_LABEL, {})
     found = judge(three, of(1), ["JPEG"] * 90, PARAMS)
     names = {test.name for test in found.tests}
     assert {"score of a", "score of b", "score of c", "confidence", "noise"} <= names
