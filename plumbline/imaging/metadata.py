@@ -62,7 +62,6 @@ BLANK_WORDS = (
         "(none)",
         "(unknown)",
         "(blank)",
-        "tbd",
     ),
 )
 

@@ -17,7 +17,7 @@ from plumbline.leakage.certificate import Inputs, certificate, evidence_of, repo
 from plumbline.leakage.crossings import crossing_pairs, group_sizes
 from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader, group_images
 from plumbline.leakage.price import price, sentence
-from plumbline.leakage.records import Grouping
+from plumbline.leakage.records import Grouping, Pair
 from plumbline.pages.certificate import page
 from stages import leakage
 
@@ -104,27 +104,27 @@ def clusters(copies, groups=60, seed=0):
 
 def test_the_price_is_what_copies_are_worth():
     found = price(*clusters(4), repeats=4, most=1000, seed=0)
-    nearest = found["classifiers"]["nearest_neighbour"]
-    assert nearest["naive"] > 0.95
-    assert 0.3 < nearest["grouped"] < 0.7
-    assert nearest["low"] < nearest["points"] < nearest["high"]
-    assert nearest["points"] == pytest.approx(100 * (nearest["naive"] - nearest["grouped"]))
-    assert nearest["low"] > 20
+    nearest = found.classifiers["nearest_neighbour"]
+    assert nearest.naive > 0.95
+    assert 0.3 < nearest.grouped < 0.7
+    assert nearest.low < nearest.points < nearest.high
+    assert nearest.points == pytest.approx(100 * (nearest.naive - nearest.grouped))
+    assert nearest.low > 20
     said = sentence(found)
-    assert f"{nearest['naive']:.3f}" in said
-    assert f"honest is {nearest['grouped']:.3f}" in said
+    assert f"{nearest.naive:.3f}" in said
+    assert f"honest is {nearest.grouped:.3f}" in said
 
 
 def test_without_copies_the_price_is_nothing():
     found = price(*clusters(1, groups=240), repeats=4, most=1000, seed=0)
-    for scores in found["classifiers"].values():
-        assert scores["low"] <= 0 <= scores["high"] or abs(scores["points"]) < 3
+    for scores in found.classifiers.values():
+        assert scores.low <= 0 <= scores.high or abs(scores.points) < 3
 
 
 def test_the_price_is_the_same_twice_and_drawn_from_whole_groups():
     first, second = (price(*clusters(4), repeats=2, most=100, seed=3) for _ in range(2))
     assert first == second
-    assert first["images"] == 100
+    assert first.images == 100
 
 
 def test_too_few_groups_have_no_price():
@@ -133,18 +133,18 @@ def test_too_few_groups_have_no_price():
 
 
 def test_groups_are_counted_by_size():
-    assert group_sizes(pd.Series(["g", "g", "h", "i", "i"])) == [
-        {"images": 1, "groups": 1},
-        {"images": 2, "groups": 2},
-    ]
+    sizes = group_sizes(pd.Series(["g", "g", "h", "i", "i"]))
+    assert [(size.images, size.groups) for size in sizes] == [(1, 1), (2, 2)]
 
 
 def test_evidence_reads_as_a_person_would_say_it():
-    one = {"a": "x", "b": "y", "distance": 3.0, "score": 0.91}
-    assert evidence_of({**one, "kind": "near"}) == "near, 3 bits, alike 0.91"
-    assert evidence_of({**one, "kind": "embedding", "distance": 0.25}) == "embedding, cosine 0.75, alike 0.91"
-    assert evidence_of({**one, "kind": "photo"}) == "same photo"
-    assert evidence_of({**one, "kind": "same bytes"}) == "same bytes"
+    def said(kind, distance=3.0):
+        return evidence_of(Pair(a="x", b="y", kind=kind, distance=distance, score=0.91))
+
+    assert said("near") == "near, 3 bits, alike 0.91"
+    assert said("embedding", 0.25) == "embedding, cosine 0.75, alike 0.91"
+    assert said("photo") == "same photo"
+    assert said("same bytes") == "same bytes"
 
 
 class TestCertificate:
