@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -14,6 +16,7 @@ from monitoring.sample import Sample
 from monitoring.settings import DriftParams
 from monitoring.shares import confusion, estimate_shares, redraw, solve
 from plumbline.tasks.one_label import ONE_LABEL
+from plumbline.tasks.several_labels import SEVERAL_LABELS
 
 PARAMS = DriftParams(permutations=4999, horizon=10)
 CLASSES = ["with_helmet", "without_helmet"]
@@ -52,6 +55,16 @@ def reference(images: int = 100) -> Reference:
 
 def judged(window: Sample, **params):
     return judge(reference(), window, ["JPEG"] * len(window), PARAMS.model_copy(update=params))
+
+
+def test_of_several_labels_neither_shares_nor_accuracy_are_estimated():
+    several, window = replace(reference(), task=SEVERAL_LABELS), sample(1)
+    found = judge(several, window, ["JPEG"] * len(window), PARAMS)
+    assert found.verdict in ("OK", "WATCH")
+    assert (found.accuracy, found.average_confidence, found.recall, found.shares) == (None, None, None, [])
+    one = judged(window)
+    assert one.accuracy is not None
+    assert one.shares
 
 
 def test_the_same_again_is_ok():

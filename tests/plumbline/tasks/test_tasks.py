@@ -15,6 +15,7 @@ from plumbline.models.fitting import targets_of
 from plumbline.tasks.known import TASKS, task_of, task_of_labels
 from plumbline.tasks.labels import label_texts, truth_table
 from plumbline.tasks.one_label import ONE_LABEL
+from plumbline.tasks.records import Confusion
 from plumbline.tasks.several_labels import SEVERAL_LABELS
 
 CLASSES = ["bare", "helmet", "vest"]
@@ -118,20 +119,20 @@ def test_confusions_count_every_picture(task):
     matrices = task.confusions(truth, predicted, CLASSES)
     right = (predicted == truth).sum(axis=0)
     for place, matrix in enumerate(matrices):
-        counts = np.array(matrix["counts"])
+        counts = np.array(matrix.counts)
         assert counts.sum() == len(truth)
-        assert counts.shape == (len(matrix["classes"]),) * 2
+        assert counts.shape == (len(matrix.classes),) * 2
         if not task.exclusive:
             assert np.trace(counts) == right[place]
     if task.exclusive:
-        assert np.trace(np.array(matrices[0]["counts"])) == (predicted == truth).all(axis=1).sum()
+        assert np.trace(np.array(matrices[0].counts)) == (predicted == truth).all(axis=1).sum()
 
 
 def test_confusions_by_hand():
     truth, predicted = np.array([[True, False], [False, True]]), np.array([[True, True], [False, False]])
     first, second = SEVERAL_LABELS.confusions(truth, predicted, ["helmet", "vest"])
-    assert first == {"title": "helmet", "classes": ["helmet", "not helmet"], "counts": [[1, 0], [0, 1]]}
-    assert second == {"title": "vest", "classes": ["vest", "not vest"], "counts": [[0, 1], [1, 0]]}
+    assert first == Confusion(title="helmet", classes=("helmet", "not helmet"), counts=((1, 0), (0, 1)))
+    assert second == Confusion(title="vest", classes=("vest", "not vest"), counts=((0, 1), (1, 0)))
 
 
 @every_task
@@ -191,8 +192,8 @@ def test_a_challenger_is_compared_by_the_task(task):
     sample = sample_of(table(bad), CLASSES, task=task)
     assert sample.right.mean() == pytest.approx(1 - truth[:, 1].mean())
     found = compare_with_champion(table(good), table(bad), CLASSES, [], Gate(resamples=200), task)
-    assert not found["passed"]
-    assert found["rules"][0]["value"] == pytest.approx(-truth[:, 1].mean())
+    assert not found.passed
+    assert found.rules[0].value == pytest.approx(-truth[:, 1].mean())
 
 
 def test_every_task_is_known_and_named_once():
