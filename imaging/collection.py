@@ -40,6 +40,8 @@ from imaging.decode import (
     resize,
 )
 from imaging.describe import MEASURES
+from imaging.labels import LabelError, classes_as_written, read_label, shown
+from imaging.litter import is_litter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,8 +50,6 @@ Kind = Literal["name", "unreadable", "label", "box", "empty", "missing"]
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-# What the systems leave in folders of pictures; not anybody's picture.
-_LITTER = {"thumbs.db", "desktop.ini"}
 _SUBSETS = {"train", "training", "valid", "val", "validation", "test", "testing"}
 # The manifest's own columns, which metadata can't bring along.
 COMPUTED = (
@@ -155,16 +155,38 @@ def list_images(params: DataParams) -> Collection:
             "files per class there."
         )
     _join_metadata(found, params)
+    _check_labels(found)
     columns = list(dict.fromkeys(["path", "label", *(key for row in found.rows for key in row)]))
     values = [[row.get(column) for column in columns] for row in found.rows]
     return Collection(pd.DataFrame(values, columns=columns, dtype=object), sorted(found.refused, key=lambda r: r.path))
+
+
+def _check_labels(found: _Found) -> None:
+    """Refuse every row whose label is no name for a class, wherever it came from; give the others their one form."""
+    known: dict[str, str | LabelError] = {}
+    kept = []
+    for row in found.rows:
+        label = row["label"]
+        if label not in known:
+            try:
+                known[label] = read_label(label)
+            except LabelError as error:
+                known[label] = error
+        checked = known[label]
+        if isinstance(checked, LabelError):
+            reason = f"its label {shown(label)!r} {checked}"
+            found.refused.append(Refused(row["path"], reason, "label", shown(label)))
+        else:
+            row["label"] = checked
+            kept.append(row)
+    found.rows = kept
 
 
 def _unusable(root: Path) -> str | None:
     if not root.is_dir():
         return "is missing"
     try:
-        return None if any(not entry.name.startswith(".") for entry in os.scandir(root)) else "is empty"
+        return None if any(not is_litter(entry.name) for entry in os.scandir(root)) else "is empty"
     except OSError as error:
         return f"can't be listed ({error.strerror})"
 
@@ -197,7 +219,7 @@ def _walk(params: DataParams, refused: list[Refused]) -> list[str]:
             refused.append(Refused(_shown(prefix), f"can't be listed: {error.strerror}", "unreadable", _top(prefix)))
             return
         for entry in entries:
-            if entry.name.startswith(".") or entry.name.lower() in _LITTER:
+            if is_litter(entry.name):
                 continue
             path = prefix + entry.name
             if reason := _bad_name(entry.name):
@@ -243,7 +265,7 @@ def _without_twins(files: list[str], folders: list[str], refused: list[Refused])
     """Refuse every path that another equals but for case or Unicode form: other systems would keep only one of them."""
     twins: dict[str, list[str]] = {}
     for path in (*folders, *files):
-        twins.setdefault(unicodedata.normalize("NFC", path).casefold(), []).append(path)
+        twins.setdefault(_everywhere(path), []).append(path)
     other = {path: next(p for p in paths if p != path) for paths in twins.values() if len(paths) > 1 for path in paths}
     if not other:
         return files
@@ -256,6 +278,12 @@ def _without_twins(files: list[str], folders: list[str], refused: list[Refused])
             reason = f"{clash} differs from {other[clash]} only in case or Unicode form: rename one of them"
             refused.append(Refused(path, reason, "name", _top(path)))
     return kept
+
+
+def _everywhere(path: str) -> str:
+    """What two paths have in common that some system takes for one: case, Unicode form, dots and spaces at an end."""
+    parts = unicodedata.normalize("NFC", path).casefold().split("/")
+    return "/".join(part.rstrip(" .") for part in parts)
 
 
 def _shown(path: str) -> str:
@@ -294,7 +322,7 @@ def _list_folders(params: DataParams) -> _Found:
         )
     named = {row["label"] for row in found.rows} | {name for one in found.refused for name in (one.label, one.path)}
     for entry in sorted(os.scandir(params.root), key=lambda entry: entry.name):
-        if entry.is_dir() and not entry.name.startswith(".") and _shown(entry.name) not in named:
+        if entry.is_dir() and not is_litter(entry.name) and _shown(entry.name) not in named:
             found.refused.append(Refused(entry.name + "/", "holds no pictures", "empty", entry.name))
     return found
 
@@ -523,7 +551,7 @@ def _join_metadata(found: _Found, params: DataParams) -> None:
         found.rows = [row for row in found.rows if row["label"]]
         return
     columns = list(dict.fromkeys(name for values in table.values() for name in values if name != "label"))
-    classes = {part for values in table.values() if values.get("label") for part in _parts(values["label"])}
+    classes = {part for values in table.values() for part in classes_as_written(values.get("label") or "")}
     used: set[str] = set()
     kept = []
     for row in found.rows:
@@ -548,10 +576,6 @@ def _join_metadata(found: _Found, params: DataParams) -> None:
             found.refused.append(Refused(_shown(key), reason, "missing", table[key].get("label") or ""))
 
 
-def _parts(label: str | None) -> list[str]:
-    return [part.strip() for part in (label or "").split(";")]
-
-
 def _unlabelled(row: dict[str, Any], params: DataParams) -> Refused:
     reason = f"lies in no class folder and {params.metadata} gives it no label: move it, or add it there"
     return Refused(row["path"], reason, "label")
@@ -565,9 +589,10 @@ def _settle_label(row: dict[str, Any], stated: str | None, classes: set[str], pa
     `helmet;vest` does not disagree with folder helmet/.
     """
     own = row["label"]
-    if not stated:
+    if not classes_as_written(stated or ""):
         return None if own else _unlabelled(row, params)
-    disagree = bool(own) and own in classes and own not in _parts(stated)
+    mine = set(classes_as_written(own))
+    disagree = bool(mine) and mine <= classes and not mine <= set(classes_as_written(stated or ""))
     if disagree and params.label_conflict == "quarantine":
         reason = (
             f"lies under {own} but {params.metadata} says {stated}: correct one of them (or set data.label_conflict)"

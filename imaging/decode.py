@@ -161,6 +161,18 @@ def _refuse(image: Image.Image, max_pixels: int) -> None:
         raise DecodeError(f"is animated ({frames} frames): save the frame you mean as a picture of its own")
 
 
+def picture_suffix(data: bytes) -> str:
+    """Return the usual suffix of a picture's format, such as `.jpg`; DecodeError where it is no picture that is read.
+
+    For pictures from elsewhere whose names have none.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp"}[str(image.format)]
+    except Exception:
+        raise DecodeError(_what_else(data)) from None
+
+
 def _what_else(data: bytes) -> str:
     head = data[:512].lstrip().lower()
     kind = next((name for magic, name in _OTHER_KINDS.items() if data.startswith(magic)), None)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from imaging.labels import label_classes
 from models.candidates import Candidate, class_probabilities
 from models.features import read_rows
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
     import tensorflow as tf
-
-SEVERAL = ";"  # parts the labels of a picture that has several: helmet;vest
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Targets:
 
 def targets_of(labels: pd.Series) -> Targets:
     """Read classes and targets off the labels; one label `a;b` anywhere makes every picture one of several labels."""
-    parts = [frozenset(str(label).split(SEVERAL)) for label in labels]
+    parts = [frozenset(label_classes(label)) for label in labels]
     classes = sorted(frozenset().union(*parts))
     if any(len(names) > 1 for names in parts):
         values = np.array([[name in names for name in classes] for names in parts], dtype=np.float32)

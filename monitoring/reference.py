@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from imaging.labels import label_classes
 from models import bundle
 from models.registry import DIGEST_TAG, Version
 from monitoring.accuracy import calibrated
@@ -57,7 +58,7 @@ def load_reference(version: Version) -> Reference:
     several = bool(serving.get("several_labels", False))
     known = {name: number for number, name in enumerate(classes)}
     # An image with several labels counts by its first; shares and accuracy are not estimated for such a champion.
-    labels = images["label"].map(lambda label: known.get(str(label).split(";")[0], -1)).to_numpy(np.int64)
+    labels = images["label"].map(lambda label: known.get(next(iter(label_classes(label)), ""), -1)).to_numpy(np.int64)
     if (labels < 0).any():
         raise UserError(f"Version {version.version} has reference images of other classes than its own: promote anew.")
     pictures = home / "thumbnails.parquet"

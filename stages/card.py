@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from common.errors import UserError, run
 from common.files import write_text
 from common.params import load_section
+from imaging.labels import SEVERAL, label_classes
 from models.anatomy import attention, layer_table
 from models.assemble import HEAD_WEIGHTS, MODEL, load_candidate
 from models.features import BACKBONE_WEIGHTS
@@ -50,7 +51,7 @@ def judge(predictions: pd.DataFrame, classes: list[str], split: str = "test") ->
     truth = targets.values[inside]
     if targets.several_labels:
         told = p > 0.5
-        predicted = [";".join(np.array(classes)[row]) or "nothing" for row in told]
+        predicted = [SEVERAL.join(np.array(classes)[row]) or "nothing" for row in told]
         right, sure = (told == (truth > 0)).all(axis=1), np.where(truth > 0, p, 1 - p).min(axis=1)
     else:
         predicted = list(np.array(classes)[p.argmax(axis=1)])
@@ -65,7 +66,7 @@ def confusions(judged: pd.DataFrame, classes: list[str], several: bool) -> list[
         return [{"title": "Test pictures", "classes": classes, "counts": table.to_numpy().tolist()}]
     matrices = []
     for name in classes:
-        true = judged["label"].map(lambda label, name=name: name in label.split(";")).to_numpy()
+        true = judged["label"].map(lambda label, name=name: name in label_classes(label)).to_numpy()
         told = (judged[f"p_{name}"] > 0.5).to_numpy()
         counts = [[int((t & p).sum()) for p in (told, ~told)] for t in (true, ~true)]
         matrices.append({"title": name, "classes": [name, f"not {name}"], "counts": counts})

@@ -23,6 +23,7 @@ from scipy.sparse.csgraph import connected_components
 from common.errors import UserError, run
 from common.files import write_table
 from common.params import Section, load_section
+from imaging.labels import label_classes
 
 BUILD = Path("build")
 MEMBERSHIPS = Path("memberships")
@@ -152,7 +153,7 @@ def _fill_gaps(
 ) -> None:
     """Give every side at least one group of every class, by moving the smallest new group from where there are most."""
     sizes = np.bincount(part, minlength=len(side_of))
-    classes = pd.Series(labels).str.split(";").map(frozenset)  # helmet;vest belongs to both
+    classes = pd.Series(labels).map(label_classes).map(frozenset)  # helmet;vest belongs to both
     for label in sorted(frozenset().union(*classes)):
         members = np.unique(part[classes.map(lambda names, label=label: label in names).to_numpy()])
         for side in range(len(SIDES)):

@@ -8,7 +8,7 @@ is written either way: reports/validation/index.html for people, build/validatio
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from common.errors import UserError, run
 from common.files import replacing_folder, write_json
 from common.params import Section, load_section
 from imaging.collection import COMPUTED
+from imaging.labels import alike, classes_as_written, shown
 from stages.validation.expectations import Checked, Expectation, Outcome, check
 
 if TYPE_CHECKING:
@@ -88,8 +89,8 @@ def count_classes(
     import pandas as pd
 
     group = tied_by_columns(manifest, grouping)
-    parts = pd.DataFrame({"class": manifest["label"].map(label_parts), "group": group}).explode("class")
-    met = set(parts["class"]) | {part for label in quarantine["label"] for part in label_parts(label) if part}
+    parts = pd.DataFrame({"class": manifest["label"].map(classes_as_written), "group": group}).explode("class")
+    met = set(parts["class"]) | {part for label in quarantine["label"] for part in classes_as_written(label)}
     names = list(params.classes) or sorted(met)
     grouped = parts.groupby("class")["group"]
     counts = pd.DataFrame({"pictures": grouped.size(), "groups": grouped.nunique()}).reindex(names, fill_value=0)
@@ -117,11 +118,6 @@ def tied_by_columns(manifest: pd.DataFrame, grouping: Sequence[str]) -> Any:
     return connected_components(graph, directed=False)[1][: len(manifest)]
 
 
-def label_parts(label: str) -> list[str]:
-    """Return the classes of a label: `helmet;vest` has two."""
-    return [part.strip() for part in str(label).split(";")]
-
-
 def find_problem(
     manifest: pd.DataFrame, quarantine: pd.DataFrame, classes: pd.DataFrame, params: ValidateParams
 ) -> str | None:
@@ -144,9 +140,16 @@ def find_problem(
             f"repair or remove those in {BUILD / 'quarantine.csv'}."
         )
     if empty:
+        refused_of = refused[[empty[0] in classes_as_written(label) for label in refused["label"]]]
+        first = f" (first: {refused_of['path'].iloc[0]} {refused_of['reason'].iloc[0]})" if len(refused_of) else ""
         return (
-            f"class {empty[0]} has no usable picture: put some into its folder, or remove it (from the data, or from "
-            "validate.classes)."
+            f"class {shown(empty[0])} has no usable picture{first}: put some into its folder, or remove it (from the "
+            "data, or from validate.classes)."
+        )
+    if twins := find_twins(classes["class"], params):
+        return (
+            f"the classes {' and '.join(twins)} differ only in case, spaces, hyphens or Unicode form: call them the "
+            "same in the data, or list both under validate.classes if they are two."
         )
     if len(classes) < 2:
         only = f"only the class {classes['class'].iloc[0]}" if len(classes) else "no class"
@@ -158,6 +161,18 @@ def find_problem(
             "validate.min_groups: add photographs, or check the grouping columns of metadata.csv (group.columns)."
         )
     return None
+
+
+def find_twins(classes: Iterable[str], params: ValidateParams) -> list[str]:
+    """Return the first classes that are one class spelled in several ways; those of validate.classes are meant so."""
+    spelled: dict[str, list[str]] = {}
+    for name in classes:
+        if name not in params.classes:
+            spelled.setdefault(alike(name), []).append(name)
+    for name in params.classes:
+        if others := spelled.get(alike(name)):
+            others.append(name)
+    return next((names for names in spelled.values() if len(names) > 1), [])
 
 
 def manifest_expectations(manifest: pd.DataFrame, grouping: Sequence[str], params: ValidateParams) -> list[Expectation]:
@@ -178,7 +193,7 @@ def manifest_expectations(manifest: pd.DataFrame, grouping: Sequence[str], param
     ]
     if params.classes:
         wanted = set(params.classes)
-        known = [label for label in sorted(set(manifest["label"])) if set(label_parts(label)) <= wanted]
+        known = [label for label in sorted(set(manifest["label"])) if set(classes_as_written(label)) <= wanted]
         expected.append(
             Expectation(
                 "expect_column_values_to_be_in_set",

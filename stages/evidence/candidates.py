@@ -12,8 +12,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from common.errors import UserError
+from imaging.labels import SEVERAL, label_classes
 from models.assemble import CROSS_VALIDATION, NOT_MADE
-from models.training import SEVERAL
 from stages.evidence.calibration import scale
 from stages.evidence.intervals import group_codes
 from stages.evidence.scores import Floats, Ints, brier_of_each, single_labels
@@ -135,7 +135,7 @@ def names_told(told: NDArray[np.bool_], classes: list[str]) -> list[str]:
 def sample_of(table: pd.DataFrame, classes: list[str], split: str | None = None, several: bool = False) -> Sample:
     """Return the rows of `split` (all rows by default) of a predictions table as arrays."""
     rows = table if split is None else table[table["split"] == split]
-    parts = [frozenset(str(label).split(SEVERAL)) for label in rows["label"]]
+    parts = [frozenset(label_classes(label)) for label in rows["label"]]
     return Sample(
         truth=np.array([[name in names for name in classes] for names in parts], dtype=bool).reshape(-1, len(classes)),
         probabilities=rows[[f"p_{name}" for name in classes]].to_numpy(np.float64),
@@ -217,6 +217,6 @@ def _checked(table: pd.DataFrame, model: dict[str, Any], path: Path) -> pd.DataF
     if not several and np.abs(values.sum(axis=1) - 1).max(initial=0) > 1e-3:
         raise UserError(f"{path} holds probabilities that do not add up to 1, with one label to a picture: {again}.")
     labels = table["label"].astype(str)
-    if not set(labels.str.split(SEVERAL).explode() if several else labels) <= set(model["classes"]):
+    if not set(labels.map(label_classes).explode() if several else labels) <= set(model["classes"]):
         raise UserError(f"{path} has labels that are not among the model's classes: {again}.")
     return table.sort_values("path", ignore_index=True)

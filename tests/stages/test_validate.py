@@ -14,7 +14,6 @@ from stages.validate import (
     count_classes,
     find_problem,
     find_warnings,
-    label_parts,
     manifest_expectations,
     tied_by_columns,
     validate,
@@ -134,8 +133,24 @@ def test_ties_are_what_merging_one_by_one_gives(rows):
     assert len(set(zip(tied, group, strict=True))) == len(set(tied)) == len(set(group))
 
 
-def test_label_parts():
-    assert label_parts("helmet; vest") == ["helmet", "vest"]
+@pytest.mark.parametrize(
+    ("second", "classes", "said"),
+    [
+        ("With-Helmet", (), "the classes With-Helmet and with_helmet differ only in case"),
+        ("w\u0456th_helmet", (), "differ only in case"),
+        ("With-Helmet", ("With-Helmet", "with_helmet"), None),
+        ("without_helmet", (), None),
+    ],
+)
+def test_two_spellings_of_one_class_stop_the_run_unless_both_are_meant(second, classes, said):
+    found = sentence(manifest_of(["with_helmet", second] * 10), classes=classes)
+    assert found is None if said is None else said in found
+
+
+def test_a_class_whose_pictures_were_all_refused_says_why():
+    refused = quarantine_of(("a|b/0.png", "its label 'a|b' holds |", "label", "a|b"))
+    said = sentence(manifest_of(GOOD), refused)
+    assert said.startswith("class a|b has no usable picture (first: a|b/0.png its label 'a|b' holds |)")
 
 
 # ------------------------------------------------------------------------------- through Great Expectations (3 s each)
