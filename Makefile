@@ -20,7 +20,7 @@ env: $(VENV)/.installed$(EXTRA) ## Make the environment in .venv from the hash-p
 run: env ## Environment, sample data, `dvc repro`, and where to look next
 	dvc pull --quiet data.dvc incoming.dvc
 	dvc repro
-	@python -m stages.summary
+	@python -m plumbline.commands.summary
 
 serve-flows: env ## Prefect's server, UI and a worker on this machine, and the reports as pages
 	dvc pull --quiet data.dvc incoming.dvc

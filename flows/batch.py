@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from pydantic import Field
 
-from common.errors import UserError
-from common.params import Section
-from imaging.collection import DataParams
-from imaging.hash_search import matches_within
-from imaging.labels import SEVERAL, LabelError, label_classes, read_label
-from imaging.litter import is_litter
-from stages.ingest import Ingested, IngestParams, ingest
+from plumbline.common.errors import UserError
+from plumbline.common.params import Section
+from plumbline.imaging.collection import DataParams
+from plumbline.imaging.labels import SEVERAL, LabelError, label_classes, read_label
+from plumbline.imaging.litter import is_litter
+from plumbline.imaging.manifest import Ingested, IngestParams, ingest
+from plumbline.leakage.hash_search import matches_within
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,9 +6,9 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from common.errors import UserError
 from flows.batch import Batch
-from imaging.labels import (
+from plumbline.common.errors import UserError
+from plumbline.imaging.labels import (
     SEVERAL,
     LabelError,
     alike,

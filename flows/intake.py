@@ -26,9 +26,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from prefect.states import Completed
 
-from common.errors import UserError, one_line, run
-from common.files import write_text
-from common.params import PARAMS, load_section
 from flows import graph, report, workspace
 from flows.batch import (
     Batch,
@@ -47,10 +44,13 @@ from flows.label_studio import read_label_studio
 from flows.notify import notify
 from flows.outcomes import may_pass
 from flows.switch import git, recover, switch
-from imaging.collection import COMPUTED, DataParams, find_layout, list_images
-from imaging.labels import shown
-from imaging.litter import is_litter
-from stages.ingest import IngestParams, ingest
+from plumbline.common.errors import UserError, one_line, run
+from plumbline.common.files import write_text
+from plumbline.common.params import PARAMS, load_section
+from plumbline.imaging.collection import COMPUTED, DataParams, find_layout, list_images
+from plumbline.imaging.labels import shown
+from plumbline.imaging.litter import is_litter
+from plumbline.imaging.manifest import IngestParams, ingest
 
 if TYPE_CHECKING:
     import pandas as pd

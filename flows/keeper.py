@@ -13,7 +13,7 @@ from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.states import Completed, Scheduled
 
-from common.errors import run
+from plumbline.common.errors import run
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import FlowRun, State

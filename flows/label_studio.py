@@ -15,12 +15,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from common.errors import UserError, one_line
-from common.files import write_table
 from flows.batch import METADATA, Refusal
-from imaging.collection import COMPUTED
-from imaging.decode import SUFFIXES, DecodeError, picture_suffix
-from imaging.labels import LabelError, read_label, shown
+from plumbline.common.errors import UserError, one_line
+from plumbline.common.files import write_table
+from plumbline.imaging.collection import COMPUTED
+from plumbline.imaging.decode import SUFFIXES, DecodeError, picture_suffix
+from plumbline.imaging.labels import LabelError, read_label, shown
 
 # Where a picture may be downloaded from. Others (a local path in disguise, a chain of protocols) are refused.
 REMOTE = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")

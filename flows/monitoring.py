@@ -21,14 +21,14 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 from prefect.states import Completed
 
-from common.errors import TELEMETRY_OFF, UserError, run
-from common.params import PARAMS, load_section
 from flows import graph, report, workspace
 from flows.children import guarded
 from flows.notify import notify
 from flows.outcomes import failure
 from monitoring.settings import DriftParams
 from monitoring.store import Store
+from plumbline.common.errors import TELEMETRY_OFF, UserError, run
+from plumbline.common.params import PARAMS, load_section
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from common.errors import run
+from plumbline.common.errors import run
 
 POOLS = ("plumbline", "plumbline-elsewhere")
 if TYPE_CHECKING:

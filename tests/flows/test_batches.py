@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import UserError
 from flows.batch import IntakeParams, class_folders, metadata_rows, new_pictures, place, read_folder
 from flows.classes import ANY, parse_same_as, settle_classes
 from flows.intake import batch_name, check_placed, place_pictures
 from flows.label_studio import read_label_studio
-from imaging.collection import DataParams
-from stages.ingest import COMPUTED, IngestParams
+from plumbline.common.errors import UserError
+from plumbline.imaging.collection import DataParams
+from plumbline.imaging.manifest import COMPUTED, IngestParams
 
 
 def draw(path, seed, size=(64, 48), **save):

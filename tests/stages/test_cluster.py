@@ -14,13 +14,14 @@ import yaml
 from distributed import LocalCluster
 from PIL import Image
 
-import stages.featurize
-from common.errors import UserError
-from imaging.collection import DataParams, Refused
-from models.weights import Weights
-from stages import ingest, weights
-from stages.featurize import featurize, read_pictures
-from stages.weights import Backbone
+import plumbline.models.extraction
+from plumbline.common.errors import UserError
+from plumbline.imaging import manifest as ingest
+from plumbline.imaging.collection import DataParams, Refused
+from plumbline.models import backbones as weights
+from plumbline.models.backbones import Backbone
+from plumbline.models.extraction import featurize, read_pictures
+from plumbline.models.weights import Weights
 
 TOP = Path(__file__).parents[2]
 RANDOM = Weights("mobilenet", "random", "random", None, None, None)
@@ -52,7 +53,7 @@ def project(tmp_path, monkeypatch):
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(ingest, "PARTITION", 5)
-    monkeypatch.setattr(stages.featurize, "BATCHES_A_PARTITION", 1)
+    monkeypatch.setattr(plumbline.models.extraction, "BATCHES_A_PARTITION", 1)
     monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
     monkeypatch.delenv("PLUMBLINE_STORE", raising=False)
     return tmp_path
@@ -147,9 +148,9 @@ def test_features_by_workers_are_the_same_bytes_and_the_store_repeats_none(proje
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
     # As `python -m` does in dvc.yaml: a stage is `__main__`, whose classes workers can't import.
     weights.main()
-    command(project, "stages.featurize", "mobilenet")
+    command(project, "plumbline.models.extraction", "mobilenet")
     assert bytes_in(project / "build" / "features" / "mobilenet") == alone
-    monkeypatch.setattr(stages.featurize, "compute_rows", never)
+    monkeypatch.setattr(plumbline.models.extraction, "compute_rows", never)
     store = project / "store"
     monkeypatch.setenv("PLUMBLINE_STORE", store.as_uri())
     assert extracted(project, "stored") == alone
@@ -166,7 +167,7 @@ def test_the_command_of_ingest_finds_workers_too(project, cluster, monkeypatch):
     alone = ingested(project)
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
     monkeypatch.setenv("PLUMBLINE_STORE", "store")
-    assert "1 partitions computed, 0 found" in command(project, "stages.ingest")
+    assert "1 partitions computed, 0 found" in command(project, "plumbline.imaging.manifest")
     assert {name: (project / "build" / name).read_bytes() for name in OUTPUTS} == alone
 
 

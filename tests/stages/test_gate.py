@@ -13,11 +13,12 @@ from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from benchmarks.selection import chosen_share, optimism
-from common.errors import UserError
-from stages import evaluate, gate
-from stages.evidence.intervals import draw_weights, wilson
-from stages.evidence.selection import bootstrap_p, holm, mcnemar, select_simplest
-from stages.evidence.slices import Slicing
+from plumbline.common.errors import UserError
+from plumbline.evidence import evaluation as evaluate
+from plumbline.evidence import rules as gate
+from plumbline.evidence.intervals import draw_weights, wilson
+from plumbline.evidence.selection import bootstrap_p, holm, mcnemar, select_simplest
+from plumbline.evidence.slices import Slicing
 
 
 @pytest.fixture

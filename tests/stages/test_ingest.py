@@ -12,11 +12,11 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageOps
 
-from common.errors import UserError
-from imaging.collection import DataParams, load_rgb
-from imaging.decode import decode_small_grey
-from stages import ingest as stage
-from stages.ingest import IngestParams, ingest, pixels_sha256
+from plumbline.common.errors import UserError
+from plumbline.imaging import manifest as stage
+from plumbline.imaging.collection import DataParams, load_rgb
+from plumbline.imaging.decode import decode_small_grey
+from plumbline.imaging.manifest import IngestParams, ingest, pixels_sha256
 
 TOP = Path(__file__).parents[2]
 

@@ -10,10 +10,12 @@ import pytest
 import yaml
 from fabricated import write_project
 
-from common.files import write_json
-from stages import evaluate, gate, leaderboard
-from stages.page.charts import Frame, axes, ticks
-from stages.page.render import chance, figure, title_of
+from plumbline.common.files import write_json
+from plumbline.evidence import evaluation as evaluate
+from plumbline.evidence import rules as gate
+from plumbline.pages.charts import Frame, axes, ticks
+from plumbline.pages.leaderboard import chance, figure, title_of
+from stages import leaderboard
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import UserError
-from stages import validate as stage
-from stages.validate import (
+from plumbline.common.errors import UserError
+from plumbline.imaging import validation as stage
+from plumbline.imaging.validation import (
     ValidateParams,
     count_classes,
     find_problem,
