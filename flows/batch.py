@@ -19,10 +19,10 @@ from pydantic import Field
 
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
-from plumbline.imaging.collection import DataParams
 from plumbline.imaging.labels import SEVERAL, LabelError, label_classes, read_label
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import Ingested, IngestParams, ingest
+from plumbline.imaging.settings import DataParams
 from plumbline.leakage.hash_search import matches_within
 
 if TYPE_CHECKING:

@@ -47,10 +47,13 @@ from flows.switch import git, recover, switch
 from plumbline.common.errors import UserError, one_line, run
 from plumbline.common.files import write_text
 from plumbline.common.params import PARAMS, load_section
-from plumbline.imaging.collection import COMPUTED, DataParams, find_layout, list_images
+from plumbline.imaging.collection import find_layout, list_images
 from plumbline.imaging.labels import shown
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import IngestParams, ingest
+from plumbline.imaging.metadata import find_table, meaning, read_table
+from plumbline.imaging.pictures import COMPUTED, RESERVED
+from plumbline.imaging.settings import DataParams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,9 +174,9 @@ def _add_version(
         added = place_pictures(batch.root, new, folder, folders)
         rows = metadata_rows(new, COMPUTED, folders)
         if rows:
-            before = root / data.root / data.metadata
-            write_text(folder / data.metadata, merged_metadata(before, rows))
-            added.append(folder / data.metadata)
+            name_there, text = merged_metadata(root / data.root, data.metadata, rows)
+            write_text(folder / name_there, text)
+            added.append(folder / name_there)
         check_placed(new, folder, folders, data)
         # Adding the files one by one, not the folder: DVC joins them to the version it knows without reading it all.
         names = [str(path.relative_to(scratch)) for path in added]
@@ -239,24 +242,25 @@ def _worktree(root: Path, children: Children) -> Iterator[Path]:
         git(root, "worktree", "prune")
 
 
-def merged_metadata(path: Path, rows: list[dict[str, str]]) -> str:
-    """Return metadata.csv with `rows` after those it has; new columns come last and are empty in the old rows."""
-    old: list[dict[str, str]] = []
-    header = ["path"]
-    if path.exists():
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            old = list(reader)
-            header = list(reader.fieldnames or header)
+def merged_metadata(folder: Path, wanted: str, rows: list[dict[str, str]]) -> tuple[str, str]:
+    """Return the name of a folder's metadata table and its text with `rows` after those it has.
+
+    New columns come last and are empty in the old rows. However the table was written (semicolons, `Path` for `path`),
+    the new one is plain CSV under the names that the project knows.
+    """
+    table = read_table(folder, wanted, RESERVED)
+    name, _ = find_table((entry.name for entry in folder.iterdir()) if folder.is_dir() else (), wanted)
+    old = [{"path": path, **values} for path, values in table.rows.items()] if table else []
+    header = list(dict.fromkeys(["path", *(column for row in old for column in row)]))
     # A batch's `Site` is the column `site` that there is.
-    spelled = {name.casefold(): name for name in header}
-    rows = [{spelled.get(name.casefold(), name): value for name, value in row.items()} for row in rows]
-    header += sorted({name for row in rows for name in row} - set(header))
+    spelled = {meaning(column): column for column in header}
+    rows = [{spelled.get(meaning(column), column): value for column, value in row.items()} for row in rows]
+    header += sorted({column for row in rows for column in row} - set(header))
     text = io.StringIO()
     writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows([*old, *rows])
-    return text.getvalue()
+    return name or wanted, text.getvalue()
 
 
 def _publish(batch: str, new: pd.DataFrame, refused: list[Refusal]) -> None:

@@ -18,9 +18,10 @@ from urllib.parse import parse_qs, unquote, urlsplit
 from flows.batch import METADATA, Refusal
 from plumbline.common.errors import UserError, one_line
 from plumbline.common.files import write_table
-from plumbline.imaging.collection import COMPUTED
 from plumbline.imaging.decode import SUFFIXES, DecodeError, picture_suffix
 from plumbline.imaging.labels import LabelError, read_label, shown
+from plumbline.imaging.metadata import meaning
+from plumbline.imaging.pictures import RESERVED
 
 # Where a picture may be downloaded from. Others (a local path in disguise, a chain of protocols) are refused.
 REMOTE = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
@@ -30,8 +31,6 @@ _OWN = {
     *("agreement", "history", "comments", "was_cancelled", "ground_truth", "meta", "project", "predictions"),
 }
 _LABEL_TAGS = ("choice", "label", "class")
-# Columns that metadata.csv reads as the picture or its label, however they are spelled.
-_TAKEN = {*COMPUTED, "file", "filename", "file_name", "filepath", "image", "labels", "class", "subset", "picture"}
 
 
 class _Unusable(Exception):
@@ -254,7 +253,7 @@ def _columns(same: list[_Task], tag: str) -> dict[str, str]:
         for key, value in {**task.fields, **others}.items():
             text = ("true" if value else "false") if isinstance(value, bool) else value
             if isinstance(text, (str, int, float)) and str(text).strip():
-                column = seen.setdefault(_column(key).casefold(), _column(key))
+                column = seen.setdefault(meaning(_column(key)), _column(key))
                 found.setdefault(column, str(text))
     return found
 
@@ -262,8 +261,8 @@ def _columns(same: list[_Task], tag: str) -> dict[str, str]:
 def _column(key: str) -> str:
     """A data field's name as a column: `task_` in front where metadata.csv or ingest mean something else by it."""
     name = re.sub(r"[^\w .-]+", "_", key).strip() or "field"
-    plain = re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_")
-    return f"task_{name.lstrip('_')}" if name.startswith("_") or plain in _TAKEN else name
+    is_taken = name.startswith("_") or name.casefold() in RESERVED or meaning(name) in ("path", "label")
+    return f"task_{name.lstrip('_')}" if is_taken else name
 
 
 # ------------------------------------------------------------------------------------------------ finding pictures

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -15,11 +14,15 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from plumbline.common.errors import UserError
-from plumbline.imaging.collection import DataParams, in_order, read_metadata
+from plumbline.common.parallel import in_order
 from plumbline.imaging.decode import SUFFIXES, DecodeError, Pixels, decode_image, decode_resized, resize, shrink_grey
 from plumbline.imaging.describe import describe, describe_camera
 from plumbline.imaging.hashing import phash
+from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import pixels_sha256
+from plumbline.imaging.metadata import parse_table
+from plumbline.imaging.pictures import RESERVED
+from plumbline.imaging.settings import DataParams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,18 +111,13 @@ class Source:
         """Return metadata.csv by path, empty where there is none; UserError where it is no table."""
         if not self.files.exists(f"{self.root}/{METADATA}"):
             return {}
-        with tempfile.TemporaryDirectory(prefix="plumbline-drift-") as folder:
-            copy = Path(folder) / METADATA
-            copy.write_bytes(self.files.cat_file(f"{self.root}/{METADATA}"))
-            try:
-                return read_metadata(copy) or {}
-            except UserError as error:
-                raise UserError(str(error).replace(str(copy), f"{self.url}/{METADATA}")) from None
+        content = bytes(self.files.cat_file(f"{self.root}/{METADATA}"))
+        return parse_table(content, f"{self.url}/{METADATA}", RESERVED).rows
 
 
 def _is_picture(path: str) -> bool:
     parts = PurePosixPath(path).parts
-    hidden = any(part.startswith(".") for part in parts)
+    hidden = any(is_litter(part) for part in parts)
     return not hidden and TO_LABEL not in parts and PurePosixPath(path).suffix.lower() in SUFFIXES
 
 

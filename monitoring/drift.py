@@ -38,7 +38,7 @@ from plumbline.common.errors import TELEMETRY_OFF, UserError
 from plumbline.common.files import write_json
 from plumbline.common.params import load_section
 from plumbline.common.progress import progress
-from plumbline.imaging.collection import DataParams
+from plumbline.imaging.settings import DataParams
 from plumbline.leakage.groups import GroupParams
 from plumbline.registry import bundle
 from plumbline.registry import versions as registry

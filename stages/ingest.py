@@ -12,8 +12,8 @@ from collections import Counter
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_table
 from plumbline.common.params import load_section
-from plumbline.imaging.collection import DataParams
 from plumbline.imaging.manifest import BUILD, IngestParams, ingest, write_array
+from plumbline.imaging.settings import DataParams
 
 
 def main() -> None:

@@ -20,7 +20,7 @@ from plumbline.common.params import PARAMS, load_section
 if TYPE_CHECKING:
     import pandas as pd
 
-    from plumbline.imaging.collection import DataParams
+    from plumbline.imaging.settings import DataParams
 
 CLEAN, LEAKS, BAD_INPUT = 0, 1, 2
 
@@ -61,7 +61,7 @@ def audit(arguments: Sequence[str]) -> int:
 def _audit(folders: list[Path], page_path: Path, json_path: Path | None, embed: bool) -> dict[str, Any]:
     import pandas as pd
 
-    from plumbline.imaging.collection import load_rgb
+    from plumbline.imaging.reading import load_rgb
     from plumbline.leakage.certificate import Inputs, certificate, report
     from plumbline.leakage.crossings import crossing_pairs
     from plumbline.leakage.groups import GroupParams, describe_pictures, group_images
@@ -125,8 +125,8 @@ def name_sides(folders: Sequence[Path]) -> list[str]:
 
 def read_side(name: str, folder: Path) -> Side:
     """Read one folder: class folders, arrays, YOLO, or, where there are no labels, any pictures in it."""
-    from plumbline.imaging.collection import DataParams
     from plumbline.imaging.manifest import IngestParams, ingest
+    from plumbline.imaging.settings import DataParams
 
     if not any(folder.iterdir()):
         raise UserError(f"{folder} holds no picture: name a folder with JPEG, PNG, BMP or WebP files.")
@@ -143,9 +143,11 @@ def read_unlabelled(name: str, data: DataParams) -> Side:
     """Read every picture under a folder that has no classes; files that can't be read are named and passed over."""
     import pandas as pd
 
-    from plumbline.imaging.collection import Refused, in_order, read_source
+    from plumbline.common.parallel import in_order
     from plumbline.imaging.decode import SUFFIXES, DecodeError
     from plumbline.imaging.manifest import measure
+    from plumbline.imaging.pictures import Refused
+    from plumbline.imaging.reading import read_source
 
     def read(path: str) -> Any:
         one = next(read_source(data, path, [path]))

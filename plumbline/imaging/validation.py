@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plumbline.common.params import Section
-from plumbline.imaging.collection import COMPUTED
 from plumbline.imaging.expectations import Checked, Expectation, Outcome, check
 from plumbline.imaging.labels import alike, classes_as_written, shown
+from plumbline.imaging.pictures import COMPUTED
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -12,8 +12,8 @@ from flows.classes import ANY, parse_same_as, settle_classes
 from flows.intake import batch_name, check_placed, place_pictures
 from flows.label_studio import read_label_studio
 from plumbline.common.errors import UserError
-from plumbline.imaging.collection import DataParams
 from plumbline.imaging.manifest import COMPUTED, IngestParams
+from plumbline.imaging.settings import DataParams
 
 
 def draw(path, seed, size=(64, 48), **save):

@@ -218,5 +218,11 @@ def test_killed_there_it_ends_as_if_never_killed(pictures, step, where, version)
 
 def test_metadata_keeps_what_it_says(tmp_path):
     (tmp_path / "m.csv").write_text('path,photo\na.png,"x, y"\n')
-    text = merged_metadata(tmp_path / "m.csv", [{"path": "b.png", "site": "s"}])
-    assert text == 'path,photo,site\na.png,"x, y",\nb.png,,s\n'
+    name, text = merged_metadata(tmp_path, "m.csv", [{"path": "b.png", "site": "s", "Photo": "p"}])
+    assert (name, text) == ("m.csv", 'path,photo,site\na.png,"x, y",\nb.png,p,s\n')
+
+
+def test_metadata_in_a_spreadsheets_dress_goes_on_as_plain_csv(tmp_path):
+    (tmp_path / "Metadata.csv").write_text("Path;Photo\na.png;p1\n;\n")
+    name, text = merged_metadata(tmp_path, "metadata.csv", [{"path": "b.png", "photo": "p2"}])
+    assert (name, text) == ("Metadata.csv", "path,photo\na.png,p1\nb.png,p2\n")

@@ -10,7 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plumbline.imaging.collection import DataParams, iter_rgb
+from plumbline.imaging.reading import iter_rgb
+from plumbline.imaging.settings import DataParams
 from plumbline.models.assemble import load_candidate
 from plumbline.models.backbones import Backbone
 from plumbline.models.candidates import Candidate, Head, class_probabilities

@@ -14,9 +14,10 @@ from PIL import Image, ImageOps
 
 from plumbline.common.errors import UserError
 from plumbline.imaging import manifest as stage
-from plumbline.imaging.collection import DataParams, load_rgb
 from plumbline.imaging.decode import decode_small_grey
 from plumbline.imaging.manifest import IngestParams, ingest, pixels_sha256
+from plumbline.imaging.reading import load_rgb
+from plumbline.imaging.settings import DataParams
 
 TOP = Path(__file__).parents[2]
 
