@@ -14,6 +14,8 @@ import pandas as pd
 from plumbline.common.errors import run
 from plumbline.common.files import write_table
 from plumbline.common.params import load_section
+from plumbline.imaging.pictures import PUBLISHED
+from plumbline.leakage.published import keep_published
 from plumbline.leakage.splits import (
     BUILD,
     MEMBERSHIPS,
@@ -39,12 +41,15 @@ def main() -> None:
         )
     conflicts = BUILD / "label_conflicts.csv"
     excluded = pd.read_csv(conflicts, dtype=str) if conflicts.exists() else pd.DataFrame({"path": [], "reason": []})
+    groups, memberships = pd.read_parquet(BUILD / "groups.parquet"), read_memberships(lock)
+    if PUBLISHED in manifest:
+        memberships, excluded = keep_published(manifest, groups, memberships, excluded, params)
     result = split_images(
         manifest,
-        pd.read_parquet(BUILD / "groups.parquet"),
+        groups,
         pd.read_parquet(BUILD / "edges.parquet"),
         columns,
-        read_memberships(lock),
+        memberships,
         excluded,
         params,
     )

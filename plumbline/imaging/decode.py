@@ -1,7 +1,7 @@
 """Bytes of a JPEG, PNG, BMP or WebP file to an upright RGB picture, or a DecodeError that says why not.
 
 Conversions: EXIF (or XMP) orientation is applied; grey, palette, 1-bit and CMYK become RGB; transparency is composited
-on white; 16-bit samples keep their high byte. Colour profiles are not applied: models see the samples as stored.
+on white (but a BMP that is transparent throughout is opaque); 16-bit samples keep their high byte. Colour profiles are not applied: models see the samples as stored.
 """
 
 from __future__ import annotations
@@ -129,7 +129,7 @@ def _guarded(data: bytes, max_pixels: int, read: Callable[[Image.Image], Image.I
             _refuse(image, max_pixels)
             # A phone's JPEG with a depth map or preview behind it opens as MPO; its first frame is the photograph.
             kind = "JPEG" if image.format == "MPO" else image.format
-            result = read(image)
+            result = read(_without_unused_alpha(image))
             result.load()
             result.info = {"format": kind}
             return result
@@ -198,6 +198,13 @@ def _orientation(image: Image.Image) -> int:
 def _upright(image: Image.Image) -> Image.Image:
     turn = _TO_UPRIGHT.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+def _without_unused_alpha(image: Image.Image) -> Image.Image:
+    """A 32-bit BMP whose fourth byte is 0 throughout: its writer left it unused, and viewers show the picture."""
+    if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+        return image.convert("RGB")
+    return image
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 BUILD = Path("build")
 DOCS = Path("reports/validation")
 SHA256 = r"^[0-9a-f]{64}$"
-ISO_TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+# Dates that exist, 1800 to 2199: months of 31 and 30 days, February, and its 29th in leap years.
+_YEAR = r"(?:18|19|20|21)\d\d"
+_LEAP = r"(?:(?:18|19|20|21)(?:0[48]|[2468][048]|[13579][26])|2000)"
+_DAY = (
+    rf"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|"
+    rf"02-(?:0[1-9]|1\d|2[0-8]))|{_LEAP}-02-29)"
+)
+_CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?"
+ISO_TIME = rf"^{_DAY}(?:[T ]{_CLOCK}(?:Z|[+-](?:0\d|1[0-4]):?[0-5]\d)?)?$"
 
 
 class ValidateParams(Section):
@@ -214,7 +222,7 @@ def manifest_expectations(manifest: pd.DataFrame, grouping: Sequence[str], param
         expected.append(Expectation("expect_column_values_to_not_be_null", {"column": column}, "warning", note))
     if "captured_at" in manifest:
         bounds = {"column": "captured_at", "regex": ISO_TIME}
-        note = "captured_at, where given, is a date or time in ISO 8601, such as 2026-03-31T14:05:00"
+        note = "captured_at, where given, is a date or time that exists, in ISO 8601, such as 2026-03-31T14:05:00"
         expected.append(Expectation("expect_column_values_to_match_regex", bounds, notes=note))
     return expected
 
