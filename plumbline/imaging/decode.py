@@ -1,7 +1,8 @@
 """Bytes of a JPEG, PNG, BMP or WebP file to an upright RGB picture, or a DecodeError that says why not.
 
 Conversions: EXIF (or XMP) orientation is applied; grey, palette, 1-bit and CMYK become RGB; transparency is composited
-on white (but a BMP that is transparent throughout is opaque); 16-bit samples keep their high byte. Colour profiles are not applied: models see the samples as stored.
+on white, but a BMP that is transparent throughout is opaque; 16-bit samples keep their high byte. Colour profiles are
+not applied: models see the samples as stored.
 """
 
 from __future__ import annotations

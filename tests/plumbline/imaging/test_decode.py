@@ -216,7 +216,11 @@ def test_resized_from_a_reduced_jpeg_is_close_to_resized_from_the_whole():
 
 def bmp_32(picture: Image.Image, alpha) -> bytes:
     """A BMP with 32 bits a pixel and a mask that calls the last 8 of them alpha."""
-    return encoded(Image.merge("RGBA", (*picture.split(), alpha)), "BMP")
+    pixels = np.asarray(Image.merge("RGBA", (*picture.split(), alpha)))
+    rows = pixels[::-1, :, [2, 1, 0, 3]].tobytes()
+    header = struct.pack("<IiiHHIIiiII", 108, *picture.size, 1, 32, 3, len(rows), 2835, 2835, 0, 0)
+    header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    return b"BM" + struct.pack("<IHHI", 14 + len(header) + len(rows), 0, 0, 14 + len(header)) + header + rows
 
 
 def test_a_bmp_whose_alpha_is_nought_throughout_is_opaque():
