@@ -203,7 +203,7 @@ def _upright(image: Image.Image) -> Image.Image:
 
 def _without_unused_alpha(image: Image.Image) -> Image.Image:
     """A 32-bit BMP whose fourth byte is 0 throughout: its writer left it unused, and viewers show the picture."""
-    if image.format == "BMP" and image.mode == "RGBA" and image.getextrema()[3] == (0, 0):
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
         return image.convert("RGB")
     return image
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
 from plumbline.imaging.pictures import PUBLISHED
@@ -39,7 +41,9 @@ def keep_published(
     given = given[~given["path"].isin(twins)]
     side = given[PUBLISHED].copy()
     if not (side == "validation").any():
-        side[_drawn_for_validation(given[side == "train"], groups, memberships, params)] = "validation"
+        train = given[side == "train"]
+        drawn = _drawn_for_validation(train, groups, memberships, params)
+        side[train.index[drawn]] = "validation"
     keys = pd.concat(
         [
             pd.DataFrame({"key": given[column].str[:KEY_LENGTH], "side": side, "path": given["path"]})
@@ -76,13 +80,13 @@ def _on_two_sides(given: pd.DataFrame) -> dict[str, str]:
 
 def _drawn_for_validation(
     train: pd.DataFrame, groups: pd.DataFrame, memberships: pd.DataFrame, params: SplitParams
-) -> pd.Index:
-    """Rows of the published training side that serve as validation: those drawn earlier, else one fold of groups."""
+) -> NDArray[np.bool_]:
+    """Which rows of the published training side serve as validation: those drawn earlier, else one fold of groups."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     earlier = train["id"].str[:KEY_LENGTH].map(memberships.set_index("key")["side"])
     if earlier.notna().any():
-        return pd.Index(train.index[earlier == "validation"])
+        return np.asarray(earlier == "validation", bool)
     share = params.fractions.validation / (params.fractions.train + params.fractions.validation)
     group = train[["path"]].merge(groups, on="path", how="left", validate="one_to_one")["group"]
     folds = StratifiedGroupKFold(max(2, round(1 / share)), shuffle=True, random_state=params.seed)
@@ -90,4 +94,4 @@ def _drawn_for_validation(
         _, chosen = next(folds.split(train, train["label"], group))
     except ValueError as error:
         raise UserError(f"no validation side can be drawn from the published training side ({error}).") from None
-    return pd.Index(train.index[chosen])
+    return np.isin(np.arange(len(train)), chosen)
