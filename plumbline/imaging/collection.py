@@ -94,6 +94,8 @@ def find_layout(params: DataParams) -> str:
         return params.layout
     if (params.root / params.arrays.images).is_file():
         return "arrays"
+    if not params.root.is_dir():
+        return "folders"
     inside = [Path(entry) for entry in os.scandir(params.root) if entry.is_dir() and not is_litter(entry.name)]
     is_yolo = any((folder / params.yolo.names).is_file() for folder in (params.root, *inside))
     return "yolo" if is_yolo else "folders"

@@ -132,5 +132,6 @@ def _how_to_settle(sides: dict[str, Side], params: DataParams) -> str:
     return (
         f"{params.root}/ is split already ({', '.join(names)}), and these are no classes: set data.published_split to "
         "merge (their class folders become one set, and `split` parts it anew) or to keep (who is train and test stays "
-        f"so, and training pictures that leak into test are set aside); `plumbline audit {folders}` checks the split."
+        f"so, and training pictures that leak into test are set aside), or call `plumbline init {params.root} "
+        f"--published-split merge`; `plumbline audit {folders}` checks the split."
     )
