@@ -28,7 +28,7 @@ from plumbline.leakage.groups import (
 def main() -> None:
     """Run the stage, or the audit."""
     if sys.argv[1:2] == ["audit"]:
-        from plumbline.leakage.audit import audit
+        from plumbline.commands.audit import audit
 
         sys.exit(audit(sys.argv[2:]))
     import pandas as pd
