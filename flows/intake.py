@@ -51,7 +51,7 @@ from plumbline.imaging.collection import find_layout, list_images
 from plumbline.imaging.labels import shown
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import IngestParams, ingest
-from plumbline.imaging.metadata import find_table, meaning, read_table
+from plumbline.imaging.metadata import Metadata, find_table, meaning, read_table, written_path
 from plumbline.imaging.pictures import COMPUTED, RESERVED
 from plumbline.imaging.settings import DataParams
 
@@ -174,9 +174,10 @@ def _add_version(
         added = place_pictures(batch.root, new, folder, folders)
         rows = metadata_rows(new, COMPUTED, folders)
         if rows:
-            name_there, text = merged_metadata(root / data.root, data.metadata, rows)
-            write_text(folder / name_there, text)
-            added.append(folder / name_there)
+            there = [entry.name for entry in os.scandir(root / data.root)] if (root / data.root).is_dir() else []
+            table = find_table(there, data.metadata)[0] or data.metadata
+            write_text(folder / table, merged_metadata(root / data.root / table, rows))
+            added.append(folder / table)
         check_placed(new, folder, folders, data)
         # Adding the files one by one, not the folder: DVC joins them to the version it knows without reading it all.
         names = [str(path.relative_to(scratch)) for path in added]
@@ -242,25 +243,23 @@ def _worktree(root: Path, children: Children) -> Iterator[Path]:
         git(root, "worktree", "prune")
 
 
-def merged_metadata(folder: Path, wanted: str, rows: list[dict[str, str]]) -> tuple[str, str]:
-    """Return the name of a folder's metadata table and its text with `rows` after those it has.
+def merged_metadata(path: Path, rows: list[dict[str, str]]) -> str:
+    """Return metadata.csv with `rows` after those it has; new columns come last and are empty in the old rows.
 
-    New columns come last and are empty in the old rows. However the table was written (semicolons, `Path` for `path`),
-    the new one is plain CSV under the names that the project knows.
+    What it has is read as `ingest` reads it, and written with commas and the names that the columns are known by.
     """
-    table = read_table(folder, wanted, RESERVED)
-    name, _ = find_table((entry.name for entry in folder.iterdir()) if folder.is_dir() else (), wanted)
-    old = [{"path": path, **values} for path, values in table.rows.items()] if table else []
-    header = list(dict.fromkeys(["path", *(column for row in old for column in row)]))
+    table = read_table(path.parent, path.name, RESERVED) or Metadata({})
+    old = [{"path": written_path(key), **values} for key, values in table.rows.items()]
+    header = list(dict.fromkeys(["path", *(name for row in old for name in row)]))
     # A batch's `Site` is the column `site` that there is.
-    spelled = {meaning(column): column for column in header}
-    rows = [{spelled.get(meaning(column), column): value for column, value in row.items()} for row in rows]
-    header += sorted({column for row in rows for column in row} - set(header))
+    spelled = {meaning(name): name for name in header}
+    rows = [{spelled.get(meaning(name), name): value for name, value in row.items()} for row in rows]
+    header += sorted({name for row in rows for name in row} - set(header))
     text = io.StringIO()
     writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows([*old, *rows])
-    return name or wanted, text.getvalue()
+    return text.getvalue()
 
 
 def _publish(batch: str, new: pd.DataFrame, refused: list[Refusal]) -> None:

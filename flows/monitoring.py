@@ -14,9 +14,9 @@ import argparse
 import sys
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from prefect import flow, get_run_logger
+from prefect import State, flow, get_run_logger  # State: Prefect evaluates the flow's signature for its schema
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 from prefect.states import Completed
@@ -25,13 +25,10 @@ from flows import graph, report, workspace
 from flows.children import guarded
 from flows.notify import notify
 from flows.outcomes import failure
-from monitoring.settings import DriftParams
+from monitoring.settings import DriftParams, SiteName, checked_site
 from monitoring.store import Store
 from plumbline.common.errors import TELEMETRY_OFF, UserError, run
 from plumbline.common.params import PARAMS, load_section
-
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
 
 DRIFT = "plumbline.drift"
 NEW_LABELS = "plumbline.new-labels"
@@ -40,7 +37,7 @@ VERDICTS = {0: "OK", 1: "DRIFT", 2: "NOT ENOUGH IMAGES"}
 
 
 @flow(name="monitor", flow_run_name="monitor {site}", persist_result=False, retries=2, retry_delay_seconds=60)
-def monitor(site: str) -> State[Any]:
+def monitor(site: SiteName) -> State[Any]:
     """Judge the new images of `site`; ends Ok, Watch, Drift or Not Enough Images, fails where that was impossible."""
     logger = get_run_logger()
     root = workspace.find_root()
@@ -64,7 +61,7 @@ def monitor(site: str) -> State[Any]:
 def announce(store: Store, root: Path) -> None:
     """Tell of every window that nobody was told of yet."""
     logger = get_run_logger()
-    for window in store.unannounced():
+    for window in (windows := store.unannounced()):
         result = store.result(window)
         key = report.artifact_key(f"drift {store.site}")
         create_markdown_artifact(told(result, root), key=key, description=result["verdict"])
@@ -81,7 +78,7 @@ def announce(store: Store, root: Path) -> None:
         why_not = notify("drift", f"Drift at {store.site}", words)
         if why_not:
             logger.warning("The message could not be sent: %s", why_not)
-    store.announced()
+    store.announced(windows)
 
 
 def new_labels(result: dict[str, Any], root: Path) -> bool:
@@ -138,7 +135,7 @@ def main() -> None:
     """Judge one site here; exit code 1 where it could not be judged."""
     parser = argparse.ArgumentParser(prog="python -m flows.monitoring", description="Judge a site's new images.")
     parser.add_argument("site")
-    state = monitor(parser.parse_args().site, return_state=True)
+    state = monitor(checked_site(parser.parse_args().site), return_state=True)
     if not state.is_completed():
         raise UserError(str(state.message))
     print(f"{state.name}: {state.message}")

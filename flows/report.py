@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
 from plumbline.commands.summary import PAGES, accuracy
@@ -168,7 +169,7 @@ def link(what: str, page: Path, root: Path) -> str:
     base = os.environ.get("PLUMBLINE_REPORTS_URL", "").rstrip("/")
     if not base:
         return f"{what}: `{page.resolve()}`"
-    return f"[{what}]({base}/{page.relative_to(root / 'reports').as_posix()})"
+    return f"[{what}]({base}/{quote(page.relative_to(root / 'reports').as_posix())})"
 
 
 def _accuracy(row: dict[str, Any], split: str) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json, write_table, write_text
 from plumbline.common.params import load_section
+from plumbline.leakage.columns import sentence, tied_by_column
 from plumbline.leakage.groups import (
     BUILD,
     CONFLICTS_PAGE,
@@ -67,10 +68,12 @@ def main() -> None:
         )
     write_table(BUILD / "edges.parquet", found.edges)
     write_table(BUILD / "apart.parquet", found.apart)
-    write_json(BUILD / "group.json", summary(found, conflicts, source))
+    tied = tied_by_column(manifest, params.columns, params.blank_words)
+    write_json(BUILD / "group.json", summary(found, conflicts, source, tied))
     write_table(BUILD / "groups.parquet", found.groups)
     sizes = found.groups["group"].value_counts()
     print(f"{len(manifest)} images in {len(sizes)} groups, the largest of {sizes.iloc[0]}")
+    print("\n".join(sentence(one) for one in tied) or "no grouping column (group.columns) is in the data")
     print(", ".join(f"{n} {kind}" for kind, n in found.edges[found.edges["verified"]]["kind"].value_counts().items()))
 
 

@@ -52,7 +52,7 @@ def main() -> None:
         sides=sides,
         edges=edges,
         apart=pd.read_parquet(BUILD / "apart.parquet"),
-        crossing=crossing_pairs(sides, edges, pictures, group.columns, group),
+        crossing=crossing_pairs(sides, edges, pictures, group.columns, group, group.blank_words),
         set_aside=pd.read_csv(BUILD / "set_aside.csv", dtype=str),
         price=measure_price(features[rows], sides, params),
         features=source,

@@ -29,7 +29,7 @@ from plumbline.leakage.splits import (
 
 def main() -> None:
     params = load_section("split", SplitParams)
-    columns = load_section("group", GroupColumns).columns
+    group = load_section("group", GroupColumns)
     manifest = pd.read_parquet(BUILD / "manifest.parquet")
     lock = MEMBERSHIPS / f"seed-{params.seed}.csv"
     others = sorted(path.name for path in MEMBERSHIPS.glob("seed-*.csv") if path != lock)
@@ -48,10 +48,11 @@ def main() -> None:
         manifest,
         groups,
         pd.read_parquet(BUILD / "edges.parquet"),
-        columns,
+        group.columns,
         memberships,
         excluded,
         params,
+        group.blank_words,
     )
     write_table(lock, result.memberships)
     write_table(BUILD / "set_aside.csv", result.set_aside)

@@ -27,7 +27,7 @@ def main() -> None:
     from plumbline.leakage.groups import GroupParams
 
     params = load_section("validate", ValidateParams)
-    grouping = load_section("group", GroupParams).columns
+    group = load_section("group", GroupParams)
     manifest = pd.read_parquet(BUILD / "manifest.parquet")
     quarantine = pd.read_csv(BUILD / "quarantine.csv", dtype=str, keep_default_na=False)
     settings = read_params()
@@ -39,7 +39,7 @@ def main() -> None:
 
         from plumbline.pages.validation import write_docs
 
-        found = validate(manifest, quarantine, grouping, params, docs)
+        found = validate(manifest, quarantine, group.columns, params, docs, group.blank_words)
         if misfits:
             found = replace(found, problem=" ".join(filter(None, [found.problem, as_sentence(misfits, facts)])))
         written = report(manifest, quarantine, found)

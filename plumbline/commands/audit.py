@@ -94,7 +94,7 @@ def _audit(folders: list[Path], page_path: Path, json_path: Path | None, embed: 
         sides=here,
         edges=grouped.edges,
         apart=grouped.apart,
-        crossing=crossing_pairs(here, grouped.edges, pictures, params.columns, params),
+        crossing=crossing_pairs(here, grouped.edges, pictures, params.columns, params, params.blank_words),
         set_aside=pd.DataFrame({"path": [], "reason": []}, dtype=object),
         price=measure_price(raw, here, LeakageParams()) if here["label"].nunique() > 1 else None,
         features=source if vectors is not None else "raw 16x16 pixels",

@@ -10,11 +10,15 @@ import csv
 import io
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
 from plumbline.common.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Values = dict[str, str | None]
 Parts = tuple[str, ...]
@@ -33,7 +37,34 @@ _LOOKALIKES = {
     **dict.fromkeys(("labels", "class", "classes", "classname", "category", "target", "tag"), "label"),
     **dict.fromkeys(("timestamp", "datetime", "date", "time", "takenat", "datetaken", "capturetime"), "captured_at"),
 }
+_NO_PATH = "(row {}, without a path)"
 _OTHER_FORMATS = (".tsv", ".tab", ".txt", ".xls", ".xlsx", ".ods", ".json", ".jsonl", ".parquet")
+
+
+# What people and programs write where they know nothing. Taken for a name, it would tie strangers to one another.
+BLANK_WORDS = (
+    *("nan", "none", "null", "nil", "na", "n/a", "n.a.", "n.a", "#n/a", "<na>", "nat", "undefined", "undef", "void"),
+    *("unknown", "unk", "unnamed", "unspecified", "not known", "not available", "not applicable", "missing", "tbd"),
+    *(
+        "-",
+        "--",
+        "---",
+        "–",
+        "—",
+        "_",
+        ".",
+        "..",
+        "...",
+        "?",
+        "??",
+        "???",
+        "*",
+        "(none)",
+        "(unknown)",
+        "(blank)",
+        "tbd",
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -126,10 +157,15 @@ def parse_table(content: bytes, shown: str, reserved: Collection[str]) -> Metada
             raise UserError(f"{shown}, row {number}: {len(cells)} values under {len(header)} column names, correct it.")
         values: Values = {name: cell or None for name, cell in zip(header, cells, strict=True)}
         path = values.pop("path")
-        key = str(PurePosixPath(path)) if path else f"(row {number}, without a path)"
+        key = str(PurePosixPath(path)) if path else _NO_PATH.format(number)
         if rows.setdefault(key, values) != values:
             raise UserError(f"{shown} has two rows for {key} that differ: keep one of them.")
     return Metadata(rows, (*notes, *own_notes))
+
+
+def written_path(key: str) -> str:
+    """What stands in the column `path` of the row known by `key`: nothing, where it has no path."""
+    return "" if re.fullmatch(re.escape(_NO_PATH).replace(r"\{\}", r"\d+"), key) else key
 
 
 def _holds_text(cells: list[str]) -> bool:
@@ -321,3 +357,13 @@ def said(shown: str, table: Metadata, found: Matches) -> list[str]:
             f"{why}): correct their paths, or remove them."
         )
     return lines
+
+
+# ------------------------------------------------------------------------------------------------- blank words
+
+
+def grouping_values(table: pd.DataFrame, column: str, blank_words: Sequence[str] = BLANK_WORDS) -> pd.Series[str]:
+    """Return (N,) the values of a grouping column as text, "" where there is none or only a word for none."""
+    text = table[column].fillna("").astype(str)
+    plain = text.str.strip().str.casefold()
+    return text.where(~plain.isin({"", *(word.strip().casefold() for word in blank_words)}), "")

@@ -7,7 +7,7 @@ python -m stages.group audit TRAIN TEST ...  any published split: certificate; e
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plumbline.imaging.hashing import WINDOWS
+from plumbline.imaging.metadata import BLANK_WORDS
 from plumbline.leakage.alignment import Grey, shrink
 from plumbline.leakage.chains import refuse_chain
-from plumbline.leakage.columns import column_edges, moment_edges
+from plumbline.leakage.columns import Tied, column_edges, moment_edges
 from plumbline.leakage.copies import CopyParams, Edge, Fingerprints, Joined, Pictures, find_copies
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class GroupParams(CopyParams):
     """params.yaml, section `group`."""
 
     columns: tuple[str, ...] = ("photo", "video", "person")
+    blank_words: tuple[str, ...] = BLANK_WORDS
     camera_column: str = "camera"
     captured_within_seconds: float = Field(default=0, ge=0)
     embedding: str | None = None
@@ -59,8 +61,8 @@ def group_images(manifest: pd.DataFrame, pictures: Pictures, params: GroupParams
     import pandas as pd
 
     paths = manifest["path"].to_numpy()
-    given = column_edges(manifest, params.columns)
-    given += moment_edges(manifest, params.camera_column, params.captured_within_seconds)
+    given = column_edges(manifest, params.columns, params.blank_words)
+    given += moment_edges(manifest, params.camera_column, params.captured_within_seconds, params.blank_words)
     joined = Joined(len(manifest))
     for edge in given:
         joined.union(edge.a, edge.b)
@@ -126,8 +128,8 @@ def read_embeddings(folder: Path, manifest: pd.DataFrame) -> tuple[NDArray[np.fl
     return vectors, f"{folder.name}, {origin} weights"
 
 
-def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str) -> dict[str, Any]:
-    """What build/group.json says: pairs looked at by step, edges by kind, where embeddings came from."""
+def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str, tied: list[Tied]) -> dict[str, Any]:
+    """What build/group.json says: pairs looked at by step, edges by kind, where embeddings came from, columns."""
     verified = found.edges[found.edges["verified"]]
     return {
         "images": len(found.groups),
@@ -136,4 +138,5 @@ def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str) -> dict[st
         "looked_at": found.looked_at,
         "embeddings": embeddings,
         "label_conflicts": len(conflicts),
+        "columns": [asdict(one) for one in tied],
     }

@@ -7,7 +7,6 @@ Everything a killed run leaves is therefore out of sight of readers, and the nex
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import logging
@@ -23,8 +22,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit, urlunsplit
 
-from plumbline.common.errors import UserError, first_line
+from plumbline.common.errors import UserError, causes, first_line, no_room
 from plumbline.common.files import replacing_folder, text_digest, write_json
+from plumbline.common.locks import held
+from plumbline.common.users import name_this_user, user_name
 from plumbline.registry import bundle
 
 DEFAULT_URI = "sqlite:///registry/mlflow.db"
@@ -166,10 +167,9 @@ def readable_errors(uri: str) -> Iterator[None]:
 
 
 def _explained(uri: str, error: Exception) -> UserError:
-    chain = _causes(error)
-    text = " ".join(str(cause) for cause in chain).lower()
+    text = " ".join(str(cause) for cause in causes(error)).lower()
     untouched = "The champion it had is untouched."
-    if any(getattr(cause, "errno", None) in _FULL for cause in chain) or any(mark in text for mark in _FULL_TEXT):
+    if no_room(error):
         places = f"the registry {uri} or of {tempfile.gettempdir()}"
         return UserError(f"No room left on the disk of {places}: free some and run again. {untouched}")
     if any(mark in text for mark in _DOWN_TEXT):
@@ -182,8 +182,6 @@ def _explained(uri: str, error: Exception) -> UserError:
     return UserError(f"The registry {uri} refused: {first_line(error)}. {untouched}")
 
 
-_FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
-_FULL_TEXT = ("no space left", "disk is full", "file too large", "quota exceeded")
 _DOWN_TEXT = (
     "max retries exceeded",
     "connection refused",
@@ -197,15 +195,6 @@ _DOWN_TEXT = (
 )
 
 
-def _causes(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
-    return chain
-
-
 @contextmanager
 def locked(registry: Registry, timeout: float) -> Iterator[None]:
     """Hold the registry for one promotion of this user on this machine; the kernel frees it if we are killed.
@@ -213,26 +202,19 @@ def locked(registry: Registry, timeout: float) -> Iterator[None]:
     Between machines there is no lock that every MLflow store offers: `move_champion` checks there instead.
     Raises UserError after `timeout` seconds.
     """
-    from filelock import FileLock, Timeout
-
     path = sqlite_path(registry.uri)
     if path:
         lock = path.with_name(f".{path.name}.lock")
     else:
         key = hashlib.sha256(registry.uri.encode()).hexdigest()[:16]
         lock = Path(tempfile.gettempdir()) / f"plumbline-{os.getuid()}-{key}.lock"
-    try:
-        with FileLock(lock, timeout=timeout):
-            yield
-    except Timeout:
-        raise UserError(
-            f"Another promotion has held {lock} for {timeout:.0f} seconds: wait for it, or end it, and run again."
-        ) from None
+    with held(lock, timeout, f"The registry {shown_uri(registry.uri)} is being changed"):
+        yield
 
 
 def holder() -> str:
     """Return who registers: two runs with the same holder exclude each other through `locked`."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    return f"{user_name()}@{socket.gethostname()}"
 
 
 def find(registry: Registry, alias_or_version: str | int) -> Any | None:
@@ -302,6 +284,7 @@ def _fill_cache(folder: Path, address: str, digest: str) -> None:
 
 def cache_folder() -> Path:
     """Return where versions of a remote registry are kept on this machine: PLUMBLINE_CACHE, else ~/.cache/plumbline."""
+    name_this_user()
     return Path(os.environ.get("PLUMBLINE_CACHE") or Path.home() / ".cache" / "plumbline") / "versions"
 
 

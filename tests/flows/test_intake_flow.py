@@ -218,11 +218,11 @@ def test_killed_there_it_ends_as_if_never_killed(pictures, step, where, version)
 
 def test_metadata_keeps_what_it_says(tmp_path):
     (tmp_path / "m.csv").write_text('path,photo\na.png,"x, y"\n')
-    name, text = merged_metadata(tmp_path, "m.csv", [{"path": "b.png", "site": "s", "Photo": "p"}])
-    assert (name, text) == ("m.csv", 'path,photo,site\na.png,"x, y",\nb.png,p,s\n')
+    text = merged_metadata(tmp_path / "m.csv", [{"path": "b.png", "site": "s", "Photo": "p"}])
+    assert text == 'path,photo,site\na.png,"x, y",\nb.png,p,s\n'
 
 
-def test_metadata_in_a_spreadsheets_dress_goes_on_as_plain_csv(tmp_path):
-    (tmp_path / "Metadata.csv").write_text("Path;Photo\na.png;p1\n;\n")
-    name, text = merged_metadata(tmp_path, "metadata.csv", [{"path": "b.png", "photo": "p2"}])
-    assert (name, text) == ("Metadata.csv", "path,photo\na.png,p1\nb.png,p2\n")
+def test_metadata_that_is_written_otherwise_takes_new_rows_all_the_same(tmp_path):
+    (tmp_path / "m.csv").write_text("Path;Photo\na\\b.png;x\n;;\n;y\n", encoding="utf-16")
+    text = merged_metadata(tmp_path / "m.csv", [{"path": "c.png", "photo": "z"}])
+    assert text == "path,photo\na\\b.png,x\n,y\nc.png,z\n"

@@ -15,7 +15,7 @@ from plumbline.imaging.manifest import IngestParams, ingest
 from plumbline.imaging.reading import load_rgb
 from plumbline.imaging.settings import DataParams
 from plumbline.leakage.chains import refuse_chain, weakest_links
-from plumbline.leakage.columns import column_edges, moment_edges
+from plumbline.leakage.columns import column_edges, moment_edges, sentence, tied_by_column
 from plumbline.leakage.conflicts import conflict_table, conflicting_pairs, same_shot
 from plumbline.leakage.copies import Edge, Joined
 from plumbline.leakage.groups import (
@@ -116,6 +116,35 @@ def ends(edges):
 def test_images_that_share_a_value_are_tied_and_blanks_are_not():
     manifest = table(photo=["p", "", "p", None, "q", "p", ""], person=["", "", "", "Ann", "Ann", "", ""])
     assert ends(column_edges(manifest, ["photo", "video", "person"])) == {(0, 2), (2, 5), (3, 4)}
+
+
+WORDS = ["nan", "NaN", "None", " none ", "-", "–", "unknown", "Unknown", "n/a", "N/A", "null", "<NA>", "?", "na"]
+
+
+def test_words_for_nothing_tie_no_strangers_and_are_a_parameter():
+    manifest = table(person=[*WORDS, *WORDS, "Ann", "Ann"])
+    (tie,) = column_edges(manifest, ["person"])
+    assert (tie.a, tie.b) == (len(manifest) - 2, len(manifest) - 1)
+    assert len(column_edges(manifest, ["person"], blank_words=())) == 1 + len(WORDS)
+    own = table(person=["Unbekannt", "unbekannt", "unbekannt", "nan", "nan"])
+    assert ends(column_edges(own, ["person"], blank_words=["unbekannt"])) == {(3, 4)}
+    missing = pd.DataFrame({"path": list("abc"), "person": [np.nan, None, np.nan]})
+    assert column_edges(missing, ["person"]) == []
+    # Cameras, too: shots of "unknown" are not of one camera.
+    shots = table(captured_at=["2026-05-01T10:00:00"] * 4, camera=["unknown", "unknown", "c1", "c1"])
+    assert ends(moment_edges(shots, "camera", 10)) == {(2, 3)}
+
+
+def test_the_largest_groups_of_each_column_are_said():
+    manifest = table(person=["Ann"] * 3 + ["Bob"] * 2 + ["nan", "", None], photo=[f"p{k}" for k in range(8)])
+    photo, person = tied_by_column(manifest, ["photo", "video", "person"])
+    assert (person.images, person.values, person.blank_words) == (5, 2, 1)
+    assert person.largest == [("Ann", 3), ("Bob", 2)]
+    assert sentence(person) == (
+        "person: 2 values on 5 images, the largest Ann (3 images), Bob (2 images); 1 images have a word for no value, "
+        "which ties nothing (group.blank_words)"
+    )
+    assert len(photo.largest) == 3
 
 
 def test_shots_of_one_camera_close_in_time_are_tied():
