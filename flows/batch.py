@@ -19,6 +19,7 @@ from pydantic import Field
 
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
+from plumbline.imaging.collection import find_layout
 from plumbline.imaging.labels import SEVERAL, LabelError, label_classes, read_label
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import Ingested, IngestParams, ingest
@@ -64,8 +65,13 @@ def read_folder(root: Path, data: DataParams, params: IngestParams, refused: lis
     names = [name for name in METADATA if (root / name).exists()]
     if len(names) == 2:
         raise UserError(f"{root} has both metadata.csv and labels.csv: keep the one that holds the labels.")
-    settings = {"root": root, "layout": "folders", "metadata": names[0] if names else METADATA[0]}
-    found: Ingested = ingest(data.model_copy(update=settings), params)
+    # A split that somebody published says nothing of where these pictures will be: `split` draws for them.
+    parted = "refuse" if data.published_split == "refuse" else "merge"
+    settings = {"root": root, "layout": "auto", "metadata": names[0] if names else METADATA[0]}
+    here = data.model_copy(update={**settings, "published_split": parted})
+    if (layout := find_layout(here)) != "folders":
+        raise UserError(f"{root} holds {layout}, and intake takes class folders, or pictures with a labels.csv.")
+    found: Ingested = ingest(here, params)
     quarantined = found.quarantine[["path", "reason"]].itertuples(index=False)
     all_refused = [*(refused or []), *(Refusal(str(path), str(reason)) for path, reason in quarantined)]
     if found.manifest.empty:

@@ -145,6 +145,7 @@ def read_unlabelled(name: str, data: DataParams) -> Side:
 
     from plumbline.common.parallel import in_order
     from plumbline.imaging.decode import SUFFIXES, DecodeError
+    from plumbline.imaging.litter import is_litter
     from plumbline.imaging.manifest import measure
     from plumbline.imaging.pictures import Refused
     from plumbline.imaging.reading import read_source
@@ -156,7 +157,8 @@ def read_unlabelled(name: str, data: DataParams) -> Side:
         except DecodeError as error:
             return Refused(path, error.reason, "unreadable")
 
-    files = sorted(f for f in data.root.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    below = (file for file in data.root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    files = sorted(file for file in below if not any(map(is_litter, file.relative_to(data.root).parts)))
     measured = []
     for one in in_order(read, [file.relative_to(data.root).as_posix() for file in files]):
         if isinstance(one, Refused):

@@ -35,6 +35,25 @@ def test_a_folder_is_read_as_ingest_reads_it(tmp_path):
     assert [one.path for one in batch.refused] == ["with_helmet/b.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["train/cat/a.png", "test/cat/b.png"], "is split already"),
+        (["Annotations/a.xml", "JPEGImages/a.png"], "a Pascal VOC set"),
+        (["obj.names", "a.png"], "holds yolo"),
+    ],
+)
+def test_a_batch_that_is_something_else_is_called_by_its_name(tmp_path, names, said):
+    for number, name in enumerate(names):
+        if name.endswith(".png"):
+            draw(tmp_path / name, number)
+        else:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("<annotation><filename>a.png</filename></annotation>")
+    with pytest.raises(UserError, match=said):
+        read(tmp_path)
+
+
 def test_a_filled_labels_csv_is_taken_back(tmp_path):
     for number in (1, 2):
         draw(tmp_path / f"{number}.png", number)
