@@ -260,7 +260,7 @@ def _columns(same: list[_Task], tag: str) -> dict[str, str]:
 
 def _column(key: str) -> str:
     """A data field's name as a column: `task_` in front where metadata.csv or ingest mean something else by it."""
-    name = re.sub(r"[^\w .-]+", "_", key).strip() or "field"
+    name = re.sub(r"[^\w .-]+", "_", key)[:60].strip() or "field"
     is_taken = name.startswith("_") or name.casefold() in RESERVED or meaning(name) in ("path", "label")
     return f"task_{name.lstrip('_')}" if is_taken else name
 

@@ -71,7 +71,7 @@ def _check_labels(found: Found) -> None:
                 known[label] = error
         checked = known[label]
         if isinstance(checked, LabelError):
-            reason = f"its label {shown(label)!r} {checked}"
+            reason = f"its label '{shown(label)}' {checked}"
             found.refused.append(Refused(row["path"], reason, "label", shown(label)))
         else:
             row["label"] = checked

@@ -45,7 +45,7 @@ def read_label(value: object) -> str:
     parts = {part.strip() for part in re.split("[;\uff1b]", unicodedata.normalize("NFC", text))} - {""}
     for part in sorted(parts):
         if reason := name_fault(part):
-            raise LabelError(reason if len(parts) == 1 else f"holds {shown(part)!r}, which {reason}")
+            raise LabelError(reason if len(parts) == 1 else f"holds '{shown(part)}', which {reason}")
     return SEVERAL.join(sorted(parts))
 
 

@@ -45,7 +45,7 @@ def list_pictures(params: DataParams) -> Found:
         label = class_of(values[place], params.arrays.classes)
         if label is None:
             known = ", ".join(params.arrays.classes)
-            reason = f"its label {shown(values[place].strip())!r} is none of {known} (data.arrays.classes)"
+            reason = f"its label '{shown(values[place].strip())}' is none of {known} (data.arrays.classes)"
             found.refused.append(Refused(path, reason, "label"))
         else:
             extra = {name: text.strip() or None for name, text in zip(header, values, strict=True) if name != "label"}

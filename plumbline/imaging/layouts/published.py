@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Collection, Iterable
+from itertools import dropwhile
 from pathlib import PurePosixPath
 from typing import Literal
 
@@ -84,28 +85,45 @@ def settle_split(found: Found, params: DataParams) -> None:
     sides = find_split(tops)
     if not sides:
         _refuse_wrapped(tops, found, params)
+        _settle_inside_classes(found, params)
         return
     if params.published_split == "refuse":
         raise UserError(_how_to_settle(sides, params))
     rows = []
     for row in found.rows:
-        parts = PurePosixPath(row["path"]).parts
-        side = sides.get(parts[0]) if len(parts) > 1 else None
+        top, *inside = PurePosixPath(row["path"]).parts[:-1] or ("",)
+        side = sides.get(top)
         if side is None:
             rows.append(row)
             continue
-        if len(parts) > 2:
-            row["label"] = parts[1]
-        elif side == "none":
-            reason = f"lies in {parts[0]}, a part of the published split without classes: remove it, or label it"
+        # Archives repeat the folder: seg_train/seg_train/forest.
+        classes = list(dropwhile(lambda name: side_of(name) is not None, inside))
+        if not classes and side == "none":
+            reason = f"lies in {top}, a part of the published split without classes: remove it, or label it"
             found.refused.append(Refused(row["path"], reason, "label"))
             continue
-        else:
-            row["label"] = ""
+        row["label"] = classes[0] if classes else ""
         if params.published_split == "keep":
             row[PUBLISHED] = "train" if side == "none" else side
         rows.append(row)
     found.rows = rows
+
+
+def _settle_inside_classes(found: Found, params: DataParams) -> None:
+    """The other way round, cat/train and cat/test: the classes are right, and the split is one that somebody drew."""
+    second = [PurePosixPath(row["path"]).parts[1:2] if row["path"].count("/") > 1 else () for row in found.rows]
+    sides = find_split({name for names in second for name in names})
+    if len(set(sides.values()) - {"none"}) < 2 or not all(names and names[0] in sides for names in second):
+        return
+    if params.published_split == "refuse":
+        raise UserError(
+            f"the class folders of {params.root}/ are split already ({', '.join(sorted(sides))} in each): set "
+            "data.published_split to merge (`split` draws anew) or keep (who is train and test stays so, and training "
+            f"pictures that leak into test are set aside): `plumbline init {params.root} --published-split merge`."
+        )
+    if params.published_split == "keep":
+        for row, names in zip(found.rows, second, strict=True):
+            row[PUBLISHED] = "train" if sides[names[0]] == "none" else sides[names[0]]
 
 
 def _tops(paths: Iterable[str]) -> set[str]:

@@ -92,6 +92,30 @@ def test_a_folder_around_the_split_is_named(tmp_path):
         list_images(DataParams(root=tmp_path))
 
 
+def test_a_side_that_lies_in_itself_as_archives_have_it(tmp_path):
+    for side in ("seg_train", "seg_test"):
+        draw(tmp_path / side / side / "forest" / "0.png")
+        draw(tmp_path / side / side / "sea" / "deep" / "0.png")
+    draw(tmp_path / "seg_pred" / "seg_pred" / "0.png")
+    found = list_images(DataParams(root=tmp_path, published_split="merge"))
+    assert sorted(found.images["label"]) == ["forest", "forest", "sea", "sea"]
+    assert [one.path for one in found.refused] == ["seg_pred/seg_pred/0.png"]
+
+
+def test_a_split_inside_every_class_is_one_too(tmp_path):
+    for label in ("cat", "dog"):
+        for side in ("train", "test"):
+            draw(tmp_path / label / side / "0.png")
+    params = DataParams(root=tmp_path)
+    with pytest.raises(UserError, match=r"class folders .* are split already \(test, train in each\)"):
+        list_images(params)
+    kept = list_images(params.model_copy(update={"published_split": "keep"})).images
+    assert kept["label"].tolist() == ["cat", "cat", "dog", "dog"]
+    assert kept["published_split"].tolist() == ["test", "train", "test", "train"]
+    draw(tmp_path / "cat" / "1.png")
+    assert len(list_images(params).images) == 5
+
+
 def test_flat_sides_take_their_labels_from_the_metadata(tmp_path):
     for side in ("train", "test"):
         for number in range(2):
