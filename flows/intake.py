@@ -44,6 +44,7 @@ from flows.label_studio import read_label_studio
 from flows.notify import notify
 from flows.outcomes import may_pass
 from flows.switch import git, recover, switch
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError, one_line, run
 from plumbline.common.files import write_text
 from plumbline.common.params import PARAMS, load_section
@@ -59,7 +60,6 @@ if TYPE_CHECKING:
     import pandas as pd
     from prefect.client.schemas.objects import State
 
-MANIFEST = "build/manifest.parquet"
 REQUEST = "plumbline.training.requested"
 
 
@@ -149,9 +149,9 @@ def _known(root: Path, data: DataParams) -> pd.DataFrame:
     """Return the manifest of data/ as it is: from the last run where that is still true, else measured now."""
     import pandas as pd
 
-    makers = [node.name for node in graph.read_graph(root).values() if MANIFEST in node.outs]
+    makers = [node.name for node in graph.read_graph(root).values() if artefacts.MANIFEST.name in node.outs]
     if makers and not graph.changed(root, makers):
-        return pd.read_parquet(root / MANIFEST)
+        return pd.read_parquet(root / artefacts.MANIFEST)
     get_run_logger().info("The manifest is older than the data: measuring every picture again.")
     here = data.model_copy(update={"root": root / data.root})
     return ingest(here, _section(root, "ingest", IngestParams)).manifest

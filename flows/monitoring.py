@@ -27,6 +27,7 @@ from flows.notify import notify
 from flows.outcomes import failure
 from monitoring.settings import DriftParams, SiteName, checked_site
 from monitoring.store import Store
+from plumbline.common import artefacts
 from plumbline.common.errors import TELEMETRY_OFF, UserError, run
 from plumbline.common.params import PARAMS, load_section
 
@@ -110,7 +111,7 @@ def told(result: dict[str, Any], root: Path) -> str:
         lines.append(f"- expected accuracy {figure['value']:.2f} ({between}), from confidence alone")
     if result["verdict"] == "DRIFT":
         lines += ["", advice(result, new_labels(result, root))]
-    home = root / "reports" / "drift"
+    home = root / artefacts.DRIFT_PAGES
     pages = {"every site": home / "index.html", "this window": home / result["site"] / f"{result['window']}.html"}
     lines += ["", *(f"- {report.link(what, page, root)}" for what, page in pages.items() if page.exists())]
     return "\n".join(lines)

@@ -31,6 +31,7 @@ from flows.graph import Node
 from flows.notify import What, notify
 from flows.outcomes import StageFailed, may_pass
 from flows.switch import recover
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def conclude(nodes: Mapping[str, Node], work: Work, states: Mapping[str, State[A
     summary = f"{counts['ran']} {'stage' if counts['ran'] == 1 else 'stages'} ran, {counts['cached']} cached"
     for name, why in failed.items():
         _tell("failure", f"{name} failed", why)
-    if any(work.endings[node.name] == "ran" and "build/decision.json" in node.outs for node in nodes.values()):
+    if any(work.endings[node.name] == "ran" and artefacts.DECISION.name in node.outs for node in nodes.values()):
         _tell_decision(work.root)
     if not failed:
         return Completed(message=summary + ".")
@@ -183,8 +184,8 @@ def conclude(nodes: Mapping[str, Node], work: Work, states: Mapping[str, State[A
 def _tell_decision(root: Path) -> None:
     decision = report.read_decision(root)
     if decision:
-        kind: What = "promotion" if decision["verdict"] == "PROMOTE" else "refusal"
-        _tell(kind, f"{decision['verdict']}: {decision['candidate']}", str(decision.get("reason", "")))
+        kind: What = "promotion" if decision.verdict == "PROMOTE" else "refusal"
+        _tell(kind, f"{decision.verdict}: {decision.candidate}", decision.reason)
 
 
 def _tell(what: What, subject: str, text: str) -> None:

@@ -42,15 +42,17 @@ from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.sample import Sample
 from monitoring.settings import DriftParams, checked_site, site_names
 from monitoring.store import AGAIN, COPY, NEW, QUARANTINE, REPEAT, Batch, Store, unseen
-from plumbline.common.errors import run
+from plumbline.common import artefacts
+from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json
 from plumbline.common.params import load_section
 from plumbline.common.progress import progress
 from plumbline.imaging.settings import DataParams
 from plumbline.leakage.groups import GroupParams
-from plumbline.registry import bundle
+from plumbline.registry import bundle, history
 from plumbline.registry import versions as registry
 from plumbline.registry.export import OnnxModel
+from plumbline.registry.place import experiment
 from plumbline.registry.promotion import PromoteParams
 from plumbline.registry.versions import DIGEST_TAG, Version
 
@@ -62,7 +64,6 @@ BATCH = 32
 OK, WATCH, DRIFT, FEW = "OK", "WATCH", "DRIFT", "NOT ENOUGH IMAGES"
 EXIT = {OK: 0, WATCH: 0, DRIFT: 1, FEW: 2}
 ERROR = 3
-REPORTS = Path("reports") / "drift"
 
 
 @dataclass(frozen=True)
@@ -227,7 +228,7 @@ def _whole(batches: list[Batch], champion: Champion) -> Batch:
 
 def scores(raw: NDArray[Any], reference: Reference) -> NDArray[np.floating]:
     """Return the network's probabilities as the version serves them."""
-    return raw.astype(np.float64) if reference.several_labels else calibrated(raw, reference.temperature)
+    return calibrated(raw, reference.temperature) if reference.task.exclusive else raw.astype(np.float64)
 
 
 def scored(images: pd.DataFrame, sample: Sample, judgement: Judgement, reference: Reference) -> pd.DataFrame:
@@ -421,11 +422,19 @@ def main(arguments: list[str] | None = None) -> int:
     data, group = load_section("data", DataParams), load_section("group", GroupParams)
     settings = Settings(drift, data, group, tuple(listed))
     model = load_section("promote", PromoteParams).model
-    if given.record and (why := no_champion(model)):
-        write_index(REPORTS, drift.state, [], why)
+    pages = artefacts.DRIFT_PAGES.path
+    why = no_verdict_in_experiments() if given.record else None
+    if given.record and why and given.record.is_file() and (pages / "index.html").is_file():
+        print(why)  # what there is stays
+        return 0
+    why = why or no_champion(model)
+    if given.record and why:
+        write_index(pages, drift.state, [], why)
         write_json(given.record, {"verdict": None, "reason": why, "sites": {}})
         print(why)
         return 0
+    if why:
+        raise UserError(why)
     champion = load_champion(model)
     results = []
     for site in sites:
@@ -437,30 +446,43 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{site}: {error}")
             continue
         print("\n".join(told(results[-1])), flush=True)
-    write_index(REPORTS, drift.state, listed)
+    write_index(artefacts.DRIFT_PAGES.path, drift.state, listed)
     if given.record:
         short = {r["site"]: {key: r[key] for key in ("verdict", "window", "reasons", "counts")} for r in results}
         verdict = worst([result["verdict"] for result in results]) if results else None
         write_json(given.record, {"verdict": verdict, "reason": "", "sites": short})
-    print(f"  page: {(REPORTS / 'index.html').resolve().as_uri()}", flush=True)
+    print(f"  page: {(artefacts.DRIFT_PAGES / 'index.html').resolve().as_uri()}", flush=True)
     # Everything that anybody waits for is written: Evidently takes its seconds, and may fail, after that.
-    drawn = [keep_history(Store(drift.state, site), REPORTS, model, drift) for site in sites]
+    drawn = [keep_history(Store(drift.state, site), artefacts.DRIFT_PAGES.path, model, drift) for site in sites]
     if any(drawn):
-        write_index(REPORTS, drift.state, listed)
+        write_index(artefacts.DRIFT_PAGES.path, drift.state, listed)
     return 0 if given.record else EXIT[worst([result["verdict"] for result in results])]
+
+
+def no_verdict_in_experiments() -> str | None:
+    """Return why the stage judges nothing inside `dvc exp run`, None outside: what it judged would count for all."""
+    if not experiment(Path()):
+        return None
+    return "Not judged: this is a DVC experiment; `dvc repro` judges the sites."
 
 
 def no_champion(model: str) -> str | None:
     """Return why nothing can be judged yet, None where there is a champion."""
     uri = registry.registry_uri()
+    gone = ""
     if registry.exists(uri):
-        with registry.readable_errors(uri):
-            if registry.find(registry.open_registry(model, uri), registry.CHAMPION) is not None:
-                return None
-    return (
-        f"Not judged: the registry {registry.shown_uri(uri)} has no champion, since the gate promoted none. "
-        "`python -m stages.promote history` says why."
-    )
+        try:
+            opened = registry.open_registry(model, uri)
+            with registry.readable_errors(uri):
+                if registry.find(opened, registry.CHAMPION) is not None:
+                    return None
+                gone = history.what_became_of_it(opened)
+        except registry.RegistryDownError:
+            return None  # the last one known here may still judge
+    why, way_out = "since the gate promoted none", "`python -m stages.promote history` says why"
+    if gone:
+        why, way_out = f"since {gone}", "`python -m stages.promote rollback --to VERSION --reason TEXT` makes one"
+    return f"Not judged: the registry {registry.shown_uri(uri)} has no champion, {why}. {way_out}."
 
 
 def worst(verdicts: list[str]) -> str:

@@ -12,6 +12,7 @@ from monitoring.accuracy import checked_later
 from monitoring.collect import Source
 from monitoring.settings import wrong_name
 from monitoring.store import NEW, Store
+from plumbline.common import artefacts
 from plumbline.common.files import write_text
 from plumbline.imaging.decode import DecodeError, decode
 from plumbline.pages import leaderboard
@@ -26,7 +27,7 @@ LISTED = 12  # windows in the table
 
 
 def write_index(
-    reports: Path, state: Path, sites: list[str], note: str = "", manifest: Path = Path("build/manifest.parquet")
+    reports: Path, state: Path, sites: list[str], note: str = "", manifest: Path = artefacts.MANIFEST.path
 ) -> None:
     """Write the index page from what is kept under `state`; `note` says why there is nothing to show.
 

@@ -131,14 +131,14 @@ class Store:
         if keep is None:
             return []
         old = self.whole_windows()[:-keep]
+        self._count(old)
         for window in old:
-            self._count(window)
             content = self._images(window).read_bytes()
             result = self.result(window)
             for shown in result.get("furthest") or []:
                 shown["picture"] = shown["nearest_picture"] = None
             result["retired"] = {
-                "images": int(sum(len(part) for part in self._counted([window]))),
+                "images": len(self.images(window, ["id"])),
                 "images.parquet": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)},
                 "at": datetime.now(UTC).isoformat(timespec="seconds"),
             }
@@ -146,33 +146,37 @@ class Store:
             self._images(window).unlink()
         return old
 
-    def _count(self, window: str) -> None:
-        """Add a window's images to the newest file in counted/, or begin the next; a second time changes nothing."""
+    def _count(self, windows: list[str]) -> None:
+        """Add the images of windows to the newest file in counted/, or begin the next; those that are there stay."""
         import pandas as pd
 
-        known = self._counted_files()
-        table = self.images(window)
-        table = table[[name for name in LASTING if name in table]].assign(window=window)
-        if known:
-            newest = pd.read_parquet(known[-1])
-            if window in set(newest["window"]):
-                return
-            if len(newest) < COUNTED_ROWS:
-                write_table(known[-1], pd.concat([newest, table], ignore_index=True))
-                return
-        write_table(self.root / COUNTED / f"{window}.parquet", table)
+        files = self._counted_files()
+        known = {window for path in files for window in pd.read_parquet(path, columns=["window"])["window"]}
+        path, parts, rows = None, [], COUNTED_ROWS
+        if files:
+            path, parts = files[-1], [pd.read_parquet(files[-1])]
+            rows = len(parts[0])
+        for window in (name for name in windows if name not in known):
+            if rows >= COUNTED_ROWS:
+                if path is not None:
+                    write_table(path, pd.concat(parts, ignore_index=True))
+                path, parts, rows = self.root / COUNTED / f"{window}.parquet", [], 0
+            table = self.images(window)
+            parts.append(table[[name for name in LASTING if name in table]].assign(window=window))
+            rows += len(table)
+        if path is not None and not known.issuperset(windows):
+            write_table(path, pd.concat(parts, ignore_index=True))
 
     def _counted_files(self) -> list[Path]:
         folder = self.root / COUNTED
         return [folder / f"{name}.parquet" for name in in_number_order(path.stem for path in folder.glob("*.parquet"))]
 
-    def _counted(self, windows: list[str] | None = None) -> Iterator[pd.DataFrame]:
-        """Yield what is kept of the images of these windows (None: of all), oldest first."""
+    def _counted(self) -> Iterator[pd.DataFrame]:
+        """Yield what is kept of the images of older windows, oldest first."""
         import pandas as pd
 
         for path in self._counted_files():
-            table = pd.read_parquet(path)
-            yield table if windows is None else table[table["window"].isin(windows)]
+            yield pd.read_parquet(path)
 
     # ------------------------------------------------------------------------------------------------ pending
 

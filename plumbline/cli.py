@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from plumbline.common import artefacts
+
 app = typer.Typer(
     name="plumbline",
     help="A pipeline for image classifiers that have to be trusted. Run it in the project's top folder.",
@@ -60,7 +62,7 @@ def init(
 @app.command()
 def audit(
     folders: Annotated[list[Path], typer.Argument(help="Two or more: train, (validation,) test.")],
-    page: Annotated[Path, typer.Option(help="Where to write the certificate.")] = Path("reports/audit.html"),
+    page: Annotated[Path, typer.Option(help="Where to write the certificate.")] = artefacts.AUDIT_PAGE.path,
     json: Annotated[Path | None, typer.Option(help="Where to write its figures; default: beside the page.")] = None,
     no_embeddings: Annotated[bool, typer.Option("--no-embeddings", help="Look at no embedding neighbours.")] = False,
 ) -> None:
@@ -78,6 +80,12 @@ def tune(
     """Search a candidate's settings on validation pictures."""
     flags = ["--write"] if write else []
     run_module("plumbline.commands.tune", candidate, *_option("--trials", trials), *flags)
+
+
+@app.command()
+def plots() -> None:
+    """Let `dvc plots show` draw without a network, in this clone."""
+    run_module("plumbline.commands.plots")
 
 
 @app.command()

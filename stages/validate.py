@@ -11,12 +11,13 @@ from __future__ import annotations
 import sys
 from dataclasses import replace
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import replacing_folder, write_json
 from plumbline.common.params import load_section, read_params
 from plumbline.imaging.labels import classes_of
 from plumbline.imaging.settings import DataParams
-from plumbline.imaging.validation import BUILD, DOCS, ValidateParams, report, validate
+from plumbline.imaging.validation import ValidateParams, report, validate
 from plumbline.models.fit import Facts, as_sentence, find_misfits
 
 
@@ -28,13 +29,13 @@ def main() -> None:
 
     params = load_section("validate", ValidateParams)
     group = load_section("group", GroupParams)
-    manifest = pd.read_parquet(BUILD / "manifest.parquet")
-    quarantine = pd.read_csv(BUILD / "quarantine.csv", dtype=str, keep_default_na=False)
+    manifest = pd.read_parquet(artefacts.MANIFEST)
+    quarantine = pd.read_csv(artefacts.QUARANTINE, dtype=str, keep_default_na=False)
     settings = read_params()
     root = DataParams.model_validate(settings.get("data") or {}).root
     facts = Facts(tuple(sorted(classes_of(manifest["label"]))), tuple(manifest.columns), root)
     misfits = find_misfits(settings, facts)
-    with replacing_folder(DOCS) as docs:
+    with replacing_folder(artefacts.VALIDATION_PAGES) as docs:
         import great_expectations as gx
 
         from plumbline.pages.validation import write_docs
@@ -45,11 +46,14 @@ def main() -> None:
         written = report(manifest, quarantine, found)
         rows = quarantine[["path", "reason"]].to_dict("records")
         write_docs(docs, {**written, "quarantine": rows, "version": gx.__version__})
-    write_json(BUILD / "validation.json", written)
+    write_json(artefacts.VALIDATION, written)
     if found.problem:
-        raise UserError(f"{found.problem} Details: {DOCS / 'index.html'}")
+        raise UserError(f"{found.problem} Details: {artefacts.VALIDATION_PAGES / 'index.html'}")
     failed = sum(not one.success for one in found.outcomes)
-    print(f"{len(found.outcomes)} expectations, {failed} with warnings; see {DOCS / 'index.html'}", file=sys.stderr)
+    print(
+        f"{len(found.outcomes)} expectations, {failed} with warnings; see {artefacts.VALIDATION_PAGES / 'index.html'}",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

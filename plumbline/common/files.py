@@ -10,6 +10,7 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,38 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+@dataclass(frozen=True)
+class Artefact:
+    """A file or folder that a run leaves, to be used as a path relative to the project's top folder.
+
+    `by` is the stage of dvc.yaml that writes it, or the command; `holds` says what is in it: the class that it is read
+    as, or in words. plumbline/common/artefacts.py lists them all.
+    """
+
+    name: str
+    by: str
+    holds: str
+
+    @property
+    def path(self) -> Path:
+        return Path(self.name)
+
+    def __fspath__(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __truediv__(self, name: str | os.PathLike[str]) -> Path:
+        return self.path / name
+
+    def inside(self, folder: Path) -> Path:
+        """Return where it lies when `folder` takes the place of build/ (or of reports/)."""
+        return folder / self.path.relative_to(self.path.parts[0])
+
+
 @contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on success it takes `path`'s place in one step, on error it is removed.
 
     Raises WriteError naming `path` where the disk is full, or nothing may be written there.
@@ -46,7 +77,7 @@ def replacing(path: Path | str) -> Iterator[Path]:
 
 
 @contextmanager
-def replacing_folder(path: Path | str) -> Iterator[Path]:
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it takes `path`'s place, on error `path` is left as it was.
 
     A folder can't be exchanged in one step portably: a kill between the two renames leaves no folder at `path`
@@ -99,18 +130,18 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(handle.fileno())
 
 
-def write_text(path: Path | str, text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON atomically: keys in the order given, two spaces, NaN refused (JSON has none)."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_table(path: Path | str, table: pd.DataFrame) -> None:
+def write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
     """Write a table as Parquet or CSV (by the path's suffix), atomically and without its index."""
     with replacing(path) as temporary:
         if temporary.suffix == ".parquet":

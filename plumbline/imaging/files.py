@@ -12,6 +12,8 @@ from plumbline.imaging.litter import is_litter
 from plumbline.imaging.pictures import Refused
 from plumbline.imaging.settings import DataParams
 
+LINKED_OUT = "is a symbolic link out of the folder"
+
 
 def walk(params: DataParams, refused: list[Refused]) -> list[str]:
     """Return the relative POSIX paths of all files that can be named everywhere, in order; refuse the others."""
@@ -67,7 +69,7 @@ def _bad_link(entry: os.DirEntry[str], inside: Path, follow: bool) -> str | None
         return "is a symbolic link that leads nowhere: remove it"
     if target.is_relative_to(inside) or follow:
         return None
-    return "is a symbolic link out of the folder: copy the file here, or set data.follow_symlinks"
+    return f"{LINKED_OUT}: copy the file here, or set data.follow_symlinks"
 
 
 def _without_twins(files: list[str], folders: list[str], refused: list[Refused]) -> list[str]:
@@ -111,7 +113,7 @@ def read_bytes(params: DataParams, path: str) -> bytes:
     full = params.root / path
     try:
         if not params.follow_symlinks and not full.resolve().is_relative_to(params.root.resolve()):
-            raise DecodeError("is a symbolic link out of the folder")
+            raise DecodeError(LINKED_OUT)
         # Not blocking: opening a named pipe would otherwise wait for a writer for ever.
         with open(full, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as handle:
             status = os.fstat(handle.fileno())

@@ -40,7 +40,6 @@ from plumbline.imaging.settings import DataParams
 if TYPE_CHECKING:
     import pandas as pd
 
-BUILD = Path("build")
 PACK = 16  # pictures in one task
 WORTH_PROCESSES = 64 * PACK  # pictures; starting processes costs a second
 PARTITION = 512  # pictures; a second or two of a core, and 4 MB

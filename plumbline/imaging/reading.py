@@ -11,7 +11,7 @@ import numpy as np
 from plumbline.common.errors import UserError
 from plumbline.common.parallel import in_order
 from plumbline.imaging.decode import DecodeError, Pixels, decode_resized, resize
-from plumbline.imaging.files import read_bytes
+from plumbline.imaging.files import LINKED_OUT, read_bytes
 from plumbline.imaging.layouts import arrays, folders, yolo
 from plumbline.imaging.layouts.interface import Layout
 from plumbline.imaging.pictures import Picture, Refused, is_picture_name, source_of
@@ -87,4 +87,9 @@ def _load(
 
 
 def _changed(params: DataParams, path: str, reason: str) -> UserError:
+    if reason == LINKED_OUT:  # also where `dvc checkout` made links of the files: to DVC they are the same data
+        way_out = (
+            "set data.follow_symlinks to true in params.yaml (DVC's cache.type symlink needs it), then `dvc repro`"
+        )
+        return UserError(f"{params.root / path} {reason}: {way_out}.")
     return UserError(f"{params.root / path} {reason}: it has changed since ingest, run `dvc repro`.")

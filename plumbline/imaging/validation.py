@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 from pydantic import Field
 
+from plumbline.common import artefacts
 from plumbline.common.params import Section
 from plumbline.imaging.expectations import Checked, Expectation, Outcome, check
 from plumbline.imaging.labels import alike, classes_as_written, shown
@@ -24,8 +25,6 @@ from plumbline.imaging.pictures import COMPUTED
 if TYPE_CHECKING:
     import pandas as pd
 
-BUILD = Path("build")
-DOCS = Path("reports/validation")
 SHA256 = r"^[0-9a-f]{64}$"
 # Dates that exist, 1800 to 2199: months of 31 and 30 days, February, and its 29th in leap years.
 _YEAR = r"(?:18|19|20|21)\d\d"
@@ -154,7 +153,7 @@ def find_problem(
         return (
             f"{len(refused)} of {len(refused) + len(manifest)} pictures are quarantined ({share:.1%}, at most "
             f"{params.max_quarantined:.1%} by validate.max_quarantined; first: {worst['path']} {worst['reason']}): "
-            f"repair or remove those in {BUILD / 'quarantine.csv'}."
+            f"repair or remove those in {artefacts.QUARANTINE}."
         )
     if empty:
         refused_of = refused[[empty[0] in classes_as_written(label) for label in refused["label"]]]

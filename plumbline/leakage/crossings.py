@@ -10,6 +10,7 @@ import numpy as np
 
 from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
 from plumbline.leakage.copies import CopyParams, Fingerprints, Joined, Pictures, find_copies
+from plumbline.leakage.records import GroupSize, KindOfEdge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -91,17 +92,17 @@ def _shared_values(sides: pd.DataFrame, columns: Sequence[str], blank_words: Seq
     return pd.DataFrame(rows, columns=["path_a", "path_b", "kind", "distance", "score"])
 
 
-def group_sizes(groups: pd.Series) -> list[dict[str, int]]:
-    """Return how many groups there are of each size: [{images, groups}], the smallest first."""
+def group_sizes(groups: pd.Series) -> tuple[GroupSize, ...]:
+    """Return how many groups there are of each size, the smallest first."""
     sizes, counts = np.unique(groups.value_counts().to_numpy(), return_counts=True)
-    return [{"images": int(size), "groups": int(n)} for size, n in zip(sizes, counts, strict=True)]
+    return tuple(GroupSize(images=int(size), groups=int(n)) for size, n in zip(sizes, counts, strict=True))
 
 
-def kinds_of(edges: pd.DataFrame, groups: dict[str, str]) -> list[dict[str, Any]]:
-    """Return for each kind of evidence its edges and the groups it holds together: [{kind, edges, groups}]."""
+def kinds_of(edges: pd.DataFrame, groups: dict[str, str]) -> tuple[KindOfEdge, ...]:
+    """Return for each kind of evidence its edges and the groups it holds together."""
     verified = edges[edges["verified"]]
     counted = verified.assign(group=verified["path_a"].map(groups)).groupby("kind")["group"].agg(["size", "nunique"])
-    return [
-        {"kind": str(kind), "edges": int(row["size"]), "groups": int(row["nunique"])}
+    return tuple(
+        KindOfEdge(kind=str(kind), edges=int(row["size"]), groups=int(row["nunique"]))
         for kind, row in counted.sort_values("size", ascending=False).iterrows()
-    ]
+    )

@@ -21,14 +21,12 @@ from plumbline.leakage.alignment import Grey, shrink
 from plumbline.leakage.chains import refuse_chain
 from plumbline.leakage.columns import Tied, column_edges, moment_edges
 from plumbline.leakage.copies import CopyParams, Edge, Fingerprints, Joined, Pictures, find_copies
+from plumbline.leakage.records import Grouping
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from plumbline.imaging.settings import DataParams
-
-BUILD = Path("build")
-CONFLICTS_PAGE = Path("reports/label_conflicts.html")
 
 
 class GroupParams(CopyParams):
@@ -120,7 +118,7 @@ def read_embeddings(folder: Path, manifest: pd.DataFrame) -> tuple[NDArray[np.fl
     from plumbline.models.features import open_features
 
     features = open_features(folder)
-    origin = features.backbone["weights"]["origin"]
+    origin = features.backbone.weights.origin
     if origin not in ("imagenet", "file"):
         return None, f"SKIPPED: {folder.name} has {origin} weights, so no embedding neighbours were looked at"
     view = features.values[features.rows_of(manifest["path"].tolist()), 0]
@@ -128,15 +126,15 @@ def read_embeddings(folder: Path, manifest: pd.DataFrame) -> tuple[NDArray[np.fl
     return vectors, f"{folder.name}, {origin} weights"
 
 
-def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str, tied: list[Tied]) -> dict[str, Any]:
+def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str, tied: list[Tied]) -> Grouping:
     """What build/group.json says: pairs looked at by step, edges by kind, where embeddings came from, columns."""
     verified = found.edges[found.edges["verified"]]
-    return {
-        "images": len(found.groups),
-        "groups": int(found.groups["group"].nunique()),
-        "edges": {str(k): int(n) for k, n in verified["kind"].value_counts().items()},
-        "looked_at": found.looked_at,
-        "embeddings": embeddings,
-        "label_conflicts": len(conflicts),
-        "columns": [asdict(one) for one in tied],
-    }
+    return Grouping(
+        images=len(found.groups),
+        groups=int(found.groups["group"].nunique()),
+        edges={str(k): int(n) for k, n in verified["kind"].value_counts().items()},
+        looked_at=found.looked_at,
+        embeddings=embeddings,
+        label_conflicts=len(conflicts),
+        columns=tuple(asdict(one) for one in tied),
+    )

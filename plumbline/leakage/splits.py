@@ -24,7 +24,6 @@ from plumbline.common.params import Section
 from plumbline.imaging.labels import label_classes
 from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
 
-BUILD = Path("build")
 MEMBERSHIPS = Path("memberships")
 SIDES = ("train", "validation", "test")  # where two sides claim one picture, the earlier one here gives way
 NEW = -1

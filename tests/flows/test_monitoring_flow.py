@@ -8,6 +8,7 @@ from prefect.client.orchestration import get_client
 
 from flows import monitoring
 from monitoring.store import Store
+from plumbline.common.errors import UserError
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -94,3 +95,21 @@ def test_a_watched_site_completes_and_a_failure_is_no_drift(site):
     assert state.is_failed()
     assert "ValueError: no" in state.message
     assert site.events == []
+
+
+@pytest.mark.parametrize("name", ["../..", "", "/etc", "a\\b", "evidently"])
+def test_a_name_that_leads_elsewhere_fails_at_once_and_judges_nothing(site, name, monkeypatch, capsys):
+    before = sorted(site.root.rglob("*"))
+    state = monitoring.monitor(name, return_state=True)  # with its own retries: none is waited for
+    assert state.is_failed()
+    assert "can't be a site's name" in state.message
+    monkeypatch.setattr("sys.argv", ["monitoring", name])
+    with pytest.raises(UserError, match="can't be a site's name"):
+        monitoring.main()
+    assert sorted(site.root.rglob("*")) == before
+
+
+def test_prefects_pages_know_that_the_name_is_text():
+    from prefect.utilities.callables import parameter_schema
+
+    assert parameter_schema(monitoring.monitor).properties["site"]["type"] == "string"

@@ -14,11 +14,12 @@ from plumbline.imaging.reading import iter_rgb
 from plumbline.imaging.settings import DataParams
 from plumbline.models.assemble import load_candidate
 from plumbline.models.backbones import Backbone
-from plumbline.models.candidates import Candidate, Head, class_probabilities
+from plumbline.models.candidates import Candidate, Head
 from plumbline.models.extraction import featurize
 from plumbline.models.features import open_features
 from plumbline.models.training import train
 from plumbline.models.weights import resolve_weights
+from plumbline.tasks.one_label import ONE_LABEL
 
 SHARED = Path(__file__).parents[3] / "shared"
 HELMET = SHARED / "data" / "helmet"
@@ -60,7 +61,7 @@ def model(tmp_path_factory):
 
     def scores(images):
         """p(with_helmet) of pictures (N, S, S, 3)."""
-        return class_probabilities(whole.predict(np.asarray(images, np.float32), verbose=0))[:, 0]
+        return ONE_LABEL.probabilities(whole.predict(np.asarray(images, np.float32), verbose=0))[:, 0]
 
     return scores, pictures, (test["label"] == "with_helmet").to_numpy()
 

@@ -11,8 +11,8 @@ from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_table
 from plumbline.evidence.candidates import read_not_made
 from plumbline.models.assemble import load_candidate
-from plumbline.models.candidates import Candidate, build_network, class_probabilities
-from plumbline.models.combination import evidence, fit_stacking, stacked, write_head
+from plumbline.models.candidates import Candidate, build_network
+from plumbline.models.combination import evidence, stacked, write_head
 from plumbline.models.ensembles import (
     Ensemble,
     Member,
@@ -23,6 +23,8 @@ from plumbline.models.ensembles import (
     read_members,
 )
 from plumbline.models.fitting import targets_of
+from plumbline.tasks.one_label import ONE_LABEL
+from plumbline.tasks.several_labels import SEVERAL_LABELS
 from stages import ensemble
 
 SIZE = 16
@@ -94,7 +96,7 @@ def test_validation_figures_come_from_folds_that_did_not_see_the_group(table):
     rows = (table["split"] == "validation").to_numpy()
     truth = targets_of(table["label"]).values[rows]
     probabilities = np.stack([m.table[["p_no", "p_yes"]].to_numpy() for m in members], axis=1)
-    by_heart = stacked(evidence(probabilities, False), kernel, bias, False)[rows].argmax(axis=1)
+    by_heart = stacked(evidence(probabilities, ONE_LABEL), kernel, bias, ONE_LABEL)[rows].argmax(axis=1)
     assert (by_heart == truth).mean() > 0.75
     assert (combined[rows].argmax(axis=1) == truth).mean() < 0.65
 
@@ -108,9 +110,10 @@ def test_three_classes_and_several_labels():
     targets = targets_of(pd.Series(["a;b", "a", "b", "c", "a;c", "b;c"] * 10))
     random = np.random.default_rng(0)
     seen = random.normal(size=(60, 2, 3)) + 2 * targets.values[:, None, :]
-    kernel, bias = fit_stacking(seen, targets.values, True)
-    p = stacked(seen, kernel, bias, True)
-    assert ((p > 0.5) == (targets.values > 0)).mean() > 0.9
+    assert targets.task == SEVERAL_LABELS
+    kernel, bias = targets.task.fit_stacking(seen, targets.truth)
+    p = stacked(seen, kernel, bias, targets.task)
+    assert ((p > 0.5) == targets.truth).mean() > 0.9
     assert kernel[0, 1] == 0, "a label is judged by its own evidence"
 
 
@@ -150,7 +153,7 @@ def test_the_served_ensemble_says_what_was_evaluated(kind, tmp_path):
         network.save_weights(folder / "head.weights.h5")
         model = {"classes": ["no", "yes"], "settings": candidate.model_dump(mode="json")}
         write_json(folder / "model.json", model)
-        outputs.append(class_probabilities(network(pixels)))
+        outputs.append(ONE_LABEL.probabilities(network(pixels)))
     features = tmp_path / "features" / "pixels"
     write_json(features / "backbone.json", {"network": "pixels", "shape": [SIZE, SIZE, 3], "image_size": SIZE})
     probabilities = np.stack(outputs, axis=1)
@@ -158,14 +161,14 @@ def test_the_served_ensemble_says_what_was_evaluated(kind, tmp_path):
         expected, head = probabilities.mean(axis=1), (np.zeros((0, 0)), np.zeros(0))
     else:
         head = np.array([[0.7], [1.3]]), np.array([0.2])
-        expected = stacked(evidence(probabilities, False), *head, False)
+        expected = stacked(evidence(probabilities, ONE_LABEL), *head, ONE_LABEL)
     folder = tmp_path / "ensembles" / "e"
     write_head(folder / "head.weights.h5", *head)
     members = [{"name": f"m{number}", "backbone": "pixels"} for number in range(2)]
     description = {"architecture": kind, "members": members, "several_labels": False, "classes": ["no", "yes"]}
     write_json(folder / "model.json", description)
     whole = load_candidate(folder, features)
-    np.testing.assert_allclose(class_probabilities(whole(pixels)), expected, atol=1e-5)
+    np.testing.assert_allclose(ONE_LABEL.probabilities(whole(pixels)), expected, atol=1e-5)
 
 
 def test_a_failed_candidate_is_left_out_and_a_lonely_best_one_makes_none(table, tmp_path, monkeypatch):

@@ -7,13 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.evidence import probes
 from plumbline.evidence import rules as gate
 from plumbline.evidence.candidates import read_candidates
 from plumbline.evidence.disturbances import (
     BOX,
-    CONDITIONS,
     ProbeParams,
     conditions,
     disturb,
@@ -101,7 +101,7 @@ def trained_on(rule: str, root) -> dict:
     values = disturbed_features(rows, boxes, read, extract_with(features), SIZE, PARAMS)
     np.save(disturbed / "features.npy", values)
     rows[["path", "id"]].assign(**dict(zip(BOX, boxes.T, strict=True))).to_parquet(disturbed / "index.parquet")
-    (disturbed / CONDITIONS).write_text(json.dumps(conditions(PARAMS)))
+    (disturbed / artefacts.CONDITIONS).write_text(json.dumps(conditions(PARAMS)))
     answers, attention = probe(candidate, features, disturbed, read, PARAMS)
     out = root / "build/probes/x"
     out.mkdir(parents=True)

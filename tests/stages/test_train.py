@@ -12,13 +12,14 @@ from plumbline.common.errors import UserError
 from plumbline.common.files import write_json
 from plumbline.models.assemble import load_candidate
 from plumbline.models.backbones import Backbone, resolve_entry
-from plumbline.models.candidates import Candidate, FineTuning, Head, class_probabilities
+from plumbline.models.candidates import Candidate, FineTuning, Head
 from plumbline.models.extraction import featurize
 from plumbline.models.features import open_features, read_rows
 from plumbline.models.fitting import Batches, balanced_weights, targets_of
 from plumbline.models.networks import kernel_layers
 from plumbline.models.trainable import cut_networks
-from plumbline.models.training import cross_validate, train, training_data
+from plumbline.models.training import TrainingSet, cross_validate, train
+from plumbline.tasks.one_label import ONE_LABEL
 
 SIZE = 32
 
@@ -169,7 +170,7 @@ def test_the_whole_model_comes_back_from_disk(name, splits, features, images, tm
     assert whole.count_params() == model["parameters"]
     size = whole.input_shape[1]
     pixels = np.stack([resized(images[path], size) for path in predictions["path"]]).astype(np.float32)
-    again = class_probabilities(whole.predict(pixels, verbose=0))
+    again = ONE_LABEL.probabilities(whole.predict(pixels, verbose=0))
     # features are stored in float16; the whole model runs in float32 throughout
     np.testing.assert_allclose(again[:, 1], predictions["p_without_helmet"], atol=5e-3)
 
@@ -216,13 +217,11 @@ def test_balanced_classes_weigh_the_same():
 def test_balanced_training_is_given_the_weights(splits, features):
     opened = open_features(features / "pixels")
     few = splits.drop(splits.index[(splits["label"] == "with_helmet") & (splits["split"] == "train")][6:])
-    targets = targets_of(few["label"])
-    masks = {split: (few["split"] == split).to_numpy() for split in ("train", "validation")}
     candidate = CANDIDATES["lenet5"].model_copy(update={"class_weights": "balanced", "batch_size": 100})
-    training, validation = training_data(candidate, opened, opened.rows_of(list(few["path"])), targets, masks, 0)
-    _, labels, weights = training[0]
+    lesson = TrainingSet.of(few, opened).lesson(candidate, 0)
+    _, labels, weights = lesson.train[0]
     assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
-    assert len(validation[0]) == 2, "what is measured is not weighed"
+    assert len(lesson.validation[0]) == 2, "what is measured is not weighed"
 
 
 def test_pictures_are_mirrored_and_brightened_the_same_way_for_the_same_seed():
@@ -348,12 +347,6 @@ def test_augmented_needs_views(splits, features):
     candidate = CANDIDATES["simple_cnn"].model_copy(update={"augmented": True})
     with pytest.raises(UserError, match=r"candidates\.simple_cnn\.augmented needs augmented views"):
         train("simple_cnn", candidate, splits, open_features(features / "pixels"), 0)
-
-
-def test_an_unknown_architecture_is_one_sentence(splits, features):
-    candidate = CANDIDATES["simple_cnn"].model_copy(update={"architecture": "no_such"})
-    with pytest.raises(UserError, match="there is no architecture 'no_such'"):
-        train("x", candidate, splits, open_features(features / "pixels"), 0)
 
 
 def test_model_json_says_where_weights_came_from(splits, features):
