@@ -22,10 +22,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
 from plumbline.common.progress import progress
-from plumbline.imaging.collection import Picture
 from plumbline.imaging.decode import decode_image, decode_small_grey
 from plumbline.imaging.hashing import fingerprint, phash, thumbnail
 from plumbline.imaging.manifest import measure
+from plumbline.imaging.pictures import Picture
 
 TURNS = 5
 SIZE = (1280, 960)

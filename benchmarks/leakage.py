@@ -28,8 +28,9 @@ from numpy.typing import NDArray
 
 from benchmarks.planted import COPIES, plant
 from plumbline.common.files import replacing, write_json
-from plumbline.imaging.collection import DataParams, load_rgb
 from plumbline.imaging.manifest import Ingested, IngestParams, ingest
+from plumbline.imaging.reading import load_rgb
+from plumbline.imaging.settings import DataParams
 from plumbline.leakage.conflicts import conflicting_pairs
 from plumbline.leakage.copies import Joined
 from plumbline.leakage.groups import Grouped, GroupParams, describe_pictures, grey_reader, group_images

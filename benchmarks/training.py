@@ -188,7 +188,8 @@ def copy_workspace(top: Path, to: Path) -> None:
 
 def load_pixels() -> dict[str, Any]:
     """Pictures at 200x200 with ids and 0/1 labels of each split of the workspace, as the study held them: in memory."""
-    from plumbline.imaging.collection import DataParams, iter_rgb
+    from plumbline.imaging.reading import iter_rgb
+    from plumbline.imaging.settings import DataParams
 
     splits = pd.read_parquet("build/splits.parquet")
     classes = sorted(splits["label"].unique())

@@ -1,29 +1,29 @@
 """A labelled batch as it comes, and what of it is new.
 
 A batch is a folder that `ingest` could read (class folders, or flat pictures with metadata.csv or labels.csv), or a
-Label Studio JSON export (full or JSON-MIN) with the folder that holds its pictures.
+Label Studio JSON export (flows.label_studio).
 """
 
 from __future__ import annotations
 
-import json
+import os
 import re
-import shutil
-from collections import Counter
+import unicodedata
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
 import numpy as np
 from pydantic import Field
 
 from plumbline.common.errors import UserError
-from plumbline.common.files import write_table
 from plumbline.common.params import Section
-from plumbline.imaging.collection import DataParams
-from plumbline.imaging.decode import SUFFIXES
+from plumbline.imaging.collection import find_layout
+from plumbline.imaging.labels import SEVERAL, LabelError, label_classes, read_label
+from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import Ingested, IngestParams, ingest
+from plumbline.imaging.settings import DataParams
 from plumbline.leakage.hash_search import matches_within
 
 if TYPE_CHECKING:
@@ -65,8 +65,13 @@ def read_folder(root: Path, data: DataParams, params: IngestParams, refused: lis
     names = [name for name in METADATA if (root / name).exists()]
     if len(names) == 2:
         raise UserError(f"{root} has both metadata.csv and labels.csv: keep the one that holds the labels.")
-    settings = {"root": root, "layout": "folders", "metadata": names[0] if names else METADATA[0]}
-    found: Ingested = ingest(data.model_copy(update=settings), params)
+    # A split that somebody published says nothing of where these pictures will be: `split` draws for them.
+    parted = "refuse" if data.published_split == "refuse" else "merge"
+    settings = {"root": root, "layout": "auto", "metadata": names[0] if names else METADATA[0]}
+    here = data.model_copy(update={**settings, "published_split": parted})
+    if (layout := find_layout(here)) != "folders":
+        raise UserError(f"{root} holds {layout}, and intake takes class folders, or pictures with a labels.csv.")
+    found: Ingested = ingest(here, params)
     quarantined = found.quarantine[["path", "reason"]].itertuples(index=False)
     all_refused = [*(refused or []), *(Refusal(str(path), str(reason)) for path, reason in quarantined)]
     if found.manifest.empty:
@@ -75,47 +80,11 @@ def read_folder(root: Path, data: DataParams, params: IngestParams, refused: lis
     return Batch(root, found.manifest, all_refused)
 
 
-def read_label_studio(export: Path, images: Path, into: Path) -> list[Refusal]:
-    """Lay the pictures of a Label Studio export out in `into` as a batch folder; return what could not be used.
-
-    Args:
-        export: JSON or JSON-MIN, one choice a picture; other data fields become metadata columns.
-        images: the folder that uploaded or local files of the tasks are in. Tasks may name URLs (s3://, https://).
-        into: an empty folder.
-    """
-    import pandas as pd
-
-    refused: list[Refusal] = []
-    rows = []
-    names: Counter[str] = Counter()
-    for number, task in enumerate(_tasks(export), 1):
-        name = f"task {task.get('id', number)}"
-        try:
-            data = task["data"] if isinstance(task.get("data"), dict) else task
-            key = _image_key(data)
-            label = _label(task, data)
-            source = str(data[key])
-            stem = re.sub(r"[^A-Za-z0-9._-]+", "_", PurePosixPath(unquote(urlsplit(source).path)).name) or "picture"
-            if _local_name(source):
-                stem = PurePosixPath(_local_name(source) or stem).name
-            names[stem] += 1
-            target = into / (stem if names[stem] == 1 else f"{names[stem]}-{stem}")
-            _fetch(source, images, target)
-        except _Unusable as error:
-            refused.append(Refusal(name, str(error)))
-            continue
-        columns = {name: text for name, text in data.items() if name != key and _is_metadata(name, text)}
-        rows.append({"path": target.name, "label": label, **columns})
-    if rows:
-        write_table(into / METADATA[0], pd.DataFrame(rows))
-    return refused
-
-
 def new_pictures(batch: Batch, known: pd.DataFrame, params: IntakeParams) -> tuple[pd.DataFrame, list[Refusal]]:
     """Return the rows of `batch.table` that `known` (a manifest) doesn't have in any form, and the copies among them.
 
     A copy with another label than its twin is told apart: one of the two labels is wrong, and only a person can say
-    which.
+    which. Where both are in the batch, neither goes in.
     """
     import pandas as pd
 
@@ -124,6 +93,7 @@ def new_pictures(batch: Batch, known: pd.DataFrame, params: IntakeParams) -> tup
     offset = len(known)
     twins = _twins(everything, offset, params.copy_distance)
     refused, kept = [], []
+    disputed: dict[int, int] = {}
     for row in range(offset, len(everything)):
         twin = twins.get(row)
         # A copy of something that itself stays out copies what that one copies.
@@ -136,7 +106,13 @@ def new_pictures(batch: Batch, known: pd.DataFrame, params: IntakeParams) -> tup
         reason = f"is a copy of {other['path']}"
         if mine["label"] != other["label"]:
             reason += f", but labelled {mine['label']}, not {other['label']}: correct the one that is wrong"
+            disputed.setdefault(twin - offset, row)
         refused.append(Refusal(str(mine["path"]), reason, str(other["path"])))
+    for place_in_batch in sorted(set(disputed) & set(kept)):
+        mine, other = batch.table.iloc[place_in_batch], everything.loc[disputed[place_in_batch]]
+        reason = f"is the same picture as {other['path']}, but labelled {mine['label']}, not {other['label']}"
+        refused.append(Refusal(str(mine["path"]), f"{reason}: correct the one that is wrong", str(other["path"])))
+        kept.remove(place_in_batch)
     return batch.table.iloc[kept].reset_index(drop=True), refused
 
 
@@ -157,119 +133,46 @@ def _twins(table: pd.DataFrame, offset: int, distance: int) -> dict[int, int]:
     return twins
 
 
-def place(row: Any) -> str:
-    """Return where a new picture goes under data/: class folder, the name it came with, eight digits of its id."""
+def class_folders(root: Path) -> dict[str, str]:
+    """Return the folders at the top of data/ by `_folder_key`, so that a class goes on in the folder it has."""
+    if not root.is_dir():
+        return {}
+    return {_folder_key(entry.name): entry.name for entry in os.scandir(root) if not is_litter(entry.name)}
+
+
+def _folder_key(name: str) -> str:
+    """What two folders that some systems can't tell apart have in common."""
+    return unicodedata.normalize("NFC", name).casefold().strip()
+
+
+def place(row: Any, folders: Mapping[str, str] | None = None) -> str:
+    """Return where a new picture goes under data/: class folder, the name it came with, eight digits of its id.
+
+    UserError where the label is no folder's name; `folders` are those there are (see `class_folders`).
+    """
+    try:
+        label = read_label(row["label"])
+    except LabelError as error:
+        raise UserError(f"{row['path']}: its label {row['label']!r} {error}.") from None
     name = PurePosixPath(row["path"])
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", name.stem).strip("._") or "picture"
-    folder = str(row["label"]).split(";")[0].strip()
+    own = label_classes(label)[0]
+    folder = (folders or {}).get(_folder_key(own), own)
     return f"{folder}/{stem[:60]}-{row['id'][:8]}{name.suffix.lower()}"
 
 
-def metadata_rows(new: pd.DataFrame, computed: tuple[str, ...]) -> list[dict[str, str]]:
-    """Return what metadata.csv should say of the new pictures: path under data/, label where it is more than the
-    folder's, and the batch's own columns."""
+def metadata_rows(
+    new: pd.DataFrame, computed: tuple[str, ...], folders: Mapping[str, str] | None = None
+) -> list[dict[str, str]]:
+    """Return what metadata.csv should say of the new pictures: path under data/, label where it is not the folder's
+    name, and the batch's own columns."""
     own = [column for column in new.columns if column not in computed]
     rows = []
     for _, row in new.iterrows():
         values = {column: str(row[column]) for column in own if isinstance(row[column], str) and row[column]}
-        if ";" in row["label"]:
+        path = place(row, folders)
+        if SEVERAL in row["label"] or unicodedata.normalize("NFC", path.split("/")[0]) != row["label"]:
             values["label"] = row["label"]
         if values:
-            rows.append({"path": place(row), **values})
+            rows.append({"path": path, **values})
     return rows
-
-
-class _Unusable(Exception):
-    """Why a task of an export can't be used; ends a sentence that begins with its number."""
-
-
-def _tasks(export: Path) -> list[dict[str, Any]]:
-    try:
-        tasks = json.loads(export.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{export} is missing: give the path of Label Studio's JSON export.") from None
-    except ValueError as error:
-        raise UserError(f"{export} is not valid JSON ({error}): export it again from Label Studio as JSON.") from None
-    if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
-        raise UserError(f"{export} is no list of tasks: export it from Label Studio as JSON or JSON-MIN.")
-    return tasks
-
-
-def _image_key(data: dict[str, Any]) -> str:
-    """The data field that names the picture: `image`, or the only one that looks like a picture's path."""
-    if isinstance(data.get("image"), str):
-        return "image"
-    names = [key for key, value in data.items() if isinstance(value, str) and _looks_like_picture(value)]
-    if len(names) != 1:
-        raise _Unusable("names no picture" if not names else f"names pictures in {', '.join(sorted(names))}")
-    return names[0]
-
-
-def _looks_like_picture(text: str) -> bool:
-    return PurePosixPath(_local_name(text) or urlsplit(text).path).suffix.lower() in SUFFIXES
-
-
-def _label(task: dict[str, Any], data: dict[str, Any]) -> str:
-    """The choice that all annotations agree on; several choices of one annotation are joined by `;`."""
-    if "annotations" not in task:  # JSON-MIN
-        choice = next((task[key] for key in ("choice", "label", "class") if task.get(key)), None)
-        choices = choice.get("choices") if isinstance(choice, dict) else choice
-        found = {_joined(choices)} if choices else set()
-    else:
-        valid = [entry for entry in task["annotations"] if not entry.get("was_cancelled")]
-        found = {_joined(choices) for entry in valid if (choices := _choices(entry.get("result") or []))}
-    if not found:
-        raise _Unusable("has no label: it was skipped, or annotated with something other than choices")
-    if len(found) > 1:
-        raise _Unusable(f"has annotations that disagree: {' and '.join(sorted(found))}")
-    return found.pop()
-
-
-def _choices(result: list[dict[str, Any]]) -> list[str]:
-    return [choice for part in result if part.get("type") == "choices" for choice in part["value"].get("choices", [])]
-
-
-def _joined(choices: str | list[str]) -> str:
-    return choices if isinstance(choices, str) else ";".join(sorted(choices))
-
-
-def _is_metadata(name: str, value: Any) -> bool:
-    """Plain fields of a task's data; not what JSON-MIN puts beside them."""
-    own = {"id", "choice", "label", "class", "annotator", "annotation_id", "created_at", "updated_at", "lead_time"}
-    return name not in own and isinstance(value, (str, int, float)) and not isinstance(value, bool)
-
-
-def _local_name(source: str) -> str | None:
-    """The file of /data/local-files/?d=FILE and /data/upload/PROJECT/FILE, None for other forms."""
-    parts = urlsplit(source)
-    if parts.path.rstrip("/").endswith("/data/local-files"):
-        return parse_qs(parts.query).get("d", [""])[0] or None
-    if "/data/upload/" in parts.path:
-        return unquote(parts.path.partition("/data/upload/")[2])
-    return None
-
-
-def _fetch(source: str, images: Path, target: Path) -> None:
-    name = _local_name(source)
-    remote = urlsplit(source)
-    if name is None and remote.scheme not in ("", "file"):
-        _download(source, target)
-        return
-    name = name or unquote(remote.path)
-    # Uploads lie under their project's number on the server, and flat where somebody exported the files.
-    tried = [images / name.lstrip("/"), images / PurePosixPath(name).name]
-    inside = [path for path in tried if path.resolve().is_relative_to(images.resolve())]
-    found = next((path for path in inside if path.is_file()), None)
-    if found is None:
-        raise _Unusable(f"names {source}, which is not in {images}")
-    shutil.copyfile(found, target)
-
-
-def _download(url: str, target: Path) -> None:
-    import fsspec
-
-    try:
-        with fsspec.open(url, "rb") as remote, target.open("wb") as local:
-            shutil.copyfileobj(remote, local)
-    except (FileNotFoundError, ImportError, ValueError) as error:
-        raise _Unusable(f"names {url}, which can't be read: {error}") from None

@@ -1,6 +1,6 @@
 """The intake flow: a labelled batch becomes a new version of data/.
 
-    python -m flows.intake BATCH [--images FOLDER]
+    python -m flows.intake BATCH [--images FOLDER] [--as THEIRS=OURS] [--new-class NAME]
 
 Validated, freed of copies of what is known, added in a scratch worktree as a DVC version with a Git commit, pushed,
 and only then made the workspace's own, in a step that survives a kill. Then training is asked for. A batch that comes
@@ -31,24 +31,30 @@ from flows.batch import (
     Batch,
     IntakeParams,
     Refusal,
+    class_folders,
     metadata_rows,
     new_pictures,
     place,
     read_folder,
-    read_label_studio,
 )
 from flows.children import Children, guarded
+from flows.classes import ANY, parse_same_as, settle_classes
 from flows.command import run_dvc
+from flows.label_studio import read_label_studio
 from flows.notify import notify
 from flows.outcomes import may_pass
 from flows.switch import git, lay_ready, recover, switch
 from plumbline.common import artefacts
-from plumbline.common.errors import UserError, run
+from plumbline.common.errors import UserError, one_line, run
 from plumbline.common.files import write_text
 from plumbline.common.params import PARAMS, load_section
-from plumbline.imaging.collection import COMPUTED, DataParams
+from plumbline.imaging.collection import find_layout, list_images
+from plumbline.imaging.labels import shown
+from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import IngestParams, ingest
-from plumbline.imaging.metadata import Metadata, read_table, written_path
+from plumbline.imaging.metadata import Metadata, find_table, meaning, read_table, written_path
+from plumbline.imaging.pictures import COMPUTED, RESERVED
+from plumbline.imaging.settings import DataParams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,13 +64,25 @@ REQUEST = "plumbline.training.requested"
 
 
 @flow(name="intake", flow_run_name="intake {batch}", persist_result=False)
-def intake(batch: str, images: str | None = None, request_training: bool = True) -> State[Any]:
+def intake(
+    batch: str,
+    images: str | None = None,
+    request_training: bool = True,
+    same_as: dict[str, str] | None = None,
+    new_classes: list[str] | None = None,
+    label_tag: str | None = None,
+) -> State[Any]:
     """Add a batch to the workspace's data.
+
+    Its classes are compared with those of data/ before anything is written.
 
     Args:
         batch: a folder of labelled pictures, or a Label Studio JSON export.
         images: for an export, the folder its pictures are in; by default the export's own.
         request_training: emit the event on which the deployment `train` starts.
+        same_as: {class of the batch: the class of data/ that it is}.
+        new_classes: classes that data/ may not have yet; `*` for any.
+        label_tag: for an export with choices of several names, the one that is the label.
     """
     logger = get_run_logger()
     root = workspace.find_root()
@@ -72,14 +90,15 @@ def intake(batch: str, images: str | None = None, request_training: bool = True)
         recover(root, logger.warning)
         data, source = _checked_data(root)
         with tempfile.TemporaryDirectory(prefix="plumbline-batch-") as scratch:
-            read = _validate(Path(batch), Path(images) if images else None, Path(scratch), root, data)
+            read = _validate(Path(batch), Path(images) if images else None, Path(scratch), root, data, label_tag)
             known = _known(root, data)
+            read = settle_classes(read, known["label"], same_as or {}, new_classes or [])
             new, copies = new_pictures(read, known, _section(root, "intake", IntakeParams))
             refused = [*read.refused, *copies]
             _publish(batch, new, refused)
             if new.empty:
                 return Completed(name="NothingNew", message=f"{batch}: {len(copies)} copies, nothing new.")
-            commit = _add_version(root, data, source, read, new, children)
+            commit = _add_version(root, data, source, read, new, batch_name(batch), children)
         switch(root, commit, source, data.root.as_posix(), logger.info)
     message = f"{len(new)} pictures added as data version {graph.data_version(root)}, commit {commit[:7]}"
     message += f"; {len(refused)} left out." if refused else "."
@@ -98,7 +117,8 @@ def _checked_data(root: Path) -> tuple[DataParams, str]:
         raise UserError(f"{source} is missing: put {data.root}/ under DVC first (dvc add {data.root}).")
     if not (root / data.root).exists():
         return data, source
-    if data.layout not in ("auto", "folders") or not _has_class_folders(root / data.root):
+    here = data.model_copy(update={"root": root / data.root})
+    if find_layout(here) != "folders" or not _has_class_folders(root / data.root):
         raise UserError(f"{data.root}/ has no class folders: intake adds to a folder per class only.")
     if graph.changed(root, [source]):
         raise UserError(
@@ -111,12 +131,14 @@ def _checked_data(root: Path) -> tuple[DataParams, str]:
 
 
 @task(name="validate", cache_policy=NO_CACHE)
-def _validate(batch: Path, images: Path | None, scratch: Path, root: Path, data: DataParams) -> Batch:
+def _validate(
+    batch: Path, images: Path | None, scratch: Path, root: Path, data: DataParams, label_tag: str | None
+) -> Batch:
     """Read the batch, whichever form it has."""
     params = _section(root, "ingest", IngestParams)
     if batch.is_dir():
         return read_folder(batch, data, params)
-    refused = read_label_studio(batch, images or batch.parent, scratch)
+    refused = read_label_studio(batch, images or batch.parent, scratch, label_tag)
     if not any(scratch.iterdir()):
         raise UserError(f"{batch} has no task that can be used; the first: {refused[0].path} {refused[0].reason}.")
     return read_folder(scratch, data, params, refused)
@@ -142,32 +164,69 @@ def _known(root: Path, data: DataParams) -> pd.DataFrame:
     retry_delay_seconds=10,
     retry_condition_fn=may_pass,
 )
-def _add_version(root: Path, data: DataParams, source: str, batch: Batch, new: pd.DataFrame, children: Children) -> str:
+def _add_version(
+    root: Path, data: DataParams, source: str, batch: Batch, new: pd.DataFrame, name: str, children: Children
+) -> str:
     """Make the new version in a scratch worktree that shares this workspace's cache; return its commit, data pushed."""
     with _worktree(root, children) as scratch:
         folder = scratch / data.root
-        added = []
-        for _, row in new.iterrows():
-            target = folder / place(row)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(batch.root / row["path"], target)
-            added.append(target)
-        rows = metadata_rows(new, COMPUTED)
+        folders = class_folders(root / data.root)
+        added = place_pictures(batch.root, new, folder, folders)
+        rows = metadata_rows(new, COMPUTED, folders)
         if rows:
-            before = root / data.root / data.metadata
-            write_text(folder / data.metadata, merged_metadata(before, rows))
-            added.append(folder / data.metadata)
+            there = [entry.name for entry in os.scandir(root / data.root)] if (root / data.root).is_dir() else []
+            table = find_table(there, data.metadata)[0] or data.metadata
+            write_text(folder / table, merged_metadata(root / data.root / table, rows))
+            added.append(folder / table)
+        check_placed(new, folder, folders, data)
         # Adding the files one by one, not the folder: DVC joins them to the version it knows without reading it all.
         names = [str(path.relative_to(scratch)) for path in added]
         for start in range(0, len(names), 500):
             run_dvc("add", ["add", "--quiet", *names[start : start + 500]], scratch, children)
         run_dvc("push", ["push", source], scratch, children)
         git(scratch, "add", source)
-        git(scratch, "commit", "--quiet", "-m", f"Take in {len(new)} pictures of {batch.root.name or 'a batch'}")
+        git(scratch, "commit", "--quiet", "-m", f"Take in {len(new)} pictures of {name}")
         if not (root / data.root).exists():
             run_dvc("checkout", ["checkout", source], scratch, children)
         lay_ready(root, folder)
         return git(scratch, "rev-parse", "HEAD")
+
+
+def place_pictures(source: Path, new: pd.DataFrame, folder: Path, folders: dict[str, str]) -> list[Path]:
+    """Copy the new pictures from `source` under `folder`, each to its `place`; return their paths.
+
+    UserError where one would lie outside `folder`, or on top of another.
+    """
+    inside = folder.resolve()
+    targets: list[Path] = []
+    for _, row in new.iterrows():
+        target = folder / place(row, folders)
+        if not target.resolve().is_relative_to(inside) or target.exists():
+            raise UserError(f"{row['path']}: {target.name} can't be put into {folder.name}/{target.parent.name}/.")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source / row["path"], target)
+        targets.append(target)
+    return targets
+
+
+def check_placed(new: pd.DataFrame, folder: Path, folders: dict[str, str], data: DataParams) -> None:
+    """UserError where `ingest` would not find every new picture under its label in `folder`."""
+    here = data.model_copy(update={"root": folder, "layout": "folders"})
+    found = list_images(here).images
+    labels = dict(zip(found["path"], found["label"], strict=True))
+    for _, row in new.iterrows():
+        path = place(row, folders)
+        if labels.get(path) != row["label"]:
+            said = shown(labels[path]) if path in labels else "nothing"
+            raise UserError(
+                f"{row['path']} with the label {shown(row['label'])} would be read back as {said}: nothing was taken "
+                f"in; call its class something else."
+            )
+
+
+def batch_name(batch: str) -> str:
+    """A batch's own name on one line, for commits and messages."""
+    return shown(one_line(Path(batch).resolve().name)) or "a batch"
 
 
 @contextmanager
@@ -192,9 +251,12 @@ def merged_metadata(path: Path, rows: list[dict[str, str]]) -> str:
 
     What it has is read as `ingest` reads it, and written with commas and the names that the columns are known by.
     """
-    table = read_table(path.parent, path.name, COMPUTED) or Metadata({})
+    table = read_table(path.parent, path.name, RESERVED) or Metadata({})
     old = [{"path": written_path(key), **values} for key, values in table.rows.items()]
     header = list(dict.fromkeys(["path", *(name for row in old for name in row)]))
+    # A batch's `Site` is the column `site` that there is.
+    spelled = {meaning(name): name for name in header}
+    rows = [{spelled.get(meaning(name), name): value for name, value in row.items()} for row in rows]
     header += sorted({name for row in rows for name in row} - set(header))
     text = io.StringIO()
     writer = csv.DictWriter(text, header, restval="", lineterminator="\n")
@@ -216,7 +278,7 @@ def _publish(batch: str, new: pd.DataFrame, refused: list[Refusal]) -> None:
 
 
 def _has_class_folders(folder: Path) -> bool:
-    return any(entry.is_dir() and not entry.name.startswith(".") for entry in os.scandir(folder))
+    return any(entry.is_dir() and not is_litter(entry.name) for entry in os.scandir(folder))
 
 
 def _section(root: Path, name: str, model: Any) -> Any:
@@ -235,8 +297,34 @@ def main() -> None:
     parser.add_argument("batch", help="a folder of labelled pictures, or Label Studio's JSON export")
     parser.add_argument("--images", help="for an export: the folder its pictures are in (the export's own)")
     parser.add_argument("--no-training", action="store_true", help="don't ask for training")
+    parser.add_argument(
+        "--as",
+        dest="same_as",
+        action="append",
+        default=[],
+        metavar="THEIRS=OURS",
+        help="the batch's class THEIRS is the class OURS of data/",
+    )
+    parser.add_argument(
+        "--new-class",
+        action="append",
+        default=[],
+        nargs="?",
+        const=ANY,
+        metavar="NAME",
+        help="a class that data/ does not have yet (without NAME: every one of the batch)",
+    )
+    parser.add_argument("--label-tag", help="for an export with choices of several names: the one that is the label")
     given = parser.parse_args()
-    state = intake(given.batch, given.images, not given.no_training, return_state=True)
+    state = intake(
+        given.batch,
+        given.images,
+        not given.no_training,
+        parse_same_as(given.same_as),
+        given.new_class,
+        given.label_tag,
+        return_state=True,
+    )
     if not state.is_completed():
         error = state.result(raise_on_failure=False)
         raise UserError(str(error) if isinstance(error, UserError) else str(state.message))

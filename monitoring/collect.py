@@ -15,11 +15,14 @@ from PIL import Image
 
 from monitoring.result import MetadataSaid
 from plumbline.common.errors import UserError
-from plumbline.imaging.collection import COMPUTED, DataParams, in_order
+from plumbline.common.parallel import in_order
 from plumbline.imaging.decode import SUFFIXES, DecodeError, Pixels, decode_image, decode_resized, resize, shrink_grey
 from plumbline.imaging.describe import describe_camera
+from plumbline.imaging.litter import is_litter
 from plumbline.imaging.measures import Row, measures_of
 from plumbline.imaging.metadata import Matches, Metadata, find_table, match, parse_table, said
+from plumbline.imaging.pictures import RESERVED
+from plumbline.imaging.settings import DataParams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -117,13 +120,13 @@ class Source:
             content = self.read(name)
         except DecodeError as error:
             raise UserError(f"{self.url}/{name} {error.reason}: put that right.") from None
-        table = parse_table(content, f"{self.url}/{name}", COMPUTED)
+        table = parse_table(content, f"{self.url}/{name}", RESERVED)
         return Metadata(table.rows, (*notes, *table.notes))
 
 
 def _is_picture(path: str) -> bool:
     parts = PurePosixPath(path).parts
-    hidden = any(part.startswith(".") for part in parts)
+    hidden = any(is_litter(part) for part in parts)
     return not hidden and TO_LABEL not in parts and PurePosixPath(path).suffix.lower() in SUFFIXES
 
 

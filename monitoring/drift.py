@@ -48,8 +48,8 @@ from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json
 from plumbline.common.params import load_section
 from plumbline.common.progress import progress
-from plumbline.imaging.collection import DataParams
 from plumbline.imaging.manifest import IngestParams
+from plumbline.imaging.settings import DataParams
 from plumbline.leakage.groups import GroupParams
 from plumbline.registry import bundle, history
 from plumbline.registry import versions as registry

@@ -12,10 +12,10 @@ from monitoring.accuracy import calibrated
 from monitoring.result import ChampionOf
 from monitoring.sample import Sample
 from plumbline.common.errors import UserError
+from plumbline.imaging.labels import label_classes
 from plumbline.registry import bundle
 from plumbline.registry.versions import DIGEST_TAG, Version
 from plumbline.tasks.known import task_of
-from plumbline.tasks.labels import label_classes
 from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:

@@ -45,6 +45,21 @@ def summary() -> None:
 
 
 @app.command()
+def init(
+    path: Annotated[Path, typer.Argument(help="The folder of pictures.")] = Path("data"),
+    violation: Annotated[
+        str | None, typer.Option(metavar="CLASS", help="The class that must not be missed; none: no class is one.")
+    ] = None,
+    published_split: Annotated[
+        str | None, typer.Option(metavar="keep|merge", help="What to do where the folders are train and test.")
+    ] = None,
+) -> None:
+    """Fit params.yaml to your own photographs."""
+    options = [*_option("--violation", violation), *_option("--published-split", published_split)]
+    run_module("plumbline.commands.init", path, *options)
+
+
+@app.command()
 def audit(
     folders: Annotated[list[Path], typer.Argument(help="Two or more: train, (validation,) test.")],
     page: Annotated[Path, typer.Option(help="Where to write the certificate.")] = artefacts.AUDIT_PAGE.path,
@@ -104,10 +119,19 @@ def intake(
     batch: Annotated[Path, typer.Argument(help="A folder of labelled pictures, or Label Studio's JSON export.")],
     images: Annotated[Path | None, typer.Option(help="For an export: the folder its pictures are in.")] = None,
     no_training: Annotated[bool, typer.Option("--no-training", help="Don't ask for training.")] = False,
+    same_as: Annotated[
+        list[str] | None, typer.Option("--as", metavar="THEIRS=OURS", help="Their class is this one of data/.")
+    ] = None,
+    new_class: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="A class that data/ does not have yet.")
+    ] = None,
+    label_tag: Annotated[str | None, typer.Option(help="For an export with several: the choices that label.")] = None,
 ) -> None:
     """Add labelled pictures to data/ as a version of their own."""
     flags = ["--no-training"] if no_training else []
-    run_module("flows.intake", batch, *_option("--images", images), *flags)
+    flags += [word for one in same_as or [] for word in ("--as", one)]
+    flags += [word for one in new_class or [] for word in ("--new-class", one)]
+    run_module("flows.intake", batch, *_option("--images", images), *_option("--label-tag", label_tag), *flags)
 
 
 @app.command()

@@ -27,7 +27,8 @@ from plumbline.pages.ablation import page
 
 def main() -> None:
     """Write build/ablation.json and reports/ablation.html."""
-    from plumbline.imaging.collection import DataParams, iter_rgb
+    from plumbline.imaging.reading import iter_rgb
+    from plumbline.imaging.settings import DataParams
     from plumbline.models.training import TrainParams, weights_origin
 
     name = sys.argv[1]

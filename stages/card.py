@@ -18,7 +18,8 @@ from plumbline.pages.card import make_card
 
 def main() -> None:
     """Write reports/candidates/NAME.html."""
-    from plumbline.imaging.collection import DataParams, iter_rgb
+    from plumbline.imaging.reading import iter_rgb
+    from plumbline.imaging.settings import DataParams
 
     name = sys.argv[1]
     data = load_section("data", DataParams)

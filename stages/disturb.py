@@ -31,7 +31,8 @@ from plumbline.models.features import open_features
 
 def main() -> None:
     """Write build/disturbed/BACKBONE."""
-    from plumbline.imaging.collection import DataParams, iter_rgb
+    from plumbline.imaging.reading import iter_rgb
+    from plumbline.imaging.settings import DataParams
 
     name = sys.argv[1]
     data, params = load_section("data", DataParams), load_section("probe", ProbeParams)

@@ -22,7 +22,8 @@ def main() -> None:
     """Read build/manifest.parquet and the data, write build/features/BACKBONE."""
     import pandas as pd
 
-    from plumbline.imaging.collection import DataParams, find_layout
+    from plumbline.imaging.collection import find_layout
+    from plumbline.imaging.settings import DataParams
 
     name = sys.argv[1]
     entry = load_section(f"backbones.{name}", Backbone)

@@ -27,7 +27,8 @@ def main() -> None:
         sys.exit(audit(sys.argv[2:]))
     import pandas as pd
 
-    from plumbline.imaging.collection import DataParams, load_rgb
+    from plumbline.imaging.reading import load_rgb
+    from plumbline.imaging.settings import DataParams
     from plumbline.leakage.conflicts import conflict_table, conflicting_pairs
     from plumbline.pages.certificate import conflicts_page
 

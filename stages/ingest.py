@@ -13,8 +13,8 @@ from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_table
 from plumbline.common.params import load_section
-from plumbline.imaging.collection import DataParams
 from plumbline.imaging.manifest import IngestParams, ingest, write_array
+from plumbline.imaging.settings import DataParams
 
 
 def main() -> None:

@@ -26,7 +26,8 @@ RAW_SIDE = 16  # pixels: what stands in for features where no pretrained backbon
 def main() -> None:
     import pandas as pd
 
-    from plumbline.imaging.collection import DataParams, load_rgb
+    from plumbline.imaging.reading import load_rgb
+    from plumbline.imaging.settings import DataParams
 
     params = load_section("leakage", LeakageParams)
     group = load_section("group", GroupParams)

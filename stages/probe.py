@@ -24,7 +24,8 @@ from plumbline.models.records import ModelRecord
 
 def main() -> None:
     """Write build/probes/CANDIDATE."""
-    from plumbline.imaging.collection import DataParams, iter_rgb
+    from plumbline.imaging.reading import iter_rgb
+    from plumbline.imaging.settings import DataParams
 
     name = sys.argv[1]
     make_deterministic(0)

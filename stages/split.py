@@ -15,6 +15,8 @@ from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_table
 from plumbline.common.params import load_section
+from plumbline.imaging.pictures import PUBLISHED
+from plumbline.leakage.published import keep_published
 from plumbline.leakage.splits import MEMBERSHIPS, GroupColumns, SplitParams, read_memberships, shares, split_images
 
 
@@ -32,12 +34,15 @@ def main() -> None:
         )
     conflicts = artefacts.LABEL_CONFLICTS.path
     excluded = pd.read_csv(conflicts, dtype=str) if conflicts.exists() else pd.DataFrame({"path": [], "reason": []})
+    groups, memberships = pd.read_parquet(artefacts.GROUPS), read_memberships(lock)
+    if PUBLISHED in manifest:
+        memberships, excluded = keep_published(manifest, groups, memberships, excluded, params)
     result = split_images(
         manifest,
-        pd.read_parquet(artefacts.GROUPS),
+        groups,
         pd.read_parquet(artefacts.EDGES),
         group.columns,
-        read_memberships(lock),
+        memberships,
         excluded,
         params,
         group.blank_words,

@@ -12,16 +12,23 @@ import sys
 from pathlib import Path
 
 from plumbline.common import artefacts
-from plumbline.common.errors import run
+from plumbline.common.errors import UserError, run
 from plumbline.common.files import replacing_folder, write_json
-from plumbline.common.params import load_section, load_sections
+from plumbline.common.params import load_section, load_sections, read_params
 from plumbline.common.records import write_record
 from plumbline.models.backbones import Backbone, record_entry, report, resolve_entry
+from plumbline.models.fit import as_sentence, find_misfits
 from plumbline.registry.place import Place, why_not_here
 
 
 def main() -> None:
-    """Write build/weights/BACKBONE.json for every backbone in params.yaml, and build/place.json."""
+    """Write build/weights/BACKBONE.json for every backbone in params.yaml, and build/place.json.
+
+    Before that, every name in params.yaml that needs no look at the data is checked: `validate` did so, too, but does
+    not run again where only a candidate was edited.
+    """
+    if misfits := find_misfits(read_params(), None):
+        raise UserError(as_sentence(misfits, None))
     with replacing_folder(artefacts.WEIGHTS) as folder:
         for name, entry in load_sections("backbones", Backbone).items():
             resolved = resolve_entry(name, entry)

@@ -22,7 +22,7 @@ from plumbline.common.records import write_record
 if TYPE_CHECKING:
     import pandas as pd
 
-    from plumbline.imaging.collection import DataParams
+    from plumbline.imaging.settings import DataParams
     from plumbline.leakage.records import Certificate
 
 CLEAN, LEAKS, BAD_INPUT = 0, 1, 2
@@ -64,7 +64,7 @@ def audit(arguments: Sequence[str]) -> int:
 def _audit(folders: list[Path], page_path: Path, json_path: Path | None, embed: bool) -> Certificate:
     import pandas as pd
 
-    from plumbline.imaging.collection import load_rgb
+    from plumbline.imaging.reading import load_rgb
     from plumbline.leakage.certificate import Inputs, certificate, report
     from plumbline.leakage.crossings import crossing_pairs
     from plumbline.leakage.groups import GroupParams, describe_pictures, group_images
@@ -128,8 +128,8 @@ def name_sides(folders: Sequence[Path]) -> list[str]:
 
 def read_side(name: str, folder: Path) -> Side:
     """Read one folder: class folders, arrays, YOLO, or, where there are no labels, any pictures in it."""
-    from plumbline.imaging.collection import DataParams
     from plumbline.imaging.manifest import IngestParams, ingest
+    from plumbline.imaging.settings import DataParams
 
     if not any(folder.iterdir()):
         raise UserError(f"{folder} holds no picture: name a folder with JPEG, PNG, BMP or WebP files.")
@@ -146,9 +146,12 @@ def read_unlabelled(name: str, data: DataParams) -> Side:
     """Read every picture under a folder that has no classes; files that can't be read are named and passed over."""
     import pandas as pd
 
-    from plumbline.imaging.collection import Refused, in_order, read_source
+    from plumbline.common.parallel import in_order
     from plumbline.imaging.decode import SUFFIXES, DecodeError
+    from plumbline.imaging.litter import is_litter
     from plumbline.imaging.manifest import IngestParams, measure
+    from plumbline.imaging.pictures import Refused
+    from plumbline.imaging.reading import read_source
 
     def read(path: str) -> Any:
         one = next(read_source(data, path, [path]))
@@ -157,7 +160,8 @@ def read_unlabelled(name: str, data: DataParams) -> Side:
         except DecodeError as error:
             return Refused(path, error.reason, "unreadable")
 
-    files = sorted(f for f in data.root.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+    below = (file for file in data.root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    files = sorted(file for file in below if not any(map(is_litter, file.relative_to(data.root).parts)))
     measured = []
     for one in in_order(read, [file.relative_to(data.root).as_posix() for file in files]):
         if isinstance(one, Refused):

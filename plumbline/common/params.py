@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,7 +28,7 @@ def load_section(name: str, model: type[SectionType], path: Path = PARAMS, optio
 
     Raises UserError naming the file, the section and the key that is missing, unknown or out of range.
     """
-    value = _read(path)
+    value = read_params(path)
     for key in name.split("."):
         if optional and isinstance(value, dict) and key not in value:
             return model()
@@ -41,7 +42,7 @@ def load_sections(
     name: str, model: type[SectionType], path: Path = PARAMS, optional: bool = False
 ) -> dict[str, SectionType]:
     """Return a section that maps names to `model`s, such as `candidates`; an `optional` one may be empty or missing."""
-    value = _read(path).get(name)
+    value = read_params(path).get(name)
     if optional and not value:
         return {}
     if not isinstance(value, dict) or not value:
@@ -59,7 +60,55 @@ def parse_section(name: str, value: Any, model: type[SectionType], path: Path = 
         raise UserError(f"{path}: {key}: {first['msg']} (got {first.get('input')!r}).") from None
 
 
-def _read(path: Path) -> dict[str, Any]:
+def with_value(text: str, key: str, value: Any) -> str:
+    """Return params.yaml's text with `key` ("evaluate.violation_class") set to a plain `value`; comments stay.
+
+    Raises UserError where the entry can't be found as a line of its own, or anything else would change.
+    """
+    section, _, name = key.rpartition(".")
+    lines = text.splitlines(keepends=True)
+    start = _line_of(lines, section.split("."))
+    shown = yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True).removesuffix("...\n").strip()
+    indent = "  " * (section.count(".") + 1)
+    place = _line_of(lines, key.split("."))
+    if start is None:
+        raise UserError(f"{PARAMS} has no section {section} as a line of its own: set {key} to {shown} by hand.")
+    if place is None:
+        lines.insert(start + 1, f"{indent}{name}: {shown}\n")
+    else:
+        comment = re.search(r"\s#.*$", lines[place].rstrip("\n"))
+        lines[place] = f"{indent}{name}: {shown}{comment.group(0) if comment else ''}\n"
+    written = "".join(lines)
+    try:
+        safe = yaml.safe_load(written) == _replaced(yaml.safe_load(text), key.split("."), value)
+    except yaml.YAMLError:
+        safe = False
+    if not safe:
+        raise UserError(f"{PARAMS}: {key} could not be rewritten safely: set it to {shown} by hand.")
+    return written
+
+
+def _line_of(lines: list[str], keys: list[str]) -> int | None:
+    """The line on which a key stands, those above it indented by two spaces less each; None where it is not so."""
+    first, last = 0, len(lines)
+    for depth, key in enumerate(keys):
+        found = re.compile(rf"{'  ' * depth}{re.escape(key)}:(\s|$)")
+        place = next((n for n in range(first, last) if found.match(lines[n])), None)
+        if place is None:
+            return None
+        inside = re.compile(rf"(?!{'  ' * (depth + 1)})\s*[^\s#]")
+        first = place + 1
+        last = next((n for n in range(first, last) if inside.match(lines[n])), last)
+    return first - 1
+
+
+def _replaced(values: dict[str, Any], keys: list[str], value: Any) -> dict[str, Any]:
+    inner = value if len(keys) == 1 else _replaced(values.get(keys[0]) or {}, keys[1:], value)
+    return {**values, keys[0]: inner}
+
+
+def read_params(path: Path = PARAMS) -> dict[str, Any]:
+    """Return the whole of params.yaml as plain data; UserError where it is missing or no YAML."""
     try:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -16,10 +16,11 @@ from plumbline.common.errors import UserError
 from plumbline.common.records import read_record
 from plumbline.evidence.calibration import scale
 from plumbline.evidence.intervals import group_codes
+from plumbline.imaging.labels import classes_of
 from plumbline.models.assemble import read_cost
 from plumbline.models.records import ModelRecord
 from plumbline.tasks.known import task_of
-from plumbline.tasks.labels import classes_of, truth_table
+from plumbline.tasks.labels import truth_table
 from plumbline.tasks.one_label import ONE_LABEL
 from plumbline.tasks.scores import Floats, Ints, brier_of_each
 from plumbline.tasks.task import LabelSets, Task

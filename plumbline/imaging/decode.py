@@ -1,7 +1,8 @@
 """Bytes of a JPEG, PNG, BMP or WebP file to an upright RGB picture, or a DecodeError that says why not.
 
 Conversions: EXIF (or XMP) orientation is applied; grey, palette, 1-bit and CMYK become RGB; transparency is composited
-on white; 16-bit samples keep their high byte. Colour profiles are not applied: models see the samples as stored.
+on white, but a BMP that is transparent throughout is opaque; 16-bit samples keep their high byte. Colour profiles are
+not applied: models see the samples as stored.
 """
 
 from __future__ import annotations
@@ -129,7 +130,7 @@ def _guarded(data: bytes, max_pixels: int, read: Callable[[Image.Image], Image.I
             _refuse(image, max_pixels)
             # A phone's JPEG with a depth map or preview behind it opens as MPO; its first frame is the photograph.
             kind = "JPEG" if image.format == "MPO" else image.format
-            result = read(image)
+            result = read(_without_unused_alpha(image))
             result.load()
             result.info = {"format": kind}
             return result
@@ -161,6 +162,18 @@ def _refuse(image: Image.Image, max_pixels: int) -> None:
         raise DecodeError(f"is animated ({frames} frames): save the frame you mean as a picture of its own")
 
 
+def picture_suffix(data: bytes) -> str:
+    """Return the usual suffix of a picture's format, such as `.jpg`; DecodeError where it is no picture that is read.
+
+    For pictures from elsewhere whose names have none.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return {"JPEG": ".jpg", "MPO": ".jpg", "PNG": ".png", "BMP": ".bmp", "WEBP": ".webp"}[str(image.format)]
+    except Exception:
+        raise DecodeError(_what_else(data)) from None
+
+
 def _what_else(data: bytes) -> str:
     head = data[:512].lstrip().lower()
     kind = next((name for magic, name in _OTHER_KINDS.items() if data.startswith(magic)), None)
@@ -186,6 +199,13 @@ def _orientation(image: Image.Image) -> int:
 def _upright(image: Image.Image) -> Image.Image:
     turn = _TO_UPRIGHT.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
+
+
+def _without_unused_alpha(image: Image.Image) -> Image.Image:
+    """A 32-bit BMP whose fourth byte is 0 throughout: its writer left it unused, and viewers show the picture."""
+    if image.format == "BMP" and image.mode == "RGBA" and image.getchannel("A").getextrema() == (0, 0):
+        return image.convert("RGB")
+    return image
 
 
 def _is_transparent(image: Image.Image) -> bool:

@@ -25,26 +25,18 @@ from plumbline.common import cluster
 from plumbline.common.closure import code_digest
 from plumbline.common.errors import UserError
 from plumbline.common.files import replacing
+from plumbline.common.parallel import cores, in_order, in_order_by_processes
 from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.common.store import Arrays
-from plumbline.imaging.collection import (
-    COMPUTED,
-    DataParams,
-    Picture,
-    Refused,
-    cores,
-    in_order,
-    in_order_by_processes,
-    list_images,
-    read_source,
-    source_of,
-    source_states,
-)
+from plumbline.imaging.collection import list_images
 from plumbline.imaging.decode import DecodeError, shrink_grey
 from plumbline.imaging.describe import MEASURES
 from plumbline.imaging.hashing import THUMBNAIL, WINDOWS, fingerprint, thumbnail
 from plumbline.imaging.measures import Row, measures_of
+from plumbline.imaging.pictures import COMPUTED, Picture, Refused, source_of
+from plumbline.imaging.reading import read_source, source_states
+from plumbline.imaging.settings import DataParams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,7 +59,7 @@ class Ingested:
     """What ingest makes of a folder; row i of each array is row i of the manifest.
 
     manifest: COMPUTED columns, then the metadata columns (text, None where blank).
-    quarantine: path, reason, kind (see plumbline.imaging.collection.Refused), label.
+    quarantine: path, reason, kind (see plumbline.imaging.pictures.Refused), label.
     fingerprints: (N, 2, 37) uint64, see plumbline.imaging.hashing.fingerprint.
     thumbnails: (N, 72, 96) uint8, grey.
     """

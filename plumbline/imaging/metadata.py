@@ -233,6 +233,12 @@ def _named_columns(header: list[str], shown: str) -> tuple[list[str], list[str]]
     return named, notes
 
 
+def meaning(name: str) -> str:
+    """Return the column that a name means or may mean (`file_name`: path), else the name without case and spaces."""
+    folded = _folded(name)
+    return _SPELLINGS.get(folded) or _LOOKALIKES.get(folded) or folded
+
+
 def _folded(name: str) -> str:
     return re.sub(r"[\s_.-]+", "", unicodedata.normalize("NFKC", name).casefold())
 

@@ -7,7 +7,7 @@ is written either way: reports/validation/index.html for people, build/validatio
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,15 +17,24 @@ from pydantic import Field
 
 from plumbline.common import artefacts
 from plumbline.common.params import Section
-from plumbline.imaging.collection import COMPUTED
 from plumbline.imaging.expectations import Checked, Expectation, Outcome, check
+from plumbline.imaging.labels import alike, classes_as_written, shown
 from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
+from plumbline.imaging.pictures import COMPUTED
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SHA256 = r"^[0-9a-f]{64}$"
-ISO_TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+# Dates that exist, 1800 to 2199: months of 31 and 30 days, February, and its 29th in leap years.
+_YEAR = r"(?:18|19|20|21)\d\d"
+_LEAP = r"(?:(?:18|19|20|21)(?:0[48]|[2468][048]|[13579][26])|2000)"
+_DAY = (
+    rf"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|"
+    rf"02-(?:0[1-9]|1\d|2[0-8]))|{_LEAP}-02-29)"
+)
+_CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?"
+ISO_TIME = rf"^{_DAY}(?:[T ]{_CLOCK}(?:Z|[+-](?:0\d|1[0-4]):?[0-5]\d)?)?$"
 
 
 class ValidateParams(Section):
@@ -95,8 +104,8 @@ def count_classes(
     import pandas as pd
 
     group = tied_by_columns(manifest, grouping, blank_words)
-    parts = pd.DataFrame({"class": manifest["label"].map(label_parts), "group": group}).explode("class")
-    met = set(parts["class"]) | {part for label in quarantine["label"] for part in label_parts(label) if part}
+    parts = pd.DataFrame({"class": manifest["label"].map(classes_as_written), "group": group}).explode("class")
+    met = set(parts["class"]) | {part for label in quarantine["label"] for part in classes_as_written(label)}
     names = list(params.classes) or sorted(met)
     grouped = parts.groupby("class")["group"]
     counts = pd.DataFrame({"pictures": grouped.size(), "groups": grouped.nunique()}).reindex(names, fill_value=0)
@@ -125,11 +134,6 @@ def tied_by_columns(manifest: pd.DataFrame, grouping: Sequence[str], blank_words
     return connected_components(graph, directed=False)[1][: len(manifest)]
 
 
-def label_parts(label: str) -> list[str]:
-    """Return the classes of a label: `helmet;vest` has two."""
-    return [part.strip() for part in str(label).split(";")]
-
-
 def find_problem(
     manifest: pd.DataFrame, quarantine: pd.DataFrame, classes: pd.DataFrame, params: ValidateParams
 ) -> str | None:
@@ -152,9 +156,16 @@ def find_problem(
             f"repair or remove those in {artefacts.QUARANTINE}."
         )
     if empty:
+        refused_of = refused[[empty[0] in classes_as_written(label) for label in refused["label"]]]
+        first = f" (first: {refused_of['path'].iloc[0]} {refused_of['reason'].iloc[0]})" if len(refused_of) else ""
         return (
-            f"class {empty[0]} has no usable picture: put some into its folder, or remove it (from the data, or from "
-            "validate.classes)."
+            f"class {shown(empty[0])} has no usable picture{first}: put some into its folder, or remove it (from the "
+            "data, or from validate.classes)."
+        )
+    if twins := find_twins(classes["class"], params):
+        return (
+            f"the classes {' and '.join(twins)} differ only in case, spaces, hyphens or Unicode form: call them the "
+            "same in the data, or list both under validate.classes if they are two."
         )
     if len(classes) < 2:
         only = f"only the class {classes['class'].iloc[0]}" if len(classes) else "no class"
@@ -166,6 +177,18 @@ def find_problem(
             "validate.min_groups: add photographs, or check the grouping columns of metadata.csv (group.columns)."
         )
     return None
+
+
+def find_twins(classes: Iterable[str], params: ValidateParams) -> list[str]:
+    """Return the first classes that are one class spelled in several ways; those of validate.classes are meant so."""
+    spelled: dict[str, list[str]] = {}
+    for name in classes:
+        if name not in params.classes:
+            spelled.setdefault(alike(name), []).append(name)
+    for name in params.classes:
+        if others := spelled.get(alike(name)):
+            others.append(name)
+    return next((names for names in spelled.values() if len(names) > 1), [])
 
 
 def manifest_expectations(manifest: pd.DataFrame, grouping: Sequence[str], params: ValidateParams) -> list[Expectation]:
@@ -186,7 +209,7 @@ def manifest_expectations(manifest: pd.DataFrame, grouping: Sequence[str], param
     ]
     if params.classes:
         wanted = set(params.classes)
-        known = [label for label in sorted(set(manifest["label"])) if set(label_parts(label)) <= wanted]
+        known = [label for label in sorted(set(manifest["label"])) if set(classes_as_written(label)) <= wanted]
         expected.append(
             Expectation(
                 "expect_column_values_to_be_in_set",
@@ -210,7 +233,7 @@ def manifest_expectations(manifest: pd.DataFrame, grouping: Sequence[str], param
         expected.append(Expectation("expect_column_values_to_not_be_null", {"column": column}, "warning", note))
     if "captured_at" in manifest:
         bounds = {"column": "captured_at", "regex": ISO_TIME}
-        note = "captured_at, where given, is a date or time in ISO 8601, such as 2026-03-31T14:05:00"
+        note = "captured_at, where given, is a date or time that exists, in ISO 8601, such as 2026-03-31T14:05:00"
         expected.append(Expectation("expect_column_values_to_match_regex", bounds, notes=note))
     return expected
 

@@ -26,7 +26,7 @@ from plumbline.leakage.records import Grouping
 if TYPE_CHECKING:
     import pandas as pd
 
-    from plumbline.imaging.collection import DataParams
+    from plumbline.imaging.settings import DataParams
 
 
 class GroupParams(CopyParams):
@@ -105,7 +105,7 @@ def grey_reader(data: DataParams, paths: NDArray[np.object_]) -> Callable[[int],
     """Return a function from a row of the manifest to its picture in grey, longer side at most 320."""
     import cv2
 
-    from plumbline.imaging.collection import load_rgb
+    from plumbline.imaging.reading import load_rgb
 
     return lambda row: shrink(np.asarray(cv2.cvtColor(load_rgb(data, paths[row]), cv2.COLOR_RGB2GRAY), np.uint8))
 

@@ -19,7 +19,7 @@ from plumbline.leakage.records import ClassifierPrice, Price
 if TYPE_CHECKING:
     import pandas as pd
 
-    from plumbline.imaging.collection import DataParams
+    from plumbline.imaging.settings import DataParams
 
 FOLDS = 5
 RESAMPLES = 2000
@@ -168,7 +168,7 @@ class LeakageParams(Section):
 
 def raw_pixels(data: DataParams, paths: list[str]) -> NDArray[np.float32]:
     """Return (N, 768): each picture at 16 x 16, RGB between 0 and 1."""
-    from plumbline.imaging.collection import iter_rgb
+    from plumbline.imaging.reading import iter_rgb
 
     rows = [rgb.reshape(-1) for rgb in iter_rgb(data, paths, (RAW_SIDE, RAW_SIDE))]
     return np.asarray(rows, np.float32) / np.float32(255)

@@ -21,6 +21,7 @@ from scipy.sparse.csgraph import connected_components
 
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
+from plumbline.imaging.labels import label_classes
 from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
 
 MEMBERSHIPS = Path("memberships")
@@ -153,7 +154,7 @@ def _fill_gaps(
 ) -> None:
     """Give every side at least one group of every class, by moving the smallest new group from where there are most."""
     sizes = np.bincount(part, minlength=len(side_of))
-    classes = pd.Series(labels).str.split(";").map(frozenset)  # helmet;vest belongs to both
+    classes = pd.Series(labels).map(label_classes).map(frozenset)  # helmet;vest belongs to both
     for label in sorted(frozenset().union(*classes)):
         members = np.unique(part[classes.map(lambda names, label=label: label in names).to_numpy()])
         for side in range(len(SIDES)):

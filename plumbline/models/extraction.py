@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
-    from plumbline.imaging.collection import DataParams
+    from plumbline.imaging.settings import DataParams
 
 BATCHES_A_PARTITION = 4
 ROWS_HELD = 64
@@ -259,7 +259,7 @@ def spread_rows(
 
 def read_pictures(data: DataParams, paths: list[str], ids: list[str], size: int) -> Iterable[NDArray[np.uint8]]:
     """The pictures of the data set at `paths`, (size, size, 3) each, in order; UserError where one has another id."""
-    from plumbline.imaging.collection import iter_rgb
+    from plumbline.imaging.reading import iter_rgb
 
     return iter_rgb(data, paths, (size, size), ids)
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.imaging.labels import classes_of
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import read_rows
 from plumbline.tasks.known import task_of_labels
-from plumbline.tasks.labels import classes_of, truth_table
+from plumbline.tasks.labels import truth_table
 from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:

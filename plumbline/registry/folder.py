@@ -99,7 +99,7 @@ def serving(chosen: Chosen) -> dict[str, Any]:
             "colour": "RGB",
             "range": [0, 255],
             "dtype": "float32",
-            "resize": "plumbline.imaging.collection.iter_rgb",
+            "resize": "plumbline.imaging.reading.iter_rgb",
             "scaling": "inside the network",
         },
         **chosen.task.record,

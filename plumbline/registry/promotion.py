@@ -547,7 +547,8 @@ def load_network(folder: Path, features: Path) -> keras.Model:
 
 def read_pictures(paths: list[str], size: int | None) -> Any:
     """Yield the pictures of data/ (size, size, 3), uint8 RGB, in order; of their own size where it is None."""
-    from plumbline.imaging.collection import DataParams, iter_rgb
+    from plumbline.imaging.reading import iter_rgb
+    from plumbline.imaging.settings import DataParams
 
     return iter_rgb(load_section("data", DataParams), paths, (size, size) if size else None)
 

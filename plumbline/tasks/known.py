@@ -7,7 +7,7 @@ from typing import Any
 
 from plumbline.common.errors import UserError
 from plumbline.common.records import Record
-from plumbline.tasks.labels import label_classes
+from plumbline.imaging.labels import label_classes
 from plumbline.tasks.one_label import ONE_LABEL
 from plumbline.tasks.several_labels import SEVERAL_LABELS
 from plumbline.tasks.task import Task

@@ -7,17 +7,7 @@ from collections.abc import Iterable
 import numpy as np
 from numpy.typing import NDArray
 
-SEVERAL = ";"  # parts the labels of a picture that has several: helmet;vest
-
-
-def label_classes(label: object) -> tuple[str, ...]:
-    """Return the classes of a label: `helmet;vest` has two."""
-    return tuple(str(label).split(SEVERAL))
-
-
-def classes_of(labels: Iterable[object]) -> set[str]:
-    """Return every class that stands in any of these labels."""
-    return {name for label in set(labels) for name in label_classes(label)}
+from plumbline.imaging.labels import SEVERAL, label_classes
 
 
 def truth_table(labels: Iterable[object], classes: list[str]) -> NDArray[np.bool_]:

@@ -1,15 +1,19 @@
 """Batches in their several forms, and what of them is new."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from flows.batch import IntakeParams, metadata_rows, new_pictures, place, read_folder, read_label_studio
+from flows.batch import IntakeParams, class_folders, metadata_rows, new_pictures, place, read_folder
+from flows.classes import ANY, parse_same_as, settle_classes
+from flows.intake import batch_name, check_placed, place_pictures
+from flows.label_studio import read_label_studio
 from plumbline.common.errors import UserError
-from plumbline.imaging.collection import DataParams
 from plumbline.imaging.manifest import COMPUTED, IngestParams
+from plumbline.imaging.settings import DataParams
 
 
 def draw(path, seed, size=(64, 48), **save):
@@ -29,6 +33,25 @@ def test_a_folder_is_read_as_ingest_reads_it(tmp_path):
     batch = read(tmp_path)
     assert list(batch.table["label"]) == ["with_helmet"]
     assert [one.path for one in batch.refused] == ["with_helmet/b.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["train/cat/a.png", "test/cat/b.png"], "is split already"),
+        (["Annotations/a.xml", "JPEGImages/a.png"], "a Pascal VOC set"),
+        (["obj.names", "a.png"], "holds yolo"),
+    ],
+)
+def test_a_batch_that_is_something_else_is_called_by_its_name(tmp_path, names, said):
+    for number, name in enumerate(names):
+        if name.endswith(".png"):
+            draw(tmp_path / name, number)
+        else:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            (tmp_path / name).write_text("<annotation><filename>a.png</filename></annotation>")
+    with pytest.raises(UserError, match=said):
+        read(tmp_path)
 
 
 def test_a_filled_labels_csv_is_taken_back(tmp_path):
@@ -125,6 +148,294 @@ def test_json_min_and_several_choices(export):
     table = read(folder).table
     assert sorted(table["label"]) == ["helmet;vest", "with_helmet"]
     assert [row["label"] for row in metadata_rows(table, COMPUTED)] == ["helmet;vest"]
+
+
+def choice(number, image, *choices, tag="choice", **data):
+    """A task whose one annotation has all these choices."""
+    result = [{"from_name": tag, "type": "choices", "value": {"choices": list(choices)}}]
+    return {"id": number, "data": {"image": image, **data}, "annotations": [{"result": result}]}
+
+
+def labels_of(folder):
+    import pandas as pd
+
+    table = pd.read_csv(folder / "metadata.csv", dtype=str, keep_default_na=False)
+    return dict(zip(table["path"], table["label"], strict=True))
+
+
+P1, P2, P3, P4 = (f"/data/upload/3/ab{number}-p.png" for number in range(1, 5))
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["../outside", "/tmp/outside", "N/A", "w/o helmet", ".unsure", "a\\b", "x" * 300, "a\nb", True, ["a", ["b"]]],
+)
+def test_a_choice_is_no_path(export, label):
+    refused, folder = export([choice(7, P1, label), choice(8, P2, "with_helmet")])
+    assert [one.path for one in refused] == ["task 7"]
+    assert list(labels_of(folder).values()) == ["with_helmet"]
+
+
+def test_choices_of_other_kinds_are_read_or_refused_with_the_tasks_number(export):
+    refused, folder = export([choice(1, P1, 3), choice(2, P2, None), choice(3, P3, ""), choice(4, P4, "b", "a", "b")])
+    assert list(labels_of(folder).values()) == ["3", "a;b"]
+    assert {one.path: one.reason[:12] for one in refused} == {"task 2": "has no label", "task 3": "has no label"}
+
+
+def test_data_fields_never_take_the_place_of_what_ingest_says_itself(export):
+    fields = {
+        "width": 640,
+        "_id": "x9",
+        "path": "/srv/1.png",
+        "Label": "old",
+        "format": "png",
+        "site": "gate",
+        "subset": "a",
+    }
+    refused, folder = export([choice(1, P1, "cat", **fields), choice(2, P2, "dog", **{"weird\nname": 1, "": "x"})])
+    assert refused == []
+    batch = read(folder)
+    assert batch.refused == []
+    assert sorted(batch.table["label"]) == ["cat", "dog"]
+    row = batch.table.iloc[0]
+    assert (row["site"], row["task_width"], row["task_id"], row["task_path"]) == ("gate", "640", "x9", "/srv/1.png")
+    assert row["width"] == 64
+
+
+def test_json_min_where_annotators_disagree_takes_neither(export):
+    rows = [{"id": 5, "image": P1, "choice": label, "annotator": n} for n, label in enumerate(["cat", "dog"])]
+    same = [{"id": 6, "image": P2, "choice": label, "annotator": n} for n, label in enumerate(["a; b", "b;a"])]
+    refused, folder = export([*rows, *same])
+    assert [(one.path, one.reason) for one in refused] == [("task 5", "has annotations that disagree: cat and dog")]
+    assert labels_of(folder) == {"ab2-p.png": "a;b"}
+
+
+@pytest.mark.parametrize(
+    "answer", ["with_helmet", ["with_helmet"], {"choices": ["with_helmet"]}], ids=["text", "list", "choices"]
+)
+def test_json_min_with_a_tag_of_another_name(export, answer):
+    record = {"image": P1, "site": "gate", "id": 1, "helmet_state": answer, "annotator": 2, "lead_time": 1.0}
+    refused, folder = export([record])
+    assert refused == []
+    assert labels_of(folder) == {"ab1-p.png": "with_helmet"}
+    assert list(read(folder).table["site"]) == ["gate"]
+
+
+def test_several_tags_of_choices_are_not_mixed(export, tmp_path):
+    tasks = [choice(1, P1, "with_helmet", tag="helmet_state"), choice(2, P2, "without_helmet", tag="helmet_state")]
+    tasks[0]["annotations"][0]["result"] += choice(0, P1, "rain", tag="weather")["annotations"][0]["result"]
+    with pytest.raises(
+        UserError, match=r"choices of several names \(helmet_state, weather\).*--label-tag helmet_state"
+    ):
+        export(tasks)
+    shutil.rmtree(tmp_path / "batch")
+    (tmp_path / "batch").mkdir()
+    assert read_label_studio(tmp_path / "export.json", tmp_path / "media", tmp_path / "batch", "helmet_state") == []
+    assert sorted(labels_of(tmp_path / "batch").values()) == ["with_helmet", "without_helmet"]
+    assert "rain" in (tmp_path / "batch" / "metadata.csv").read_text()
+
+
+def test_choices_for_boxes_are_not_the_pictures_label(export):
+    task_ = choice(1, P1, "with_helmet")
+    task_["annotations"][0]["result"][0]["value"] |= {"x": 1, "y": 1, "width": 5, "height": 5}
+    refused, _ = export([task_, choice(2, P2, "with_helmet")])
+    assert "choices for boxes" in refused[0].reason
+
+
+@pytest.mark.parametrize(
+    ("file", "source"),
+    [
+        ("a+0.jpg", "/data/local-files/?d=a+0.jpg"),
+        ("a 0.jpg", "/data/local-files/?d=a+0.jpg"),
+        ("a+0.jpg", "/data/local-files/?d=a%2B0.jpg"),
+        ("50%.jpg", "/data/local-files/?d=50%.jpg"),
+        ("a#1.jpg", "/data/upload/3/a#1.jpg"),
+        ("a?b.jpg", "a?b.jpg"),
+        ("a%20b.jpg", "a%20b.jpg"),
+        ("a&b.jpg", "/data/local-files/?d=a%26b.jpg"),
+        ("\u00e4.jpg", "http://server:8080/data/upload/3/%C3%A4.jpg"),
+        ("win.jpg", "C:\\photos\\win.jpg"),
+        (".hidden.jpg", ".hidden.jpg"),
+        ("no_suffix", "no_suffix"),
+        ("new\nline.jpg", "new%0Aline.jpg"),
+    ],
+)
+def test_pictures_are_found_however_their_names_are_written(export, tmp_path, file, source):
+    draw(tmp_path / "media" / file, 11, format="JPEG")
+    refused, folder = export([choice(1, source, "with_helmet")])
+    assert refused == []
+    batch = read(folder)
+    assert (len(batch.table), batch.refused) == (1, [])
+
+
+def test_names_that_clash_are_all_kept(export, tmp_path):
+    names = ["x/a.jpg", "y/A.jpg", "z/2-a.jpg", "w/a.jpg"]
+    for number, name in enumerate(names):
+        draw(tmp_path / "media" / name, 30 + number)
+    refused, folder = export([choice(n, name, "with_helmet") for n, name in enumerate(names)])
+    assert refused == []
+    assert len(read(folder).table) == 4
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        *(
+            "file:///etc/hostname",
+            "local:///etc/hostname.png",
+            "simplecache::file:///etc/x.png",
+            "data:image/png;base64,AAAA",
+        ),
+        *("zip://a.png::file:///tmp/x.zip", "../../etc/passwd", "ssh://host/x.png", "a\0b.png", "memory://x.png"),
+    ],
+)
+def test_only_pictures_of_the_folder_and_of_known_stores_are_fetched(export, source):
+    refused, _ = export([choice(1, source, "with_helmet"), choice(2, P2, "with_helmet")])
+    assert [one.path for one in refused] == ["task 1"]
+
+
+def test_an_export_with_a_byte_order_mark_is_read(tmp_path):
+    draw(tmp_path / "a.png", 1)
+    (tmp_path / "out").mkdir()
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "export.json").write_bytes(
+            json.dumps([choice(1, "a.png", "caf\u00e9")], ensure_ascii=False).encode(encoding)
+        )
+        assert read_label_studio(tmp_path / "export.json", tmp_path, tmp_path / "out") == []
+        assert list(labels_of(tmp_path / "out").values()) == ["caf\u00e9"]
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"id": 1, "data": {"image": P1}, "annotations": None},
+        {"id": 1, "data": {"image": P1}, "annotations": [3]},
+        {"id": 1, "data": {"image": P1}, "annotations": [{"result": [{"type": "choices"}]}]},
+        {"id": 1, "data": {"image": P1}, "annotations": [{"result": {"a": 1}}]},
+        {"id": 1, "data": [], "annotations": []},
+        {"id": {"a": "b\nc"}, "data": {"image": [P1]}},
+    ],
+)
+def test_a_malformed_task_is_refused_by_number_not_a_traceback(export, broken):
+    refused, folder = export([broken, choice(2, P2, "with_helmet")])
+    assert len(refused) == 1
+    assert len(labels_of(folder)) == 1
+
+
+def test_two_pictures_of_one_batch_that_disagree_both_stay_out(tmp_path):
+    draw(tmp_path / "known" / "cat" / "k.png", 50)
+    draw(tmp_path / "new" / "cat" / "a.png", 1)
+    draw(tmp_path / "new" / "dog" / "b.png", 1, size=(128, 96))
+    draw(tmp_path / "new" / "dog" / "c.png", 2)
+    new, copies = new_pictures(read(tmp_path / "new"), read(tmp_path / "known").table, IntakeParams())
+    assert list(new["path"]) == ["dog/c.png"]
+    assert {one.path for one in copies} == {"cat/a.png", "dog/b.png"}
+
+
+# ------------------------------------------------------------------------------------------- classes that data/ knows
+
+KNOWN = ["with_helmet", "without_helmet"]
+
+
+def batch_of(tmp_path, *labels):
+    for number in range(len(labels)):
+        draw(tmp_path / "b" / f"{number}.png", number)
+    rows = "".join(f"{number}.png,{label}\n" for number, label in enumerate(labels))
+    (tmp_path / "b" / "labels.csv").write_text("path,label\n" + rows)
+    return read(tmp_path / "b")
+
+
+@pytest.mark.parametrize(
+    ("label", "offered"),
+    [
+        ("With_Helmet", "--as With_Helmet=with_helmet"),
+        ("with helmet", "--as 'with helmet=with_helmet'"),
+        ("with-helmet", "--as with-helmet=with_helmet"),
+        ("withhelmet", "--as withhelmet=with_helmet"),
+        ("with_helmt", "--new-class with_helmt"),
+        ("vest", "--new-class vest"),
+        ("vest;with_helmet", "--new-class vest"),
+    ],
+)
+def test_a_class_that_data_does_not_have_is_asked_about(tmp_path, label, offered):
+    with pytest.raises(UserError) as error:
+        settle_classes(batch_of(tmp_path, label, "with_helmet"), KNOWN, {}, [])
+    assert offered in str(error.value)
+    assert "nothing was taken in" in str(error.value)
+
+
+@pytest.mark.parametrize("given", ["With_Helmet=with_helmet", "with_helmet"])
+def test_as_takes_it_for_the_known_class(tmp_path, given):
+    settled = settle_classes(batch_of(tmp_path, "With_Helmet", "without_helmet"), KNOWN, parse_same_as([given]), [])
+    assert list(settled.table["label"]) == KNOWN
+
+
+@pytest.mark.parametrize("new", [["vest"], [ANY]])
+def test_a_new_class_is_taken_where_it_was_said(tmp_path, new):
+    settled = settle_classes(batch_of(tmp_path, "vest", "with_helmet"), KNOWN, {}, new)
+    assert list(settled.table["label"]) == ["vest", "with_helmet"]
+
+
+@pytest.mark.parametrize(
+    ("labels", "same_as", "new"),
+    [
+        (["With_Helmet"], {}, ["With_Helmet"]),
+        (["With_Helmet"], {}, [ANY]),
+        (["Vest", "vest"], {}, [ANY]),
+        (["vest"], {"vest": "jacket"}, []),
+        (["vest"], {"west": "with_helmet"}, []),
+        (["with_helmet;without_helmet"], {}, []),
+    ],
+)
+def test_what_would_make_two_classes_of_one_or_one_label_several_is_refused(tmp_path, labels, same_as, new):
+    with pytest.raises(UserError):
+        settle_classes(batch_of(tmp_path, *labels), KNOWN, same_as, new)
+
+
+def test_several_labels_are_taken_where_data_has_them_or_it_was_said(tmp_path):
+    batch = batch_of(tmp_path, "with_helmet;without_helmet")
+    assert len(settle_classes(batch, [*KNOWN, "with_helmet;without_helmet"], {}, []).table) == 1
+    assert len(settle_classes(batch, KNOWN, {}, ["with_helmet;without_helmet"]).table) == 1
+
+
+# --------------------------------------------------------------------------------------------------- where they are put
+
+
+@pytest.mark.parametrize("label", ["../outside", "/tmp/x", "a/b", ".hidden", "con"])
+def test_no_label_leads_out_of_data(tmp_path, label):
+    draw(tmp_path / "b" / "cat" / "a.png", 1)
+    table = read(tmp_path / "b").table.assign(label=label)
+    with pytest.raises(UserError, match="its label"):
+        place_pictures(tmp_path / "b", table, tmp_path / "data", {})
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_class_goes_on_in_the_folder_it_has(tmp_path):
+    """data/ has `Cafe` + accent decomposed; the batch's composed `café` must not become a twin beside it."""
+    draw(tmp_path / "b" / "caf\u00e9" / "a.png", 1)
+    draw(tmp_path / "data" / "Cafe\u0301" / "k.png", 2)
+    folders = class_folders(tmp_path / "data")
+    batch = read(tmp_path / "b")
+    place_pictures(batch.root, batch.table, tmp_path / "data", folders)
+    assert len(list((tmp_path / "data" / "Cafe\u0301").iterdir())) == 2
+    assert [row["label"] for row in metadata_rows(batch.table, COMPUTED, folders)] == ["caf\u00e9"]
+
+
+def test_what_ingest_would_not_find_again_is_refused(tmp_path):
+    draw(tmp_path / "b" / "cat" / "a.png", 1)
+    batch = read(tmp_path / "b")
+    place_pictures(batch.root, batch.table, tmp_path / "data", {})
+    check_placed(batch.table, tmp_path / "data", {}, DataParams())
+    (tmp_path / "data" / "metadata.csv").write_text(f"path,label\n{place(batch.table.iloc[0])},dog\ncat/x.png,cat\n")
+    with pytest.raises(UserError, match="would be read back as nothing"):
+        check_placed(batch.table, tmp_path / "data", {}, DataParams())
+
+
+def test_a_batch_is_called_by_its_own_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert batch_name("export 7.json") == "export 7.json"
+    assert batch_name(".") == tmp_path.name
+    assert "\n" not in batch_name("a\nb")
 
 
 @pytest.mark.parametrize(("text", "message"), [("{", "is not valid JSON"), ('{"a": 1}', "is no list of tasks")])

@@ -1,5 +1,6 @@
 """The intake flow on a real project: a new version, or the old one whole."""
 
+import json
 import os
 import shutil
 import signal
@@ -79,6 +80,66 @@ def test_nothing_enters_twice(pictures):
     assert pictures.git("rev-parse", "HEAD") == commit
 
 
+@pytest.mark.parametrize("folder", ["With_Helmet", "with_helmt"])
+def test_a_class_that_data_does_not_have_changes_nothing(pictures, folder):
+    shutil.rmtree(pictures.batch)
+    draw(pictures.batch / folder / "v.png", 40)
+    before, commit = files(pictures), pictures.git("rev-parse", "HEAD")
+    state = take(pictures)
+    assert state.is_failed()
+    assert f"{folder} (1 picture)" in str(state.result(raise_on_failure=False))
+    assert (files(pictures), pictures.git("rev-parse", "HEAD")) == (before, commit)
+
+
+def run_intake(project, *arguments):
+    from prefect.settings import PREFECT_API_URL
+
+    return subprocess.run(
+        [sys.executable, "-m", "flows.intake", *map(str, arguments), "--no-training"],
+        env={**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()},
+        cwd=project.root,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_says_which_options_take_a_class_in_and_they_do(pictures):
+    shutil.move(pictures.batch / "without_helmet", pictures.batch / "Without Helmet")
+    draw(pictures.batch / "vest" / "v.png", 40)
+    asked = run_intake(pictures, pictures.batch)
+    assert asked.returncode == 1
+    options = ["--as", "Without Helmet=without_helmet", "--new-class", "vest"]
+    assert "--as 'Without Helmet=without_helmet'" in asked.stderr
+    assert "--new-class vest" in asked.stderr
+    taken = run_intake(pictures, pictures.batch, *options)
+    assert taken.returncode == 0, taken.stderr
+    assert "3 pictures added" in taken.stdout
+    folders = {name.split("/")[0] for name in files(pictures) if "/" in name}
+    assert folders == {"with_helmet", "without_helmet", "vest"}
+
+
+def test_an_exports_labels_stay_labels_and_its_commit_bears_its_name(pictures):
+    """Labels that are paths are refused by task; the rest goes in; nothing lies outside data/."""
+    media = pictures.root.parent / "media"
+    labels = ["../outside", str(pictures.root.parent / "absolute"), "N/A", ".unsure", "with_helmet"]
+    tasks = []
+    for number, label in enumerate(labels, 1):
+        draw(media / f"{number}.png", 60 + number)
+        result = [{"type": "choices", "from_name": "helmet_state", "value": {"choices": [label]}}]
+        tasks.append({"id": number, "data": {"image": f"{number}.png"}, "annotations": [{"result": result}]})
+    (media / "week 48.json").write_text(json.dumps(tasks))
+    before = {path for path in pictures.root.parent.rglob("*") if ".git" not in path.parts and ".dvc" not in path.parts}
+    state = intake(str(media / "week 48.json"), return_state=True)
+    assert state.is_completed(), state.message
+    assert state.message.startswith("1 pictures added")
+    assert "4 left out" in state.message
+    after = {path for path in pictures.root.parent.rglob("*") if ".git" not in path.parts and ".dvc" not in path.parts}
+    added = [path for path in after - before if "remote" not in path.parts]
+    assert [path.parent for path in added] == [pictures.root / "data" / "with_helmet"]
+    assert pictures.git("log", "-1", "--format=%s").strip() == "Take in 1 pictures of week 48.json"
+
+
 def test_changes_that_are_no_version_yet_are_not_lost(pictures):
     draw(pictures.root / "data" / "with_helmet" / "mine.png", 77)
     state = take(pictures)
@@ -146,8 +207,8 @@ def test_killed_there_it_ends_as_if_never_killed(pictures, step, where, present)
 
 def test_metadata_keeps_what_it_says(tmp_path):
     (tmp_path / "m.csv").write_text('path,photo\na.png,"x, y"\n')
-    text = merged_metadata(tmp_path / "m.csv", [{"path": "b.png", "site": "s"}])
-    assert text == 'path,photo,site\na.png,"x, y",\nb.png,,s\n'
+    text = merged_metadata(tmp_path / "m.csv", [{"path": "b.png", "site": "s", "Photo": "p"}])
+    assert text == 'path,photo,site\na.png,"x, y",\nb.png,p,s\n'
 
 
 def test_metadata_that_is_written_otherwise_takes_new_rows_all_the_same(tmp_path):

@@ -11,7 +11,8 @@ import pandas as pd
 import pytest
 
 from plumbline.common.records import write_record
-from plumbline.imaging.collection import DataParams, iter_rgb
+from plumbline.imaging.reading import iter_rgb
+from plumbline.imaging.settings import DataParams
 from plumbline.models.assemble import load_candidate
 from plumbline.models.backbones import Backbone
 from plumbline.models.candidates import Candidate, Head

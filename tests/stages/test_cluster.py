@@ -17,7 +17,8 @@ from PIL import Image
 import plumbline.models.extraction
 from plumbline.common.errors import UserError
 from plumbline.imaging import manifest as measuring
-from plumbline.imaging.collection import DataParams, Refused
+from plumbline.imaging.pictures import Refused
+from plumbline.imaging.settings import DataParams
 from plumbline.models.backbones import Backbone
 from plumbline.models.extraction import featurize, read_pictures
 from plumbline.models.weights import Weights

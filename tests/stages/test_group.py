@@ -13,8 +13,9 @@ from recorded import WEIGHTS, backbone_json
 
 from drawn import scene, with_worker
 from plumbline.common.errors import UserError
-from plumbline.imaging.collection import DataParams, load_rgb
 from plumbline.imaging.manifest import IngestParams, ingest
+from plumbline.imaging.reading import load_rgb
+from plumbline.imaging.settings import DataParams
 from plumbline.leakage.chains import refuse_chain, weakest_links
 from plumbline.leakage.columns import column_edges, moment_edges, sentence, tied_by_column
 from plumbline.leakage.conflicts import conflict_table, conflicting_pairs, same_shot

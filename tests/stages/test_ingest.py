@@ -14,10 +14,11 @@ from PIL import Image, ImageOps
 
 from plumbline.common.errors import UserError
 from plumbline.imaging import manifest
-from plumbline.imaging.collection import DataParams, load_rgb
 from plumbline.imaging.decode import decode_small_grey
 from plumbline.imaging.manifest import IngestParams, ingest
 from plumbline.imaging.measures import pixels_sha256
+from plumbline.imaging.reading import load_rgb
+from plumbline.imaging.settings import DataParams
 from stages import ingest as stage
 
 TOP = Path(__file__).parents[2]

@@ -11,8 +11,9 @@ from recorded import WEIGHTS, backbone_json
 from drawn import scene
 from plumbline.common.files import write_table
 from plumbline.common.records import write_record
-from plumbline.imaging.collection import DataParams, load_rgb
 from plumbline.imaging.manifest import IngestParams, ingest, write_array
+from plumbline.imaging.reading import load_rgb
+from plumbline.imaging.settings import DataParams
 from plumbline.leakage.certificate import Inputs, certificate, evidence_of, report
 from plumbline.leakage.crossings import crossing_pairs, group_sizes
 from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader, group_images

@@ -324,7 +324,8 @@ def test_files_that_dvc_made_links_of_are_told_the_parameter_that_helps(tmp_path
     import numpy as np
     from PIL import Image
 
-    from plumbline.imaging.collection import DataParams, iter_rgb
+    from plumbline.imaging.reading import iter_rgb
+    from plumbline.imaging.settings import DataParams
 
     (tmp_path / "cache").mkdir()
     (tmp_path / "data" / "with_helmet").mkdir(parents=True)

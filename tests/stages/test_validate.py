@@ -1,5 +1,6 @@
 import json
 import re
+from datetime import date, datetime
 
 import numpy as np
 import pandas as pd
@@ -9,11 +10,11 @@ from hypothesis import strategies as st
 
 from plumbline.common.errors import UserError
 from plumbline.imaging.validation import (
+    ISO_TIME,
     ValidateParams,
     count_classes,
     find_problem,
     find_warnings,
-    label_parts,
     manifest_expectations,
     tied_by_columns,
     validate,
@@ -137,8 +138,50 @@ def test_ties_are_what_merging_one_by_one_gives(rows):
     assert len(set(zip(tied, group, strict=True))) == len(set(tied)) == len(set(group))
 
 
-def test_label_parts():
-    assert label_parts("helmet; vest") == ["helmet", "vest"]
+@pytest.mark.parametrize(
+    ("second", "classes", "said"),
+    [
+        ("With-Helmet", (), "the classes With-Helmet and with_helmet differ only in case"),
+        ("w\u0456th_helmet", (), "differ only in case"),
+        ("With-Helmet", ("With-Helmet", "with_helmet"), None),
+        ("without_helmet", (), None),
+    ],
+)
+def test_two_spellings_of_one_class_stop_the_run_unless_both_are_meant(second, classes, said):
+    found = sentence(manifest_of(["with_helmet", second] * 10), classes=classes)
+    assert found is None if said is None else said in found
+
+
+def test_a_class_whose_pictures_were_all_refused_says_why():
+    refused = quarantine_of(("a|b/0.png", "its label 'a|b' holds |", "label", "a|b"))
+    said = sentence(manifest_of(GOOD), refused)
+    assert said.startswith("class a|b has no usable picture (first: a|b/0.png its label 'a|b' holds |)")
+
+
+@given(st.datetimes(min_value=datetime(1800, 1, 1), max_value=datetime(2199, 12, 31)))
+def test_every_time_there_is_is_a_time(moment):
+    for text in (moment.isoformat(), moment.date().isoformat(), moment.isoformat(" ", "minutes") + "+02:00"):
+        assert re.match(ISO_TIME, text), text
+
+
+@given(year=st.integers(1800, 2199), month=st.integers(0, 99), day=st.integers(0, 99))
+def test_a_day_is_a_day_where_the_calendar_has_it(year, month, day):
+    try:
+        exists = bool(date(year, month, day))
+    except ValueError:
+        exists = False
+    assert bool(re.match(ISO_TIME, f"{year}-{month:02}-{day:02}")) == exists
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("2026-13-45T99:99:99", "2026-02-30", "2100-02-29", "2026-03-31T24:00:00", "2026-03-31T12:60", "2026-3-1"),
+        *("0000-01-01", "2026-03-31T12:00:61", "2026-03-31T12:00+25:00", "31.3.2026", "2026:03:31 14:05:00", "T12:00"),
+    ],
+)
+def test_what_is_no_time_is_none(text):
+    assert not re.match(ISO_TIME, text)
 
 
 # ------------------------------------------------------------------------------- through Great Expectations (3 s each)

@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from plumbline.common.errors import UserError
-from plumbline.common.params import Section, load_section, load_sections
+from plumbline.common.params import Section, load_section, load_sections, with_value
 
 
 class Split(Section):
@@ -70,3 +70,43 @@ def test_a_user_error_ends_a_command_with_its_sentence_alone():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "error: a.jpg is empty: remove it.\n")
+
+
+TEXT = """# top
+data: # what
+  root: data # here
+  arrays:
+    classes: {"0": a}
+evaluate:
+  violation_class: without_helmet # the class
+  # a comment
+  seed: 0
+last:
+  seed: 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("evaluate.violation_class", None, "  violation_class: null # the class\n"),
+        ("evaluate.violation_class", "no: helmet", "  violation_class: 'no: helmet' # the class\n"),
+        ("data.arrays.classes", {"0": "x"}, "    classes: {'0': x}\n"),
+        ("data.published_split", "keep", "  published_split: keep\n"),
+        ("last.seed", 5, "  seed: 5\n"),
+    ],
+)
+def test_one_value_is_written_and_every_other_line_stays(key, value, line):
+    written = with_value(TEXT, key, value)
+    assert line in written
+    before, after = TEXT.splitlines(True), written.splitlines(True)
+    assert len([one for one in before if one not in after]) <= 1
+    assert set(after) - set(before) == {line}
+
+
+@pytest.mark.parametrize(
+    "text", ["evaluate: {violation_class: a}\n", "other: 1\n", "evaluate:\n  violation_class:\n    - a\n"]
+)
+def test_what_cannot_be_written_safely_is_left_to_a_person(text):
+    with pytest.raises(UserError, match="by hand"):
+        with_value(text, "evaluate.violation_class", "b")

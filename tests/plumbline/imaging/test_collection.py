@@ -10,20 +10,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from plumbline.common.errors import UserError
-from plumbline.imaging.collection import (
-    ArrayParams,
-    DataParams,
-    YoloParams,
-    box_pixels,
-    in_order,
-    in_order_by_processes,
-    iter_rgb,
-    list_images,
-    load_rgb,
-    parse_box,
-    source_of,
-)
+from plumbline.common.parallel import in_order, in_order_by_processes
+from plumbline.imaging.collection import list_images
 from plumbline.imaging.decode import DecodeError
+from plumbline.imaging.layouts.yolo import box_pixels, parse_box
+from plumbline.imaging.pictures import source_of
+from plumbline.imaging.reading import iter_rgb, load_rgb
+from plumbline.imaging.settings import ArrayParams, DataParams, YoloParams
 
 
 def draw(path: Path, colour=(200, 30, 30), size=(40, 30)) -> Path:
@@ -76,6 +69,55 @@ def test_hidden_files_and_system_litter_are_nobodys_pictures(data):
     assert found.refused == []
 
 
+def test_litter_is_nobodys_wherever_it_lies(data):
+    for folder in ("__MACOSX", "cat/@eaDir", "cat/deep/__MACOSX/cat", "dog/.thumbnails", "$RECYCLE.BIN"):
+        draw(data.root / folder / "0.png")
+    (data.root / "cat" / "Thumbs.db").write_bytes(b"x")
+    found = list_images(data)
+    assert (len(found.images), found.refused) == (4, [])
+
+
+def test_pictures_of_other_formats_at_the_top_are_named_and_notes_are_not(data):
+    (data.root / "README.txt").write_text("x")
+    (data.root / "scan.TIFF").write_bytes(b"II*\0")
+    assert refused(data)["scan.TIFF"][0] == "unreadable"
+    assert set(refused(data)) == {"scan.TIFF"}
+
+
+@pytest.mark.parametrize("name", ["a\\b", "con", "cat:dog", "x" * 200, "w\u202eh", "~", "what?"])
+def test_a_folder_that_can_be_no_class_is_refused_by_name(data, name):
+    draw(data.root / name / "0.png")
+    found = [(kind, reason) for path, (kind, reason) in refused(data).items() if path.endswith("0.png")]
+    assert [kind for kind, _ in found] == ["label"]
+    assert len(listed(data)) == 4
+
+
+@pytest.mark.parametrize("label", ["../outside", "N/A", ".unsure", "cat;../x", "nul"])
+def test_a_label_of_the_metadata_is_checked_as_a_folders(data, label):
+    write_metadata(data, f"path,label\ncat/0.png,{label}\n")
+    assert refused(data)["cat/0.png"][0] == "label"
+    assert len(listed(data)) == 3
+
+
+def test_several_labels_have_one_form(tmp_path):
+    for number in range(5):
+        draw(tmp_path / "photos" / f"{number}.png")
+    params = DataParams(root=tmp_path)
+    labels = ["cat; dog", "dog;cat", "cat;", ";cat;cat", "cat ;dog"]
+    write_metadata(params, "path,label\n" + "".join(f"photos/{n}.png,{label}\n" for n, label in enumerate(labels)))
+    assert list(listed(params).values()) == ["cat;dog", "cat;dog", "cat", "cat", "cat;dog"]
+    write_metadata(params, "path,label\nphotos/0.png,;\nphotos/1.png,cat\n")
+    assert listed(params)["photos/0.png"] == "photos"
+
+
+def test_a_folders_label_in_another_unicode_form_is_the_metadatas(tmp_path):
+    draw(tmp_path / "cafe\u0301" / "0.png")
+    draw(tmp_path / "bar" / "0.png")
+    params = DataParams(root=tmp_path)
+    write_metadata(params, "path,label\nbar/0.png,caf\u00e9\n")
+    assert set(listed(params).values()) == {"caf\u00e9"}
+
+
 def test_other_files_in_a_class_folder_are_named(data):
     (data.root / "cat" / "notes.txt").write_text("x")
     draw(data.root / "dog" / "old.gif")
@@ -99,7 +141,7 @@ def test_an_empty_class_folder_is_named(data):
 def test_a_folder_that_is_split_already_is_no_set_of_classes(tmp_path):
     for part in ("train", "valid", "test"):
         draw(tmp_path / part / "cat" / "0.png")
-    with pytest.raises(UserError, match=r"is split already .*stages\.group audit"):
+    with pytest.raises(UserError, match=r"is split already .*data\.published_split.*plumbline audit"):
         list_images(DataParams(root=tmp_path))
 
 
@@ -217,7 +259,7 @@ def test_no_permission_is_a_reason(data, monkeypatch):
     def forbidden(*_args, **_kwargs):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr("plumbline.imaging.collection.os.open", forbidden)
+    monkeypatch.setattr("plumbline.imaging.files.os.open", forbidden)
     with pytest.raises(UserError, match=r"cat/0\.png can't be read: Permission denied"):
         load_rgb(data, "cat/0.png")
 
@@ -340,6 +382,50 @@ def test_labels_with_and_without_header_and_with_further_columns(arrays, text):
         assert images["photo"].tolist() == ["p", "q"] * 6
 
 
+TWELVE = [0, 1] * 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"{value:.18e}\n" for value in TWELVE),
+        "# label\n" + "".join(f"{value}\n" for value in TWELVE),
+        "0\n" + "".join(f"{value}\n" for value in TWELVE),
+        ",0\n" + "".join(f"{row},{value}\n" for row, value in enumerate(TWELVE)),
+        "".join(f"{row},{value}\n" for row, value in enumerate(TWELVE)),
+        ",label\n" + "".join(f"{row},{value}.0\n" for row, value in enumerate(TWELVE)),
+        "class\n" + "".join(f"{['without_helmet', 'with_helmet'][value]}\n" for value in TWELVE),
+        "".join(f"{['without_helmet', 'with_helmet'][value]}\n" for value in TWELVE),
+        "nr;Class\n" + "".join(f"a{row};{value}\n" for row, value in enumerate(TWELVE)),
+        "target\n" + "".join(f"{bool(value)}\n" for value in TWELVE),
+        "label\n" + "".join(f'"{value}"\r\n' for value in TWELVE),
+        "label,class\n" + "".join(f"{value},x\n" for value in TWELVE),
+    ],
+)
+def test_labels_as_numpy_and_pandas_write_them(arrays, text):
+    params, _ = arrays
+    (params.root / "labels.csv").write_text(text)
+    assert list_images(params).images["label"].tolist() == ["without_helmet", "with_helmet"] * 6
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("0\n" * 20, "20 labels but images.npy 12"),
+        ("1,0\n0,1\n" * 6, "one column of class numbers"),
+        ("cat\n" * 12, None),
+    ],
+)
+def test_labels_that_fit_nothing_are_said(arrays, text, said):
+    params, _ = arrays
+    (params.root / "labels.csv").write_text(text)
+    if said is None:
+        assert {kind for kind, _ in refused(params).values()} == {"label"}
+        return
+    with pytest.raises(UserError, match=said):
+        list_images(params)
+
+
 def test_class_names_come_from_the_parameter_and_a_label_beyond_them_is_refused(arrays):
     params, _ = arrays
     (params.root / "labels.csv").write_text("0\n1\n" * 5 + "0\n2\n")
@@ -405,6 +491,69 @@ def test_classes_can_be_renamed(yolo):
     assert list_images(named).images["label"].tolist() == ["helmet", "without_helmet"]
 
 
+def test_a_set_without_one_box_is_one_sentence(tmp_path):
+    draw(tmp_path / "p1.png")
+    (tmp_path / "obj.names").write_text("head\n")
+    with pytest.raises(UserError, match="not one box"):
+        list_images(DataParams(root=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("line", "box"),
+    [
+        ("0.0 0.5 0.5 0.2 0.4", (0.5, 0.5, 0.2, 0.4)),
+        ("0 1.0004 0.5 0.2 1.0004", (1.0, 0.5, 0.2, 1.0)),
+        ("0 -0.0003 0.5 0.2 0.4", (0.0, 0.5, 0.2, 0.4)),
+        ("0 0.1 0.1 0.3 0.1 0.3 0.5 0.1 0.5", (0.2, 0.3, 0.2, 0.4)),
+        ("0 0.1 0.1 0.3 0.1 0.2 0.5", (0.2, 0.3, 0.2, 0.4)),
+        ("0 0.1 0.1 1.0002 0.1 0.2 0.5", (0.55, 0.3, 0.9, 0.4)),
+        ("0 5e-1 5.0E-01 .2 0.4", (0.5, 0.5, 0.2, 0.4)),
+    ],
+)
+def test_boxes_as_people_and_tools_write_them(line, box):
+    number, found = parse_box(line)
+    assert number == 0
+    assert found == pytest.approx(box)
+
+
+@pytest.mark.parametrize("line", ["0.5 0.5 0.5 0.1 0.1", "0 0.5 0.5 0.1 0.1 0.98", "0 0.1 0.1 0.3 0.1 0.1 0.3 0.2"])
+def test_what_only_looks_like_a_box_is_refused(line):
+    with pytest.raises(DecodeError):
+        parse_box(line)
+
+
+def test_a_polygon_among_boxes_is_cut_out_as_the_box_around_it(yolo):
+    (yolo.root / "p1.txt").write_text("0 0.5 0.5 0.5 0.5\n1 0.25 0.25 0.75 0.25 0.5 0.75\n")
+    assert list(listed(yolo)) == ["p1.png#0", "p1.png#1"]
+    assert np.array_equal(load_rgb(yolo, "p1.png#1"), load_rgb(yolo, "p1.png#0"))
+
+
+def test_the_same_line_twice_is_one_box(yolo):
+    (yolo.root / "p1.txt").write_text("0 0.5 0.5 0.5 0.5\n\n0 0.50 0.5 0.5 0.5\n1 0.5 0.5 0.5 0.5\n")
+    assert list(listed(yolo)) == ["p1.png#0", "p1.png#3"]
+
+
+def test_a_box_file_in_capitals_counts(yolo):
+    (yolo.root / "p1.txt").rename(yolo.root / "p1.TXT")
+    assert set(listed(yolo)) == {"p1.png#0", "p1.png#2"}
+    assert load_rgb(yolo, "p1.png#0").ndim == 3
+
+
+def test_photographs_of_the_same_name_in_two_folders_are_two(yolo):
+    for folder in ("vidA", "vidB"):
+        draw(yolo.root / folder / "im0.jpg")
+        (yolo.root / folder / "im0.txt").write_text("1 0.5 0.5 1 1\n")
+    photos = list_images(yolo).images.set_index("path")["photo"]
+    assert photos["vidA/im0.jpg#0"] == "vidA/im0"
+    assert photos["vidB/im0.jpg#0"] == "vidB/im0"
+
+
+def test_a_class_name_that_would_be_two_is_refused(yolo):
+    (yolo.root / "obj.names").write_text("helmet;vest\nhead\n")
+    with pytest.raises(UserError, match=r"obj\.names has a class 'helmet;vest'"):
+        list_images(yolo)
+
+
 def test_subfolders_are_told_apart_and_share_the_names_file(yolo):
     for part in ("train", "valid"):
         draw(yolo.root / part / "q.jpg")
@@ -435,7 +584,7 @@ def test_a_broken_line_is_refused_and_the_others_go_on(yolo, line, reason):
     assert reason in said
 
 
-def test_pictures_without_boxes_and_boxes_without_pictures_are_named_an_empty_box_file_is_fine(yolo):
+def test_boxes_without_pictures_are_named_and_a_picture_without_boxes_is_background(yolo):
     draw(yolo.root / "unlabelled.jpg")
     draw(yolo.root / "nobody.jpg")
     (yolo.root / "nobody.txt").write_text("")
@@ -443,7 +592,7 @@ def test_pictures_without_boxes_and_boxes_without_pictures_are_named_an_empty_bo
     (yolo.root / "train.txt").write_text("data/p1.png\n")
     (yolo.root / "p1.txt").write_bytes(b"\xff\xfe")
     found = {path: kind for path, (kind, _) in refused(yolo).items()}
-    assert found == {"unlabelled.jpg": "label", "orphan.txt": "box", "p1.txt": "box"}
+    assert found == {"orphan.txt": "box", "p1.txt": "box"}
 
 
 def test_a_metadata_row_of_a_photograph_serves_all_its_boxes(yolo):

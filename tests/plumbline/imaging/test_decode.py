@@ -212,3 +212,28 @@ def test_resized_from_a_reduced_jpeg_is_close_to_resized_from_the_whole():
     slow = np.asarray(image.resize((200, 200), Image.Resampling.BILINEAR), int)
     assert quick.shape == (200, 200, 3)
     assert np.abs(quick - slow).mean() < 1.5
+
+
+def bmp_32(picture: Image.Image, alpha) -> bytes:
+    """A BMP with 32 bits a pixel and a mask that calls the last 8 of them alpha."""
+    pixels = np.asarray(Image.merge("RGBA", (*picture.split(), alpha)))
+    rows = pixels[::-1, :, [2, 1, 0, 3]].tobytes()
+    header = struct.pack("<IiiHHIIiiII", 108, *picture.size, 1, 32, 3, len(rows), 2835, 2835, 0, 0)
+    header += struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) + b"BGRs" + bytes(48)
+    return b"BM" + struct.pack("<IHHI", 14 + len(header) + len(rows), 0, 0, 14 + len(header)) + header + rows
+
+
+def test_a_bmp_whose_alpha_is_nought_throughout_is_opaque():
+    picture = photograph(40, 30)
+    nought = bmp_32(picture, Image.new("L", (40, 30), 0))
+    assert np.array_equal(decode(nought), np.asarray(picture))
+    assert np.array_equal(decode_small_grey(nought), decode_small_grey(encoded(picture, "BMP")))
+    assert np.array_equal(decode_resized(nought, (30, 40)), np.asarray(picture))
+
+
+def test_an_alpha_that_is_used_still_counts():
+    picture = photograph(40, 30)
+    alpha = Image.new("L", (40, 30), 0)
+    alpha.paste(255, (0, 0, 20, 30))
+    assert np.asarray(decode(bmp_32(picture, alpha)))[:, 20:].min() == 255
+    assert decode(encoded(Image.new("RGBA", (8, 8), (200, 0, 0, 0)))).min() == 255

@@ -1,0 +1,188 @@
+"""Fit params.yaml to a folder of pictures: `plumbline init PATH`.
+
+Looks at the folder without decoding a picture, writes into params.yaml what can be told from it, and says what only a
+person can say: which class must not be missed, and what a published split is good for.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plumbline.common.errors import UserError, run
+from plumbline.common.files import write_text
+from plumbline.common.params import PARAMS, read_params, with_value
+from plumbline.imaging.collection import Collection, find_layout, list_images
+from plumbline.imaging.labels import classes_of, label_classes, shown
+from plumbline.imaging.layouts.arrays import open_array, read_labels
+from plumbline.imaging.settings import DataParams
+from plumbline.models.fit import Facts, as_sentence, find_misfits, offered_violations
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Columns that say something else than which pictures belong together.
+_NO_GROUP = {"path", "label", "site", "captured_at", "camera", "published_split", "subset", "split"}
+
+
+@dataclass
+class Fitted:
+    """What is to be written (key in params.yaml to value), and what a person should know or decide."""
+
+    changes: dict[str, Any] = field(default_factory=dict)
+    said: list[str] = field(default_factory=list)
+
+
+def fit(
+    settings: dict[str, Any], root: Path, violation: str | None = None, published_split: str | None = None
+) -> Fitted:
+    """Return what of `settings` (params.yaml) has to be another for the pictures in `root`.
+
+    Args:
+        violation: the class that must not be missed, "none" where no class is one; None leaves it to be decided.
+        published_split: keep or merge, where the folders are train and test.
+
+    Raises UserError where the folder can't be used, or no class is called `violation`.
+    """
+    found = Fitted()
+    data = DataParams.model_validate({**(settings.get("data") or {}), "root": root})
+    if published_split:
+        found.changes["data.published_split"] = published_split
+        data = data.model_copy(update={"published_split": published_split})
+    if find_layout(data) == "arrays":
+        data = _fit_arrays(found, data)
+    collection = list_images(data)
+    labels = Counter(collection.images["label"])
+    classes = tuple(sorted(classes_of(labels)))
+    if len(classes) < 2:
+        only = f"only the class {classes[0]}" if classes else "no class"
+        raise UserError(
+            f"{root}/ has {only}, and telling apart takes two: put a folder per class there, or a metadata.csv with "
+            f"the columns path and label{_first_refused(collection)}."
+        )
+    _fit_violation(found, settings, classes, violation, root)
+    listed = (settings.get("validate") or {}).get("classes")
+    if listed and set(listed) != set(classes):
+        found.changes["validate.classes"] = []
+    _fit_columns(found, settings, collection.images)
+    counts = Counter(name for label, count in labels.items() for name in label_classes(label) for _ in range(count))
+    described = ", ".join(f"{counts[name]} {shown(name)}" for name in classes)
+    several = ", some with several labels" if any(len(label_classes(label)) > 1 for label in labels) else ""
+    found.said.insert(0, f"{root}/: {len(collection.images)} pictures ({described}){several}.")
+    if collection.refused:
+        found.said.append(f"{len(collection.refused)} files can't be used{_first_refused(collection)}.")
+    changed = with_changes(settings, found.changes)
+    facts = Facts(classes, tuple(collection.images.columns), root)
+    left = find_misfits(changed, facts)
+    if left:
+        found.said.append(as_sentence(left, None))
+    return found
+
+
+def with_changes(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """The settings with some values replaced ("evaluate.violation_class": None)."""
+    result = dict(settings)
+    for key, value in changes.items():
+        section, _, name = key.partition(".")
+        inner = dict(result.get(section) or {})
+        result[section] = with_changes(inner, {name: value}) if "." in name else {**inner, name: value}
+    return result
+
+
+def _first_refused(collection: Collection) -> str:
+    if not collection.refused:
+        return ""
+    first = collection.refused[0]
+    return f" (the first: {first.path} {first.reason})"
+
+
+def _fit_violation(
+    found: Fitted, settings: dict[str, Any], classes: tuple[str, ...], wanted: str | None, root: Path
+) -> None:
+    now = (settings.get("evaluate") or {}).get("violation_class")
+    if wanted is not None:
+        if wanted != "none" and wanted not in classes:
+            raise UserError(f"--violation {shown(wanted)}: the classes are {', '.join(map(shown, classes))}, or none.")
+        found.changes["evaluate.violation_class"] = None if wanted == "none" else wanted
+    elif now not in (None, *classes):
+        found.changes["evaluate.violation_class"] = None
+        offers = offered_violations(classes)
+        one = f"{shown(offers[0])} may be" if offers else "perhaps one of them is"
+        found.said.append(
+            f"No class is taken for a violation now. {one[0].upper()}{one[1:]} the class that must not be missed: "
+            f"if so, `plumbline init {root} --violation {shown(offers[0] if offers else classes[0])}`."
+        )
+
+
+def _fit_arrays(found: Fitted, data: DataParams) -> DataParams:
+    """Class names for the numbers in labels.csv, where params.yaml lacks some."""
+    labels_file = data.root / data.arrays.labels
+    header, rows = read_labels(labels_file, len(open_array(data)), data.arrays.classes)
+    values = sorted({_as_class(row[header.index("label")]) for row in rows})
+    known = {*data.arrays.classes, *data.arrays.classes.values()}
+    if set(values) <= known:
+        return data
+    names = {value: f"class_{value}" if value.isdigit() else value for value in values}
+    found.changes["data.arrays.classes"] = names
+    found.said.append(
+        f"{labels_file} has the labels {', '.join(values[:12])}: name them under data.arrays.classes in {PARAMS}, and "
+        "check data.arrays.channels (bgr or rgb)."
+    )
+    return data.model_copy(update={"arrays": data.arrays.model_copy(update={"classes": names})})
+
+
+def _as_class(text: str) -> str:
+    try:
+        number = float(text)
+    except ValueError:
+        return text.strip()
+    return str(int(number)) if number.is_integer() else text.strip()
+
+
+def _fit_columns(found: Fitted, settings: dict[str, Any], images: pd.DataFrame) -> None:
+    """Grouping columns: those of params.yaml that the data has; others that repeat are offered."""
+    named = list((settings.get("group") or {}).get("columns") or [])
+    if any(name in images for name in named):
+        return
+    repeated = [
+        name
+        for name in images.columns
+        if name not in _NO_GROUP and 1 < images[name].nunique() < images[name].notna().sum() / 1.2
+    ]
+    if repeated:
+        found.said.append(
+            f"The columns {', '.join(map(shown, repeated))} repeat their values: where one of them says which pictures "
+            f"belong together (one photograph, video, person), add it to group.columns in {PARAMS}."
+        )
+
+
+def main() -> None:
+    """Look at the folder, write params.yaml, say what was written and what is left to decide."""
+    parser = argparse.ArgumentParser(prog="plumbline init", description="Fit params.yaml to a folder of pictures.")
+    parser.add_argument("path", type=Path, nargs="?", default=Path("data"), help="the folder of pictures (data)")
+    parser.add_argument("--violation", metavar="CLASS", help="the class that must not be missed; none: no class is one")
+    parser.add_argument("--published-split", choices=["keep", "merge"], help="where the folders are train and test")
+    given = parser.parse_args()
+    settings = read_params()
+    found = fit(settings, given.path, given.violation, given.published_split)
+    text = PARAMS.read_text(encoding="utf-8")
+    for key, value in found.changes.items():
+        text = with_value(text, key, value)
+    if found.changes:
+        write_text(PARAMS, text)
+    for line in found.said:
+        print(line)
+    for key, value in found.changes.items():
+        print(f"{PARAMS}: {key} is now {'null' if value is None else value}")
+    home = (settings.get("data") or {}).get("root", "data")
+    if given.path.resolve() != Path(home).resolve():
+        print(f"Next: put the pictures into {home}/ (rm -rf {home} && cp -r {given.path} {home}), then dvc add {home}")
+    else:
+        print(f"Next: dvc add {home} && dvc repro")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,78 @@
+"""Work over all cores, its results in the order asked for and only a little of it ahead."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait as wait_for
+from threading import Thread
+from typing import TypeVar
+
+from plumbline.common.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def in_order(function: Callable[[Item], Result], items: Iterable[Item], ahead: int = 4) -> Iterator[Result]:
+    """Yield function(item) in the items' order, computed on a thread per core, at most `ahead` per core in advance.
+
+    For work that lets go of the interpreter lock, as Pillow's decoding and resizing do: nothing has to be copied
+    between processes, or forked beside TensorFlow.
+    """
+    workers = cores()
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
+    try:
+        yield from _drain(pool, function, items, workers * ahead)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_order_by_processes(
+    function: Callable[[Item], Result], items: Iterable[Item], ahead: int = 4
+) -> Iterator[Result]:
+    """As `in_order`, on a process per core: for work that holds the interpreter lock, with small results.
+
+    `function`, items and results are pickled between our own processes. Raises UserError where a process dies.
+    """
+    workers = cores()
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker)
+    try:
+        yield from _drain(pool, function, items, workers * ahead)
+    except BrokenProcessPool:
+        raise UserError(
+            "a process that read pictures died: its error is above, else memory ran out (lower data.max_pixels)."
+        ) from None
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _drain(pool: Executor, function: Callable[[Item], Result], items: Iterable[Item], limit: int) -> Iterator[Result]:
+    waiting: deque[Future[Result]] = deque()
+    for item in items:
+        waiting.append(pool.submit(function, item))
+        if len(waiting) >= limit:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
+
+
+def _start_worker() -> None:
+    """One thread for each process's matrix products, and an end to it when the parent is killed."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        # Its queue never closes by itself: without this, a killed stage would leave its workers waiting for ever.
+        Thread(target=lambda: (wait_for([parent.sentinel]), os._exit(1)), daemon=True).start()

@@ -1,0 +1,134 @@
+"""The files below a folder: which can be named everywhere, and their bytes, read with care."""
+
+from __future__ import annotations
+
+import os
+import stat
+import unicodedata
+from pathlib import Path, PurePosixPath
+
+from plumbline.imaging.decode import DecodeError
+from plumbline.imaging.litter import is_litter
+from plumbline.imaging.pictures import Refused
+from plumbline.imaging.settings import DataParams
+
+LINKED_OUT = "is a symbolic link out of the folder"
+
+
+def walk(params: DataParams, refused: list[Refused]) -> list[str]:
+    """Return the relative POSIX paths of all files that can be named everywhere, in order; refuse the others."""
+    inside = params.root.resolve()
+    files: list[str] = []
+    folders: list[str] = []
+    seen = {inside}
+
+    def visit(folder: Path, prefix: str) -> None:
+        try:
+            entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
+        except OSError as error:
+            why = f"can't be listed: {error.strerror}"
+            refused.append(Refused(shown_path(prefix), why, "unreadable", top_folder(prefix)))
+            return
+        for entry in entries:
+            if is_litter(entry.name):
+                continue
+            path = prefix + entry.name
+            if reason := _bad_name(entry.name):
+                refused.append(Refused(shown_path(path), reason, "name", top_folder(path)))
+            elif reason := _bad_link(entry, inside, params.follow_symlinks):
+                refused.append(Refused(path, reason, "unreadable", top_folder(path)))
+            elif entry.is_dir():
+                target = Path(entry.path).resolve()
+                if target not in seen:  # a link to a folder may lead back to one that is being walked
+                    seen.add(target)
+                    folders.append(path)
+                    visit(Path(entry.path), path + "/")
+            else:
+                files.append(path)
+
+    visit(params.root, "")
+    return _without_twins(files, folders, refused)
+
+
+def _bad_name(name: str) -> str | None:
+    try:
+        name.encode("utf-8")
+    except UnicodeEncodeError:
+        return "its name is not UTF-8: rename it"
+    if any(unicodedata.category(letter) in ("Cc", "Zl", "Zp") for letter in name):
+        return "its name holds a line break or control character: rename it"
+    return None
+
+
+def _bad_link(entry: os.DirEntry[str], inside: Path, follow: bool) -> str | None:
+    if not entry.is_symlink():
+        return None
+    try:
+        target = Path(entry.path).resolve(strict=True)
+    except (OSError, RuntimeError):
+        return "is a symbolic link that leads nowhere: remove it"
+    if target.is_relative_to(inside) or follow:
+        return None
+    return f"{LINKED_OUT}: copy the file here, or set data.follow_symlinks"
+
+
+def _without_twins(files: list[str], folders: list[str], refused: list[Refused]) -> list[str]:
+    """Refuse every path that another equals but for case or Unicode form: other systems would keep only one of them."""
+    twins: dict[str, list[str]] = {}
+    for path in (*folders, *files):
+        twins.setdefault(_everywhere(path), []).append(path)
+    other = {path: next(p for p in paths if p != path) for paths in twins.values() if len(paths) > 1 for path in paths}
+    if not other:
+        return files
+    kept = []
+    for path in files:
+        clash = next((p for p in (path, *map(str, PurePosixPath(path).parents)) if p in other), None)
+        if clash is None:
+            kept.append(path)
+        else:
+            reason = f"{clash} differs from {other[clash]} only in case or Unicode form: rename one of them"
+            refused.append(Refused(path, reason, "name", top_folder(path)))
+    return kept
+
+
+def _everywhere(path: str) -> str:
+    """What two paths have in common that some system takes for one: case, Unicode form, dots and spaces at an end."""
+    parts = unicodedata.normalize("NFC", path).casefold().split("/")
+    return "/".join(part.rstrip(" .") for part in parts)
+
+
+def shown_path(path: str) -> str:
+    """A path that can't be written as it is, with \\x and \\udc escapes."""
+    text = path.encode("utf-8", "backslashreplace").decode("utf-8")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def top_folder(path: str) -> str:
+    """The folder at the top that a path lies in, as it is shown; empty for a file at the top."""
+    return shown_path(path.split("/", 1)[0]) if "/" in path else ""
+
+
+def read_bytes(params: DataParams, path: str) -> bytes:
+    """Return a file's bytes; DecodeError where it is unreadable, no plain file, too big or linked out."""
+    full = params.root / path
+    try:
+        if not params.follow_symlinks and not full.resolve().is_relative_to(params.root.resolve()):
+            raise DecodeError(LINKED_OUT)
+        # Not blocking: opening a named pipe would otherwise wait for a writer for ever.
+        with open(full, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as handle:
+            status = os.fstat(handle.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise DecodeError("is not a plain file")
+            if status.st_size > params.max_bytes:
+                raise DecodeError(f"has {status.st_size:,} bytes, more than the {params.max_bytes:,} of data.max_bytes")
+            return handle.read()
+    except OSError as error:
+        raise DecodeError(f"can't be read: {error.strerror}") from None
+
+
+def read_text(params: DataParams, path: str) -> str:
+    """Return a small UTF-8 text file; DecodeError as `read_bytes`."""
+    try:
+        return read_bytes(params, path).decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise DecodeError("is not text in UTF-8") from None

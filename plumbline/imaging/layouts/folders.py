@@ -1,0 +1,69 @@
+"""A folder per class; a picture's folder at the top is its label, however deep it lies."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import PurePosixPath
+
+from plumbline.imaging.decode import DecodeError, decode_image
+from plumbline.imaging.files import read_bytes, shown_path, top_folder, walk
+from plumbline.imaging.layouts.foreign import refuse_foreign
+from plumbline.imaging.layouts.published import settle_split
+from plumbline.imaging.litter import is_litter
+from plumbline.imaging.pictures import Found, Picture, Refused, is_picture_name
+from plumbline.imaging.settings import DataParams
+
+# Pictures and films that are not read: at the top of a folder, too, nobody means them as a note.
+UNREAD = (
+    *(".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".tga", ".ico"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".dcm"),
+    *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"),
+)
+
+
+def list_pictures(params: DataParams) -> Found:
+    """Name every picture below the root; UserError where the folders are a split or another tool's export."""
+    found = Found()
+    found.files = set(files := walk(params, found.refused))
+    if params.layout == "auto":
+        refuse_foreign(params, files)
+    for path in files:
+        label = path.split("/", 1)[0] if "/" in path else ""
+        suffix = PurePosixPath(path).suffix
+        if is_picture_name(path):
+            found.rows.append({"path": path, "label": label})
+        elif label or suffix.lower() in UNREAD:
+            reason = (
+                f"is not named as a picture ({suffix or 'no suffix'}): JPEG, PNG, BMP or WebP is read, convert or "
+                "remove it"
+            )
+            found.refused.append(Refused(path, reason, "unreadable", shown_path(label)))
+    settle_split(found, params)
+    named = {top_folder(row["path"]) for row in found.rows}
+    named |= {name for one in found.refused for name in (one.label, one.path, top_folder(one.path))}
+    for entry in sorted(os.scandir(params.root), key=lambda entry: entry.name):
+        if entry.is_dir() and not is_litter(entry.name) and shown_path(entry.name) not in named:
+            found.refused.append(Refused(entry.name + "/", "holds no pictures", "empty", entry.name))
+    return found
+
+
+def read(params: DataParams, source: str, paths: Sequence[str]) -> Iterator[Picture | Refused]:
+    """Decode a file, which is the one picture of `paths`."""
+    try:
+        data = read_bytes(params, source)
+        image = decode_image(data, params.max_pixels)
+    except DecodeError as error:
+        yield Refused(source, error.reason, "unreadable")
+        return
+    for path in paths:
+        yield Picture(path, image, hashlib.sha256(data).hexdigest(), len(data), image.info["format"])
+
+
+def states(params: DataParams, source: str, paths: Sequence[str]) -> list[str]:
+    """The file's digest, or why it can't be read."""
+    try:
+        return [hashlib.sha256(read_bytes(params, source)).hexdigest() for _ in paths]
+    except DecodeError as error:
+        return [error.reason]

@@ -1,0 +1,217 @@
+"""YOLO darknet: pictures with a .txt of boxes beside each, and a file that names the classes. A box is a picture."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+
+from PIL import Image
+
+from plumbline.common.errors import UserError
+from plumbline.imaging.decode import DecodeError, decode_image
+from plumbline.imaging.files import read_bytes, read_text, top_folder, walk
+from plumbline.imaging.labels import SEVERAL
+from plumbline.imaging.layouts.published import side_of
+from plumbline.imaging.pictures import Found, Picture, Refused, is_picture_name
+from plumbline.imaging.settings import DataParams
+
+Box = tuple[float, float, float, float]
+
+ROUNDING = 0.01  # share of the picture by which a coordinate may lie outside: rounding by whoever wrote it
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?nan|[+-]?inf", re.I)
+_BOX_SUFFIXES = (".txt", ".TXT", ".Txt")
+
+
+def list_pictures(params: DataParams) -> Found:
+    """Name every box with its class; a picture without boxes, or without a file of them, is background and no row."""
+    found = Found()
+    found.files = set(files := walk(params, found.refused))
+    boxes = {_stem(path): path for path in files if PurePosixPath(path).suffix.lower() == ".txt"}
+    named = [path for path in files if PurePosixPath(path).name == params.yolo.names]
+    names = {str(PurePosixPath(path).parent): _read_names(params, path) for path in named}
+    pictures = [path for path in files if is_picture_name(path)]
+    in_folders = any("/" in path for path in pictures)
+    for path in pictures:
+        own = boxes.get(_stem(path))
+        if own is None:
+            continue
+        columns = {"photo": _photograph(path)}
+        if in_folders:
+            columns["subset"] = top_folder(path)
+        _list_boxes(found, params, path, own, _names_for(path, names, params), columns)
+    with_picture = {_stem(path) for path in pictures}
+    for stem, path in boxes.items():
+        if stem not in with_picture and _looks_like_boxes(params, path):
+            found.refused.append(Refused(path, "holds boxes, but there is no picture beside it", "box"))
+    if pictures and not found.rows and not found.refused:
+        raise UserError(
+            f"{params.root}/ has {params.yolo.names} and {len(pictures)} pictures, but not one box: put each picture's "
+            ".txt beside it, or set data.layout."
+        )
+    return found
+
+
+def _stem(path: str) -> str:
+    return str(PurePosixPath(path).with_suffix(""))
+
+
+def _photograph(path: str) -> str:
+    """What names a photograph: its path without suffix, and without folders that only say train or test."""
+    parts = PurePosixPath(path).with_suffix("").parts
+    return "/".join(part for place, part in enumerate(parts) if place == len(parts) - 1 or side_of(part) is None)
+
+
+def _list_boxes(
+    found: Found, params: DataParams, picture: str, boxes: str, names: Sequence[str], columns: Mapping[str, str]
+) -> None:
+    try:
+        lines = read_text(params, boxes).splitlines()
+    except DecodeError as error:
+        found.refused.append(Refused(boxes, error.reason, "box"))
+        return
+    seen: set[tuple[int, Box]] = set()
+    for number, line in enumerate(lines):
+        if not line.strip():
+            continue
+        path = f"{picture}#{number}"
+        try:
+            box = parse_box(line)
+            if box[0] >= len(names):
+                raise DecodeError(f"its class {box[0]} is beyond the {len(names)} of {params.yolo.names}")
+        except DecodeError as error:
+            where = f"line {number + 1} of {PurePosixPath(boxes).name}: "
+            found.refused.append(Refused(path, where + error.reason, "box"))
+            continue
+        if box in seen:
+            continue
+        seen.add(box)
+        name = names[box[0]]
+        found.rows.append({"path": path, "label": params.yolo.classes.get(name, name), **columns})
+
+
+def parse_box(line: str) -> tuple[int, Box]:
+    """Return class number and (centre x, centre y, width, height) in shares of the picture, from a line of a .txt.
+
+    A polygon (class, then three or more pairs x y) becomes the box around it. What lies outside the picture by a
+    rounding error is clipped.
+    """
+    parts = line.split()
+    polygon = len(parts) >= 7 and len(parts) % 2 == 1
+    if len(parts) != 5 and not polygon:
+        like = " (a box with its confidence is a prediction, no label)" if len(parts) == 6 else ""
+        raise DecodeError(f"has {len(parts)} values, not `class x y width height`{like}")
+    if not all(_NUMBER.fullmatch(part) for part in parts) or not float(parts[0]).is_integer():
+        raise DecodeError(f"is not five numbers: {line.strip()[:60]!r}")
+    number, values = int(float(parts[0])), [float(part) for part in parts[1:]]
+    # A NaN fails every comparison.
+    if number < 0 or not all(-ROUNDING <= value <= 1 + ROUNDING for value in values):
+        raise DecodeError(f"has a box outside the picture: {line.strip()[:60]!r}")
+    values = [min(max(value, 0.0), 1.0) for value in values]
+    x, y, width, height = _around(values) if polygon else values
+    if not (width > 0 and height > 0):
+        raise DecodeError(f"has a box outside the picture: {line.strip()[:60]!r}")
+    return number, (x, y, width, height)
+
+
+def _around(points: Sequence[float]) -> Box:
+    """The box (centre x, centre y, width, height) around the points x1 y1 x2 y2 ..."""
+    across, down = points[0::2], points[1::2]
+    left, right, top, bottom = min(across), max(across), min(down), max(down)
+    return (left + right) / 2, (top + bottom) / 2, right - left, bottom - top
+
+
+def box_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return (left, top, right, bottom) in pixels of a picture of `size` = (width, height), clipped to it."""
+    x, y, width, height = box
+    left, right = round((x - width / 2) * size[0]), round((x + width / 2) * size[0])
+    top, bottom = round((y - height / 2) * size[1]), round((y + height / 2) * size[1])
+    left, top, right, bottom = max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1])
+    if left >= right or top >= bottom:
+        raise DecodeError(f"its box is less than a pixel of this {size[0]} x {size[1]} picture")
+    return left, top, right, bottom
+
+
+def box_file(params: DataParams, picture: str) -> str:
+    """The path of the .txt beside a picture, however its suffix is written."""
+    tried = [f"{_stem(picture)}{suffix}" for suffix in _BOX_SUFFIXES]
+    return next((path for path in tried if (params.root / path).is_file()), tried[0])
+
+
+def _read_names(params: DataParams, path: str) -> list[str]:
+    try:
+        names = [line.strip() for line in read_text(params, path).splitlines()]
+    except DecodeError as error:
+        raise UserError(f"{params.root / path} {error.reason}: it has to name a class on each line.") from None
+    while names and not names[-1]:
+        names.pop()
+    if not names or not all(names):
+        raise UserError(f"{params.root / path} has no class, or an empty line: it has to name a class on each line.")
+    joined = [name for name in names if SEVERAL in name and name not in params.yolo.classes]
+    if joined:
+        raise UserError(
+            f"{params.root / path} has a class {joined[0]!r} with a `{SEVERAL}`, which parts several labels: rename "
+            "it, or give it another name under data.yolo.classes."
+        )
+    return names
+
+
+def _names_for(picture: str, names: Mapping[str, list[str]], params: DataParams) -> list[str]:
+    """The class names of the nearest folder at or above a picture; else those of the only names file there is."""
+    for folder in PurePosixPath(picture).parents:
+        if str(folder) in names:
+            return names[str(folder)]
+    if len({tuple(one) for one in names.values()}) == 1:
+        return next(iter(names.values()))
+    raise UserError(
+        f"{params.root}/ has no {params.yolo.names} for {picture}: put one at the top, a class on each line."
+    )
+
+
+def _looks_like_boxes(params: DataParams, path: str) -> bool:
+    try:
+        parse_box(next(iter(read_text(params, path).splitlines()), ""))
+    except DecodeError:
+        return False
+    return True
+
+
+def read(params: DataParams, source: str, paths: Sequence[str]) -> Iterator[Picture | Refused]:
+    """Decode a photograph once and yield the boxes `paths` of it."""
+    try:
+        data = read_bytes(params, source)
+        image = decode_image(data, params.max_pixels)
+    except DecodeError as error:
+        yield Refused(source, error.reason, "unreadable")
+        return
+    boxes = box_file(params, source)
+    try:
+        lines = read_text(params, boxes).splitlines()
+    except DecodeError as error:
+        yield Refused(boxes, error.reason, "box")
+        return
+    digest = hashlib.sha256(data).hexdigest()
+    for path in paths:
+        yield _crop(image, path, lines, digest, len(data))
+
+
+def states(params: DataParams, source: str, paths: Sequence[str]) -> list[str]:
+    """Digests of the photograph and of its file of boxes, or why one can't be read."""
+    try:
+        files = (source, box_file(params, source))
+        return [hashlib.sha256(read_bytes(params, file)).hexdigest() for file in files]
+    except DecodeError as error:
+        return [error.reason]
+
+
+def _crop(image: Image.Image, path: str, lines: Sequence[str], digest: str, size: int) -> Picture | Refused:
+    try:
+        line = lines[int(path.rpartition("#")[2])].strip()
+        crop = image.crop(box_pixels(parse_box(line)[1], image.size))
+    except IndexError:
+        return Refused(path, "its line of the .txt is gone", "box")
+    except DecodeError as error:
+        return Refused(path, error.reason, "box")
+    own = hashlib.sha256(f"{digest} {line}".encode()).hexdigest()
+    return Picture(path, crop, own, size, image.info["format"])

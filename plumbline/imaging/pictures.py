@@ -1,0 +1,73 @@
+"""A picture, a file that is none, and how both are named.
+
+A picture's `path` is unique, POSIX, relative to the root: `with_helmet/p1.jpg` for a file, `images.npy#12` for row 12
+of an array, `p1.jpg#0` for the box on line 0 of p1.txt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any, Literal
+
+from PIL import Image
+
+from plumbline.imaging.decode import SUFFIXES
+from plumbline.imaging.describe import MEASURES
+
+Kind = Literal["name", "unreadable", "label", "box", "empty", "missing"]
+
+# The manifest's own columns, which metadata can't bring along.
+COMPUTED = (
+    *("path", "id", "pixels_sha256", "label", "width", "height", "bytes", "format", "phash"),
+    *MEASURES,
+)
+PUBLISHED = "published_split"  # the column of those who publish a split: train, validation or test
+RESERVED = (*COMPUTED, PUBLISHED)
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A file, row or box that is not used: its path (escaped where it can't be written), why, and the class it was for.
+
+    kind: `name` (can't be a path everywhere), `unreadable` (no picture), `label` (none, or two that disagree), `box`
+    (a broken line of a YOLO file), `empty` (a class folder without pictures), `missing` (a metadata row, no file).
+    """
+
+    path: str
+    reason: str
+    kind: Kind
+    label: str = ""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture of a source, decoded: upright RGB, the sha256 that is its id, its stored size and its format."""
+
+    path: str
+    image: Image.Image
+    id: str
+    bytes: int
+    format: str
+
+
+@dataclass
+class Found:
+    """What a layout finds before any picture is decoded: `rows` (path, label, columns), the refused, all its files."""
+
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    refused: list[Refused] = field(default_factory=list)
+    files: set[str] = field(default_factory=set)
+
+
+def source_of(path: str) -> str:
+    """Return the file that a picture's path lies in: `p1.jpg` for `p1.jpg#0`, itself for a file."""
+    if is_picture_name(path):
+        return path
+    source, mark, number = path.rpartition("#")
+    return source if mark and number.isdigit() else path
+
+
+def is_picture_name(path: str) -> bool:
+    """Return whether a file is named as a picture that is read."""
+    return PurePosixPath(path).suffix.lower() in SUFFIXES

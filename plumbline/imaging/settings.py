@@ -1,0 +1,52 @@
+"""params.yaml, section `data`: where the pictures lie and how they are read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from plumbline.common.params import Section
+from plumbline.imaging.decode import LARGEST_LIMIT, MAX_PIXELS
+
+
+def _text_keys(value: Any) -> Any:
+    return {str(key): item for key, item in value.items()} if isinstance(value, dict) else value
+
+
+class ArrayParams(Section):
+    """HelmNet arrays: (N, H, W, 3) uint8 and a 0/1 label for each row."""
+
+    images: str = "images.npy"
+    labels: str = "labels.csv"
+    channels: Literal["bgr", "rgb"] = "bgr"
+    classes: Annotated[dict[str, str], BeforeValidator(_text_keys)] = Field(
+        default={"0": "without_helmet", "1": "with_helmet"}
+    )
+
+
+class YoloParams(Section):
+    """YOLO darknet: names of the classes, and what each is called here (its own name where it isn't listed)."""
+
+    names: str = "obj.names"
+    classes: dict[str, str] = Field(default={})
+
+
+class DataParams(Section):
+    """Where the pictures lie and how they are read.
+
+    `published_split` says what to do where the folders at the top are called train and test: refuse them (default),
+    keep who is on which side (pictures that leak are set aside), or merge them and let `split` draw anew.
+    """
+
+    root: Path = Path("data")
+    layout: Literal["auto", "folders", "arrays", "yolo"] = "auto"
+    published_split: Literal["refuse", "keep", "merge"] = "refuse"
+    metadata: str = "metadata.csv"
+    label_conflict: Literal["quarantine", "metadata", "folder"] = "quarantine"
+    follow_symlinks: bool = False
+    max_pixels: int = Field(MAX_PIXELS, ge=1, le=LARGEST_LIMIT)
+    max_bytes: int = Field(256_000_000, ge=1)
+    arrays: ArrayParams = ArrayParams()
+    yolo: YoloParams = YoloParams()

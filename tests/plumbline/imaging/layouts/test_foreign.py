@@ -1,0 +1,89 @@
+"""Exports of other tools are called by their name."""
+
+import json
+
+import pytest
+from PIL import Image
+
+from plumbline.common.errors import UserError
+from plumbline.imaging.collection import list_images
+from plumbline.imaging.settings import DataParams
+
+BOX = "0 0.5 0.5 0.2 0.2\n"
+COCO = json.dumps({"info": {}, "images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": []})
+VOC = "<annotation><filename>a.jpg</filename><object><name>helmet</name></object></annotation>"
+DATA_YAML = "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['head', 'helmet']\n"
+LABEL_ME = json.dumps({"version": "5", "shapes": [], "imagePath": "a.jpg"})
+LABEL_STUDIO = json.dumps([{"id": 1, "data": {"image": "a.jpg"}, "annotations": []}])
+CREATE_ML = json.dumps([{"image": "a.jpg", "annotations": [{"label": "x", "coordinates": {}}]}])
+
+SETS = {
+    "ultralytics": ({"data.yaml": DATA_YAML, "train/images/a.jpg": None, "train/labels/a.txt": BOX}, "Ultralytics"),
+    "ultralytics without yaml": ({"images/train/a.jpg": None, "labels/train/a.txt": BOX}, "Ultralytics"),
+    "other yaml": ({"ppe.yml": "path: .\nnames:\n  0: head\n", "images/a.jpg": None}, "Ultralytics"),
+    "roboflow yolo": (
+        {"data.yaml": DATA_YAML + "roboflow:\n  license: CC\n", "train/images/a.jpg": None, "train/labels/a.txt": BOX},
+        "a Roboflow export for YOLO",
+    ),
+    "roboflow darknet": (
+        {"train/_darknet.labels": "head\n", "train/a.jpg": None, "train/a.txt": BOX},
+        "set data.layout: yolo and data.yolo.names: _darknet.labels",
+    ),
+    "roboflow coco": ({"train/_annotations.coco.json": COCO, "train/a.jpg": None}, "a Roboflow export in COCO JSON"),
+    "roboflow classes": ({"train/_classes.csv": "filename,cat\na.jpg,1\n", "train/a.jpg": None}, "several labels"),
+    "coco": ({"annotations/instances_train2017.json": COCO, "train2017/a.jpg": None}, "a COCO JSON set"),
+    "coco beside": ({"result.json": COCO, "images/a.jpg": None}, "a COCO JSON set"),
+    "voc": ({"JPEGImages/a.jpg": None, "Annotations/a.xml": VOC}, "a Pascal VOC set"),
+    "voc beside": ({"train/a.jpg": None, "train/a.xml": VOC, "valid/b.jpg": None, "valid/b.xml": VOC}, "Pascal VOC"),
+    "label studio yolo": (
+        {"classes.txt": "head\n", "notes.json": "{}", "images/a.jpg": None, "labels/a.txt": BOX},
+        "a YOLO export of Label Studio",
+    ),
+    "label studio": ({"project-1.json": LABEL_STUDIO, "a.jpg": None}, "plumbline intake"),
+    "labelme": ({"pics/a.jpg": None, "pics/a.json": LABEL_ME}, "a LabelMe set"),
+    "createml": ({"train/a.jpg": None, "train/_annotations.createml.json": CREATE_ML}, "a CreateML export"),
+    "cvat": ({"annotations.xml": "<annotations><version>1.1</version></annotations>", "images/a.jpg": None}, "CVAT"),
+    "archive": ({"train.zip": "PK"}, "unpack them"),
+    "parquet": ({"data/train-00000-of-00001.parquet": "PAR1"}, "Parquet"),
+    "pickles": ({"cifar/data_batch_1": "x"}, "pickles, which are never opened"),
+    "mnist": ({"train-images-idx3-ubyte.gz": "x"}, "MNIST"),
+}
+
+
+def lay(root, files):
+    for name, text in files.items():
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if text is None:
+            Image.new("RGB", (40, 30)).save(path)
+        else:
+            path.write_text(text)
+    return DataParams(root=root)
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_an_export_is_called_by_its_name(tmp_path, name):
+    files, said = SETS[name]
+    with pytest.raises(UserError) as error:
+        list_images(lay(tmp_path, files))
+    assert said in str(error.value)
+    assert "is not read yet" in str(error.value)
+
+
+def test_a_roboflow_darknet_export_is_read_by_the_setting_that_is_named(tmp_path):
+    params = lay(tmp_path, SETS["roboflow darknet"][0])
+    yolo = params.yolo.model_copy(update={"names": "_darknet.labels"})
+    images = list_images(params.model_copy(update={"layout": "yolo", "yolo": yolo})).images
+    assert images["label"].tolist() == ["head"]
+
+
+def test_class_folders_with_notes_beside_them_are_class_folders(tmp_path):
+    files = {"cat/a.jpg": None, "dog/b.jpg": None, "README.dataset.txt": "x", "info.json": '{"images": 2}'}
+    assert list_images(lay(tmp_path, {**files, "conda.yaml": "name: x\n"})).images["label"].tolist() == ["cat", "dog"]
+
+
+def test_who_says_folders_gets_folders(tmp_path):
+    params = lay(tmp_path, {"cat/a.jpg": None, "dog/b.jpg": None, "result.json": COCO})
+    with pytest.raises(UserError):
+        list_images(params)
+    assert len(list_images(params.model_copy(update={"layout": "folders"})).images) == 2

@@ -1,0 +1,126 @@
+"""Folders called train and test are no classes."""
+
+import pytest
+from PIL import Image
+
+from plumbline.common.errors import UserError
+from plumbline.imaging.collection import list_images
+from plumbline.imaging.layouts.published import find_split, side_of
+from plumbline.imaging.settings import DataParams
+
+
+def draw(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (40, 30), (9, 9, 9)).save(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        *[(name, "train") for name in ("train", "Training", "TRAIN", "train_set", "seg_train", "TrainSet")],
+        *[(name, "train") for name in ("train2017", "Train Images", "trainset", "images_train", "trainval", "train_1")],
+        *[(name, "validation") for name in ("val", "Valid", "validation", "DEV", "val_set", "dev-set", "val2014")],
+        *[(name, "test") for name in ("test", "Testing", "test_set", "seg_test", "TestSet", "test images", "eval")],
+        *[(name, "none") for name in ("unlabeled", "unlabelled", "seg_pred", "extra", "train_test")],
+        *[(name, None) for name in ("cat", "train_station", "contest", "tested", "device", "trainer", "1")],
+        *[(name, None) for name in ("with_helmet", "data", "images", "value", "retrained", "test_results", "")],
+    ],
+)
+def test_which_side_a_folder_is(name, side):
+    assert side_of(name) == side
+
+
+@pytest.mark.parametrize(
+    ("tops", "is_split"),
+    [
+        ({"Training", "Testing"}, True),
+        ({"train"}, True),
+        ({"train", "test", "cat"}, True),
+        ({"train_set", "unlabeled"}, True),
+        ({"train", "bus", "car"}, False),
+        ({"test", "control"}, False),
+        ({"extra"}, False),
+        (set(), False),
+    ],
+)
+def test_when_folders_are_a_split(tops, is_split):
+    assert bool(find_split(tops)) == is_split
+
+
+@pytest.fixture
+def published(tmp_path):
+    for side in ("Training", "Testing"):
+        for label in ("cat", "dog"):
+            draw(tmp_path / side / label / f"{side}{label}.png")
+    return DataParams(root=tmp_path)
+
+
+@pytest.mark.parametrize("metadata", [None, "path,photo\nTraining/cat/Trainingcat.png,p1\n"])
+def test_a_published_split_is_refused_with_the_way_out(published, metadata):
+    if metadata:
+        (published.root / "metadata.csv").write_text(metadata)
+    with pytest.raises(UserError, match=r"Testing, Training.*no classes.*data\.published_split to merge.*to keep"):
+        list_images(published)
+
+
+def test_merged_its_class_folders_are_the_classes(published):
+    images = list_images(published.model_copy(update={"published_split": "merge"})).images
+    assert dict(zip(images["path"], images["label"], strict=True)) == {
+        "Testing/cat/Testingcat.png": "cat",
+        "Testing/dog/Testingdog.png": "dog",
+        "Training/cat/Trainingcat.png": "cat",
+        "Training/dog/Trainingdog.png": "dog",
+    }
+    assert "published_split" not in images
+
+
+def test_kept_every_picture_says_its_side(published):
+    draw(published.root / "unlabeled" / "u.png")
+    draw(published.root / "extra" / "cat" / "e.png")
+    found = list_images(published.model_copy(update={"published_split": "keep"}))
+    sides = dict(zip(found.images["path"], found.images["published_split"], strict=True))
+    assert sides["Testing/cat/Testingcat.png"] == "test"
+    assert sides["Training/dog/Trainingdog.png"] == "train"
+    assert sides["extra/cat/e.png"] == "train"
+    assert [(one.path, one.kind) for one in found.refused] == [("unlabeled/u.png", "label")]
+
+
+def test_a_folder_around_the_split_is_named(tmp_path):
+    for side in ("train", "test"):
+        draw(tmp_path / "archive" / side / "cat" / "0.png")
+    with pytest.raises(UserError, match=r"one folder, archive/, with a split in it \(test, train\): move"):
+        list_images(DataParams(root=tmp_path))
+
+
+def test_a_side_that_lies_in_itself_as_archives_have_it(tmp_path):
+    for side in ("seg_train", "seg_test"):
+        draw(tmp_path / side / side / "forest" / "0.png")
+        draw(tmp_path / side / side / "sea" / "deep" / "0.png")
+    draw(tmp_path / "seg_pred" / "seg_pred" / "0.png")
+    found = list_images(DataParams(root=tmp_path, published_split="merge"))
+    assert sorted(found.images["label"]) == ["forest", "forest", "sea", "sea"]
+    assert [one.path for one in found.refused] == ["seg_pred/seg_pred/0.png"]
+
+
+def test_a_split_inside_every_class_is_one_too(tmp_path):
+    for label in ("cat", "dog"):
+        for side in ("train", "test"):
+            draw(tmp_path / label / side / "0.png")
+    params = DataParams(root=tmp_path)
+    with pytest.raises(UserError, match=r"class folders .* are split already \(test, train in each\)"):
+        list_images(params)
+    kept = list_images(params.model_copy(update={"published_split": "keep"})).images
+    assert kept["label"].tolist() == ["cat", "cat", "dog", "dog"]
+    assert kept["published_split"].tolist() == ["test", "train", "test", "train"]
+    draw(tmp_path / "cat" / "1.png")
+    assert len(list_images(params).images) == 5
+
+
+def test_flat_sides_take_their_labels_from_the_metadata(tmp_path):
+    for side in ("train", "test"):
+        for number in range(2):
+            draw(tmp_path / side / f"{side}{number}.png")
+    (tmp_path / "metadata.csv").write_text("path,label\ntrain/train0.png,cat\ntest/test1.png,dog\n")
+    found = list_images(DataParams(root=tmp_path, published_split="merge"))
+    assert found.images["label"].tolist() == ["dog", "cat"]
+    assert {one.kind for one in found.refused} == {"label"}

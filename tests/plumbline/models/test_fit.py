@@ -1,0 +1,115 @@
+"""What params.yaml names and the data does not have is told at once, each with the value to set."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from plumbline.models.fit import Facts, as_sentence, find_misfits, offered_violations
+
+SHIPPED = yaml.safe_load((Path(__file__).parents[3] / "params.yaml").read_text())
+HELMETS = Facts(("with_helmet", "without_helmet"), ("path", "label", "photo", "site"))
+MASKS = Facts(("with_mask", "without_mask"), ("path", "label"))
+
+
+def changed(**keys):
+    """The shipped settings with some replaced: evaluate__violation_class=..."""
+    params = yaml.safe_load(yaml.safe_dump(SHIPPED))
+    for key, value in keys.items():
+        *sections, name = key.split("__")
+        inner = params
+        for section in sections:
+            inner = inner[section]
+        inner[name] = value
+    return params
+
+
+def keys_of(params, facts):
+    return {one.key for one in find_misfits(params, facts)}
+
+
+def test_the_shipped_settings_fit_the_sample_and_themselves():
+    assert find_misfits(SHIPPED, HELMETS) == []
+    assert find_misfits(SHIPPED, None) == []
+
+
+def test_another_set_s_violation_is_offered_not_assumed():
+    (one,) = find_misfits(SHIPPED, MASKS)
+    assert one.key == "evaluate.violation_class"
+    assert one.way_out.startswith("set without_mask if that is the class that must not be missed")
+    assert "null" in one.way_out
+    assert find_misfits(changed(evaluate__violation_class=None), MASKS) == []
+    assert find_misfits(changed(evaluate__violation_class="without_mask"), MASKS) == []
+
+
+def test_a_section_that_leaves_the_violation_out_has_the_default():
+    params = changed()
+    del params["evaluate"]["violation_class"]
+    assert keys_of(params, MASKS) == {"evaluate.violation_class"}
+
+
+@pytest.mark.parametrize(
+    ("classes", "offered"),
+    [
+        (["with_mask", "without_mask"], ["without_mask"]),
+        (["helmet", "no_helmet"], ["no_helmet"]),
+        (["Helmet", "No Helmet", "vest"], ["No Helmet"]),
+        (["masked", "unmasked"], ["unmasked"]),
+        (["mask", "nomask"], ["nomask"]),
+        (["safe", "un-safe"], ["un-safe"]),
+        (["WithoutMask", "WithMask"], ["WithoutMask"]),
+        (["normal", "pneumonia"], []),
+        (["uniform", "north", "noise"], []),
+        (["cat", "dog", "horse"], []),
+        (["no_vest", "without_helmet", "helmet", "other"], ["without_helmet", "no_vest"]),
+    ],
+)
+def test_the_class_that_says_something_is_missing(classes, offered):
+    assert offered_violations(classes) == offered
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named", "way_out"),
+    [
+        ("group__columns", ["photo", "persn"], "group.columns", "name one of its columns"),
+        ("group__columns", ["photoo"], "group.columns", "set photo"),
+        ("group__columns", ["Site"], "group.columns", "set site"),
+        ("group__camera_column", "sites", "group.camera_column", "set site"),
+        ("group__captured_within_seconds", 2, "group.captured_within_seconds", "or set 0"),
+        ("split__stratify", ["label", "shift"], "split.stratify", "take it out"),
+        ("probe__head_columns", ["left", "top", "right", "bottom"], "probe.head_columns", "take it out"),
+        ("validate__classes", ["with_helmet", "without_helmt"], "validate.classes", "set without_helmet"),
+        ("validate__classes", ["with_helmet"], "validate.classes", "add it"),
+        ("data__yolo__classes", {"head": "bare"}, "data.yolo.classes", "obj.names"),
+        ("data__metadata", "meta.csv", "data.metadata", "correct the name"),
+        ("group__embedding", "mobilenetv2", "group.embedding", "set mobilenet_v2"),
+        ("leakage__features", "resnet", "leakage.features", "set one of"),
+        ("candidates__vgg16_gap__backbone", "vgg_16", "candidates.vgg16_gap.backbone", "set vgg16"),
+        ("candidates__simple_cnn__architecture", "weights", "candidates.simple_cnn.architecture", "simple_cnn"),
+        ("candidates__mobilenet_v2__networks", ["vgg16"], "candidates.mobilenet_v2.networks", "mobilenet_v2"),
+        ("backbones__vgg16__weights", "no/such.h5", "backbones.vgg16.weights", "correct the path"),
+        ("backbones__vgg16__network", "vgg19", "backbones.vgg16", "set vgg16"),
+        ("ablations", {"hybird": {"backbone": "vgg16"}}, "ablations.hybird", "a candidate"),
+        ("ablations", {"vgg16_gap": {"backbone": "hybrid"}}, "ablations.vgg16_gap.backbone", "add the entry"),
+    ],
+)
+def test_each_name_that_fits_nothing_is_told_with_the_way_out(key, value, named, way_out):
+    found = find_misfits(changed(**{key: value}), HELMETS)
+    assert {one.key for one in found} == {named}
+    assert any(way_out in one.way_out for one in found), found
+
+
+def test_all_are_in_one_message():
+    params = changed(group__columns=["persn"], leakage__features="x", candidates__simple_cnn__backbone="pixel")
+    said = as_sentence(find_misfits(params, MASKS), MASKS)
+    for key in ("evaluate.violation_class", "group.columns", "leakage.features", "candidates.simple_cnn.backbone"):
+        assert key in said
+    assert "plumbline init data" in said
+    assert len(said.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "broken", [{}, {"candidates": None, "evaluate": []}, {"group": {"columns": "photo"}, "data": 3}]
+)
+def test_sections_that_are_none_are_left_to_their_stages(broken):
+    assert find_misfits({"backbones": {"pixels": {}}, **broken}, HELMETS) == []
