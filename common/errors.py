@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Callable
 
+from common.environment import prepare
+
 TELEMETRY_OFF = {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "GX_ANALYTICS_ENABLED": "false"}
 
 
@@ -26,6 +28,7 @@ def one_line(text: object) -> str:
 def run(main: Callable[[], None]) -> None:
     """Run a command's `main` with telemetry off; a UserError becomes its sentence on stderr and exit code 1."""
     os.environ.update(TELEMETRY_OFF)
+    prepare()
     try:
         main()
     except UserError as error:

@@ -1,7 +1,8 @@
 """Child processes that never outlive the run that started them, whatever ends it.
 
 Each child leads a process group of its own. A guardian, one small process per run, reads from a pipe which groups are
-alive; when the pipe closes, because the run ended or was killed outright, it ends what is left.
+alive; when the pipe closes, because the run ended or was killed outright, it ends what is left. It can watch single
+processes, too, that lead no group.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 _GUARDIAN = """
 import os, signal, sys, time
-alive = set()
+alive = set() # a single process as a negative number
 for line in sys.stdin:
     (alive.add if line[0] == "+" else alive.discard)(int(line[1:]))
 def send(sign):
-    for group in list(alive):
-        try: os.killpg(group, sign)
-        except OSError: alive.discard(group)
+    for one in list(alive):
+        try: os.killpg(one, sign) if one > 0 else os.kill(-one, sign)
+        except OSError: alive.discard(one)
 send(signal.SIGTERM)
 end = time.monotonic() + float(sys.argv[1])
 while alive and time.monotonic() < end:
@@ -41,10 +42,43 @@ class Stopped(Exception):
     """The run is being stopped, and this child with it."""
 
 
+class Guardian:
+    """The process that ends what it was told to watch once this process is over, or closes it.
+
+    The file descriptors `hold` stay open in it: a file lock held through them is free once nothing watched is left.
+    """
+
+    def __init__(self, hold: Sequence[int] = ()) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _GUARDIAN, str(GRACE)],
+            stdin=subprocess.PIPE,
+            text=True,
+            pass_fds=tuple(hold),
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        self._pipe = self._process.stdin
+
+    def watch(self, process: int) -> None:
+        """End a single process, which shares its group with others."""
+        self.tell(f"+{-process}")
+
+    def tell(self, line: str) -> None:
+        """Pass on `+GROUP` or `-GROUP`; in vain once it is closed, when it has seen to what was left."""
+        if not self._pipe.closed:
+            self._pipe.write(line + "\n")
+            self._pipe.flush()
+
+    def close(self) -> None:
+        """Let it end what is left, and wait for that."""
+        self._pipe.close()
+        self._process.wait()
+
+
 class Children:
     """The child processes of one run; see `guarded`."""
 
-    def __init__(self, guardian: IO[str]) -> None:
+    def __init__(self, guardian: Guardian) -> None:
         self._guardian = guardian
         self._alive: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
@@ -97,19 +131,13 @@ class Children:
                 start_new_session=True,
             )
             self._alive[child.pid] = child
-            self._tell(f"+{child.pid}")
+            self._guardian.tell(f"+{child.pid}")
             return child
 
     def _forget(self, child: subprocess.Popen[bytes]) -> None:
         with self._lock:
             self._alive.pop(child.pid, None)
-            self._tell(f"-{child.pid}")
-
-    def _tell(self, line: str) -> None:
-        if self._guardian.closed:  # the run is over, and the guardian has seen to what was left
-            return
-        self._guardian.write(line + "\n")
-        self._guardian.flush()
+            self._guardian.tell(f"-{child.pid}")
 
 
 @contextmanager
@@ -119,21 +147,13 @@ def guarded(hold: Sequence[int] = ()) -> Iterator[Children]:
     The file descriptors `hold` stay open in the guardian: a file lock held through them is free only once nothing of
     this run is left.
     """
-    guardian = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _GUARDIAN, str(GRACE)],
-        stdin=subprocess.PIPE,
-        text=True,
-        pass_fds=tuple(hold),
-        start_new_session=True,
-    )
-    assert guardian.stdin is not None
-    children = Children(guardian.stdin)
+    guardian = Guardian(hold)
+    children = Children(guardian)
     try:
         yield children
     finally:
         children.stop()
-        guardian.stdin.close()
-        guardian.wait()
+        guardian.close()
 
 
 def _end(children: list[subprocess.Popen[bytes]]) -> None:

@@ -44,6 +44,7 @@ from flows.children import Children, guarded
 from flows.command import run_dvc
 from flows.notify import notify
 from flows.outcomes import may_pass
+from flows.server import run_flow
 from flows.switch import git, recover, switch
 from imaging.collection import COMPUTED, DataParams
 from stages.ingest import IngestParams, ingest
@@ -233,7 +234,7 @@ def main() -> None:
     parser.add_argument("--images", help="for an export: the folder its pictures are in (the export's own)")
     parser.add_argument("--no-training", action="store_true", help="don't ask for training")
     given = parser.parse_args()
-    state = intake(given.batch, given.images, not given.no_training, return_state=True)
+    state = run_flow(intake, given.batch, given.images, not given.no_training)
     if not state.is_completed():
         error = state.result(raise_on_failure=False)
         raise UserError(str(error) if isinstance(error, UserError) else str(state.message))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def recover(root: Path, children: Children, say: Callable[[str], None]) -> None:
     journal = json.loads(_journal(root).read_text(encoding="utf-8"))
     if _is_in_history(root, journal["commit"]):
         lines: list[str] = []
-        command = ["dvc", "--wait-for-lock", "checkout", "--force", journal["source"]]
+        command = [sys.executable, "-m", "dvc", "--wait-for-lock", "checkout", "--force", journal["source"]]
         if children.run(command, root, lines.append):
             raise UserError(f"{root}: `dvc checkout {journal['source']}` failed: {' '.join(lines[-3:])}")
         say(f"{journal['source']} is now the version of commit {journal['commit'][:7]}.")

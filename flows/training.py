@@ -31,6 +31,7 @@ from flows.command import run_dvc
 from flows.graph import Node
 from flows.notify import What, notify
 from flows.outcomes import StageFailed, may_pass
+from flows.server import run_flow
 from flows.switch import recover
 
 if TYPE_CHECKING:
@@ -243,7 +244,7 @@ def main() -> None:
     parser.add_argument("--retry-seconds", type=float, default=10.0, help="wait before the first of them (10)")
     parser.add_argument("--elsewhere", action="append", metavar="PATTERN", help="stages for other machines: 'train@*'")
     given = parser.parse_args()
-    state = training(given.side_by_side, given.retries, given.retry_seconds, given.elsewhere, return_state=True)
+    state = run_flow(training, given.side_by_side, given.retries, given.retry_seconds, given.elsewhere)
     if not state.is_completed():
         raise UserError(_message(state))
     print(state.message)

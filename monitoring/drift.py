@@ -1,6 +1,7 @@
 """Judge sites' new images: can the champion still be trusted there?
 
     python -m monitoring.drift SITE ...          exit code 0 OK or WATCH, 1 DRIFT, 2 NOT ENOUGH IMAGES, 3 error
+    python -m monitoring.drift SITE --result FILE    the verdicts as JSON, too: what another process should read
     python -m monitoring.drift --every-site --record build/drift.json    the stage of dvc.yaml; DRIFT is its result
 
 New images are collected, measured and scored by the registry's champion (`monitoring.collect`, `monitoring.store`),
@@ -23,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from common.environment import prepare
 from common.errors import TELEMETRY_OFF, UserError
 from common.files import write_json
 from common.params import load_section
@@ -378,6 +380,7 @@ def main() -> int:
     parser.add_argument("site", nargs="*", help="a folder under drift.source")
     parser.add_argument("--every-site", action="store_true", help="those listed under `sites` in params.yaml")
     parser.add_argument("--record", type=Path, help="write the verdicts there and end with 0 unless it failed")
+    parser.add_argument("--result", type=Path, help="write the verdicts there, too, once all is judged and drawn")
     given = parser.parse_args()
     sites = given.site or (site_names() if given.every_site else [])
     if not sites:
@@ -405,12 +408,19 @@ def main() -> int:
         keep_history(Store(drift.state, site), drift.state / "evidently", REPORTS, model)
     write_index(REPORTS, drift.state, site_names())
     print(f"  page: {(REPORTS / 'index.html').resolve().as_uri()}")
+    if given.result:
+        write_json(given.result, record_of(results))
     if given.record:
-        short = {r["site"]: {key: r[key] for key in ("verdict", "window", "reasons", "counts")} for r in results}
-        verdict = worst([result["verdict"] for result in results]) if results else None
-        write_json(given.record, {"verdict": verdict, "reason": "", "sites": short})
+        write_json(given.record, record_of(results))
         return 0
     return EXIT[worst([result["verdict"] for result in results])]
+
+
+def record_of(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what was said of each site as plain data: verdict, the sentence about it, window, reasons, counts."""
+    kept = ("verdict", "window", "reasons", "counts")
+    sites = {one["site"]: {"said": told(one)[0], **{key: one[key] for key in kept}} for one in results}
+    return {"verdict": worst([one["verdict"] for one in results]) if results else None, "reason": "", "sites": sites}
 
 
 def no_champion(model: str) -> str | None:
@@ -434,6 +444,7 @@ def worst(verdicts: list[str]) -> str:
 def command() -> None:
     """Run `main`; an error of any kind ends with 3, for 1 means DRIFT."""
     os.environ.update(TELEMETRY_OFF)
+    prepare()
     try:
         code = main()
     except UserError as error:

@@ -177,13 +177,16 @@ class Store:
 
     def unannounced(self) -> list[str]:
         """Return the windows that nobody was told of, oldest first."""
-        path = self.root / "announced.json"
-        told = set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
+        told = self._told()
         return [name for name in self.windows() if name not in told]
 
-    def announced(self) -> None:
-        """Note that people were told of every window there is."""
-        write_json(self.root / "announced.json", self.windows())
+    def announced(self, window: str) -> None:
+        """Note that people were told of a window."""
+        write_json(self.root / "announced.json", sorted({*self._told(), window}))
+
+    def _told(self) -> set[str]:
+        path = self.root / "announced.json"
+        return set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
 
     def wait_no_longer(self) -> None:
         """Forget it: a window was judged since."""
