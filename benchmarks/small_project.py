@@ -104,17 +104,24 @@ def small_settings(params: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "leakage": {**params["leakage"], "features": "pixels", "repeats": 2},
         "split": {**params["split"], "fractions": {"train": 0.5, "validation": 0.3, "test": 0.2}},
         "evaluate": {**params["evaluate"], "resamples": 200, "permutations": 100},
-        "probe": {**params["probe"], "pictures": 10, "attention_pictures": 2},
-        "promote": {**params["promote"], "minimum_unseen_groups": 0},
+        "probe": {**params["probe"], "pictures": 10, "attention_pictures": 4},
+        "promote": {**params["promote"], "minimum_unseen_groups": 1},
         "gate": {
             **params["gate"],
             **dict.fromkeys(RULES),
             "beat": [],
-            "shortcut_auc": dict.fromkeys(params["gate"]["shortcut_auc"]),
+            "shortcut_auc": {},
             "probes": dict.fromkeys(params["gate"]["probes"]),
             "resamples": 200,
         },
-        "drift": {**params["drift"], "minimum_images": 20, "permutations": 1999, "horizon": 2, "label_first": 4},
+        "drift": {
+            **params["drift"],
+            "minimum_images": 20,
+            "minimum_groups": 10,
+            "permutations": 1999,
+            "horizon": 2,
+            "label_first": 4,
+        },
     }
 
 
