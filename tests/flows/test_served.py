@@ -20,7 +20,8 @@ import pytest
 
 from benchmarks import small_project
 
-pytestmark = pytest.mark.slow
+# Three minutes of them are the machine's own: what a schedule and a silence take. The rest is for a busy one.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 SITES = {
     "NO": {"timezone": "UTC", "cron": "59 23 31 12 *"},
@@ -225,10 +226,20 @@ def test_a_run_whose_machine_died_is_picked_up_and_a_batch_is_trained_on(served,
         return lost and lost["start_time"] and time.time() > served.died + 100
 
     wait_until(dead, 120, "the silence of the killed run")
-    kept = served.ended(served.ask("keeper/keeper"))
-    # Also a run of the site's monitor may have been at work when the power went.
-    assert kept["message"] in ("1 run picked up again.", "2 runs picked up again.")
-    wait_until(lambda: served.api("GET", f"/flow_runs/{killed}")["run_count"] == 2, 200, "its second beginning")
+    # The keeper comes by itself every five minutes; asked for here, it is refused while another is at work.
+    asked = 0
+
+    def picked_up():
+        nonlocal asked
+        found = served.api("GET", f"/flow_runs/{killed}")
+        if found and found["run_count"] == 2:
+            return True
+        if time.monotonic() > asked + 60:
+            served.ask("keeper/keeper")
+            asked = time.monotonic()
+        return False
+
+    wait_until(picked_up, 240, f"the keeper: {served.text()[-4000:]}")
     again = served.ended(killed)
     assert again["type"] == "COMPLETED", again["message"]
     # Intake asked for training, by an event: a run of its own, on the new version.

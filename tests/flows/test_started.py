@@ -96,9 +96,7 @@ def test_a_dead_server_is_one_sentence(project, module):
     assert "secret" not in line
 
 
-@pytest.mark.parametrize(
-    "url", ["http://nowhere.invalid/api", "127.0.0.1:4200", "file:///etc/passwd"]
-)
+@pytest.mark.parametrize("url", ["http://nowhere.invalid/api", "127.0.0.1:4200", "file:///etc/passwd"])
 def test_an_address_that_is_none_is_one_sentence(project, url):
     done = start("flows.keeper", [], project.root, PREFECT_API_URL=url)
     assert (done.returncode, len(done.stderr.splitlines())) == (1, 1), done.stderr
