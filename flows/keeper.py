@@ -73,7 +73,8 @@ def _is_alive(client: SyncPrefectClient, run: FlowRun, now: datetime) -> bool:
     if run.state.is_pending():
         return run.state.timestamp > now - START
     beats = EventFilter(
-        occurred=EventOccurredFilter(since=cast(Any, now - SILENCE)),
+        # Up to long after now: on a machine whose clock was set back, signs of life seem to come from the future.
+        occurred=EventOccurredFilter(since=cast(Any, now - SILENCE), until=cast(Any, now + OLDEST)),
         event=EventNameFilter(name=[HEARTBEAT]),
         resource=EventResourceFilter(id=[f"prefect.flow-run.{run.id}"]),
     )
@@ -103,7 +104,7 @@ def _is_lost(candidate: FlowRun, runs: list[FlowRun]) -> bool:
 
 
 def _runs(client: SyncPrefectClient, states: list[str], since: datetime | None = None) -> list[FlowRun]:
-    """Return every run of ours in one of these states, due since then: one that never began has no start time."""
+    """Return every run of ours in one of these states, of those due since then."""
     from prefect.client.schemas.filters import (
         FlowFilter,
         FlowFilterName,
