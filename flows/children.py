@@ -1,8 +1,7 @@
 """Child processes that never outlive the run that started them, whatever ends it.
 
 Each child leads a process group of its own. A guardian, one small process per run, reads from a pipe which groups are
-alive; when the pipe closes, because the run ended or was killed outright, it ends what is left. It can watch single
-processes, too, that lead no group.
+alive; when the pipe closes, because the run ended or was killed outright, it ends what is left.
 """
 
 from __future__ import annotations
@@ -22,13 +21,13 @@ GRACE = 5.0  # seconds between SIGTERM and SIGKILL
 
 _GUARDIAN = """
 import os, signal, sys, time
-alive = set() # a single process as a negative number
+alive = set()
 for line in sys.stdin:
     (alive.add if line[0] == "+" else alive.discard)(int(line[1:]))
 def send(sign):
-    for one in list(alive):
-        try: os.killpg(one, sign) if one > 0 else os.kill(-one, sign)
-        except OSError: alive.discard(one)
+    for group in list(alive):
+        try: os.killpg(group, sign)
+        except OSError: alive.discard(group)
 send(signal.SIGTERM)
 end = time.monotonic() + float(sys.argv[1])
 while alive and time.monotonic() < end:
@@ -59,13 +58,16 @@ class Guardian:
         assert self._process.stdin is not None
         self._pipe = self._process.stdin
 
-    def watch(self, process: int) -> None:
-        """End a single process, which shares its group with others."""
-        self.tell(f"+{-process}")
+    def watch(self, group: int) -> None:
+        """End this process group when the time comes."""
+        self._tell(f"+{group}")
 
-    def tell(self, line: str) -> None:
-        """Pass on `+GROUP` or `-GROUP`; in vain once it is closed, when it has seen to what was left."""
-        if not self._pipe.closed:
+    def forget(self, group: int) -> None:
+        """Leave it alone: it has ended."""
+        self._tell(f"-{group}")
+
+    def _tell(self, line: str) -> None:
+        if not self._pipe.closed:  # closed, it has seen to what was left
             self._pipe.write(line + "\n")
             self._pipe.flush()
 
@@ -131,13 +133,13 @@ class Children:
                 start_new_session=True,
             )
             self._alive[child.pid] = child
-            self._guardian.tell(f"+{child.pid}")
+            self._guardian.watch(child.pid)
             return child
 
     def _forget(self, child: subprocess.Popen[bytes]) -> None:
         with self._lock:
             self._alive.pop(child.pid, None)
-            self._guardian.tell(f"-{child.pid}")
+            self._guardian.forget(child.pid)
 
 
 @contextmanager

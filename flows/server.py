@@ -1,13 +1,18 @@
 """The Prefect server of a command started by hand: the one PREFECT_API_URL names, or a temporary one of its own.
 
-The temporary server is Prefect's; ours is only that it never outlives the command. A guardian (flows.children) ends it
-when the command is over, after Prefect's own last messages are out, and when it was killed.
+A temporary server never outlives the command: a guardian (flows.children) ends it when the command is over, after
+Prefect's last messages are out, and when it was killed.
 """
 
 from __future__ import annotations
 
+import os
+import socket
 import subprocess
+import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from common.errors import UserError, first_line
@@ -16,6 +21,8 @@ from flows.children import Guardian
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
+# What Prefect gives its own temporary servers: no UI, and only the services that one run needs.
+EPHEMERAL = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 PATIENCE = 10.0  # seconds for a server that is there to answer
 START = 120.0  # seconds for a temporary one to come up; Prefect's own 20 are too few on a busy machine
 
@@ -69,26 +76,49 @@ def check_server() -> None:
 
 
 def start_temporary_server() -> None:
-    """Start Prefect's temporary server where Prefect's clients look for it; does nothing where there is one already."""
-    from prefect.server.api.server import SubprocessASGIServer
+    """Start a server as Prefect's clients would by themselves, and make it the one this process talks to.
 
-    class Temporary(SubprocessASGIServer):
-        def _run_uvicorn_command(self) -> subprocess.Popen[Any]:
-            process = super()._run_uvicorn_command()
-            guardian.watch(process.pid)
-            return process
+    They would import the whole server into this process for that, two seconds of work, and leave it running when this
+    process is killed.
+    """
+    from prefect.context import refresh_global_settings_context
+    from prefect.settings import get_current_settings
 
-        def stop(self) -> None:
-            """The guardian does it, later: Prefect calls this while its last logs and events are still on the way."""
-
-    if None in SubprocessASGIServer._instances:
-        return
+    port = _free_port()
+    print(f"Starting Prefect's temporary server on http://127.0.0.1:{port}", file=sys.stderr, flush=True)
+    settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    app = ["uvicorn", "--factory", "prefect.server.api.server:create_app", "--log-level", "error", "--lifespan", "on"]
     guardian = Guardian()
-    server = Temporary()
-    try:
-        server.start(timeout=int(START))
-    except RuntimeError as error:
-        raise UserError(f"Prefect's temporary server did not start: {_reason(error)}.") from None
+    process = subprocess.Popen(
+        [sys.executable, "-m", *app, "--host", "127.0.0.1", "--port", str(port)],
+        env={**os.environ, **EPHEMERAL, **settings},
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    guardian.watch(process.pid)
+    url = f"http://127.0.0.1:{port}/api"
+    _wait_for(url, process)
+    os.environ["PREFECT_API_URL"] = url
+    refresh_global_settings_context()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
+    import httpx
+
+    deadline = time.monotonic() + START
+    with httpx.Client(timeout=PATIENCE) as client:
+        while process.poll() is None and time.monotonic() < deadline:
+            with suppress(httpx.HTTPError):
+                if client.get(url + "/health").status_code == httpx.codes.OK:
+                    return
+            time.sleep(0.05)
+    raise UserError("Prefect's temporary server did not start: read its lines above, or start one (make serve-flows).")
 
 
 def _reason(error: BaseException) -> str:

@@ -99,7 +99,8 @@ def training(
         states = run_graph(
             nodes, work, side_by_side, again.submit, report.Progress("training", "Stages that ended", logger.warning)
         )
-        _label(root)
+        if any(nodes[name].source and ending == "ran" for name, ending in work.endings.items()):
+            _label(root)  # what lay in data/ was no version before
         report.publish_results(root)
         return conclude(nodes, work, states)
 
