@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.errors import TELEMETRY_OFF, UserError
+from plumbline.common.errors import TELEMETRY_OFF, UserError
 
 HERE = Path(__file__).resolve().parents[1]
 

@@ -30,14 +30,15 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.drifted import CONDITIONS, WEIGHTS, Pool, changed, export_network, load_pool
-from common.files import write_json, write_table
-from models import bundle, registry
 from monitoring.accuracy import calibrated, estimate_accuracy
 from monitoring.judge import Judgement, judge
 from monitoring.reference import Reference, measures_of
 from monitoring.sample import Sample
 from monitoring.settings import DriftParams
-from stages.evidence.calibration import fit_temperature
+from plumbline.common.files import write_json, write_table
+from plumbline.evidence.calibration import fit_temperature
+from plumbline.registry import bundle
+from plumbline.registry import versions as registry
 
 RESULTS = Path("build/benchmarks")
 CLASSES = ["with_helmet", "without_helmet"]

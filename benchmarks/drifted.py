@@ -17,11 +17,11 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.progress import progress
-from imaging.decode import Pixels, decode, decode_resized
-from imaging.describe import describe, describe_camera
-from imaging.hashing import phash
-from models.export import OnnxModel, export_onnx, stacked, with_embedding
+from plumbline.common.progress import progress
+from plumbline.imaging.decode import Pixels, decode, decode_resized
+from plumbline.imaging.describe import describe, describe_camera
+from plumbline.imaging.hashing import phash
+from plumbline.registry.export import OnnxModel, export_onnx, stacked, with_embedding
 
 SIZE = 224
 QUALITY = 92  # JPEG quality of what is disturbed and saved again

@@ -21,11 +21,11 @@ import imagehash
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from common.progress import progress
-from imaging.collection import Picture
-from imaging.decode import decode_image, decode_small_grey
-from imaging.hashing import fingerprint, phash, thumbnail
-from stages.ingest import measure
+from plumbline.common.progress import progress
+from plumbline.imaging.collection import Picture
+from plumbline.imaging.decode import decode_image, decode_small_grey
+from plumbline.imaging.hashing import fingerprint, phash, thumbnail
+from plumbline.imaging.manifest import measure
 
 TURNS = 5
 SIZE = (1280, 960)

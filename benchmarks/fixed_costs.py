@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.clones import HERE, call, clone_head
-from common.errors import run
-from common.files import write_json
+from plumbline.common.errors import run
+from plumbline.common.files import write_json
 
 NOTES = "PLUMBLINE_BENCHMARK_NOTES"
 OBSERVER = f'''

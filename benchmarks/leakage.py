@@ -27,13 +27,13 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.planted import COPIES, plant
-from common.files import replacing, write_json
-from imaging.collection import DataParams, load_rgb
-from imaging.copies import Joined
-from imaging.hash_search import pairs_within
-from stages.group import Grouped, GroupParams, describe_pictures, grey_reader, group_images
-from stages.grouping.conflicts import conflicting_pairs
-from stages.ingest import Ingested, IngestParams, ingest
+from plumbline.common.files import replacing, write_json
+from plumbline.imaging.collection import DataParams, load_rgb
+from plumbline.imaging.manifest import Ingested, IngestParams, ingest
+from plumbline.leakage.conflicts import conflicting_pairs
+from plumbline.leakage.copies import Joined
+from plumbline.leakage.groups import Grouped, GroupParams, describe_pictures, grey_reader, group_images
+from plumbline.leakage.hash_search import pairs_within
 
 RESULTS = Path("build/benchmarks")
 # Photographs of scenes/ that are re-publications of one another, seen by eye: not strangers.
@@ -70,7 +70,7 @@ def group_folder(
 
 def embed(data: DataParams, paths: Iterable[str]) -> NDArray[np.floating[Any]] | None:
     """MobileNetV2 embeddings where the weights lie on this machine."""
-    from stages.certificate.audit import embeddings
+    from plumbline.commands.audit import embeddings
 
     vectors, said = embeddings(pd.DataFrame({"path": list(paths)}), lambda path: load_rgb(data, path))
     print(f"  embeddings: {said}")

@@ -19,8 +19,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from common.errors import run
-from common.files import write_json
+from plumbline.common.errors import run
+from plumbline.common.files import write_json
 
 SIZE = 64
 
@@ -49,13 +49,13 @@ def high_water_megabytes() -> float:
 
 def featurize_and_train(network: str, count: int, folder: Path, connection: Any) -> None:
     """In a process of its own: featurize, train, and send the peaks of both."""
-    from models.candidates import Candidate, Head
-    from models.features import open_features
-    from models.training import make_deterministic
-    from models.weights import Weights
-    from stages.featurize import featurize
-    from stages.train import train
-    from stages.weights import Backbone
+    from plumbline.models.backbones import Backbone
+    from plumbline.models.candidates import Candidate, Head
+    from plumbline.models.extraction import featurize
+    from plumbline.models.features import open_features
+    from plumbline.models.fitting import make_deterministic
+    from plumbline.models.training import train
+    from plumbline.models.weights import Weights
 
     make_deterministic(0)
     table = table_of(count)

@@ -28,8 +28,8 @@ from typing import Any
 import yaml
 
 from benchmarks.clones import HERE, call, clone_head, search_path
-from common.errors import TELEMETRY_OFF, UserError, run
-from common.files import write_json, write_text
+from plumbline.common.errors import TELEMETRY_OFF, UserError, run
+from plumbline.common.files import write_json, write_text
 
 SMALL = {"image_size": 32, "views": 2}
 QUIET = {**TELEMETRY_OFF, "PREFECT_SERVER_ANALYTICS_ENABLED": "false", "PREFECT_LOGGING_LEVEL": "WARNING"}

@@ -1,7 +1,7 @@
 """Which architectures over pixels train faster in bfloat16 on this processor: `python -m benchmarks.precision`.
 
 Training steps on random pictures, in the sizes of params.yaml's candidates, in float32 and in bfloat16 by turns after
-both were traced; the ratio of the medians. `stages.train.FASTER_IN_BFLOAT16` names those that gain.
+both were traced; the ratio of the medians. `plumbline.models.training.FASTER_IN_BFLOAT16` names those that gain.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.errors import UserError, run
-from common.files import write_json
-from models.candidates import Candidate, build_network
-from models.precision import BFLOAT16_UNITS, precision, processor_flags
-from models.training import make_deterministic
-from stages.train import FASTER_IN_BFLOAT16
+from plumbline.common.errors import UserError, run
+from plumbline.common.files import write_json
+from plumbline.models.candidates import Candidate, build_network
+from plumbline.models.fitting import make_deterministic
+from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
+from plumbline.models.training import FASTER_IN_BFLOAT16
 
 if TYPE_CHECKING:
     import keras

@@ -41,13 +41,19 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from common.files import write_json
-from common.progress import progress
+from plumbline.common.files import write_json
+from plumbline.common.progress import progress
 
 REPOSITORY = Path(__file__).parent.parent
 TRACED = tuple(
     str(REPOSITORY / name)
-    for name in ("models/registry.py", "models/audit.py", "models/bundle.py", "stages/promot", "common/files.py")
+    for name in (
+        "plumbline/registry/versions.py",
+        "plumbline/registry/history.py",
+        "plumbline/registry/bundle.py",
+        "stages/promote.py",
+        "plumbline/common/files.py",
+    )
 )
 Line = tuple[str, int]
 
@@ -110,7 +116,7 @@ def _prepare(base: Path) -> None:
 
 def _prepare_here(base: Path) -> None:
     from benchmarks.tiny_project import export_project, exported_project, write_project
-    from stages.promote import PromoteParams, Wish, promote
+    from plumbline.registry.promotion import PromoteParams, Wish, promote
 
     os.chdir(base)
     params = PromoteParams(minimum_unseen_groups=3)
@@ -137,8 +143,8 @@ def _import_what_children_need() -> None:
         "mlflow.store.tracking.sqlalchemy_store",
         "onnxruntime",
         "pyarrow.parquet",
-        "stages.gate",
-        "stages.promote",
+        "plumbline.evidence.rules",
+        "plumbline.registry.promotion",
     ):
         importlib.import_module(name)
 
@@ -146,14 +152,14 @@ def _import_what_children_need() -> None:
 def _scenes(base: Path) -> list[Scene]:
     def promote_new() -> str:
         from benchmarks.tiny_project import exported_project
-        from stages.promote import PromoteParams, Wish, promote
+        from plumbline.registry.promotion import PromoteParams, Wish, promote
 
         project = exported_project(base / "new")
         return str(promote(PromoteParams(minimum_unseen_groups=3), Wish(), project)["outcome"])
 
     def roll_back() -> str:
-        from common.errors import UserError
-        from stages.promote import PromoteParams, rollback
+        from plumbline.common.errors import UserError
+        from plumbline.registry.promotion import PromoteParams, rollback
 
         try:
             return rollback(PromoteParams(), 1, "killed on purpose", False)
@@ -187,7 +193,8 @@ def _run_scene(scene: Scene, base: Path, kills: int, chance: random.Random) -> d
 def _run_whole(scene: Scene, base: Path, kills: int, chance: random.Random) -> dict[str, Any]:
     """Kill complete processes: interpreter, TensorFlow, export, registry."""
     code = (
-        "from pathlib import Path; from benchmarks.tiny_project import whole_project; from stages.promote import *; "
+        "from pathlib import Path; from benchmarks.tiny_project import whole_project; "
+        "from plumbline.registry.promotion import *; "
         f"promote(PromoteParams(minimum_unseen_groups=3), Wish(), whole_project(Path({str(base / 'new')!r})))"
     )
     environment = _quiet_environment() | {"PYTHONPATH": str(REPOSITORY)}
@@ -242,9 +249,10 @@ def _look(scene: Scene) -> int | None:
     """Whatever the moment of the kill: the champion, if there was one, is whole and scores a picture."""
     import numpy as np
 
-    from common.errors import UserError
-    from models import audit, registry
-    from models.export import OnnxModel
+    from plumbline.common.errors import UserError
+    from plumbline.registry import history as audit
+    from plumbline.registry import versions as registry
+    from plumbline.registry.export import OnnxModel
 
     try:
         version = registry.load_version()
@@ -260,7 +268,8 @@ def _look(scene: Scene) -> int | None:
 
 
 def _look_completed(scene: Scene) -> None:
-    from models import audit, registry
+    from plumbline.registry import history as audit
+    from plumbline.registry import versions as registry
 
     opened = registry.open_registry()
     champion = registry.number(registry.find(opened, registry.CHAMPION))

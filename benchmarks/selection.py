@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from stages.evidence.intervals import draw_weights, group_codes, interval, mean_interval, rate_with_interval
-from stages.evidence.scores import Floats, Ints, brier_of_each, log_loss_of_each, score_all
-from stages.evidence.selection import select_simplest
+from plumbline.evidence.intervals import draw_weights, group_codes, interval, mean_interval, rate_with_interval
+from plumbline.evidence.scores import Floats, Ints, brier_of_each, log_loss_of_each, score_all
+from plumbline.evidence.selection import select_simplest
 
 OF_PICTURE, OF_GROUP = 0.4, 0.2
 """Shares of the variance of 'how hard' that all candidates see in a picture, and in a group of pictures."""

@@ -18,7 +18,7 @@ import yaml
 from PIL import Image
 
 from benchmarks.clones import HERE, call, clone_head
-from common.files import write_text
+from plumbline.common.files import write_text
 
 CLASSES = ("with_helmet", "without_helmet")
 # of the gate; null switches a rule off

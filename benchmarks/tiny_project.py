@@ -12,15 +12,15 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from common.files import write_json, write_table
-from models.assemble import HEAD_WEIGHTS, MODEL
-from models.candidates import Candidate, build_network, class_probabilities
-from models.features import BACKBONE
+from plumbline.common.files import write_json, write_table
+from plumbline.models.assemble import HEAD_WEIGHTS, MODEL
+from plumbline.models.candidates import Candidate, build_network, class_probabilities
+from plumbline.models.features import BACKBONE
 
 if TYPE_CHECKING:
     import keras
 
-    from stages.promote import Project
+    from plumbline.registry.promotion import Project
 
 CLASSES = ["with_helmet", "without_helmet"]
 SIZE = 16
@@ -143,15 +143,15 @@ def splits_table(images: int) -> pd.DataFrame:
 
 def whole_project(root: Path) -> Project:
     """Return the project under `root` as promotion takes it, its network exported by TensorFlow."""
-    from stages.promote import Project, load_network
+    from plumbline.registry.promotion import Project, load_network
 
     return Project(root / "build", root, pictures, load_network, compare)
 
 
 def export_project(root: Path) -> None:
     """Export the network beforehand, into `root`/exported."""
-    from stages.promotion.candidate import provenance, read_chosen, read_decision
-    from stages.promotion.folder import build_folder
+    from plumbline.registry.chosen import provenance, read_chosen, read_decision
+    from plumbline.registry.folder import build_folder
 
     project = whole_project(root)
     chosen = read_chosen(project.build, read_decision(project.build))
@@ -175,6 +175,6 @@ def compare(
     old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, several: bool
 ) -> dict[str, Any]:
     """Compare by the gate's rule, without slices."""
-    from stages.gate import Gate, compare_with_champion
+    from plumbline.evidence.rules import Gate, compare_with_champion
 
     return compare_with_champion(old, new, classes, [], Gate(resamples=200), several)

@@ -26,13 +26,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from common.errors import UserError, run
-from common.files import write_json
-from common.params import load_section
-from models.augment import Augmentation, augmented_view
-from models.candidates import Candidate, Head, build_network
-from models.precision import BFLOAT16_UNITS, precision, processor_flags
-from models.training import make_deterministic
+from plumbline.common.errors import UserError, run
+from plumbline.common.files import write_json
+from plumbline.common.params import load_section
+from plumbline.models.augment import Augmentation, augmented_view
+from plumbline.models.candidates import Candidate, Head, build_network
+from plumbline.models.fitting import make_deterministic
+from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
 
 if TYPE_CHECKING:
     import keras
@@ -52,7 +52,7 @@ def study_model(head: Head | None, classes: int, weights: str | None) -> keras.M
     """The study's model as one network from pixels / 255, its VGG16 frozen inside."""
     import keras
 
-    from models.networks import build_backbone
+    from plumbline.models.networks import build_backbone
 
     if head is None:
         return build_network(Candidate(architecture="simple_cnn", backbone="pixels"), (200, 200, 3), classes)
@@ -134,7 +134,7 @@ def frozen_backbone(weights: str, fast: bool) -> keras.Model:
     """VGG16 over pixels / 255, in bfloat16 where `fast` is wanted and the processor has units for it."""
     import keras
 
-    from models.networks import build_backbone
+    from plumbline.models.networks import build_backbone
 
     policy = "mixed_bfloat16" if fast and processor_flags() & BFLOAT16_UNITS else "float32"
     with precision(policy):
@@ -161,9 +161,11 @@ def pipeline_seconds(workspace: Path) -> tuple[dict[str, float], dict[str, float
 
 
 def stage_seconds(workspace: Path, stage: str, name: str) -> float:
-    """Seconds of `python -m stages.warm STAGE NAME` in `workspace`."""
+    """Seconds of `python -m plumbline.common.warm STAGE NAME` in `workspace`."""
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-m", "stages.warm", stage, name], cwd=workspace, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "-m", "plumbline.common.warm", stage, name], cwd=workspace, check=True, capture_output=True
+    )
     return time.perf_counter() - start
 
 
@@ -177,7 +179,7 @@ def test_accuracy(folder: Path) -> float:
 
 def copy_workspace(top: Path, to: Path) -> None:
     """A second workspace with the same code, data and splits, and no features or candidates yet."""
-    for name in ("common", "imaging", "models", "stages", "params.yaml", "data"):
+    for name in ("plumbline", "stages", "params.yaml", "data"):
         (to / name).symlink_to((top / name).resolve())
     (to / "build").mkdir()
     for name in ("manifest.parquet", "splits.parquet", "weights"):
@@ -186,7 +188,7 @@ def copy_workspace(top: Path, to: Path) -> None:
 
 def load_pixels() -> dict[str, Any]:
     """Pictures at 200x200 with ids and 0/1 labels of each split of the workspace, as the study held them: in memory."""
-    from imaging.collection import DataParams, iter_rgb
+    from plumbline.imaging.collection import DataParams, iter_rgb
 
     splits = pd.read_parquet("build/splits.parquet")
     classes = sorted(splits["label"].unique())

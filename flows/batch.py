@@ -18,13 +18,13 @@ from urllib.parse import parse_qs, unquote, urlsplit
 import numpy as np
 from pydantic import Field
 
-from common.errors import UserError
-from common.files import write_table
-from common.params import Section
-from imaging.collection import DataParams
-from imaging.decode import SUFFIXES
-from imaging.hash_search import matches_within
-from stages.ingest import Ingested, IngestParams, ingest
+from plumbline.common.errors import UserError
+from plumbline.common.files import write_table
+from plumbline.common.params import Section
+from plumbline.imaging.collection import DataParams
+from plumbline.imaging.decode import SUFFIXES
+from plumbline.imaging.manifest import Ingested, IngestParams, ingest
+from plumbline.leakage.hash_search import matches_within
 
 if TYPE_CHECKING:
     import pandas as pd

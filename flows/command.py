@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from prefect import get_run_logger
 from prefect.states import Completed
 
-from common.errors import TELEMETRY_OFF
 from flows import report, workspace
 from flows.children import Children
 from flows.outcomes import failure, percent
+from plumbline.common.errors import TELEMETRY_OFF
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

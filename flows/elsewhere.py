@@ -15,12 +15,12 @@ from uuid import UUID
 
 from prefect import flow, get_run_logger
 
-from common.errors import UserError
-from common.files import write_text
 from flows import graph, workspace
 from flows.children import Children, Stopped, guarded
 from flows.command import run_dvc
 from flows.outcomes import Passing, StageFailed
+from plumbline.common.errors import UserError
+from plumbline.common.files import write_text
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError, first_line
+from plumbline.common.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from dvc.repo import Repo

@@ -26,9 +26,6 @@ from prefect.cache_policies import NO_CACHE
 from prefect.events import emit_event
 from prefect.states import Completed
 
-from common.errors import UserError, run
-from common.files import write_text
-from common.params import PARAMS, load_section
 from flows import graph, report, workspace
 from flows.batch import (
     Batch,
@@ -46,8 +43,11 @@ from flows.notify import notify
 from flows.outcomes import may_pass
 from flows.server import run_flow
 from flows.switch import git, recover, switch
-from imaging.collection import COMPUTED, DataParams
-from stages.ingest import IngestParams, ingest
+from plumbline.common.errors import UserError, run
+from plumbline.common.files import write_text
+from plumbline.common.params import PARAMS, load_section
+from plumbline.imaging.collection import COMPUTED, DataParams
+from plumbline.imaging.manifest import IngestParams, ingest
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -18,8 +18,8 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Crashed, Scheduled
 
-from common.errors import run
 from flows.server import run_flow
+from plumbline.common.errors import run
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient

@@ -25,8 +25,6 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 from prefect.states import Completed
 
-from common.errors import TELEMETRY_OFF, UserError, run
-from common.params import PARAMS, load_section
 from flows import graph, report, workspace
 from flows.children import guarded
 from flows.notify import notify
@@ -34,6 +32,8 @@ from flows.outcomes import failure, percent
 from flows.server import run_flow
 from monitoring.settings import DriftParams
 from monitoring.store import Store
+from plumbline.common.errors import TELEMETRY_OFF, UserError, run
+from plumbline.common.params import PARAMS, load_section
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

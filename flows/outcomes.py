@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 _PERCENT = re.compile(r"(?:^|\s)(\d{1,3})%\|")
-# A child of DVC prints "error: ..." (common.errors). DVC's own line says why only where no child ran.
+# A child of DVC prints "error: ..." (plumbline.common.errors). DVC's own line says why only where no child ran.
 _SENTENCE = re.compile(r"^(?:error|ERROR): (?!failed to reproduce)(.*)")
 _OF_DVC = re.compile(r"^ERROR: failed to reproduce '[^']*': (?!failed to run)(.*)")
 _EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt|Exit)\b.*")

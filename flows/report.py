@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from common.errors import one_line
-from stages.summary import PAGES, accuracy
+from plumbline.commands.summary import PAGES, accuracy
+from plumbline.common.errors import one_line
 
 Say = Callable[[str], None]
 Table = list[dict[str, Any]]

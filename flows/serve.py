@@ -11,10 +11,10 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from common.errors import TELEMETRY_OFF, UserError, run
 from flows.children import Children, Stopped, guarded
 from flows.setup import POOLS
 from flows.workspace import find_root
+from plumbline.common.errors import TELEMETRY_OFF, UserError, run
 
 
 def environment(root: Path, port: int) -> dict[str, str]:

@@ -15,8 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError, first_line
 from flows.children import Guardian
+from plumbline.common.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

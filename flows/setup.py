@@ -7,8 +7,8 @@ Before the first `prefect deploy --all`, which refuses work pools that don't exi
 
 from __future__ import annotations
 
-from common.errors import run
 from flows.server import ensure_server
+from plumbline.common.errors import run
 
 POOLS = ("plumbline", "plumbline-elsewhere")
 LOST = "Plumbline: a run that is silent has crashed"

@@ -10,9 +10,9 @@ from pathlib import Path
 import yaml
 from pydantic import Field, field_validator
 
-from common.errors import run
-from common.files import write_text
-from common.params import PARAMS, Section, load_sections
+from plumbline.common.errors import run
+from plumbline.common.files import write_text
+from plumbline.common.params import PARAMS, Section, load_sections
 
 PREFECT = Path("prefect.yaml")
 MARK = "python -m flows.sites writes what is below this line.\n"

@@ -12,9 +12,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from common.errors import UserError
-from common.files import write_json
 from flows.children import Children
+from plumbline.common.errors import UserError
+from plumbline.common.files import write_json
 
 
 def switch(root: Path, commit: str, source: str, children: Children, say: Callable[[str], None]) -> None:

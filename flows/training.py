@@ -23,7 +23,6 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import allow_failure
 
-from common.errors import UserError, run
 from flows import elsewhere as remote
 from flows import graph, report, workspace
 from flows.children import Children, Stopped, guarded
@@ -33,6 +32,7 @@ from flows.notify import What, notify
 from flows.outcomes import StageFailed, may_pass
 from flows.server import run_flow
 from flows.switch import recover
+from plumbline.common.errors import UserError, run
 
 if TYPE_CHECKING:
     from prefect.client.schemas.objects import State

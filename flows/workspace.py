@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common.errors import UserError
-from common.files import write_json
+from plumbline.common.errors import UserError
+from plumbline.common.files import write_json
 
 LEASE = 60.0  # seconds after which Prefect frees the slot of a run that no longer says it is alive; its minimum
 PATIENCE = 3.0  # seconds for a busy server to give a slot that is free
@@ -120,7 +120,7 @@ def keep(root: Path) -> None:
     if (root / "dvc.lock").exists():
         text = (root / "dvc.lock").read_text(encoding="utf-8")
         if _is_whole(text):
-            from common.files import write_text
+            from plumbline.common.files import write_text
 
             write_text(_kept(root), text)
 

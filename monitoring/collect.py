@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.errors import UserError
-from imaging.collection import DataParams, in_order, read_metadata
-from imaging.decode import SUFFIXES, DecodeError, Pixels, decode_image, decode_resized, resize, shrink_grey
-from imaging.describe import describe, describe_camera
-from imaging.hashing import phash
-from stages.ingest import pixels_sha256
+from plumbline.common.errors import UserError
+from plumbline.imaging.collection import DataParams, in_order, read_metadata
+from plumbline.imaging.decode import SUFFIXES, DecodeError, Pixels, decode_image, decode_resized, resize, shrink_grey
+from plumbline.imaging.describe import describe, describe_camera
+from plumbline.imaging.hashing import phash
+from plumbline.imaging.manifest import pixels_sha256
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from imaging.alignment import correlation
-from imaging.copies import Edge, Joined
-from imaging.hash_search import matches_within, pairs_within
 from monitoring.store import AGAIN, COPY, NEW, REPEAT
-from stages.group import GroupParams
-from stages.grouping.columns import column_edges, moment_edges
+from plumbline.leakage.alignment import correlation
+from plumbline.leakage.columns import column_edges, moment_edges
+from plumbline.leakage.copies import Edge, Joined
+from plumbline.leakage.groups import GroupParams
+from plumbline.leakage.hash_search import matches_within, pairs_within
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -24,15 +24,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.environment import prepare
-from common.errors import TELEMETRY_OFF, UserError
-from common.files import write_json
-from common.params import load_section
-from common.progress import progress
-from imaging.collection import DataParams
-from models import bundle, registry
-from models.export import OnnxModel
-from models.registry import DIGEST_TAG, Version
 from monitoring.accuracy import calibrated
 from monitoring.collect import Measured, NothingSentError, Source, Unreadable, measure_all, with_metadata
 from monitoring.copies import groups_of, status_of
@@ -44,8 +35,17 @@ from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.sample import Sample
 from monitoring.settings import DriftParams, site_names
 from monitoring.store import AGAIN, COPY, NEW, QUARANTINE, REPEAT, Batch, Store, unseen
-from stages.group import GroupParams
-from stages.promote import PromoteParams
+from plumbline.common.errors import TELEMETRY_OFF, UserError, prepare_environment
+from plumbline.common.files import write_json
+from plumbline.common.params import load_section
+from plumbline.common.progress import progress
+from plumbline.imaging.collection import DataParams
+from plumbline.leakage.groups import GroupParams
+from plumbline.registry import bundle
+from plumbline.registry import versions as registry
+from plumbline.registry.export import OnnxModel
+from plumbline.registry.promotion import PromoteParams
+from plumbline.registry.versions import DIGEST_TAG, Version
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -374,14 +374,14 @@ def told(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     """Judge the sites asked for, draw the pages, print the verdicts; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m monitoring.drift", description="Judge sites' new images.")
     parser.add_argument("site", nargs="*", help="a folder under drift.source")
     parser.add_argument("--every-site", action="store_true", help="those listed under `sites` in params.yaml")
     parser.add_argument("--record", type=Path, help="write the verdicts there and end with 0 unless it failed")
     parser.add_argument("--result", type=Path, help="write the verdicts there, too, once all is judged and drawn")
-    given = parser.parse_args()
+    given = parser.parse_args(arguments)
     sites = given.site or (site_names() if given.every_site else [])
     if not sites:
         parser.error("name a site, or --every-site")
@@ -441,12 +441,12 @@ def worst(verdicts: list[str]) -> str:
     return max(verdicts, key=[OK, WATCH, FEW, DRIFT].index)
 
 
-def command() -> None:
+def command(arguments: list[str] | None = None) -> None:
     """Run `main`; an error of any kind ends with 3, for 1 means DRIFT."""
     os.environ.update(TELEMETRY_OFF)
-    prepare()
+    prepare_environment()
     try:
-        code = main()
+        code = main(arguments)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         code = ERROR

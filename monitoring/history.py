@@ -17,11 +17,11 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from common.errors import UserError
-from common.files import write_text
-from models import registry
 from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.store import NEW, Store
+from plumbline.common.errors import UserError
+from plumbline.common.files import write_text
+from plumbline.registry import versions as registry
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -36,7 +36,7 @@ from monitoring.sample import Floats, Sample
 from monitoring.settings import DriftParams
 from monitoring.shares import estimate_shares
 from monitoring.words import sentence
-from stages.evidence.selection import holm
+from plumbline.evidence.selection import holm
 
 COMPONENTS = 32  # principal components of the embeddings that the tests look at
 FAR = 0.95  # of both sides together: the furthest are counted on each

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.files import replacing_folder, write_json, write_table, write_text
-from imaging.decode import DecodeError
 from monitoring.collect import TO_LABEL, Source
 from monitoring.sample import Floats
+from plumbline.common.files import replacing_folder, write_json, write_table, write_text
+from plumbline.imaging.decode import DecodeError
 
 if TYPE_CHECKING:
     import pandas as pd

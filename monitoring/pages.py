@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from markupsafe import Markup
 
-from common.files import write_text
-from imaging.decode import DecodeError, decode
 from monitoring.accuracy import checked_later
 from monitoring.collect import Source
 from monitoring.store import NEW, Store
-from stages.page import render
-from stages.page.charts import Line, line_chart
+from plumbline.common.files import write_text
+from plumbline.imaging.decode import DecodeError, decode
+from plumbline.pages import leaderboard
+from plumbline.pages.charts import Line, line_chart
+from plumbline.pages.leaderboard import THUMBNAIL
+from plumbline.pages.template import data_uri, jpeg_uri, render_page
 
 HERE = Path(__file__).parent
 BADGES = {"OK": "promote", "WATCH": "hold", "DRIFT": "reject", "NOT ENOUGH IMAGES": "few"}
@@ -41,17 +41,22 @@ def write_index(
 
 def render_index(panels: list[dict[str, Any]], never: list[str], note: str) -> str:
     """Return the page as HTML that asks for nothing else."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters.update(percent=render.percent, number=render.number, chance=render.chance, badge=BADGES.get)
-    style = (Path(render.__file__).parent / "leaderboard.css").read_text(encoding="utf-8")
-    own = (HERE / "index.css").read_text(encoding="utf-8")
     worst = max((panel["now"]["verdict"] for panel in panels), key=_gravity, default=None)
-    return environment.get_template("index.html.j2").render(
-        css=Markup(style + own), panels=panels, never=never, note=note, worst=worst, headline=headline(panels, note)
+    return render_page(
+        "index.html.j2",
+        "index.css",
+        folder=HERE,
+        filters={
+            "percent": leaderboard.percent,
+            "number": leaderboard.number,
+            "chance": leaderboard.chance,
+            "badge": BADGES.get,
+        },
+        panels=panels,
+        never=never,
+        note=note,
+        worst=worst,
+        headline=headline(panels, note),
     )
 
 
@@ -121,7 +126,7 @@ def labelled_since(store: Store, windows: list[str], manifest: Path) -> dict[str
 
 def _with_pictures(one: dict[str, Any]) -> dict[str, Any]:
     stored = one["nearest_picture"]
-    data = "data:image/jpeg;base64," + base64.b64encode(bytes.fromhex(stored)).decode() if stored else None
+    data = jpeg_uri(bytes.fromhex(stored)) if stored else None
     return {**one, "nearest_picture": data}
 
 
@@ -182,6 +187,6 @@ def charts(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def picture_of(source: Source, path: str, max_pixels: int) -> str | None:
     """Return a small picture of a site's image as a data address, None where it is gone."""
     try:
-        return render.encode(decode(source.read(path), max_pixels))
+        return data_uri(decode(source.read(path), max_pixels), THUMBNAIL)
     except DecodeError:
         return None

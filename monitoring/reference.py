@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import UserError
-from models import bundle
-from models.registry import DIGEST_TAG, Version
 from monitoring.accuracy import calibrated
 from monitoring.sample import Sample
+from plumbline.common.errors import UserError
+from plumbline.registry import bundle
+from plumbline.registry.versions import DIGEST_TAG, Version
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import ConfigDict, Field
 
-from common.params import PARAMS, Section, load_sections
+from plumbline.common.params import PARAMS, Section, load_sections
 
 
 class DriftParams(Section):

@@ -25,9 +25,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import UserError
-from common.files import replacing, replacing_folder, write_json, write_table
 from monitoring.collect import File
+from plumbline.common.errors import UserError
+from plumbline.common.files import replacing, replacing_folder, write_json, write_table
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from common.errors import UserError, run
-from common.files import replacing_folder, write_table
-from common.progress import progress
+from plumbline.common.errors import UserError, run
+from plumbline.common.files import replacing_folder, write_table
+from plumbline.common.progress import progress
 from samples.camera import Pixels, encode, expose
 from samples.plan import SIDE, Copy, Item, Shot, plan
 from samples.scenery import draw_background, draw_look, occlude

@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from common.errors import UserError, run
-from common.progress import progress
+from plumbline.common.errors import UserError, run
+from plumbline.common.progress import progress
 from samples.camera import Pixels, decode
 from samples.solids import Floats
 

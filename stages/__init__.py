@@ -1,1 +1,1 @@
-"""One module per dvc.yaml stage, same name: a pure function, and a thin `main` that reads and writes files."""
+"""One file per stage of dvc.yaml, of the same name: read, call, write. What it calls is in plumbline/."""

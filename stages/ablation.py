@@ -8,199 +8,33 @@ and reports/ablations/CANDIDATE.html.
 
 from __future__ import annotations
 
-import hashlib
-import itertools
-import math
 import sys
-from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Annotated, Any
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from pydantic import Field
 
-from common.errors import UserError, run
-from common.files import write_json, write_text
-from common.params import Section, load_section
-from common.progress import progress
-from models.candidates import Candidate, class_probabilities
-from models.features import BACKBONE_WEIGHTS, Features, open_features
-from models.networks import build_collected, find_network, scale_pixels
-from models.trainable import build_trainable, join, pooled
-from models.training import Batches, fit, make_deterministic, targets_of
-
-RESULTS = Path("build/ablations")
-REPORTS = Path("reports/ablations")
-Picture = NDArray[np.uint8]
-
-
-class Ablation(Section):
-    """One entry of `ablations`, named after the candidate whose `backbone` is taken apart: the disturbances' strengths.
-
-    `dark` multiplies the pixels, `occluded` is the covered block's share of each side, `rotated` is in degrees.
-    """
-
-    backbone: str
-    seeds: Annotated[int, Field(ge=1, le=20)] = 3
-    dark: Annotated[float, Field(gt=0, lt=1)] = 0.3
-    occluded: Annotated[float, Field(gt=0, lt=1)] = 0.35
-    rotated: Annotated[float, Field(gt=0, le=180)] = 20.0
-
-
-def disturb(picture: Picture, image_id: str, condition: str, params: Ablation) -> Picture:
-    """The picture (S, S, 3) darkened, with a grey block at a place of its own, or turned either way; or as it is."""
-    import cv2
-
-    random = np.random.default_rng(int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big"))
-    size = picture.shape[0]
-    if condition == "dark":
-        return (picture * params.dark).astype(np.uint8)
-    if condition == "occluded":
-        side = round(size * params.occluded)
-        row, column = random.integers(0, size - side + 1, size=2)
-        covered = picture.copy()
-        covered[row : row + side, column : column + side] = 127
-        return covered
-    if condition == "rotated":
-        angle = params.rotated * (1 if random.random() < 0.5 else -1)
-        turn = cv2.getRotationMatrix2D(((size - 1) / 2, (size - 1) / 2), angle, 1.0)
-        return np.asarray(cv2.warpAffine(picture, turn, (size, size), borderMode=cv2.BORDER_REPLICATE), dtype=np.uint8)
-    return picture
-
-
-CONDITIONS = ("clean", "dark", "occluded", "rotated")
-
-
-def subsets(networks: list[str]) -> list[tuple[str, ...]]:
-    """Every non-empty subset: each alone, each pair, and so on."""
-    return [chosen for count in range(1, len(networks) + 1) for chosen in itertools.combinations(networks, count)]
-
-
-def build_extractor(features: Features) -> Callable[[NDArray[np.float32]], NDArray[np.float32]]:
-    """The hybrid's networks from pixels (N, S, S, 3) to features (N, D) as stored, in float32."""
-    import keras
-
-    backbone = features.backbone
-    names, size = [part["network"] for part in backbone["parts"]], backbone["image_size"]
-    networks = build_collected(names, size, str(features.folder / BACKBONE_WEIGHTS))
-    pixels = keras.Input((size, size, 3))
-    maps = [
-        pooled(network(scale_pixels(pixels, find_network(name).scaling), training=False), backbone)
-        for name, network in zip(names, networks, strict=True)
-    ]
-    model = keras.Model(pixels, join(maps))
-    return lambda batch: np.asarray(model.predict_on_batch(batch))
-
-
-def disturbed_features(
-    test: pd.DataFrame,
-    pictures: Callable[[list[str], int], Iterable[Picture]],
-    extract: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    size: int,
-    params: Ablation,
-    batch: int = 32,
-) -> dict[str, NDArray[np.float32]]:
-    """Features (N, D) of the test pictures (path, id) under each condition but the clean one, which is cached."""
-    result: dict[str, list[NDArray[np.float32]]] = {condition: [] for condition in CONDITIONS[1:]}
-    starts = range(0, len(test), batch)
-    for start in progress(starts, "disturbed test pictures", total=len(starts), unit="batch"):
-        rows = test.iloc[start : start + batch]
-        images = list(pictures(list(rows["path"]), size))
-        for condition, kept in result.items():
-            changed = [disturb(i, name, condition, params) for i, name in zip(images, rows["id"], strict=True)]
-            kept.append(extract(np.stack(changed).astype(np.float32)))
-    return {condition: np.concatenate(kept) for condition, kept in result.items()}
-
-
-def ablate(
-    candidate: Candidate,
-    splits: pd.DataFrame,
-    features: Features,
-    disturbed: dict[str, NDArray[np.float32]],
-    params: Ablation,
-    first_seed: int,
-) -> list[dict[str, Any]]:
-    """Train every subset with every seed; one row per subset: networks, parameters and accuracies by condition."""
-    targets = targets_of(splits["label"])
-    rows = features.rows_of(list(splits["path"]))
-    inside = {split: (splits["split"] == split).to_numpy() for split in ("train", "validation", "test")}
-    networks = [part["network"] for part in features.backbone["parts"]]
-    conditions: dict[str, NDArray[Any]] = {"clean": features.values[rows[inside["test"]], 0], **disturbed}
-    table = []
-    for chosen in subsets(networks):
-        part = candidate.model_copy(update={"networks": chosen})
-        by_seed: dict[str, list[float]] = {condition: [] for condition in CONDITIONS}
-        parameters = 0
-        for seed in range(first_seed, first_seed + params.seeds):
-            make_deterministic(seed)
-            network = build_trainable(part, features.backbone, None, len(targets.classes), targets.several_labels)
-            learn, check = (
-                Batches(features.values, rows[inside[s]], targets.values[inside[s]], part.batch_size, seed=start)
-                for s, start in (("train", seed), ("validation", None))
-            )
-            fit(network, part, learn, check, targets.several_labels)
-            for condition, values in conditions.items():
-                p = class_probabilities(
-                    network.predict_on_batch(np.asarray(values, np.float32)), targets.several_labels
-                )
-                by_seed[condition].append(_accuracy(p, targets.values[inside["test"]], targets.several_labels))
-            frozen = sum(p["parameters"] for p in features.backbone["parts"] if p["network"] in chosen)
-            parameters = frozen + network.count_params()
-        table.append({"networks": list(chosen), "parameters": parameters, "accuracy": by_seed})
-    return table
-
-
-def _accuracy(p: NDArray[np.float64], truth: NDArray[Any], several: bool) -> float:
-    right = ((p > 0.5) == (truth > 0)).all(axis=1) if several else p.argmax(axis=1) == truth
-    return float(right.mean())
-
-
-def verdict(table: list[dict[str, Any]], test_images: int) -> list[str]:
-    """One sentence per condition: is all of it together better than the best of its networks alone?
-
-    The yardstick is twice the standard error of a difference of two accuracies on as many pictures, taken as
-    independent, which is generous to the claim's doubters: the same pictures are judged.
-    """
-    alone = [row for row in table if len(row["networks"]) == 1]
-    together = max(table, key=lambda row: len(row["networks"]))
-    sentences = []
-    for condition in CONDITIONS:
-        best = max(alone, key=lambda row: float(np.mean(row["accuracy"][condition])))
-        one, all_ = (float(np.mean(row["accuracy"][condition])) for row in (best, together))
-        noise = 2 * math.sqrt((one * (1 - one) + all_ * (1 - all_)) / test_images)
-        how = "better than" if all_ - one > noise else "worse than" if one - all_ > noise else "not told apart from"
-        sentences.append(
-            f"{condition}: all together ({all_:.3f}) is {how} {best['networks'][0]} alone ({one:.3f}); "
-            f"chance explains differences up to {noise:.3f}"
-        )
-    return sentences
-
-
-def page(result: dict[str, Any]) -> str:
-    """The table as a page of its own."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-    from markupsafe import Markup
-
-    here = Path(__file__).parent
-    environment = Environment(
-        loader=FileSystemLoader(here / "cards"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    css = Markup((here / "page" / "leaderboard.css").read_text(encoding="utf-8"))
-    return environment.get_template("ablation.html.j2").render(
-        css=css, result=result, conditions=CONDITIONS, mean=lambda values: f"{np.mean(values):.3f}"
-    )
+from plumbline.common.errors import UserError, run
+from plumbline.common.files import write_json, write_text
+from plumbline.common.params import load_section
+from plumbline.evidence.ablation import (
+    REPORTS,
+    RESULTS,
+    Ablation,
+    ablate,
+    build_extractor,
+    disturbed_features,
+    verdict,
+)
+from plumbline.models.candidates import Candidate
+from plumbline.models.features import open_features
+from plumbline.models.fitting import make_deterministic
+from plumbline.pages.ablation import page
 
 
 def main() -> None:
     """Write build/ablation.json and reports/ablation.html."""
-    from imaging.collection import DataParams, iter_rgb
-    from stages.train import TrainParams, weights_origin
+    from plumbline.imaging.collection import DataParams, iter_rgb
+    from plumbline.models.training import TrainParams, weights_origin
 
     name = sys.argv[1]
     params = load_section(f"ablations.{name}", Ablation)

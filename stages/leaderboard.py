@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from common.errors import run
-from common.files import write_text
-from models.features import open_features
-from stages.evidence.candidates import read_candidates
-from stages.page.render import render
+from plumbline.common.errors import run
+from plumbline.common.files import write_text
+from plumbline.evidence.candidates import read_candidates
+from plumbline.models.features import open_features
+from plumbline.pages.leaderboard import render
 
 BUILD = Path("build")
 REPORTS = Path("reports")

@@ -14,8 +14,9 @@ import pytest
 import yaml
 from dvc.repo import Repo
 
-from models import bundle, registry
-from models.export import OnnxModel
+from plumbline.registry import bundle
+from plumbline.registry import versions as registry
+from plumbline.registry.export import OnnxModel
 
 TOP = Path(__file__).parent.parent
 SIZE = 32
@@ -78,7 +79,7 @@ def run_all(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     ran = []
     for command in commands:
         _, _, module, *arguments = command
-        if module == "stages.warm":
+        if module == "plumbline.common.warm":
             module, arguments = f"stages.{arguments[0]}", arguments[1:]
         monkeypatch.setattr(sys, "argv", [module, *arguments])
         importlib.import_module(module).main()
@@ -96,7 +97,7 @@ def test_the_whole_pipeline_on_another_kind_of_labels(labels, several, tmp_path,
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     lay_out(tmp_path, labels, "bare")
     ran = run_all(tmp_path, monkeypatch)
-    assert ran.index("gate") < ran.index("promote") < ran.index("monitoring.drift")
+    assert ran.index("gate") < ran.index("promote") < ran.index("drift")
     assert {"disturb", "probe", "card", "ensemble", "evaluate", "gate", "leaderboard"} <= set(ran)
     classes = ["bare", "helmet", "vest"] if several else labels
 

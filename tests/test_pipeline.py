@@ -18,7 +18,7 @@ import yaml
 from samples.draw import write_sample
 
 TOP = Path(__file__).parent.parent
-CODE = ("common", "imaging", "models", "stages", "monitoring", "dvc.yaml", ".dvcignore")
+CODE = ("plumbline", "stages", "monitoring", "dvc.yaml", ".dvcignore")
 CANDIDATES = {
     "simple_cnn": {"architecture": "simple_cnn", "backbone": "pixels", "epochs": 2, "batch_size": 32},
     "mobilenet_v2": {

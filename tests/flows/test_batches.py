@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.errors import UserError
 from flows.batch import IntakeParams, metadata_rows, new_pictures, place, read_folder, read_label_studio
-from imaging.collection import DataParams
-from stages.ingest import COMPUTED, IngestParams
+from plumbline.common.errors import UserError
+from plumbline.imaging.collection import DataParams
+from plumbline.imaging.manifest import COMPUTED, IngestParams
 
 
 def draw(path, seed, size=(64, 48), **save):

@@ -18,7 +18,7 @@ from flows.children import guarded
 from flows.serve import environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ROOMS = ("common", "flows", "imaging", "models", "monitoring", "stages", "prefect.yaml")
+ROOMS = ("flows", "monitoring", "plumbline", "stages", "prefect.yaml")
 
 
 def wait_until(condition, seconds=90.0):

@@ -8,10 +8,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from prefect.client.orchestration import get_client
 
-from common.files import write_json
 from flows import monitoring
-from models import bundle
 from monitoring.store import Store
+from plumbline.common.files import write_json
+from plumbline.registry import bundle
 from tests.monitoring import made_up
 
 pytestmark = pytest.mark.usefixtures("server")

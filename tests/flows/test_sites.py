@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from common.errors import UserError
-from common.params import load_sections
 from flows import sites
 from flows.sites import Site
+from plumbline.common.errors import UserError
+from plumbline.common.params import load_sections
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 NAMES = [

@@ -4,8 +4,8 @@ import networkx
 import pytest
 from dvc.repo import Repo
 
-from common.errors import UserError
 from flows import graph
+from plumbline.common.errors import UserError
 
 STAGES = ["data.dvc", "ingest", "features@x", "features@y", "train@p", "train@q", "train@r", "evaluate", "gate"]
 

@@ -11,7 +11,7 @@ import psutil
 import pytest
 from prefect.settings import PREFECT_API_URL
 
-from common.environment import prepare
+from plumbline.common.errors import prepare_environment
 
 COMMANDS = {
     "flows.training": [],
@@ -73,15 +73,15 @@ def test_the_way_to_this_machine_has_no_proxy(monkeypatch):
 
     for given in ({}, {"NO_PROXY": "intern.example"}, {"no_proxy": "intern.example", "NO_PROXY": "other.example"}):
         env = {"PATH": "/usr/bin", **given}
-        prepare(env)
-        prepare(env)
+        prepare_environment(env)
+        prepare_environment(env)
         assert env["PATH"].split(os.pathsep) == [os.path.dirname(sys.executable), "/usr/bin"]
         assert env["NO_PROXY"] == env["no_proxy"]
         listed = env["NO_PROXY"].split(",")
         assert {"127.0.0.1", "localhost", "::1", *given.values()} == set(listed)
         assert len(listed) == len(set(listed))
     everything = {"PATH": "/usr/bin", "NO_PROXY": "*"}
-    prepare(everything)
+    prepare_environment(everything)
     assert everything["NO_PROXY"] == "*"
     assert proxy_bypass_environment("anywhere.example", {"no": everything["NO_PROXY"]})
 

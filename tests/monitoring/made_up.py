@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from common.files import write_json, write_table
-from imaging.decode import decode
-from imaging.describe import describe, describe_camera
-from imaging.hashing import phash
-from models import bundle, registry
-from models.export import EMBEDDING, INPUT, PROBABILITIES, OnnxModel
-from stages.promotion.folder import small_jpeg
+from plumbline.common.files import write_json, write_table
+from plumbline.imaging.decode import decode
+from plumbline.imaging.describe import describe, describe_camera
+from plumbline.imaging.hashing import phash
+from plumbline.registry import bundle
+from plumbline.registry import versions as registry
+from plumbline.registry.export import EMBEDDING, INPUT, PROBABILITIES, OnnxModel
+from plumbline.registry.folder import small_jpeg
 
 CLASSES = ["with_helmet", "without_helmet"]
 SIZE = 32

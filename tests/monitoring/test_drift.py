@@ -234,8 +234,8 @@ def test_images_behind_an_fsspec_url(project, monkeypatch):
 
 def test_intake_takes_back_what_was_given_out_to_label(project, monkeypatch):
     from flows.batch import read_folder, read_label_studio
-    from imaging.collection import DataParams
-    from stages.ingest import IngestParams
+    from plumbline.imaging.collection import DataParams
+    from plumbline.imaging.manifest import IngestParams
 
     project.send_many(GATE, 10_000, 80, dark=0.4)
     rows = [{"path": f"{10_000 + k:05d}.jpg", "photo": f"p{k // 2}"} for k in range(80)]

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from common.errors import UserError
+from plumbline.common.errors import UserError
 from samples.camera import decode
 from samples.draw import copy_pixels, draw_shot, file_bytes, truth_table, write_sample
 from samples.measure import load

@@ -4,22 +4,22 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from models.candidates import Candidate, Head
-from models.features import open_features
-from models.weights import Weights
-from stages.ablation import (
+from plumbline.evidence.ablation import (
     CONDITIONS,
     Ablation,
     ablate,
     build_extractor,
     disturb,
     disturbed_features,
-    page,
     subsets,
     verdict,
 )
-from stages.featurize import featurize
-from stages.weights import Backbone
+from plumbline.models.backbones import Backbone
+from plumbline.models.candidates import Candidate, Head
+from plumbline.models.extraction import featurize
+from plumbline.models.features import open_features
+from plumbline.models.weights import Weights
+from plumbline.pages.ablation import page
 
 SIZE = 32
 NETWORKS = ("mobilenet", "mobilenet_v2")

@@ -10,14 +10,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from imaging.collection import DataParams, iter_rgb
-from models.assemble import load_candidate
-from models.candidates import Candidate, Head, class_probabilities
-from models.features import open_features
-from models.weights import resolve_weights
-from stages.featurize import featurize
-from stages.train import train
-from stages.weights import Backbone
+from plumbline.imaging.collection import DataParams, iter_rgb
+from plumbline.models.assemble import load_candidate
+from plumbline.models.backbones import Backbone
+from plumbline.models.candidates import Candidate, Head, class_probabilities
+from plumbline.models.extraction import featurize
+from plumbline.models.features import open_features
+from plumbline.models.training import train
+from plumbline.models.weights import resolve_weights
 
 SHARED = Path(__file__).parents[3] / "shared"
 HELMET = SHARED / "data" / "helmet"

@@ -7,14 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.errors import UserError
-from common.files import write_json, write_table
-from models.assemble import load_candidate
-from models.candidates import Candidate, build_network, class_probabilities
-from models.ensemble import evidence, fit_stacking, stacked, write_head
-from models.training import targets_of
-from stages import ensemble
-from stages.ensemble import (
+from plumbline.common.errors import UserError
+from plumbline.common.files import write_json, write_table
+from plumbline.evidence.candidates import read_not_made
+from plumbline.models.assemble import load_candidate
+from plumbline.models.candidates import Candidate, build_network, class_probabilities
+from plumbline.models.combination import evidence, fit_stacking, stacked, write_head
+from plumbline.models.ensembles import (
     Ensemble,
     Member,
     choose_members,
@@ -23,7 +22,8 @@ from stages.ensemble import (
     describe,
     read_members,
 )
-from stages.evidence.candidates import read_not_made
+from plumbline.models.fitting import targets_of
+from stages import ensemble
 
 SIZE = 16
 

@@ -12,12 +12,12 @@ import pytest
 from fabricated import CLASSES, draw_people, manifest_of, predictions, split_table, write_project, zoom_in
 from sklearn import metrics
 
-from common.errors import UserError
+from plumbline.common.errors import UserError
+from plumbline.evidence import calibration, intervals, scores, shortcuts, slices, thresholds
+from plumbline.evidence.baselines import leave_one_site_out, pixel_regression
+from plumbline.evidence.candidates import sample_of
+from plumbline.evidence.rules import Gate, shortcut_rule
 from stages import evaluate
-from stages.evidence import calibration, intervals, scores, shortcuts, slices, thresholds
-from stages.evidence.baselines import leave_one_site_out, pixel_regression
-from stages.evidence.candidates import sample_of
-from stages.gate import Gate, shortcut_rule
 
 
 @pytest.fixture

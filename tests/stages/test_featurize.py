@@ -6,12 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.errors import UserError
-from models.features import open_features
-from models.networks import NETWORKS
-from models.weights import Weights
-from stages.featurize import build_extractor, describe_backbone, featurize, to_half
-from stages.weights import Backbone
+from plumbline.common.errors import UserError
+from plumbline.models.backbones import Backbone
+from plumbline.models.extraction import build_extractor, describe_backbone, featurize, to_half
+from plumbline.models.features import open_features
+from plumbline.models.networks import NETWORKS
+from plumbline.models.weights import Weights
 
 RANDOM = Weights("mobilenet", "random", "random", None, None, None)
 ENTRY = Backbone(image_size=32, weights="random", pooling="average", views=1)

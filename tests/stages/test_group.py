@@ -9,17 +9,23 @@ import pandas as pd
 import pytest
 from PIL import ImageOps
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "imaging"))
 from drawn import scene, with_worker
-
-from common.errors import UserError
-from imaging.collection import DataParams, load_rgb
-from imaging.copies import Edge, Joined
-from stages.group import GroupParams, describe_pictures, edge_table, grey_reader, group_images, read_embeddings
-from stages.grouping.chains import refuse_chain, weakest_links
-from stages.grouping.columns import column_edges, moment_edges
-from stages.grouping.conflicts import conflicting_pairs, same_shot, settle
-from stages.ingest import IngestParams, ingest
+from plumbline.common.errors import UserError
+from plumbline.imaging.collection import DataParams, load_rgb
+from plumbline.imaging.manifest import IngestParams, ingest
+from plumbline.leakage.chains import refuse_chain, weakest_links
+from plumbline.leakage.columns import column_edges, moment_edges
+from plumbline.leakage.conflicts import conflict_table, conflicting_pairs, same_shot
+from plumbline.leakage.copies import Edge, Joined
+from plumbline.leakage.groups import (
+    GroupParams,
+    describe_pictures,
+    edge_table,
+    grey_reader,
+    group_images,
+    read_embeddings,
+)
+from plumbline.pages.certificate import conflicts_page
 
 
 def write(root, pictures):
@@ -68,11 +74,12 @@ def test_copies_share_a_group_and_strangers_do_not(site):
 
 def test_copies_with_opposite_labels_are_listed_side_by_side(site, tmp_path):
     manifest, found, pictures = grouped(site)
-    page = tmp_path / "conflicts.html"
-    conflicts = settle(manifest, found.edges, pictures.grey, lambda path: load_rgb(DataParams(root=site), path), page)
+    pairs = conflicting_pairs(manifest, found.edges, pictures.grey)
+    label = dict(zip(manifest["path"], manifest["label"], strict=True))
+    conflicts = conflict_table(pairs, label)
     assert set(conflicts["path"]) == {"with_helmet/3.jpg", "without_helmet/3_other_label.jpg"}
     assert "its copy" in conflicts["reason"].iat[0]
-    html = page.read_text()
+    html = conflicts_page(pairs, label, lambda path: load_rgb(DataParams(root=site), path))
     assert html.count("data:image/jpeg;base64,") == 2
     assert "3_other_label.jpg" in html
     assert "http" not in html.replace("http://www.w3.org", "")

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from fabricated import write_project
 
-from common.files import write_json
+from plumbline.common.files import write_json
+from plumbline.pages.charts import Frame, axes, ticks
+from plumbline.pages.leaderboard import chance, figure, title_of
 from stages import evaluate, gate, leaderboard
-from stages.page.charts import Frame, axes, ticks
-from stages.page.render import chance, figure, title_of
 
 
 @pytest.fixture(scope="module")

@@ -1,23 +1,21 @@
 """The certificate counts what crosses the splits, prices the random split, and shows both."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "imaging"))
 from drawn import scene
-
-from common.files import write_table
-from imaging.collection import DataParams, load_rgb
+from plumbline.common.files import write_table
+from plumbline.imaging.collection import DataParams, load_rgb
+from plumbline.imaging.manifest import IngestParams, ingest, write_array
+from plumbline.leakage.certificate import Inputs, certificate, evidence_of, report
+from plumbline.leakage.crossings import crossing_pairs, group_sizes
+from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader, group_images
+from plumbline.leakage.price import price, sentence
+from plumbline.pages.certificate import page
 from stages import leakage
-from stages.certificate.build import Inputs, certificate, evidence_of, page, report
-from stages.certificate.evidence import crossing_pairs, group_sizes
-from stages.certificate.price import price, sentence
-from stages.group import GroupParams, describe_pictures, grey_reader, group_images
-from stages.ingest import IngestParams, ingest, write_array
 
 NO_EDGES = pd.DataFrame(
     {"path_a": [], "path_b": [], "kind": [], "distance": [], "score": [], "verified": np.array([], bool)}

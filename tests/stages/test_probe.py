@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from common.errors import UserError
-from models.candidates import Candidate
-from models.features import open_features
-from stages import gate
-from stages.disturb import (
+from plumbline.common.errors import UserError
+from plumbline.evidence import probes
+from plumbline.evidence import rules as gate
+from plumbline.evidence.candidates import read_candidates
+from plumbline.evidence.disturbances import (
     BOX,
     CONDITIONS,
     ProbeParams,
@@ -24,10 +24,10 @@ from stages.disturb import (
     head_boxes,
     partners,
 )
-from stages.evidence import probes
-from stages.evidence.candidates import read_candidates
-from stages.probe import head_mass, probe
-from stages.train import train
+from plumbline.evidence.probing import head_mass, probe
+from plumbline.models.candidates import Candidate
+from plumbline.models.features import open_features
+from plumbline.models.training import train
 
 SIZE = 32
 CLASSES = ["with_helmet", "without_helmet"]

@@ -12,13 +12,16 @@ import pandas as pd
 import pytest
 
 from benchmarks.tiny_project import CLASSES, NAME, SIZE, pictures, whole_project, write_project
-from common.errors import UserError, run
-from models import audit, bundle, registry
-from models.export import OnnxModel
+from plumbline.common.errors import UserError, run
+from plumbline.common.files import file_digest
+from plumbline.registry import bundle, promotion
+from plumbline.registry import history as audit
+from plumbline.registry import versions as registry
+from plumbline.registry.champion import champion_predictions, unseen_pictures
+from plumbline.registry.chosen import read_chosen, read_decision, weights_digest
+from plumbline.registry.export import OnnxModel
+from plumbline.registry.promotion import PromoteParams, Wish, history, judge_comparison, parse, promote, rollback
 from stages import promote as stage
-from stages.promote import PromoteParams, Wish, history, judge_comparison, parse, promote, rollback
-from stages.promotion.candidate import read_chosen, read_decision, weights_digest
-from stages.promotion.champion import champion_predictions, unseen_pictures
 
 PARAMS = PromoteParams(minimum_unseen_groups=3)
 
@@ -152,7 +155,7 @@ def test_provenance_names_commit_lock_and_data(project, tmp_path):
     assert len(origin["git_commit"]) == 40
     assert origin["git_changed"] == []
     assert origin["data_md5"] == "abc123.dir"
-    assert origin["dvc_lock_sha256"] == bundle.file_digest(tmp_path / "dvc.lock")
+    assert origin["dvc_lock_sha256"] == file_digest(tmp_path / "dvc.lock")
     assert version.tags["data version"] == "abc123.dir"
     assert version.tags["git commit"] == origin["git_commit"]
 
@@ -167,7 +170,7 @@ def test_the_same_decision_twice_is_one_version(project):
 def test_weights_are_the_same_whatever_keras_calls_its_layers(project, tmp_path):
     here = project("good")
     before = weights_digest(here.build / "candidates" / NAME, here.build / "features")
-    network = stage.load_network(here.build / "candidates" / NAME, here.build / "features" / "pixels")
+    network = promotion.load_network(here.build / "candidates" / NAME, here.build / "features" / "pixels")
     network.save_weights(here.build / "candidates" / NAME / "head.weights.h5")
     assert weights_digest(here.build / "candidates" / NAME, here.build / "features") == before
     network.layers[-1].bias.assign_add([1e-6])
@@ -378,7 +381,7 @@ def test_a_damaged_champion_holds_the_next_until_forced(project):
 
 def snapshot(root):
     files = [path for path in sorted(root.rglob("*")) if path.is_file() and "lock" not in path.name]
-    return {path: bundle.file_digest(path) for path in files}
+    return {path: file_digest(path) for path in files}
 
 
 def test_dry_runs_say_what_would_be_and_change_nothing(project, tmp_path):

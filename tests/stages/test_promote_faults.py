@@ -17,15 +17,16 @@ import pytest
 
 from benchmarks.promotion_kills import _quiet_environment
 from benchmarks.tiny_project import export_project, write_project
-from models import audit, registry
+from plumbline.registry import history as audit
+from plumbline.registry import versions as registry
 
 REPOSITORY = Path(__file__).parents[2]
 RUN = """
 import sys
 from pathlib import Path
 from benchmarks.tiny_project import exported_project
-from common.errors import run
-from stages.promote import PromoteParams, Wish, promote
+from plumbline.common.errors import run
+from plumbline.registry.promotion import PromoteParams, Wish, promote
 def main():
     project = exported_project(Path(sys.argv[1]))
     print(promote(PromoteParams(minimum_unseen_groups=3), Wish(), project)["outcome"])

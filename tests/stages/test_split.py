@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import UserError
-from common.params import parse_section
-from stages.split import SIDES, SplitParams, draw, read_memberships, split_images
+from plumbline.common.errors import UserError
+from plumbline.common.params import parse_section
+from plumbline.leakage.splits import SIDES, SplitParams, draw, read_memberships, split_images
 
 NONE_YET = pd.DataFrame({"key": [], "side": []}, dtype=object)
 NOBODY = pd.DataFrame({"path": [], "reason": []}, dtype=object)

@@ -8,17 +8,17 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from common.errors import UserError
-from common.files import write_json
-from models.assemble import load_candidate
-from models.candidates import Candidate, FineTuning, Head, class_probabilities
-from models.features import open_features, read_rows
-from models.networks import kernel_layers
-from models.trainable import cut_networks
-from models.training import Batches, balanced_weights, targets_of
-from stages.featurize import featurize
-from stages.train import cross_validate, train, training_data
-from stages.weights import Backbone, resolve_entry
+from plumbline.common.errors import UserError
+from plumbline.common.files import write_json
+from plumbline.models.assemble import load_candidate
+from plumbline.models.backbones import Backbone, resolve_entry
+from plumbline.models.candidates import Candidate, FineTuning, Head, class_probabilities
+from plumbline.models.extraction import featurize
+from plumbline.models.features import open_features, read_rows
+from plumbline.models.fitting import Batches, balanced_weights, targets_of
+from plumbline.models.networks import kernel_layers
+from plumbline.models.trainable import cut_networks
+from plumbline.models.training import cross_validate, train, training_data
 
 SIZE = 32
 

@@ -5,11 +5,20 @@ import pandas as pd
 import pytest
 import yaml
 
-from common.errors import UserError
-from models.candidates import Candidate, Head
-from models.features import Features
-from stages import train as training
-from stages.tune import as_it_stands, changed, open_study, propose, search, starting_point, study_key, write_back
+from plumbline.common.errors import UserError
+from plumbline.models import training
+from plumbline.models.candidates import Candidate, Head
+from plumbline.models.features import Features
+from plumbline.models.search import (
+    as_it_stands,
+    changed,
+    open_study,
+    propose,
+    search,
+    starting_point,
+    study_key,
+    write_back,
+)
 
 PARAMS = """\
 # kept

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.errors import UserError
-from stages import validate as stage
-from stages.validate import (
+from plumbline.common.errors import UserError
+from plumbline.imaging.validation import (
     ValidateParams,
     count_classes,
     find_problem,
@@ -19,6 +18,7 @@ from stages.validate import (
     tied_by_columns,
     validate,
 )
+from stages import validate as stage
 
 GROUPING = ("photo", "video")
 

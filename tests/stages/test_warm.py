@@ -29,13 +29,16 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="needs Lin
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory):
-    """The real stages/warm.py beside a stage that only says what it was given; nothing heavy is imported."""
+    """The real plumbline/common/warm.py beside a stage that only says what it was given; nothing heavy is imported."""
     top = tmp_path_factory.mktemp("warm")
     (top / "stages").mkdir()
     (top / "stages" / "__init__.py").touch()
-    source = (TOP / "stages" / "warm.py").read_text()
+    shutil.copytree(TOP / "plumbline" / "common", top / "plumbline" / "common")
+    (top / "plumbline" / "__init__.py").touch()
+    warm = top / "plumbline" / "common" / "warm.py"
+    source = warm.read_text()
     start, end = source.index("PRELOADED = ("), source.index(")\n", source.index("PRELOADED = ("))
-    (top / "stages" / "warm.py").write_text(f'{source[:start]}PRELOADED = ("stages.idle",{source[end:]}')
+    warm.write_text(f'{source[:start]}PRELOADED = ("stages.idle",{source[end:]}')
     (top / "stages" / "idle.py").write_text("")
     (top / "stages" / "show.py").write_text(SHOW)
     return top
@@ -47,7 +50,7 @@ def environment(**more):
 
 def run(workspace, *arguments, **more):
     return subprocess.run(
-        [sys.executable, "-m", "stages.warm", "show", *arguments],
+        [sys.executable, "-m", "plumbline.common.warm", "show", *arguments],
         cwd=workspace,
         env=environment(**more),
         capture_output=True,
@@ -90,7 +93,7 @@ def test_an_exception_is_shown_and_fails(workspace):
 
 def test_a_stage_ends_when_who_asked_is_killed(workspace):
     (workspace / "pid").unlink(missing_ok=True)
-    command = [sys.executable, "-m", "stages.warm", "show", "wait", "0"]
+    command = [sys.executable, "-m", "plumbline.common.warm", "show", "wait", "0"]
     client = subprocess.Popen(command, cwd=workspace, env=environment(), stdout=subprocess.DEVNULL)
     wait_until(lambda: (workspace / "pid").is_file() and (workspace / "pid").read_text())
     stage = int((workspace / "pid").read_text())

@@ -1,1 +1,0 @@
-"""Decode, hash and describe an image. Knows nothing of models."""

@@ -1,1 +1,0 @@
-"""Candidate architectures, their backbones and where weights come from."""

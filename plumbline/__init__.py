@@ -1,0 +1,1 @@
+"""What the stages, flows and monitors share, by what a room knows."""

@@ -1,0 +1,141 @@
+"""`plumbline`: what people call by name. Each command runs the module that does it, with that module's exit code.
+
+The one file of the package that knows what runs above it (monitoring, flows): it only hands over.
+"""
+
+from __future__ import annotations
+
+import runpy
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    name="plumbline",
+    help="A pipeline for image classifiers that have to be trusted. Run it in the project's top folder.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+flows = typer.Typer(help="Prefect: the same stages on a schedule, on more machines.", no_args_is_help=True)
+app.add_typer(flows, name="flows", rich_help_panel=None)
+
+Reason = Annotated[str, typer.Option(help="Why; it is kept in the registry's log.")]
+
+
+def run_module(module: str, *arguments: object) -> None:
+    """Run `module` as `python -m` would, with `arguments`; ends with its exit code."""
+    sys.path.insert(0, str(Path.cwd()))  # `python -m` does so; a script in .venv/bin doesn't
+    sys.argv = [module, *map(str, arguments)]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
+
+
+def _option(name: str, value: object) -> list[object]:
+    return [] if value is None else [name, value]
+
+
+@app.command()
+def summary() -> None:
+    """How the last run ended: every candidate, the verdict, the pages to open."""
+    run_module("plumbline.commands.summary")
+
+
+@app.command()
+def audit(
+    folders: Annotated[list[Path], typer.Argument(help="Two or more: train, (validation,) test.")],
+    page: Annotated[Path, typer.Option(help="Where to write the certificate.")] = Path("reports/audit.html"),
+    json: Annotated[Path | None, typer.Option(help="Where to write its figures; default: beside the page.")] = None,
+    no_embeddings: Annotated[bool, typer.Option("--no-embeddings", help="Look at no embedding neighbours.")] = False,
+) -> None:
+    """Does a published split leak? Exit code 0 clean, 1 leaks, 2 bad input."""
+    flags = ["--no-embeddings"] if no_embeddings else []
+    run_module("plumbline.commands.audit", *folders, "--page", page, *_option("--json", json), *flags)
+
+
+@app.command()
+def tune(
+    candidate: Annotated[str, typer.Argument(help="An entry of `candidates` in params.yaml.")],
+    trials: Annotated[int | None, typer.Option(help="How many more; default: tune.trials.")] = None,
+    write: Annotated[bool, typer.Option("--write", help="Put the winning values into params.yaml.")] = False,
+) -> None:
+    """Search a candidate's settings on validation pictures."""
+    flags = ["--write"] if write else []
+    run_module("plumbline.commands.tune", candidate, *_option("--trials", trials), *flags)
+
+
+@app.command()
+def history() -> None:
+    """The registry's versions, and every promotion, refusal and rollback."""
+    run_module("stages.promote", "history")
+
+
+@app.command()
+def rollback(
+    reason: Reason,
+    to: Annotated[int | None, typer.Option(metavar="VERSION", help="Default: the champion before this one.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")] = False,
+) -> None:
+    """Make an earlier version champion again."""
+    flags = ["--dry-run"] if dry_run else []
+    run_module("stages.promote", "rollback", "--reason", reason, *_option("--to", to), *flags)
+
+
+@app.command()
+def drift(
+    site: Annotated[list[str] | None, typer.Argument(help="A folder under drift.source in params.yaml.")] = None,
+    every_site: Annotated[bool, typer.Option("--every-site", help="Those listed under `sites`.")] = False,
+) -> None:
+    """Judge a site's new images. Exit code 0 OK or WATCH, 1 DRIFT, 2 not enough images, 3 error."""
+    run_module("monitoring.drift", *(site or []), *(["--every-site"] if every_site else []))
+
+
+@app.command()
+def intake(
+    batch: Annotated[Path, typer.Argument(help="A folder of labelled pictures, or Label Studio's JSON export.")],
+    images: Annotated[Path | None, typer.Option(help="For an export: the folder its pictures are in.")] = None,
+    no_training: Annotated[bool, typer.Option("--no-training", help="Don't ask for training.")] = False,
+) -> None:
+    """Add labelled pictures to data/ as a version of their own."""
+    flags = ["--no-training"] if no_training else []
+    run_module("flows.intake", batch, *_option("--images", images), *flags)
+
+
+@flows.command()
+def serve(port: Annotated[int, typer.Option(help="The server's; the report pages take the next.")] = 4200) -> None:
+    """Prefect's server, UI and a worker on this machine, and the reports as pages."""
+    run_module("flows.serve", "--port", port)
+
+
+@flows.command()
+def training(
+    side_by_side: Annotated[int, typer.Option(help="Stages at a time.")] = 2,
+    retries: Annotated[int, typer.Option(help="Further tries for what can pass.")] = 3,
+    elsewhere: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Stages for other machines.")] = None,
+) -> None:
+    """One run of every stage as Prefect tasks."""
+    patterns = [word for pattern in elsewhere or [] for word in ("--elsewhere", pattern)]
+    run_module("flows.training", "--side-by-side", side_by_side, "--retries", retries, *patterns)
+
+
+@flows.command()
+def monitor(site: str) -> None:
+    """Judge a site's new images as the deployment does, with its artifact, event and message."""
+    run_module("flows.monitoring", site)
+
+
+@flows.command()
+def sites() -> None:
+    """Write the deployments of the sites in params.yaml into prefect.yaml."""
+    run_module("flows.sites")
+
+
+@flows.command()
+def setup() -> None:
+    """Pools, limits and automations on a Prefect server."""
+    run_module("flows.setup")
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,100 @@
+"""Which of this project's own files a module's result can depend on: its import closure, read from the source.
+
+One truth for two questions: are a stage's code dependencies in dvc.yaml complete (a test asks), and may rows that were
+computed earlier be used again (`featurize` and `ingest` ask)?
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+ASSETS = (".j2", ".css", ".js")
+
+
+def closure(module: str, top: Path = TOP) -> set[Path]:
+    """Return the files, relative to `top`, that importing and running `module` ("stages.train") can read as code.
+
+    Imports inside functions count, and so do templates, styles and scripts that a file names in a string. Imports for
+    type checkers alone don't. `__init__.py` files hold only a docstring here and are left out; a module chosen at run
+    time by name (an architecture) isn't seen: dvc.yaml names it with the item it belongs to.
+    """
+    found: set[Path] = set()
+    waiting = [_file_of(module, top)]
+    if waiting[0] is None:
+        raise ModuleNotFoundError(f"{module} is not a module of this project", name=module)
+    while waiting:
+        path = waiting.pop()
+        if path is None or path in found:
+            continue
+        found.add(path)
+        if path.suffix == ".py":
+            waiting += _named_in(path, top)
+        elif path.suffix == ".j2":
+            waiting += _included_by(path, top)
+    return {path for path in found if path.name != "__init__.py"}
+
+
+def direct_imports(module: str, top: Path = TOP) -> set[Path]:
+    """Return the project's modules that `module` itself imports, in functions too; relative to `top`."""
+    path = _file_of(module, top)
+    named = _named_in(path, top) if path else []
+    return {other for other in named if other and other.suffix == ".py" and other.name != "__init__.py"} - {path}
+
+
+@cache
+def code_digest(module: str) -> str:
+    """Return the sha256 of every file in the closure of `module`, names and contents."""
+    digest = hashlib.sha256()
+    for path in sorted(closure(module)):
+        digest.update(path.as_posix().encode() + b"\0" + (TOP / path).read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def _named_in(path: Path, top: Path) -> list[Path | None]:
+    tree = ast.parse((top / path).read_text(encoding="utf-8"))
+    found: list[Path | None] = []
+    for node in _outside_type_checking(tree):
+        if isinstance(node, ast.Import):
+            found += [_file_of(alias.name, top) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.append(_file_of(node.module, top))
+            found += [_file_of(f"{node.module}.{alias.name}", top) for alias in node.names]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(ASSETS):
+            found += _assets(path, node.value, top)
+    return found
+
+
+def _included_by(path: Path, top: Path) -> list[Path]:
+    """Templates that a template includes or extends, by name."""
+    text = (top / path).read_text(encoding="utf-8")
+    return [
+        other.relative_to(top)
+        for other in sorted((top / path.parent).glob("*.j2"))
+        if other.name != path.name and f'"{other.name}"' in text
+    ]
+
+
+def _outside_type_checking(node: ast.AST) -> Iterator[ast.AST]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and isinstance(child.test, ast.Name) and child.test.id == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from _outside_type_checking(child)
+
+
+def _assets(path: Path, name: str, top: Path) -> list[Path]:
+    folders = (path.parent, Path("plumbline/pages"))
+    return [folder / name for folder in folders if (top / folder / name).is_file()][:1]
+
+
+def _file_of(module: str, top: Path) -> Path | None:
+    base = Path(*module.split("."))
+    for path in (base.with_suffix(".py"), base / "__init__.py"):
+        if (top / path).is_file():
+            return path
+    return None

@@ -1,0 +1,212 @@
+"""Work in partitions: by the Dask workers at DASK_SCHEDULER_ADDRESS, through the store at PLUMBLINE_STORE.
+
+Both are environment variables because they say where a run happens, not what it finds. With a scheduler alone, results
+come back through it; with a store too, workers write them there and only names come back; with a store alone, this
+machine does the work and repeats nothing that any run before it finished.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, ClassVar, Protocol, TypeVar
+
+from plumbline.common.errors import UserError, one_line
+from plumbline.common.store import STORE, Arrays, DamagedError, Store, open_store
+
+SCHEDULER = "DASK_SCHEDULER_ADDRESS"
+SAY_AFTER = 30  # seconds
+AHEAD = 2  # partitions in flight for each that is being computed
+
+Task = TypeVar("Task")
+TaskIn = TypeVar("TaskIn", contravariant=True)
+Result = TypeVar("Result")
+
+
+class Work(Protocol[TaskIn]):
+    """What is done to every partition. Sent to workers, so its class must be imported by name, never be __main__'s.
+
+    `kind` is its folder in the store; `alone` says that a worker does one partition at a time, whatever its threads.
+    `code` is the digest of the code of whoever asks, `loaded` of that in the process that looks.
+    """
+
+    kind: ClassVar[str]
+    alone: ClassVar[bool]
+    loaded: ClassVar[str]
+
+    @property
+    def code(self) -> str: ...
+
+    def key(self, task: TaskIn) -> str:
+        """Return a digest of all that the result depends on, as this machine sees it."""
+        ...
+
+    def compute(self, task: TaskIn) -> Arrays:
+        """Return the partition's result."""
+        ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A result that lies in the store: its name, whether it was computed for this run, and what was wrong before."""
+
+    name: str
+    computed: bool
+    damage: str | None
+
+
+Outcome = Arrays | Stored
+
+
+def is_wanted() -> bool:
+    """Whether the environment asks for partitions at all."""
+    return bool(os.environ.get(SCHEDULER) or os.environ.get(STORE))
+
+
+def spread(
+    work: Work[Task],
+    tasks: Iterable[Task],
+    locally: Callable[[Callable[[Task], Outcome], Iterable[Task]], Iterable[Outcome]],
+) -> Iterator[Arrays]:
+    """Yield the results of `tasks` in their order, a bounded number in flight; `locally` maps where there's no cluster.
+
+    UserError where scheduler, workers or store fail; what was stored by then is not computed again.
+    """
+    address, store = os.environ.get(SCHEDULER), open_store()
+    carry = partial(carry_out, work, store)
+    outcomes = on_workers(address, carry, tasks, work.alone) if address else locally(carry, tasks)
+    counts = {True: 0, False: 0}
+    try:
+        for outcome in outcomes:
+            if not isinstance(outcome, Stored):
+                yield outcome
+                continue
+            assert store is not None
+            counts[outcome.computed] += 1
+            if outcome.damage:
+                print(f"{store.shown}/{outcome.name} is damaged ({outcome.damage}): computed again", file=sys.stderr)
+            yield _fetch(store, outcome.name)
+    finally:
+        if store is not None:
+            found = f"{counts[False]} found in {store.shown}"
+            print(f"{work.kind}: {counts[True]} partitions computed, {found}", file=sys.stderr)
+
+
+def _fetch(store: Store, name: str) -> Arrays:
+    try:
+        arrays = store.read(name)
+    except DamagedError as error:
+        raise UserError(f"{store.shown}/{name} was damaged just after it was written ({error}): run again.") from None
+    if arrays is None:
+        raise UserError(f"{store.shown}/{name} was there and is gone: do this machine and the workers see one store?")
+    return arrays
+
+
+def carry_out(work: Work[Task], store: Store | None, task: Task) -> Outcome:
+    """Compute a partition, or find it in the store; runs on whichever machine this is."""
+    if work.code != work.loaded:
+        raise UserError(
+            f"the Dask worker on {socket.gethostname()} has other code loaded than this run: bring its folder to the "
+            "same commit and start it again."
+        )
+    if store is None:
+        return work.compute(task)
+    key = work.key(task)
+    name, damage = f"{work.kind}/{key[:2]}/{key[2:]}.npz", None
+    try:
+        if store.read(name) is not None:
+            return Stored(name, False, None)
+    except DamagedError as error:
+        damage = str(error)
+    arrays = work.compute(task)
+    if work.key(task) != key:
+        raise UserError(f"the data changed on {socket.gethostname()} while it was read: run again when it is settled.")
+    store.write(name, arrays)
+    return Stored(name, True, damage)
+
+
+def on_workers(
+    address: str, function: Callable[[Task], Result], tasks: Iterable[Task], alone: bool = False
+) -> Iterator[Result]:
+    """Yield function(task) in the tasks' order, computed by the Dask workers of the scheduler at `address`.
+
+    At most AHEAD times as many tasks are in flight as workers (their threads, unless `alone`) can take, so that memory
+    grows with the cluster and not with the tasks. Workers that join on the way are given work.
+    """
+    import distributed
+
+    try:
+        client: Any = distributed.Client(address, timeout="10s", set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{SCHEDULER} is {address}, where no scheduler answers ({error}): start it, or unset it."
+        ) from None
+
+    def room() -> int:
+        threads = client.nthreads()
+        return AHEAD * max(1, len(threads) if alone else sum(threads.values()))
+
+    with client:
+        waiting: deque[Any] = deque()
+        try:
+            for task in tasks:
+                waiting.append(client.submit(function, task, pure=False))
+                while len(waiting) >= room():
+                    yield _result(client, waiting.popleft(), address)
+            while waiting:
+                yield _result(client, waiting.popleft(), address)
+        except (ModuleNotFoundError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "deserialization" not in str(error):
+                raise
+            raise UserError(
+                f"the scheduler at {address} or one of its workers can't import what this run does: start both in the "
+                f"project's folder and environment, with PYTHONPATH=. ({one_line(error)})"
+            ) from None
+        except distributed.KilledWorker as error:
+            raise UserError(
+                f"Dask workers died of one partition: see their logs, else memory ran out ({one_line(error)})"
+            ) from None
+        except distributed.client.FutureCancelledError as error:
+            raise UserError(f"the scheduler at {address} was lost ({one_line(error)}): start it, run again.") from None
+
+
+def _result(client: Any, future: Any, address: str) -> Any:
+    """Wait for a result, and say so where there is nobody to compute it: a cluster may be about to grow, or dead."""
+    while True:
+        try:
+            return future.result(timeout=SAY_AFTER)
+        except TimeoutError:
+            if future.done():
+                raise
+            if not client.nthreads():
+                print(
+                    f"{address} has no worker: waiting for one (workers that leave again can't import the project, or "
+                    "ran out of memory: see their logs)",
+                    file=sys.stderr,
+                )
+
+
+def digest(*parts: Any) -> str:
+    """The sha256 of values that JSON can hold."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@cache  # asked for every partition; nobody installs packages into a process that has them loaded
+def versions(*packages: str) -> dict[str, str | None]:
+    """The installed version of each package, None where it isn't installed."""
+
+    def of(name: str) -> str | None:
+        try:
+            return version(name)
+        except PackageNotFoundError:
+            return None
+
+    return {name: of(name) for name in packages}

@@ -1,0 +1,104 @@
+"""What a model must beat to be worth its weights: the majority class, and logistic regression on 16x16 pixels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plumbline.evidence.candidates import Sample
+from plumbline.evidence.scores import Floats, Ints, roc_auc
+from plumbline.evidence.shortcuts import cross_validated_smoother, folds_of, judged_labels, members_of, shrink
+
+SIDE = 16
+PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
+"""Values of scikit-learn's C that are tried; validation chooses."""
+
+
+def majority(sample: Sample, train: NDArray[np.bool_]) -> Floats:
+    """Return probabilities (N, K): the shares of the classes among the training labels, for every picture.
+
+    Where pictures have several labels, certainty that each has the most frequent combination.
+    """
+    if not sample.several:
+        return np.tile(sample.truth[train].mean(axis=0), (len(sample.truth), 1))
+    sets, members = sample.label_sets
+    return np.tile(members[np.bincount(sets[train]).argmax()].astype(np.float64), (len(sample.truth), 1))
+
+
+def pixel_regression(
+    pixels: NDArray[np.uint8], sample: Sample, train: NDArray[np.bool_], validation: NDArray[np.bool_]
+) -> Floats:
+    """Return probabilities (N, K) of logistic regression on `pixels` (N, H, W, 3) shrunk to 16x16, fitted on `train`.
+
+    Its penalty is the one with the highest accuracy on `validation`, the stronger of equals. Several labels get a
+    regression each.
+    """
+    features = shrink(pixels, SIDE).reshape(len(pixels), -1)
+    centre, spread = features[train].mean(axis=0), features[train].std(axis=0)
+    standard = (features - centre) / np.where(spread > 1e-9, spread, 1)
+    fitted = [(c, sample.answering(_regression(standard, sample, train, c))) for c in PENALTIES]
+    best = max(fitted, key=lambda item: (item[1].right[validation].mean(), -item[0]))
+    return best[1].probabilities
+
+
+def _regression(features: Floats, sample: Sample, train: NDArray[np.bool_], c: float) -> Floats:
+    from sklearn.linear_model import LogisticRegression
+
+    probabilities = np.zeros(sample.truth.shape)
+    if not sample.several:
+        model = LogisticRegression(C=c, max_iter=400).fit(features[train], sample.labels[train])
+        probabilities[:, model.classes_] = model.predict_proba(features)
+        return probabilities
+    for k in range(sample.truth.shape[1]):
+        truth = sample.truth[train, k]
+        if truth.all() or not truth.any():
+            probabilities[:, k] = truth[0]
+        else:
+            model = LogisticRegression(C=c, max_iter=400).fit(features[train], truth)
+            probabilities[:, k] = model.predict_proba(features)[:, 1]
+    return probabilities
+
+
+def leave_one_site_out(
+    features: Floats,
+    labels: Ints,
+    codes: Ints,
+    sites: NDArray[np.object_],
+    seed: int,
+    members: NDArray[np.bool_] | None = None,
+) -> list[dict[str, float | str | int]]:
+    """Return per site the area under the curve there when learned elsewhere, beside that when its own site helped too.
+
+    `features` (N, F) go through the ridge classifier of the shortcut audits, once with sites and once with groups
+    (`codes`) as what is held out. Sites that hold one class only, or no name, are left out. Two classes: class 1;
+    several labels: as in `shortcuts.audit_all`.
+    """
+    names = sorted(set(sites) - {""})
+    known = np.asarray(sites != "")
+    features, labels, codes, sites = features[known], labels[known], codes[known], sites[known]
+    if len(names) < 2:
+        return []
+    place = np.asarray([names.index(site) for site in sites])
+    has = members_of(labels, members)
+    truth, shown = has[labels], judged_labels(has, members)
+    elsewhere = cross_validated_smoother(features, place) @ truth
+    everywhere = cross_validated_smoother(features, folds_of(labels, codes, seed, members)) @ truth
+    rows: list[dict[str, float | str | int]] = []
+    for number, name in enumerate(names):
+        inside = place == number
+        if truth[inside].all(axis=0).any() or not truth[inside].any(axis=0).all():
+            continue
+        rows.append(
+            {
+                "site": name,
+                "images": int(inside.sum()),
+                "auc_unseen": _auc(truth[inside], elsewhere[inside], shown),
+                "auc_seen": _auc(truth[inside], everywhere[inside], shown),
+            }
+        )
+    return rows
+
+
+def _auc(truth: NDArray[np.bool_], scores: Floats, shown: list[int]) -> float:
+    once = np.ones((1, len(truth)))
+    return float(np.mean([roc_auc(truth[:, k], scores[:, k], once)[0] for k in shown]))

@@ -1,0 +1,180 @@
+"""What a model does when framing, background or head are taken away: does it look at the head?
+
+Stages `disturb` and `probe` measured it; here it becomes figures with intervals over groups, and sentences.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from plumbline.common.errors import UserError
+from plumbline.evidence.candidates import Candidate, Sample, folder_of
+from plumbline.evidence.intervals import draw_weights, group_codes, rate_with_interval
+from plumbline.evidence.scores import Floats
+from plumbline.models.assemble import HEAD_WEIGHTS
+from plumbline.models.combination import evidence, read_head, stacked
+
+PROBES = Path("build/probes")
+ANSWERS, ATTENTION = "answers.parquet", "attention.parquet"
+REFRAMED, BLURRED, SWAPPED = "same framing", "background blurred", "background swapped"
+COVERED, ELSEWHERE = "head covered", "elsewhere covered"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """`answers` maps a condition to probabilities (n, K) of the pictures `paths` (n,).
+
+    `attention` has path, mass, area, and no row where the network has no feature maps.
+    """
+
+    paths: list[str]
+    answers: dict[str, Floats]
+    attention: pd.DataFrame
+
+
+def zoom_name(factor: float) -> str:
+    """Return the condition's name of a zoom."""
+    return f"zoom {factor:g}"
+
+
+def read_probes(build: Path, candidates: dict[str, Candidate]) -> dict[str, Probe]:
+    """Return the probes of the candidates that were probed; an ensemble's are put together from its members'."""
+    folder = build / PROBES.name
+    found = {name: _read(folder / name, one) for name, one in candidates.items() if (folder / name).is_dir()}
+    for name, candidate in candidates.items():
+        members = [found.get(member["name"]) for member in candidate.model.get("members", [])]
+        complete = [member for member in members if member is not None]
+        if complete and len(complete) == len(members):
+            head = folder_of(build / "candidates", name) / HEAD_WEIGHTS
+            found[name] = _combined(complete, candidate, head)
+    return found
+
+
+def _read(folder: Path, candidate: Candidate) -> Probe:
+    again = f"run `dvc repro -f probe@{folder.name}`"
+    try:
+        table, attention = pd.read_parquet(folder / ANSWERS), pd.read_parquet(folder / ATTENTION)
+        columns = [f"p_{name}" for name in candidate.classes]
+        answers = {str(name): part for name, part in table.groupby("condition", sort=False)}
+        paths = next(iter(answers.values()))["path"].tolist()
+        found = {name: part[columns].to_numpy(np.float64) for name, part in answers.items()}
+    except (OSError, ValueError, KeyError, StopIteration) as error:
+        raise UserError(f"{folder} can't be read ({error}): {again}.") from None
+    if not set(paths) <= set(candidate.table.loc[candidate.table["split"] == "test", "path"]):
+        raise UserError(f"{folder} is about other pictures than the present test set: {again}.")
+    return Probe(paths, found, attention)
+
+
+def _combined(members: list[Probe], candidate: Candidate, head: Path) -> Probe:
+    """The ensemble's answers to what its members saw; its Grad-CAM is the mean of theirs."""
+    first = members[0]
+    if any(member.paths != first.paths or list(member.answers) != list(first.answers) for member in members):
+        raise UserError(f"the members of {candidate.name} were probed on other pictures: run `dvc repro`.")
+    answers = {}
+    for condition in first.answers:
+        seen = np.stack([member.answers[condition] for member in members], axis=1).astype(np.float64)
+        if candidate.model["architecture"] == "soft_vote":
+            answers[condition] = seen.mean(axis=1)
+        else:
+            several = bool(candidate.model.get("several_labels"))
+            answers[condition] = stacked(evidence(seen, several), *read_head(head), several)
+    looks = pd.concat([member.attention for member in members])
+    return Probe(first.paths, answers, looks.groupby("path", sort=False, as_index=False).mean())
+
+
+def evaluate_probe(probe: Probe, sample: Sample, resamples: int, seed: int) -> dict[str, Any]:
+    """Return by condition how many answers change and how many are right, where Grad-CAM falls, and lines to read.
+
+    `sample` holds the candidate's test pictures; those that were probed are whole groups of them.
+    """
+    place = {path: number for number, path in enumerate(sample.paths)}
+    clean = sample.take(np.array([place[path] for path in probe.paths]))
+    draws = draw_weights(clean.codes, resamples, seed)
+    everywhere = np.full(len(probe.paths), True)
+    conditions = {}
+    for name, probabilities in probe.answers.items():
+        now = clean.answering(probabilities)
+        changed = (now.told != clean.told).any(axis=1)
+        conditions[name] = {
+            "changed": rate_with_interval(changed, everywhere, clean.codes, draws),
+            "right": rate_with_interval(now.right, everywhere, clean.codes, draws),
+        }
+    found: dict[str, Any] = {
+        "images": len(probe.paths),
+        "groups": clean.groups,
+        "test_images": len(sample.paths),
+        "right": rate_with_interval(clean.right, everywhere, clean.codes, draws),
+        "conditions": conditions,
+        "attention": evaluate_attention(probe.attention, clean, resamples, seed),
+    }
+    return found | {"lines": lines(found)}
+
+
+def evaluate_attention(attention: pd.DataFrame, sample: Sample, resamples: int, seed: int) -> dict[str, Any] | None:
+    """Return the mean share of Grad-CAM inside the head with its interval, and the share that chance would give.
+
+    None without feature maps, or where nothing spoke for any answer.
+    """
+    seen = attention.dropna()
+    if seen.empty:
+        return None
+    place = {path: number for number, path in enumerate(sample.paths)}
+    codes = group_codes(sample.codes[[place[path] for path in seen["path"]]])
+    draws = draw_weights(codes, resamples, seed)
+    means = (draws @ seen["mass"].to_numpy(np.float64)) / draws.sum(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    mass = {"value": float(seen["mass"].mean()), "low": float(low), "high": float(high)}
+    return {"images": len(seen), "mass": mass, "area": float(seen["area"].mean())}
+
+
+def worst_zoom(conditions: dict[str, Any]) -> str | None:
+    """Return the zoom (or the same framing) that changes most answers, None where none was tried."""
+    tried = [name for name in conditions if name.startswith("zoom ") or name == REFRAMED]
+    return max(tried, key=lambda name: conditions[name]["changed"]["value"], default=None)
+
+
+def lines(found: dict[str, Any]) -> list[str]:
+    """Return one sentence for each thing that was taken away."""
+    conditions = found["conditions"]
+    said = [head_line(conditions), background_line(conditions), zoom_line(conditions), attention_line(found)]
+    return [line for line in said if line]
+
+
+def head_line(conditions: dict[str, Any]) -> str:
+    """Return what covering the head does."""
+    head, other = conditions[COVERED], conditions[ELSEWHERE]
+    return (
+        f"covering the head changes {_share(head['changed'])} of the answers, "
+        f"covering as much elsewhere {_share(other['changed'])}"
+    )
+
+
+def background_line(conditions: dict[str, Any]) -> str:
+    """Return what another background does."""
+    return (
+        f"the background of a picture with another label changes {_share(conditions[SWAPPED]['changed'])} "
+        f"of the answers, a blurred one {_share(conditions[BLURRED]['changed'])}"
+    )
+
+
+def zoom_line(conditions: dict[str, Any]) -> str:
+    """Return what the zoom does that changes most; empty where none was tried."""
+    worst = worst_zoom(conditions)
+    return "" if worst is None else f"{worst} changes {_share(conditions[worst]['changed'])} of the answers"
+
+
+def attention_line(found: dict[str, Any]) -> str:
+    """Return where Grad-CAM falls."""
+    looks = found["attention"]
+    if looks is None:
+        return "Grad-CAM can't say where it looks: its last feature maps have a single place, or nothing spoke"
+    return f"{looks['mass']['value']:.0%} of Grad-CAM falls on the head, which takes {looks['area']:.0%} of the picture"
+
+
+def _share(figure: dict[str, float]) -> str:
+    return f"{figure['value']:.0%}"

@@ -1,0 +1,109 @@
+"""What a candidate answers to disturbed test pictures, and where its Grad-CAM's mass falls.
+
+Reads build/candidates/NAME, its backbone's folder in build/disturbed and, where Grad-CAM needs the whole network, the
+pictures; writes build/probes/NAME: answers.parquet (path, condition, p_CLASS) and attention.parquet (path, mass: the
+share of Grad-CAM inside the head's box, area: the box's share of the picture), which has no row for a network without
+feature maps. What it means is for `evaluate` to say.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from plumbline.common.errors import UserError
+from plumbline.evidence.disturbances import BOX, CONDITIONS, Pictures, ProbeParams, soft_mask
+from plumbline.models.anatomy import attention
+from plumbline.models.assemble import MODEL, load_candidate, load_trained
+from plumbline.models.features import INDEX, VALUES, Features
+from plumbline.models.fitting import predict
+from plumbline.models.trainable import reads_pixels
+
+if TYPE_CHECKING:
+    import keras
+
+CANDIDATES = Path("build/candidates")
+
+
+def answers(
+    trained: keras.Model,
+    values: NDArray[Any],
+    index: pd.DataFrame,
+    conditions: list[str],
+    classes: list[str],
+    several_labels: bool,
+) -> pd.DataFrame:
+    """Return path, condition, p_CLASS of the features `values` (N, conditions, ...) of the pictures of `index`."""
+    tables = []
+    for place, condition in enumerate(conditions):
+        p = predict(trained, values[:, place : place + 1], np.arange(len(index)), 64, several_labels)
+        columns = {f"p_{name}": p[:, k] for k, name in enumerate(classes)}
+        tables.append(index[["path"]].assign(condition=condition, **columns))
+    return pd.concat(tables, ignore_index=True)
+
+
+def head_mass(heat: NDArray[np.float32], boxes: NDArray[np.float64]) -> pd.DataFrame:
+    """Return for heat (N, h, w) and heads (N, 4) the heat's share inside (mass) and the head's of the picture (area).
+
+    Pictures where nothing spoke for the answer have no heat and are left out: their mass is NaN.
+    """
+    import cv2
+
+    size = 200
+    masks = [soft_mask(box, size)[:, :, 0] for box in boxes]
+    inside = np.stack([cv2.resize(m, heat.shape[:0:-1], interpolation=cv2.INTER_AREA) for m in masks])
+    total = heat.sum(axis=(1, 2))
+    mass = np.divide((heat * inside).sum(axis=(1, 2)), total, out=np.full(len(heat), np.nan), where=total > 0)
+    return pd.DataFrame({"mass": mass, "area": [float(m.mean()) for m in masks]})
+
+
+def heat_of(
+    folder: Path, features: Features, trained: keras.Model, paths: list[str], told: NDArray[np.intp], pictures: Pictures
+) -> NDArray[np.float32] | None:
+    """Return Grad-CAM (N, h, w) for the answers `told` (N,), None where the network has no maps with places.
+
+    Features that are a frozen network's last maps are what Grad-CAM looks at: then the head alone has to run.
+    """
+    backbone = features.backbone
+    frozen = backbone.get("freeze", "head") == "head" and len(backbone.get("parts", [])) == 1
+    if reads_pixels(backbone) or (frozen and len(features.shape) == 3):
+        values = np.asarray(features.values[features.rows_of(paths), 0], dtype=np.float32)
+        return attention(trained, values, told, inputs_are_maps=not reads_pixels(backbone))
+    model = load_candidate(folder, features.folder)
+    found = []
+    for start in range(0, len(paths), 16):
+        some = slice(start, start + 16)
+        pixels = np.stack(list(pictures(paths[some], backbone["image_size"]))).astype(np.float32)
+        heat = attention(model, pixels, told[some])
+        if heat is None:
+            return None
+        found.append(heat)
+    return np.concatenate(found)
+
+
+def probe(
+    folder: Path, features: Features, disturbed: Path, pictures: Pictures, params: ProbeParams
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return answers and attention (see above) of the candidate in `folder`, whose backbone made `disturbed`."""
+    model = json.loads((folder / MODEL).read_text(encoding="utf-8"))
+    classes, several = model["classes"], bool(model.get("several_labels"))
+    index = pd.read_parquet(disturbed / INDEX)
+    values = np.load(disturbed / VALUES, mmap_mode="r", allow_pickle=False)
+    conditions = json.loads((disturbed / CONDITIONS).read_text(encoding="utf-8"))
+    trained = load_trained(folder, features.folder)
+    found = answers(trained, values, index, conditions, classes, several)
+    looked = index.head(params.attention_pictures)
+    predictions = pd.read_parquet(folder / "predictions.parquet").set_index("path")
+    absent = looked.loc[~looked["path"].isin(predictions.index), "path"]
+    if len(absent):
+        raise UserError(f"{folder}/predictions.parquet has no {absent.iat[0]}: run `dvc repro`.")
+    told = predictions.loc[looked["path"], [f"p_{name}" for name in classes]].to_numpy(np.float64).argmax(axis=1)
+    heat = heat_of(folder, features, trained, list(looked["path"]), told, pictures)
+    if heat is None:
+        return found, pd.DataFrame({"path": pd.Series(dtype=object), "mass": [], "area": []})
+    return found, looked[["path"]].join(head_mass(heat, looked[list(BOX)].to_numpy(np.float64)))

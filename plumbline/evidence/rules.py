@@ -1,0 +1,406 @@
+"""Which candidate is chosen, and whether it is promoted, held or rejected; a pure decision.
+
+Reads build/evaluation.json, build/candidates/*/predictions.parquet, build/splits.parquet and build/leakage.json,
+writes build/decision.json.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import NormalDist
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from plumbline.common.errors import UserError
+from plumbline.common.params import Section
+from plumbline.evidence import probes
+from plumbline.evidence.candidates import Candidate, Sample, sample_of
+from plumbline.evidence.intervals import draw_weights, wilson
+from plumbline.evidence.selection import Selection, bootstrap_p, holm, select_simplest
+from plumbline.evidence.slices import Slicing
+
+BUILD = Path("build")
+MOST_GROUPS = 100_000
+"""More test groups than anybody will collect: a rule that would need more than this is not a matter of evidence."""
+
+SHORTCUT_LEVEL = 0.01
+"""A shortcut that chance explains this often is none."""
+
+
+class Looks(Section):
+    """How the chosen model must stand the probes; null: not judged.
+
+    `attention` is off: Grad-CAM is coarse, and a model proven to read the head alone may show less of it there than
+    chance would (tests/stages/test_probe.py has one). Covering the head is the better witness.
+    """
+
+    head: float | None = Field(default=0.15, ge=0, le=1)
+    background: float | None = Field(default=0.3, ge=0, le=1)
+    zoom: float | None = Field(default=0.3, ge=0, le=1)
+    attention: float | None = Field(default=None, ge=0)
+
+
+class Gate(Section):
+    """params.yaml `gate`: every bound is one rule; null switches a rule off."""
+
+    selection: Literal["validation", "cross_validation"] = "validation"
+    alpha: float = Field(default=0.05, gt=0, lt=1)
+    accuracy_floor: float | None = 0.85
+    recall_floor: float | None = 0.8
+    false_alarm_ceiling: float | None = 0.35
+    calibration_tolerance: float | None = 0.05
+    minimum_test_groups: int | None = 40
+    maximum_parameters: int | None = 50_000_000
+    maximum_latency_ms: float | None = 100
+    allowed_weights: tuple[str, ...] | None = ("imagenet", "random", "file", "from scratch")
+    slice_floor: float | None = 0.8
+    beat: tuple[str, ...] = ("majority class", "16x16 pixels")
+    beat_confidence: float = Field(default=0.8, ge=0.5, lt=1)
+    shortcut_auc: dict[str, float] = Field(
+        default_factory=lambda: {"metadata": 0.85, "framing": 0.75, "border": 0.8, "site": 0.85}
+    )
+    probes: Looks = Looks()
+    leakage: bool = True
+    resamples: int = Field(default=2000, ge=200)
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule's verdict. `more_test_groups` is how many more would settle a rule that fails for want of evidence."""
+
+    name: str
+    value: float | str | None
+    bound: float | str | None
+    passed: bool
+    reason: str
+    more_test_groups: int | None = None
+
+
+def choose(candidates: dict[str, Candidate], evaluation: dict[str, Any], params: Gate) -> Selection:
+    """Return the simplest of the tied: on validation, or on predictions by cross-validation over groups.
+
+    Candidates over the budget, or from weights that are not allowed, don't stand for selection while others do.
+    """
+    affordable = {name: candidate for name, candidate in candidates.items() if may_stand(name, evaluation, params)}
+    standing = affordable or candidates
+    samples = {name: selection_sample(candidate, params.selection) for name, candidate in standing.items()}
+    first = next(iter(samples.values()))
+    return select_simplest(
+        right=np.stack([sample.right for sample in samples.values()]),
+        brier=np.stack(
+            [sample.scaled(evaluation["candidates"][name]["temperature"]).brier for name, sample in samples.items()]
+        ),
+        names=list(standing),
+        costs=[(c.parameters, c.latency if c.latency is not None else np.inf) for c in standing.values()],
+        draws=draw_weights(first.codes, params.resamples, params.seed),
+        alpha=params.alpha,
+    )
+
+
+def may_stand(name: str, evaluation: dict[str, Any], params: Gate) -> bool:
+    """Return whether a candidate passes the rules that need no picture."""
+    return all(rule.passed for rule in rules_without_pictures(evaluation["candidates"][name]["model"], params))
+
+
+def rules_without_pictures(model: dict[str, Any], params: Gate) -> list[Rule]:
+    """Return the rules on size, speed and origin of the weights."""
+    rules = []
+    if params.maximum_parameters is not None:
+        rules.append(budget_rule("parameters", model["parameters"], params.maximum_parameters))
+    if params.maximum_latency_ms is not None:
+        rules.append(budget_rule("latency in ms", model.get("latency_ms"), params.maximum_latency_ms))
+    if params.allowed_weights is not None:
+        rules.append(weights_rule(model["weights"], params.allowed_weights))
+    return rules
+
+
+def selection_sample(candidate: Candidate, selection: str) -> Sample:
+    """Return the images a candidate is selected on; never the test set."""
+    if selection == "validation":
+        return candidate.sample("validation")
+    if candidate.folds is None:
+        raise UserError(
+            f"build/candidates/{candidate.name}/cross_validation.parquet is missing: let training cross-validate, "
+            "or set gate.selection to validation in params.yaml."
+        )
+    folds = candidate.folds[candidate.folds["split"] != "test"]
+    return sample_of(folds, candidate.classes, several=candidate.several)
+
+
+def decide(selection: Selection, evaluation: dict[str, Any], leaks: int, params: Gate) -> dict[str, Any]:
+    """Return verdict, candidate, one sentence, every rule with its figure, and how the candidate was selected."""
+    rules = judge(selection.chosen, evaluation, leaks, params)
+    failed = [rule for rule in rules if not rule.passed]
+    wanted = [rule.more_test_groups for rule in failed]
+    verdict, more = "PROMOTE", None
+    if failed:
+        settled = [groups for groups in wanted if groups is not None]
+        verdict, more = ("HOLD", max(settled)) if len(settled) == len(failed) else ("REJECT", None)
+    entry = evaluation["candidates"][selection.chosen]
+    return {
+        "verdict": verdict,
+        "candidate": selection.chosen,
+        "reason": _sentence(verdict, selection, params.selection, failed, more),
+        "more_test_groups": more,
+        "threshold": entry["threshold"],
+        "temperature": entry["temperature"],
+        "violation_class": evaluation["violation_class"],
+        "selected_on": params.selection,
+        "selection": asdict(selection),
+        "rules": [asdict(rule) for rule in rules],
+    }
+
+
+def judge(name: str, evaluation: dict[str, Any], leaks: int, params: Gate) -> list[Rule]:
+    """Return every rule that params.yaml switches on, judged on the chosen candidate's test figures."""
+    entry, data = evaluation["candidates"][name], evaluation["data"]["test"]
+    test = entry["splits"]["test"]
+    groups, violation = data["groups"], evaluation["violation_class"]
+    rules = []
+    if params.accuracy_floor is not None:
+        rules.append(floor_rule("accuracy", test["scores"]["accuracy"], params.accuracy_floor, groups))
+    if params.recall_floor is not None and violation is not None:
+        held = data["by_class"][violation]["groups"]
+        served = test["scores_at_threshold"]["recall"]
+        rules.append(floor_rule(f"recall of {violation}", served, params.recall_floor, held, groups / max(held, 1)))
+    if params.false_alarm_ceiling is not None and violation is not None:
+        rules.append(false_alarm_rule(test["scores_at_threshold"]["false_alarm_rate"], params.false_alarm_ceiling))
+    if params.calibration_tolerance is not None:
+        rules.append(calibration_rule(test, params.calibration_tolerance))
+    if params.slice_floor is not None:
+        rules.append(slice_rule(entry["slices"], params.slice_floor))
+    rules += [beat_rule(rival, entry["versus"], groups, params.beat_confidence) for rival in params.beat]
+    if params.minimum_test_groups is not None:
+        rules.append(groups_rule(groups, params.minimum_test_groups))
+    rules += rules_without_pictures(entry["model"], params)
+    if params.leakage:
+        rules.append(leakage_rule(leaks))
+    rules += [
+        shortcut_rule(audit, params.shortcut_auc[audit["name"]])
+        for audit in evaluation["shortcuts"]
+        if audit["name"] in params.shortcut_auc
+    ]
+    return rules + probe_rules(entry["probes"], params.probes)
+
+
+def floor_rule(name: str, figure: dict[str, float], floor: float, groups: int, scale: float = 1.0) -> Rule:
+    """Judge the lower end of an interval. Below the floor with the figure above it, only evidence is missing.
+
+    `groups` are the groups that the figure rests on; `scale` turns groups of that kind into test groups of any kind.
+    """
+    low, value = figure["low"], figure["value"]
+    if low >= floor:
+        return Rule(name, low, floor, True, f"{value:.3f}, and at least {low:.3f} with 95% confidence")
+    reason = f"{value:.3f}, but perhaps as low as {low:.3f}"
+    if value <= floor:
+        return Rule(name, low, floor, False, f"{value:.3f} is not above the floor of {floor:.3f}")
+    more = groups_to_reach(figure, floor, groups)
+    return Rule(name, low, floor, False, reason, None if more is None else int(np.ceil(more * scale)))
+
+
+def groups_to_reach(figure: dict[str, float], floor: float, groups: int) -> int | None:
+    """Return how many more groups would lift the interval's lower end to `floor` if the rate stays what it is."""
+    value = figure["value"]
+    trials = _trials_behind(value, figure["low"])
+    for wanted in range(groups + 1, MOST_GROUPS):
+        if wilson(value, trials * wanted / groups)[0] >= floor:
+            return wanted - groups
+    return None
+
+
+def _trials_behind(value: float, low: float) -> float:
+    """The number of trials whose Wilson interval for `value` has the lower end `low` (by bisection)."""
+    few, many = 0.5, 1e7
+    for _ in range(80):
+        middle = (few * many) ** 0.5
+        few, many = (middle, many) if wilson(value, middle)[0] < low else (few, middle)
+    return many
+
+
+def false_alarm_rule(figure: dict[str, float], ceiling: float) -> Rule:
+    """Recall must not be bought by alarming at everybody: judge the rate of false alarms at the threshold served."""
+    value = figure["value"]
+    return Rule("false alarms", value, ceiling, value <= ceiling, f"{value:.3f} of those who comply raise an alarm")
+
+
+def calibration_rule(test: dict[str, Any], tolerance: float) -> Rule:
+    """Judge the calibration error after scaling against what a truly calibrated model would show on as many images."""
+    error, null = test["scores"]["ece_scaled"]["value"], test["calibration_null"]
+    bound = max(null["99%"], null["mean"] + tolerance)
+    reason = f"a truly calibrated model would show {null['mean']:.3f} on average here, below {null['99%']:.3f} in 99%"
+    return Rule("calibration error", error, bound, error <= bound, reason)
+
+
+def slice_rule(slices: list[dict[str, Any]], floor: float) -> Rule:
+    """Judge the slice with the lowest accuracy, of those with enough groups to judge, by the upper end of its interval.
+
+    The worst of many small slices looks bad by chance alone; only one that is surely below the floor fails.
+    """
+    judged = [item for item in slices if item["judged"]]
+    if not judged:
+        return Rule("worst slice", None, floor, True, "no slice of the test set holds enough groups to be judged")
+    worst = min(judged, key=lambda item: (item["accuracy"]["high"], item["accuracy"]["value"]))
+    figure = worst["accuracy"]
+    reason = (
+        f"{worst['column']} {worst['value']}: {figure['value']:.3f} on {worst['images']} pictures, "
+        f"at most {figure['high']:.3f} with 95% confidence"
+    )
+    return Rule("worst slice", figure["high"], floor, figure["high"] >= floor, reason)
+
+
+def beat_rule(rival: str, versus: dict[str, dict[str, float]], groups: int, sure: float) -> Rule:
+    """Judge on how many redrawn test sets the model is more accurate than a plain rival on the same pictures."""
+    if rival not in versus:
+        raise UserError(f"params.yaml: gate.beat names '{rival}', known are {', '.join(versus)}.")
+    name, gain = f"better than {rival}", versus[rival]
+    value, share = gain["value"], gain["share_better"]
+    if value <= 0:
+        return Rule(name, share, sure, False, f"{value:+.3f} in accuracy: the plain rival does as well")
+    reason = (
+        f"{value:+.3f} in accuracy ({gain['low']:+.3f} to {gain['high']:+.3f}), "
+        f"better on {share:.1%} of redrawn test sets"
+    )
+    if share >= sure:
+        return Rule(name, share, sure, True, reason)
+    # What a gain is worth in standard errors grows with the square root of the number of groups.
+    wanted = (NormalDist().inv_cdf(sure) * gain["spread"] / value) ** 2
+    return Rule(name, share, sure, False, reason, max(1, int(np.ceil(groups * (wanted - 1)))))
+
+
+def shortcut_rule(audit: dict[str, Any], bound: float) -> Rule:
+    """Judge how well the label is told without the head: by the lower end of the area under the curve."""
+    passed = audit["low"] < bound or audit["p"] > SHORTCUT_LEVEL
+    line = f"{audit['name']} alone predicts the label with AUC {audit['auc']:.2f}"
+    reason = line if passed else f"{line}: this data set teaches {audit['teaches']}"
+    return Rule(f"shortcut: {audit['name']}", audit["low"], bound, passed, reason)
+
+
+def probe_rules(found: dict[str, Any] | None, bounds: Looks) -> list[Rule]:
+    """Judge whether the model looks at the head: by what is sure of it, the end of each interval that speaks for it."""
+    if found is None:
+        bound = [name for name in ("head", "background", "zoom", "attention") if getattr(bounds, name) is not None]
+        return [Rule(f"probe: {name}", None, getattr(bounds, name), True, "not probed in this run") for name in bound]
+    rules, conditions = [], found["conditions"]
+    worst = probes.worst_zoom(conditions)
+    if bounds.head is not None:
+        high = conditions[probes.COVERED]["changed"]["high"]
+        line, passed = probes.head_line(conditions), high >= bounds.head
+        rules.append(_probe_rule("head", high, bounds.head, passed, line, "this model looks elsewhere"))
+    if bounds.background is not None:
+        low = conditions[probes.SWAPPED]["changed"]["low"]
+        line, passed = probes.background_line(conditions), low <= bounds.background
+        rules.append(_probe_rule("background", low, bounds.background, passed, line, "this model reads the background"))
+    if bounds.zoom is not None and worst is not None:
+        low = conditions[worst]["changed"]["low"]
+        line, passed = probes.zoom_line(conditions), low <= bounds.zoom
+        rules.append(_probe_rule("zoom", low, bounds.zoom, passed, line, "this model reads the framing"))
+    if bounds.attention is not None and found["attention"] is not None:
+        figure = found["attention"]["mass"]["high"] / found["attention"]["area"]
+        line, passed = probes.attention_line(found), figure >= bounds.attention
+        rules.append(_probe_rule("attention", figure, bounds.attention, passed, line, "this model looks elsewhere"))
+    return rules
+
+
+def _probe_rule(name: str, figure: float, bound: float, passed: bool, line: str, meaning: str) -> Rule:
+    return Rule(f"probe: {name}", figure, bound, passed, line if passed else f"{line}: {meaning}")
+
+
+def groups_rule(groups: int, minimum: int) -> Rule:
+    """A test set of few groups can't tell a good model from a lucky one."""
+    enough = groups >= minimum
+    reason = f"the test set holds {groups} independent groups"
+    return Rule("test groups", groups, minimum, enough, reason, None if enough else minimum - groups)
+
+
+def budget_rule(name: str, value: float | None, budget: float) -> Rule:
+    """Judge a size or a time against its budget."""
+    if value is None:
+        return Rule(name, None, budget, True, "not measured in this run, so not judged")
+    return Rule(name, value, budget, value <= budget, f"{value:,.10g} of at most {budget:,.10g}")
+
+
+def weights_rule(origin: str, allowed: tuple[str, ...]) -> Rule:
+    """Judge where the starting weights came from by how their origin begins."""
+    known = origin.lower().startswith(allowed)
+    return Rule("weights' origin", origin, ", ".join(allowed), known, f"the weights' origin is: {origin}")
+
+
+def leakage_rule(leaks: int) -> Rule:
+    """No group and no near-duplicate may stand in two splits."""
+    reason = "no picture has a twin in another split" if leaks == 0 else f"{leaks} leaks between the splits"
+    return Rule("leakage", leaks, 0, leaks == 0, reason)
+
+
+def leaks_between(splits: pd.DataFrame, certificate: dict[str, Any]) -> int:
+    """Return groups that stand in two splits, plus the pairs across splits that the leakage certificate counted."""
+    torn = int((splits.groupby("group")["split"].nunique() > 1).sum())
+    return torn + int(certificate["pairs_across_splits"])
+
+
+def _sentence(verdict: str, selection: Selection, on: str, failed: list[Rule], more: int | None) -> str:
+    how = f"{selection.chosen} is the most accurate on {on.replace('_', '-')}"
+    if selection.chosen != selection.best:
+        how = f"{selection.chosen} is the simplest of those that can't be told from {selection.best}"
+    if verdict == "PROMOTE":
+        return f"{how} and passes every rule."
+    names = ", ".join(rule.name for rule in failed)
+    if verdict == "HOLD":
+        return f"{how}. Too little evidence for: {names}. About {more} more test groups would settle it."
+    return f"{how}. It fails on: {names}."
+
+
+def compare_with_champion(
+    champion: pd.DataFrame,
+    challenger: pd.DataFrame,
+    classes: list[str],
+    cuts: list[Slicing],
+    params: Gate,
+    several: bool = False,
+) -> dict[str, Any]:
+    """Return whether the challenger may take the champion's place: worse neither overall nor in any protected slice.
+
+    Both tables (path, label, group, p_CLASS) must hold the same pictures, none of which either was trained on; `cuts`
+    slice them in the order of the sorted paths. Worse means that the paired difference, bootstrapped over groups, is
+    below 0 with 95% confidence, corrected for the number of slices. Returns {passed, rules}.
+    """
+    first, second = (table.sort_values("path", ignore_index=True) for table in (champion, challenger))
+    if not first[["path", "label"]].equals(second[["path", "label"]]):
+        raise UserError("champion and challenger were not scored on the same pictures: score both again on one set.")
+    if len(first) == 0:
+        raise UserError("there is no picture that neither champion nor challenger was trained on: add labelled ones.")
+    old, new = (sample_of(table, classes, several=several) for table in (first, second))
+    gain = new.right.astype(np.float64) - old.right
+    draws = draw_weights(new.codes, params.resamples, params.seed)
+    parts = [("overall", np.full(len(gain), True))]
+    for cut in cuts:
+        parts += [
+            (f"{cut.column} {value}", np.asarray(cut.values == value)) for value in sorted(set(cut.values) - {""})
+        ]
+    p_values = holm([bootstrap_p(gain[part], draws[:, part]) if gain[part].sum() < 0 else 1.0 for _, part in parts])
+    rules = [
+        Rule(
+            name=f"no worse than the champion: {name}",
+            value=float(gain[part].mean()),
+            bound=0.0,
+            passed=p >= params.alpha,
+            reason=f"{gain[part].mean():+.3f} in accuracy on {int(part.sum())} pictures (p = {p:.3f} for worse)",
+        )
+        for (name, part), p in zip(parts, p_values, strict=True)
+    ]
+    return {"passed": all(rule.passed for rule in rules), "rules": [asdict(rule) for rule in rules]}
+
+
+def read_json(name: str) -> Any:
+    """Return what a stage before this one left in build/."""
+    try:
+        return json.loads((BUILD / name).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{BUILD / name} is missing: run `dvc repro gate`.") from None
+    except ValueError as error:
+        raise UserError(f"{BUILD / name} is damaged ({error}): run `dvc repro -f {name.split('.')[0]}`.") from None

@@ -1,0 +1,241 @@
+"""How well the label can be told without looking at the head: if well, the data set teaches something else.
+
+Each audit is a ridge classifier on features that hold no head, or hardly any, scored by cross-validation over groups.
+For fixed folds its scores are linear in the labels, so one matrix (N, N) gives the scores for the true labels and for
+any number of permuted ones: the permutation p-value costs one matrix product.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from plumbline.evidence.intervals import draw_weights, interval
+from plumbline.evidence.scores import Floats, Ints, roc_auc
+
+FOLDS = 5
+RIDGE = 0.003
+"""Penalty as a share of the Gram matrix' trace, whatever the number of features."""
+BORDER_GRID, BORDER_CELLS = 20, 2
+DESCRIPTORS = ("bytes", "width", "height", "brightness", "contrast", "sharpness", "colourfulness")
+
+
+@dataclass(frozen=True)
+class Source:
+    """What an audit may look at, what it would mean if that sufficed, and its features (N, F)."""
+
+    what: str
+    teaches: str
+    features: Floats
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One audit: area under the ROC curve (macro over classes) with its interval, and how likely chance explains it."""
+
+    name: str
+    what: str
+    teaches: str
+    auc: float
+    low: float
+    high: float
+    p: float
+    features: int
+
+
+def audit_all(
+    manifest: pd.DataFrame,
+    pixels: NDArray[np.uint8],
+    labels: Ints,
+    codes: Ints,
+    permutations: int,
+    seed: int,
+    members: NDArray[np.bool_] | None = None,
+) -> list[Audit]:
+    """Audit the labels (N,) by metadata, by an 8x8 thumbnail and by the border of `pixels` (N, H, W, 3).
+
+    With several labels `labels` number combinations of them, and `members` (S, K) says which each combination holds.
+    """
+    sources = {
+        "metadata": Source(
+            "file size, format, aspect, brightness, contrast, sharpness, colour",
+            "how the files were made",
+            metadata_features(manifest),
+        ),
+        "framing": Source("how coarse the detail in the corners is", "zoom", framing_features(pixels)),
+        "thumbnail": Source("an 8x8 thumbnail", "rough colours", thumbnail_features(pixels, 8)),
+        "border": Source("the outer tenth of the picture", "the background", border_features(pixels)),
+    }
+    if "site" in manifest and manifest["site"].nunique() > 1:
+        sites = np.asarray(pd.get_dummies(manifest["site"]), dtype=np.float64)
+        sources["site"] = Source("where the picture was taken", "the site", sites)
+    return [audit(name, source, labels, codes, permutations, seed, members) for name, source in sources.items()]
+
+
+def audit(
+    name: str,
+    source: Source,
+    labels: Ints,
+    codes: Ints,
+    permutations: int,
+    seed: int,
+    members: NDArray[np.bool_] | None = None,
+) -> Audit:
+    """Audit the labels (N,) by one source; groups `codes` (N,) never stand on both sides of a fold."""
+    features = source.features
+    random = np.random.default_rng(seed)
+    has = members_of(labels, members)
+    smoother = cross_validated_smoother(features, folds_of(labels, codes, seed, members))
+    shuffled = np.stack([permute_in_groups(labels, codes, random) for _ in range(permutations)])
+    once = np.ones((1, len(labels)))
+    shown = judged_labels(has, members)
+    observed = smoother @ has[labels].astype(np.float64)
+    draws = draw_weights(codes, 1000, seed)
+    truth = has[labels]
+    drawn = np.mean([roc_auc(truth[:, k], observed[:, k], draws) for k in shown], axis=0)
+    auc = float(np.mean([roc_auc(truth[:, k], observed[:, k], once)[0] for k in shown]))
+    null = np.mean([_aucs(has[shuffled, k], has[shuffled, k] @ smoother.T) for k in shown], axis=0)
+    low, high = interval("roc_auc", auc, drawn, len(labels), len(np.unique(codes)))
+    p = float((1 + (null >= auc).sum()) / (1 + permutations))
+    return Audit(name, source.what, source.teaches, auc, low, high, p, features.shape[1])
+
+
+def members_of(labels: Ints, members: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
+    """Return the labels (S, K) that each value of `labels` stands for: itself, unless `members` says otherwise."""
+    return np.eye(int(labels.max()) + 1, dtype=bool) if members is None else members
+
+
+def judged_labels(has: NDArray[np.bool_], members: NDArray[np.bool_] | None) -> list[int]:
+    """Return the labels whose areas are averaged: of two classes the second says all, with several labels each does."""
+    return list(range(has.shape[1])) if members is not None or has.shape[1] > 2 else [1]
+
+
+def folds_of(labels: Ints, codes: Ints, seed: int, members: NDArray[np.bool_] | None = None) -> Ints:
+    """Return the fold (N,) of each image, whole groups together and classes spread evenly."""
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    rarest = int(members_of(labels, members)[labels].sum(axis=0).min())
+    number = max(2, min(FOLDS, len(np.unique(codes)), rarest))
+    if members is not None:  # a combination that is rarer than folds are can't be spread over them: nor need it
+        number = max(2, min(number, int(np.bincount(labels).max())))
+    splitter = StratifiedGroupKFold(n_splits=number, shuffle=True, random_state=seed)
+    folds = np.empty(len(labels), dtype=np.int64)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The least populated class")
+        for fold, (_, held_out) in enumerate(splitter.split(np.zeros((len(labels), 1)), labels, codes)):
+            folds[held_out] = fold
+    return folds
+
+
+def cross_validated_smoother(features: Floats, folds: Ints) -> Floats:
+    """Return S (N, N): S @ y is each image's ridge score, learned from the other folds only.
+
+    The score leaves out the intercept: a fold with few positives leaves many to learn from, which would lift its
+    scores and push the area under the curve below one half where there is nothing to find.
+    """
+    smoother = np.zeros((len(folds), len(folds)))
+    for fold in np.unique(folds):
+        learned, held_out = np.flatnonzero(folds != fold), np.flatnonzero(folds == fold)
+        centre = features[learned].mean(axis=0)
+        spread = features[learned].std(axis=0)
+        known = (features[learned] - centre) / np.where(spread > 1e-9, spread, 1)
+        new = (features[held_out] - centre) / np.where(spread > 1e-9, spread, 1)
+        penalty = RIDGE * max(float((known**2).sum()), 1e-9)
+        # The same ridge from either side: a system of features or of images, whichever is smaller.
+        if known.shape[1] < len(known):
+            gram = known.T @ known + penalty * np.eye(known.shape[1])
+            weights = new @ np.linalg.solve(gram, known.T)
+        else:
+            gram = known @ known.T + penalty * np.eye(len(known))
+            weights = np.linalg.solve(gram, known @ new.T).T
+        smoother[np.ix_(held_out, learned)] = weights - weights.mean(axis=1, keepdims=True)
+    return smoother
+
+
+def permute_in_groups(labels: Ints, codes: Ints, random: np.random.Generator) -> Ints:
+    """Return the labels (N,) with whole groups' labels in a new order, laid over the images group by group.
+
+    Shuffling single images would tear labels of one group apart and make any dependence between groups' labels and
+    features look more surprising than it is.
+    """
+    order = np.argsort(codes, kind="stable")
+    new_place = random.permutation(int(codes.max()) + 1)[codes[order]]
+    permuted = np.empty_like(labels)
+    permuted[order] = labels[order][np.argsort(new_place, kind="stable")]
+    return permuted
+
+
+def metadata_features(manifest: pd.DataFrame) -> Floats:
+    """Return what the file and plain statistics say (N, F): ranks in [-1, 1], their squares and products, format."""
+    present = [name for name in DESCRIPTORS if name in manifest]
+    table = manifest[present].astype(np.float64)
+    table["aspect"] = table["width"] / table["height"]
+    table["bytes_per_pixel"] = table["bytes"] / (table["width"] * table["height"])
+    ranks = 2 * table.rank(pct=True).to_numpy(np.float64) - 1
+    first, second = np.triu_indices(ranks.shape[1])
+    formats = np.asarray(pd.get_dummies(manifest["format"]), dtype=np.float64)
+    features = np.hstack([ranks, ranks[:, first] * ranks[:, second], formats])
+    return np.asarray(features[:, features.std(axis=0) > 1e-9])
+
+
+def framing_features(pixels: NDArray[np.uint8], side: int = 128, patch: int = 40, bands: int = 8) -> Floats:
+    """Return how coarse the four corners are (N, 2 * bands): enlarging a picture moves their detail to coarser scales.
+
+    Shares of the corners' power spectrum in bands of radial frequency, and their squares, so that a middle range can
+    be told from both ends. Corners hold background: of the whole picture, the helmet's own edges would show too.
+    """
+    grey = shrink(pixels, side).mean(axis=3)
+    window = np.hanning(patch)[:, None] * np.hanning(patch)[None, :]
+    ends = slice(None, patch), slice(-patch, None)
+    corners = [grey[:, rows, columns] for rows in ends for columns in ends]
+    power = sum(np.abs(np.fft.fft2((c - c.mean(axis=(1, 2), keepdims=True)) * window)) ** 2 for c in corners)
+    frequency = np.hypot(*np.meshgrid(np.fft.fftfreq(patch), np.fft.fftfreq(patch)))
+    shares = _shares(np.asarray(power), frequency, np.geomspace(0.9 / patch, 0.5, bands + 1))
+    return np.hstack([shares, (shares - shares.mean(axis=0)) ** 2])
+
+
+def _shares(energy: Floats, distance: Floats, edges: Floats) -> Floats:
+    """Logarithm of the share of `energy` (N, side, side) between neighbouring `edges` of `distance` (side, side)."""
+    inside = [(distance >= low) & (distance < high) for low, high in pairwise(edges)]
+    sums = np.stack([energy[:, place].sum(axis=1) for place in inside], axis=1) + 1e-9
+    return np.asarray(np.log(sums / sums.sum(axis=1, keepdims=True)))
+
+
+def thumbnail_features(pixels: NDArray[np.uint8], side: int) -> Floats:
+    """Return the pictures (N, H, W, 3) as `side` x `side` area averages in [0, 1], flattened (N, side * side * 3)."""
+    return shrink(pixels, side).reshape(len(pixels), -1)
+
+
+def border_features(pixels: NDArray[np.uint8]) -> Floats:
+    """Return the outer tenth on each side of the pictures as area averages on a 20x20 grid (N, 144 * 3)."""
+    cells = shrink(pixels, BORDER_GRID)
+    inner = np.zeros((BORDER_GRID, BORDER_GRID), dtype=bool)
+    inner[BORDER_CELLS:-BORDER_CELLS, BORDER_CELLS:-BORDER_CELLS] = True
+    return cells[:, ~inner].reshape(len(pixels), -1)
+
+
+def shrink(pixels: NDArray[np.uint8], side: int) -> Floats:
+    """Return area averages (N, side, side, 3) in [0, 1] of pictures (N, H, W, 3)."""
+    import cv2
+
+    return np.stack([cv2.resize(picture, (side, side), interpolation=cv2.INTER_AREA) for picture in pixels]) / 255.0
+
+
+def _aucs(positive: NDArray[np.bool_], scores: Floats) -> Floats:
+    """Areas under the curve (P,) for P labelings (P, N) each with its own scores (P, N); ties don't occur in ridge."""
+    order = np.argsort(scores, axis=1)
+    ranked = np.take_along_axis(positive, order, axis=1)
+    ranks = np.arange(1, positive.shape[1] + 1)
+    hits = ranked.sum(axis=1)
+    return np.asarray(((ranked * ranks).sum(axis=1) - hits * (hits + 1) / 2) / (hits * (positive.shape[1] - hits)))
+
+
+def as_records(audits: list[Audit]) -> list[dict[str, Any]]:
+    """Return audits as plain data."""
+    return [vars(item).copy() for item in audits]

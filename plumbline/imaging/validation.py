@@ -1,0 +1,280 @@
+"""Is this data fit to learn from? Great Expectations on the manifest, every failing row named.
+
+What makes a run worthless stops it with one sentence: rows of metadata.csv without a file, too much quarantine, a
+missing class, fewer than two classes, too few groups in a class, a broken manifest. The rest are warnings. The report
+is written either way: reports/validation/index.html for people, build/validation.json for programs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+from pydantic import Field
+
+from plumbline.common.params import Section
+from plumbline.imaging.collection import COMPUTED
+from plumbline.imaging.expectations import Checked, Expectation, Outcome, check
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BUILD = Path("build")
+DOCS = Path("reports/validation")
+SHA256 = r"^[0-9a-f]{64}$"
+ISO_TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
+
+
+class ValidateParams(Section):
+    """params.yaml, section `validate`."""
+
+    classes: tuple[str, ...] = ()
+    max_quarantined: float = Field(0.05, ge=0, le=1)
+    min_groups: int = Field(10, ge=1)
+    min_side: int = Field(32, ge=1)
+    max_side: int = Field(10_000, ge=1)
+    brightness: tuple[float, float] = (0.03, 0.97)
+    contrast: tuple[float, float] = (0.02, 0.5)
+
+
+@dataclass(frozen=True)
+class Validated:
+    """`problem` is the sentence that stops the run, None where the data can be used."""
+
+    problem: str | None
+    warnings: list[str]
+    outcomes: list[Outcome]
+    classes: pd.DataFrame
+
+
+def validate(
+    manifest: pd.DataFrame, quarantine: pd.DataFrame, grouping: Sequence[str], params: ValidateParams, docs: Path
+) -> Validated:
+    """Judge a manifest and its quarantine; Great Expectations writes its pages into folder `docs`.
+
+    Args:
+        manifest: as ingest writes it.
+        quarantine: path, reason, kind, label.
+        grouping: the columns that tie pictures into groups (those there are).
+    """
+    classes = count_classes(manifest, quarantine, grouping, params)
+    problem = find_problem(manifest, quarantine, classes, params)
+    tables = [
+        Checked("manifest", manifest, "path", manifest_expectations(manifest, grouping, params)),
+        Checked("classes", classes, "class", class_expectations(params)),
+        Checked("quarantine", quarantine, "path", quarantine_expectations(len(manifest), params)),
+    ]
+    outcomes = check(tables, docs)
+    broken = next((one for one in outcomes if not one.success and one.expectation.severity == "critical"), None)
+    if problem is None and broken is not None:
+        named = f" (first: {broken.failing[0]})" if broken.failing else ""
+        problem = f"{broken.expectation.notes.rstrip('.')}: not so for {_count(len(broken.failing), 'row')}{named}."
+    return Validated(problem, find_warnings(manifest, outcomes), outcomes, classes)
+
+
+def count_classes(
+    manifest: pd.DataFrame, quarantine: pd.DataFrame, grouping: Sequence[str], params: ValidateParams
+) -> pd.DataFrame:
+    """Return class, pictures, groups for each class wanted, else met (in the quarantine too); `a;b` counts for both.
+
+    A group is a set of pictures tied by the grouping columns, directly or through others.
+    """
+    import pandas as pd
+
+    group = tied_by_columns(manifest, grouping)
+    parts = pd.DataFrame({"class": manifest["label"].map(label_parts), "group": group}).explode("class")
+    met = set(parts["class"]) | {part for label in quarantine["label"] for part in label_parts(label) if part}
+    names = list(params.classes) or sorted(met)
+    grouped = parts.groupby("class")["group"]
+    counts = pd.DataFrame({"pictures": grouped.size(), "groups": grouped.nunique()}).reindex(names, fill_value=0)
+    return counts.astype("int64").rename_axis("class").reset_index()
+
+
+def tied_by_columns(manifest: pd.DataFrame, grouping: Sequence[str]) -> Any:
+    """Return (N,) component numbers of pictures that share a value of a grouping column; blanks tie nothing."""
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    first: list[NDArray[Any]] = [np.arange(0)]
+    second: list[NDArray[Any]] = [np.arange(0)]
+    count = len(manifest)
+    for column in (name for name in grouping if name in manifest):
+        given = manifest[column].notna().to_numpy()
+        # pandas numbers up to 128 values in 8 bits, too few to add `count` to
+        codes = manifest.loc[given, column].astype("category").cat.codes.to_numpy().astype(np.int64)
+        first.append(np.flatnonzero(given))
+        second.append(count + codes)
+        count += int(codes.max(initial=-1)) + 1
+    rows, columns = np.concatenate(first), np.concatenate(second)
+    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(count, count))
+    return connected_components(graph, directed=False)[1][: len(manifest)]
+
+
+def label_parts(label: str) -> list[str]:
+    """Return the classes of a label: `helmet;vest` has two."""
+    return [part.strip() for part in str(label).split(";")]
+
+
+def find_problem(
+    manifest: pd.DataFrame, quarantine: pd.DataFrame, classes: pd.DataFrame, params: ValidateParams
+) -> str | None:
+    """Return the sentence that stops the run, the gravest first; None where there is none."""
+    missing = quarantine[quarantine["kind"] == "missing"]
+    refused = quarantine[~quarantine["kind"].isin(["missing", "empty"])]
+    share = len(refused) / max(1, len(refused) + len(manifest))
+    empty = classes[classes["pictures"] == 0]["class"].tolist()
+    few = classes[classes["groups"] < params.min_groups]
+    if len(missing):
+        return (
+            f"{_count(len(missing), 'metadata row')} without a file (first: {missing['path'].iloc[0]}): "
+            "correct the path, bring the file back or remove the row."
+        )
+    if share > params.max_quarantined:
+        worst = refused.iloc[0]
+        return (
+            f"{len(refused)} of {len(refused) + len(manifest)} pictures are quarantined ({share:.1%}, at most "
+            f"{params.max_quarantined:.1%} by validate.max_quarantined; first: {worst['path']} {worst['reason']}): "
+            f"repair or remove those in {BUILD / 'quarantine.csv'}."
+        )
+    if empty:
+        return (
+            f"class {empty[0]} has no usable picture: put some into its folder, or remove it (from the data, or from "
+            "validate.classes)."
+        )
+    if len(classes) < 2:
+        only = f"only the class {classes['class'].iloc[0]}" if len(classes) else "no class"
+        return f"the data has {only}, and telling apart takes two: put a folder per class into data/."
+    if len(few):
+        name, groups = few.iloc[0]["class"], few.iloc[0]["groups"]
+        return (
+            f"class {name} has {_count(int(groups), 'group')} of pictures, fewer than the {params.min_groups} of "
+            "validate.min_groups: add photographs, or check the grouping columns of metadata.csv (group.columns)."
+        )
+    return None
+
+
+def manifest_expectations(manifest: pd.DataFrame, grouping: Sequence[str], params: ValidateParams) -> list[Expectation]:
+    """What every row of the manifest must be (critical) or should be (warning)."""
+    expected = [
+        Expectation("expect_column_values_to_be_unique", {"column": "path"}, notes="Each picture has one row"),
+        Expectation(
+            "expect_column_values_to_match_regex",
+            {"column": "id", "regex": SHA256},
+            notes="The id is the sha256 of the picture's bytes",
+        ),
+        Expectation(
+            "expect_column_values_to_match_regex",
+            {"column": "pixels_sha256", "regex": SHA256},
+            notes="The pixels have a sha256",
+        ),
+        Expectation("expect_column_values_to_not_be_null", {"column": "label"}, notes="Each picture has a label"),
+    ]
+    if params.classes:
+        wanted = set(params.classes)
+        known = [label for label in sorted(set(manifest["label"])) if set(label_parts(label)) <= wanted]
+        expected.append(
+            Expectation(
+                "expect_column_values_to_be_in_set",
+                {"column": "label", "value_set": list(dict.fromkeys([*params.classes, *known]))},
+                notes="The label is one of validate.classes, or several of them joined by ;",
+            )
+        )
+    for column in ("width", "height"):
+        bounds: dict[str, Any] = {"column": column, "min_value": params.min_side, "max_value": params.max_side}
+        note = f"The {column} is {params.min_side} to {params.max_side} pixels (validate.min_side, max_side)"
+        expected.append(Expectation("expect_column_values_to_be_between", bounds, "warning", note))
+    for column, (low, high) in {"brightness": params.brightness, "contrast": params.contrast}.items():
+        bounds = {"column": column, "min_value": low, "max_value": high}
+        note = f"The {column} is {low:g} to {high:g} (validate.{column}); else too dark, washed out or blank"
+        expected.append(Expectation("expect_column_values_to_be_between", bounds, "warning", note))
+    for column in ("sharpness", "colourfulness"):
+        bounds = {"column": column, "min_value": 0}
+        expected.append(Expectation("expect_column_values_to_be_between", bounds, notes=f"The {column} is 0 or more"))
+    for column in (name for name in grouping if name in manifest):
+        note = f"Grouping column {column} has a value; a picture without one may be parted from its like"
+        expected.append(Expectation("expect_column_values_to_not_be_null", {"column": column}, "warning", note))
+    if "captured_at" in manifest:
+        bounds = {"column": "captured_at", "regex": ISO_TIME}
+        note = "captured_at, where given, is a date or time in ISO 8601, such as 2026-03-31T14:05:00"
+        expected.append(Expectation("expect_column_values_to_match_regex", bounds, notes=note))
+    return expected
+
+
+def class_expectations(params: ValidateParams) -> list[Expectation]:
+    """What the table of classes must be."""
+    return [
+        Expectation("expect_table_row_count_to_be_between", {"min_value": 2}, notes="There are two classes or more"),
+        Expectation(
+            "expect_column_values_to_be_between",
+            {"column": "pictures", "min_value": 1},
+            notes="Each class has a usable picture",
+        ),
+        Expectation(
+            "expect_column_values_to_be_between",
+            {"column": "groups", "min_value": params.min_groups},
+            notes=f"Each class has {params.min_groups} groups of pictures or more (validate.min_groups)",
+        ),
+    ]
+
+
+def quarantine_expectations(pictures: int, params: ValidateParams) -> list[Expectation]:
+    """What the quarantine must not hold; a warning names each file in it."""
+    return [
+        Expectation(
+            "expect_column_values_to_not_be_in_set",
+            {"column": "kind", "value_set": ["missing"]},
+            notes="Each row of metadata.csv has its file",
+        ),
+        Expectation(
+            "expect_column_values_to_not_be_in_set",
+            {"column": "kind", "value_set": ["name", "unreadable", "label", "box"]},
+            "warning",
+            f"No file is quarantined (at most {params.max_quarantined:.1%} may be, validate.max_quarantined)",
+        ),
+    ]
+
+
+def find_warnings(manifest: pd.DataFrame, outcomes: Sequence[Outcome]) -> list[str]:
+    """Return a sentence for each warning that has failing rows, and for pictures that metadata.csv does not know."""
+    found = []
+    columns = [name for name in manifest if name not in COMPUTED]
+    unknown = manifest.loc[manifest[columns].isna().all(axis=1), "path"].tolist() if columns else []
+    if unknown:
+        found.append(f"{_count(len(unknown), 'picture')} without metadata (first: {unknown[0]}).")
+    for one in outcomes:
+        if not one.success and one.expectation.severity == "warning":
+            notes = one.expectation.notes
+            found.append(f"{notes}: not so for {len(one.failing)} (first: {one.failing[0]}).")
+    return found
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def report(manifest: pd.DataFrame, quarantine: pd.DataFrame, found: Validated) -> dict[str, Any]:
+    """Return build/validation.json: the verdict, the counts, and each expectation with the rows that fail it."""
+    return {
+        "success": found.problem is None,
+        "problem": found.problem,
+        "warnings": found.warnings,
+        "counts": {"pictures": len(manifest), "quarantined": len(quarantine)},
+        "classes": found.classes.to_dict("records"),
+        "expectations": [
+            {
+                "table": one.table,
+                "expectation": one.expectation.kind,
+                "column": one.expectation.bounds.get("column"),
+                "bounds": {key: value for key, value in one.expectation.bounds.items() if key != "column"},
+                "severity": one.expectation.severity,
+                "says": one.expectation.notes,
+                "success": one.success,
+                "failing": list(one.failing),
+            }
+            for one in found.outcomes
+        ],
+    }

@@ -1,0 +1,126 @@
+"""The certificate: from tables to build/leakage.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from plumbline.leakage.conflicts import LIKENESS
+from plumbline.leakage.crossings import LISTED, group_sizes, kinds_of
+from plumbline.leakage.price import sentence
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+ORDER = ("train", "validation", "test")
+SHOWN_GROUPS, SHOWN_MEMBERS, SHOWN_PAIRS = 12, 8, 4
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a certificate is made from.
+
+    sides: path, label, group, split of the images in use. edges: the evidence of grouping. apart: pairs looked at and
+    not joined. crossing: pairs on different sides (`crossing_pairs`). set_aside: path, reason. price: of `price`.
+    """
+
+    title: str
+    sides: pd.DataFrame
+    edges: pd.DataFrame
+    apart: pd.DataFrame
+    crossing: pd.DataFrame
+    set_aside: pd.DataFrame
+    price: dict[str, Any] | None
+    features: str
+    embeddings: str
+
+
+def certificate(inputs: Inputs) -> dict[str, Any]:
+    """Return build/leakage.json: counts, shares, evidence, pairs across splits (0 when nothing leaks), the price."""
+    sides = inputs.sides
+    groups = dict(zip(sides["path"], sides["group"], strict=True))
+    names = sorted(sides["split"].unique(), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
+    return {
+        "pairs_across_splits": len(inputs.crossing),
+        "pairs": pairs_of(inputs.crossing.head(LISTED)),
+        "images": len(sides),
+        "groups": int(sides["group"].nunique()),
+        "sides": {
+            str(side): {"images": len(here), "groups": int(here["group"].nunique()), "share": len(here) / len(sides)}
+            for side in names
+            for here in [sides[sides["split"] == side]]
+        },
+        "set_aside": inputs.set_aside[["path", "reason"]].to_dict("records"),
+        "group_sizes": group_sizes(sides["group"]),
+        "kinds": kinds_of(inputs.edges[inputs.edges["path_a"].isin(groups)], groups),
+        "closest_apart": pairs_of(inputs.apart),
+        "embeddings": inputs.embeddings,
+        "price": None if inputs.price is None else {"features": inputs.features, **inputs.price},
+        "price_sentence": sentence(inputs.price),
+    }
+
+
+def pairs_of(table: pd.DataFrame) -> list[dict[str, Any]]:
+    return [
+        {"a": str(a), "b": str(b), "kind": str(kind), "distance": float(d), "score": None if s != s else float(s)}
+        for a, b, kind, d, s in table[["path_a", "path_b", "kind", "distance", "score"]].itertuples(index=False)
+    ]
+
+
+def largest(sides: pd.DataFrame, edges: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return the largest groups: name, size, split, kinds of evidence, the first members' paths."""
+    sizes = sides["group"].value_counts()
+    kinds = edges[edges["verified"]].groupby("path_a")["kind"].agg(set)
+    found = []
+    for name, size in sizes[sizes > 1].head(SHOWN_GROUPS).items():
+        members = sides[sides["group"] == name]
+        why = set().union(*(kinds.get(path, set()) for path in members["path"]))
+        found.append(
+            {
+                "name": str(name),
+                "size": int(size),
+                "split": str(members["split"].iat[0]),
+                "kinds": sorted(why),
+                "members": members["path"].head(SHOWN_MEMBERS).tolist(),
+            }
+        )
+    return found
+
+
+def examples(edges: pd.DataFrame, known: set[str]) -> list[tuple[str, list[dict[str, Any]]]]:
+    """Return for each kind of likeness its least certain pairs, the ones worth a look."""
+    usable = edges[edges["verified"] & edges["path_a"].isin(known) & edges["path_b"].isin(known)]
+    return [
+        (kind, pairs_of(here.sort_values(["score", "distance"], ascending=[True, False]).head(SHOWN_PAIRS)))
+        for kind in LIKENESS
+        if len(here := usable[usable["kind"] == kind])
+    ]
+
+
+def evidence_of(one: dict[str, Any]) -> str:
+    """Say what joins, or nearly joins, a pair."""
+    if one["kind"] in ("same bytes", "same pixels"):
+        return str(one["kind"])
+    far = {"embedding": f"cosine {1 - one['distance']:.2f}", "captured_at": f"{one['distance']:g} s apart"}
+    score = "" if one["score"] is None else f", alike {one['score']:.2f}"
+    if one["kind"] in far:
+        return f"{one['kind']}, {far[one['kind']]}{score}"
+    if one["kind"] in ("near", "mirrored", "cropped"):
+        return f"{one['kind']}, {one['distance']:.0f} bits{score}"
+    return f"same {one['kind']}"
+
+
+def report(result: dict[str, Any], where: Path) -> str:
+    """Return the few lines that a run ends with."""
+    sides = ", ".join(f"{name} {s['images']} ({s['share']:.3f})" for name, s in result["sides"].items())
+    pairs = result["pairs_across_splits"]
+    lines = [
+        f"{result['images']} images in {result['groups']} groups: {sides}",
+        "no pair across the splits" if not pairs else f"LEAKS: {pairs} pairs across the splits, the first:",
+        *(f"  {p['a']} - {p['b']} ({evidence_of(p)})" for p in result["pairs"][:5]),
+        result["price_sentence"],
+        f"embeddings: {result['embeddings']}",
+        f"certificate: {where}",
+    ]
+    return "\n".join(lines)

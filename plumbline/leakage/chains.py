@@ -1,0 +1,59 @@
+"""The guard against chains: strangers that likeness strings together into one group that swallows the data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plumbline.common.errors import UserError
+from plumbline.leakage.copies import Edge
+
+SMALL_GROUP = 10  # images: a group of fewer is no reason to stop, whatever its share
+WEAKEST = 3
+
+
+def refuse_chain(
+    paths: Sequence[str], component: NDArray[np.int64], alike: Sequence[Edge], given: Sequence[Edge], max_share: float
+) -> None:
+    """Raise UserError where likeness made a group larger than `max_share` of the images, naming its weakest links.
+
+    A group that the user's own columns (`given`) make that large is the user's word and passes.
+    """
+    sizes = np.bincount(component)
+    for number in np.argsort(-sizes):
+        size = int(sizes[number])
+        if size <= max(SMALL_GROUP, max_share * len(paths)):
+            return
+        links = [e for e in alike if e.verified and component[e.a] == number]
+        if not links or size == _largest_given(component == number, given):
+            continue
+        weakest = ", ".join(f"{paths[e.a]} - {paths[e.b]} ({_evidence(e)})" for e in weakest_links(links)[:WEAKEST])
+        raise UserError(
+            f"one group holds {size} of {len(paths)} images ({size / len(paths):.0%}, more than group.max_share "
+            f"{max_share:.0%}); its weakest links are {weakest}: look at them, then lower group.join_radius or "
+            "group.candidate_radius, or raise group.max_share, in params.yaml."
+        )
+
+
+def weakest_links(links: Sequence[Edge]) -> list[Edge]:
+    """Return the edges whose loss would part the group (its bridges) first, each kind by rising score."""
+    import networkx as nx
+
+    graph = nx.Graph((e.a, e.b) for e in links)
+    bridges = {tuple(sorted(bridge)) for bridge in nx.bridges(graph)}
+    return sorted(links, key=lambda e: ((e.a, e.b) not in bridges, e.score, -e.distance))
+
+
+def _largest_given(inside: NDArray[np.bool_], given: Sequence[Edge]) -> int:
+    """Size of the largest part of the group that the user's columns alone hold together."""
+    import networkx as nx
+
+    graph = nx.Graph((e.a, e.b) for e in given if inside[e.a])
+    return max((len(c) for c in nx.connected_components(graph)), default=0)
+
+
+def _evidence(edge: Edge) -> str:
+    unit = f"cosine {1 - edge.distance:.2f}" if edge.kind == "embedding" else f"{edge.distance:.0f} bits"
+    return f"{edge.kind}, {unit}, score {edge.score:.2f}"

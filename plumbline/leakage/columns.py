@@ -1,0 +1,80 @@
+"""Edges from what the user knows: shared values of grouping columns, and shots of one camera taken close in time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plumbline.common.errors import UserError
+from plumbline.leakage.copies import Edge
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LATER_SHOTS = 64  # of a burst, each image is tied to this many later ones: the burst holds when some are set aside
+
+
+def column_edges(manifest: pd.DataFrame, columns: Sequence[str]) -> list[Edge]:
+    """Chain the images that share a value of a grouping column; blanks and absent columns tie nothing."""
+    edges = []
+    for column in (c for c in columns if c in manifest):
+        text = manifest[column].fillna("").astype(str)
+        for value, rows in sorted(text.groupby(text).indices.items()):
+            if value != "":
+                edges += [Edge(int(a), int(b), column, 0.0, 1.0) for a, b in pairwise(rows)]
+    return edges
+
+
+def moment_edges(manifest: pd.DataFrame, camera_column: str, seconds: float) -> list[Edge]:
+    """Tie images that one camera took within `seconds` of each other; `distance` is the seconds between them.
+
+    Raises UserError where there is no column that names the camera, or a time that is none.
+    """
+    if not seconds or "captured_at" not in manifest:
+        return []
+    if camera_column not in manifest:
+        raise UserError(
+            f"group.captured_within_seconds is {seconds:g} but the pictures have no column '{camera_column}': "
+            "add it to data/metadata.csv, or name yours in group.camera_column of params.yaml."
+        )
+    times = _seconds(manifest)
+    camera = manifest[camera_column].fillna("").astype(str).to_numpy()
+    rows = np.flatnonzero(~np.isnan(times) & (camera != ""))
+    rows = rows[np.lexsort((rows, times[rows], camera[rows]))]
+    return [
+        Edge(min(a, b), max(a, b), "captured_at", gap, 1.0)
+        for a, b, gap in _close(rows, times[rows], camera[rows], seconds)
+    ]
+
+
+def _seconds(manifest: pd.DataFrame) -> NDArray[np.float64]:
+    """Seconds since 1970 of captured_at (ISO 8601), NaN where blank."""
+    import pandas as pd
+
+    given = manifest["captured_at"].fillna("").astype(str)
+    times = pd.to_datetime(given.where(given != ""), errors="coerce", utc=True, format="ISO8601")
+    wrong = ((given != "") & times.isna()).to_numpy()
+    if wrong.any():
+        row = int(np.argmax(wrong))
+        raise UserError(
+            f"{manifest['path'].iat[row]}: captured_at '{given.iat[row]}' is no date and time: write it as "
+            "2026-05-01T13:45:10 in data/metadata.csv."
+        )
+    since = (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
+    return np.asarray(since.to_numpy(np.float64, na_value=np.nan), np.float64)
+
+
+def _close(
+    rows: NDArray[np.intp], times: NDArray[np.float64], camera: NDArray[np.object_], seconds: float
+) -> Iterator[tuple[int, int, float]]:
+    """Pairs of one camera's shots within `seconds`; rows are sorted by camera and time."""
+    for later in range(1, LATER_SHOTS + 1):
+        gap = times[later:] - times[:-later]
+        close = np.flatnonzero((gap <= seconds) & (camera[later:] == camera[:-later]))
+        if not len(close):
+            return
+        yield from ((int(rows[k]), int(rows[k + later]), float(gap[k])) for k in close)

@@ -1,0 +1,100 @@
+"""What crosses the splits: recorded edges, copies searched for anew, and values of grouping columns on two sides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from plumbline.leakage.copies import CopyParams, Fingerprints, Joined, Pictures, find_copies
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+LISTED = 200  # pairs named in leakage.json; `pairs_across_splits` counts all
+
+
+def crossing_pairs(
+    sides: pd.DataFrame, edges: pd.DataFrame, pictures: Pictures, columns: Sequence[str], params: CopyParams
+) -> pd.DataFrame:
+    """Return path_a, path_b, kind, distance, score of pairs that stand on different sides; empty when nothing leaks.
+
+    Copies are searched for anew between the sides, without trusting the groups; pairs of one column value are listed
+    once for each two sides that the value stands on.
+
+    Args:
+        sides: path, split of the images in use, with their metadata columns.
+        edges: path_a, path_b, kind, distance, score, verified: what grouping recorded.
+        pictures: of the whole manifest; `identity` has the column path.
+        columns: grouping columns.
+    """
+    import pandas as pd
+
+    side = dict(zip(sides["path"], sides["split"], strict=True))
+    verified = edges[edges["verified"] & edges["path_a"].isin(side) & edges["path_b"].isin(side)]
+    recorded = verified[verified["path_a"].map(side) != verified["path_b"].map(side)]
+    anew = _searched_anew(side, pictures, params)
+    shared = _shared_values(sides, columns)
+    table = pd.concat([t for t in (recorded.drop(columns="verified"), anew, shared) if len(t)] or [anew])
+    ends = pd.DataFrame(np.sort(table[["path_a", "path_b"]].to_numpy(str), axis=1), index=table.index)
+    return table[~ends.duplicated()].reset_index(drop=True)
+
+
+def _searched_anew(side: dict[str, str], pictures: Pictures, params: CopyParams) -> pd.DataFrame:
+    import pandas as pd
+
+    paths = pictures.identity["path"].to_numpy()
+    rows = np.flatnonzero([path in side for path in paths])
+    here = subset(pictures, rows)
+    joined = Joined(len(rows))
+    first: dict[str, int] = {}
+    for row, path in enumerate(paths[rows]):
+        joined.union(first.setdefault(side[path], row), row)
+    found = find_copies(here, joined, params, merge=False)
+    return pd.DataFrame(
+        [(paths[rows[e.a]], paths[rows[e.b]], e.kind, e.distance, e.score) for e in found.edges],
+        columns=["path_a", "path_b", "kind", "distance", "score"],
+    )
+
+
+def subset(pictures: Pictures, rows: Any) -> Pictures:
+    """Return the pictures of some rows; without embeddings, whose neighbours depend on who else is there."""
+    prints = pictures.fingerprints
+    return replace(
+        pictures,
+        identity=pictures.identity.iloc[rows].reset_index(drop=True),
+        fingerprints=Fingerprints(prints.whole[rows], prints.windows[rows], prints.mirror[rows], prints.boxes),
+        thumbnail=lambda row: pictures.thumbnail(int(rows[row])),
+        grey=lambda row: pictures.grey(int(rows[row])),
+        embeddings=None,
+    )
+
+
+def _shared_values(sides: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+    import pandas as pd
+
+    rows: list[tuple[str, str, str, float, float]] = []
+    for column in (c for c in columns if c in sides):
+        given = sides[sides[column].fillna("").astype(str) != ""]
+        for _, same in given.groupby(column, sort=True):
+            firsts = same.drop_duplicates("split")["path"].tolist()
+            rows += [(a, b, column, 0.0, 1.0) for i, a in enumerate(firsts) for b in firsts[i + 1 :]]
+    return pd.DataFrame(rows, columns=["path_a", "path_b", "kind", "distance", "score"])
+
+
+def group_sizes(groups: pd.Series) -> list[dict[str, int]]:
+    """Return how many groups there are of each size: [{images, groups}], the smallest first."""
+    sizes, counts = np.unique(groups.value_counts().to_numpy(), return_counts=True)
+    return [{"images": int(size), "groups": int(n)} for size, n in zip(sizes, counts, strict=True)]
+
+
+def kinds_of(edges: pd.DataFrame, groups: dict[str, str]) -> list[dict[str, Any]]:
+    """Return for each kind of evidence its edges and the groups it holds together: [{kind, edges, groups}]."""
+    verified = edges[edges["verified"]]
+    counted = verified.assign(group=verified["path_a"].map(groups)).groupby("kind")["group"].agg(["size", "nunique"])
+    return [
+        {"kind": str(kind), "edges": int(row["size"]), "groups": int(row["nunique"])}
+        for kind, row in counted.sort_values("size", ascending=False).iterrows()
+    ]

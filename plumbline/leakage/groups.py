@@ -1,0 +1,139 @@
+"""What must never be parted. Proved copies, and whatever the user's grouping columns say.
+
+python -m stages.group                       the stage: groups, edges (the evidence) and label conflicts
+python -m stages.group audit TRAIN TEST ...  any published split: certificate; exit 1 when it leaks, 2 for bad input
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from plumbline.imaging.hashing import WINDOWS
+from plumbline.leakage.alignment import Grey, shrink
+from plumbline.leakage.chains import refuse_chain
+from plumbline.leakage.columns import column_edges, moment_edges
+from plumbline.leakage.copies import CopyParams, Edge, Fingerprints, Joined, Pictures, find_copies
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from plumbline.imaging.collection import DataParams
+
+BUILD = Path("build")
+CONFLICTS_PAGE = Path("reports/label_conflicts.html")
+
+
+class GroupParams(CopyParams):
+    """params.yaml, section `group`."""
+
+    columns: tuple[str, ...] = ("photo", "video", "person")
+    camera_column: str = "camera"
+    captured_within_seconds: float = Field(default=0, ge=0)
+    embedding: str | None = None
+    max_share: float = Field(default=0.25, gt=0, le=1)
+    label_conflicts: Literal["fail", "set_aside"] = "fail"
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """groups: path, group. edges, apart: path_a, path_b, kind, distance, score, verified. looked_at: pairs per step."""
+
+    groups: pd.DataFrame
+    edges: pd.DataFrame
+    apart: pd.DataFrame
+    looked_at: dict[str, int]
+
+
+def group_images(manifest: pd.DataFrame, pictures: Pictures, params: GroupParams) -> Grouped:
+    """Tie copies and the user's columns into groups: connected components, each named by its smallest image id.
+
+    Raises UserError where likeness chains more than `params.max_share` of the images into one group.
+    """
+    import pandas as pd
+
+    paths = manifest["path"].to_numpy()
+    given = column_edges(manifest, params.columns)
+    given += moment_edges(manifest, params.camera_column, params.captured_within_seconds)
+    joined = Joined(len(manifest))
+    for edge in given:
+        joined.union(edge.a, edge.b)
+    copies = find_copies(pictures, joined, params)
+    component = joined.labels()
+    refuse_chain(paths.tolist(), component, copies.edges, given, params.max_share)
+    smallest = manifest["id"].groupby(component).transform("min")
+    groups = pd.DataFrame({"path": paths, "group": "g" + smallest.str[:16]})
+    return Grouped(groups, edge_table(paths, given + copies.edges), edge_table(paths, copies.apart), copies.looked_at)
+
+
+def edge_table(paths: NDArray[np.object_], edges: list[Edge]) -> pd.DataFrame:
+    """Return edges as a table: path_a, path_b, kind, distance, score, verified."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "path_a": paths[[e.a for e in edges]] if edges else np.array([], object),
+            "path_b": paths[[e.b for e in edges]] if edges else np.array([], object),
+            "kind": pd.Series([e.kind for e in edges], dtype=object),
+            "distance": np.array([e.distance for e in edges], float),
+            "score": np.array([e.score for e in edges], float),
+            "verified": np.array([e.verified for e in edges], bool),
+        }
+    )
+
+
+def describe_pictures(
+    manifest: pd.DataFrame,
+    fingerprints: NDArray[np.uint64],
+    thumbnails: NDArray[np.uint8],
+    grey: Callable[[int], Grey],
+    embeddings: NDArray[np.floating[Any]] | None,
+) -> Pictures:
+    """Put together what ingest found for `find_copies`: fingerprints (N, 2, 37), thumbnails (N, 72, 96)."""
+    boxes = np.array([(x * (1 - s), y * (1 - s), x * (1 - s) + s, y * (1 - s) + s) for s, y, x in WINDOWS[1:]])
+    prints = Fingerprints(manifest["phash"].to_numpy(np.uint64), fingerprints[:, 0, 1:], fingerprints[:, 1, 0], boxes)
+    return Pictures(manifest, prints, lambda row: thumbnails[row], grey, embeddings)
+
+
+def grey_reader(data: DataParams, paths: NDArray[np.object_]) -> Callable[[int], Grey]:
+    """Return a function from a row of the manifest to its picture in grey, longer side at most 320."""
+    import cv2
+
+    from plumbline.imaging.collection import load_rgb
+
+    return lambda row: shrink(np.asarray(cv2.cvtColor(load_rgb(data, paths[row]), cv2.COLOR_RGB2GRAY), np.uint8))
+
+
+def read_embeddings(folder: Path, manifest: pd.DataFrame) -> tuple[NDArray[np.floating[Any]] | None, str]:
+    """Return the embeddings (N, D) in manifest order, or None, and a sentence on where they come from.
+
+    Random weights tell a picture's brightness, not its content: they are passed over, and that is said.
+    """
+    from plumbline.models.features import open_features
+
+    features = open_features(folder)
+    origin = features.backbone["weights"]["origin"]
+    if origin not in ("imagenet", "file"):
+        return None, f"SKIPPED: {folder.name} has {origin} weights, so no embedding neighbours were looked at"
+    view = features.values[features.rows_of(manifest["path"].tolist()), 0]
+    vectors = view.reshape(len(view), -1, view.shape[-1]).astype(np.float32).mean(axis=1)
+    return vectors, f"{folder.name}, {origin} weights"
+
+
+def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str) -> dict[str, Any]:
+    """What build/group.json says: pairs looked at by step, edges by kind, where embeddings came from."""
+    verified = found.edges[found.edges["verified"]]
+    return {
+        "images": len(found.groups),
+        "groups": int(found.groups["group"].nunique()),
+        "edges": {str(k): int(n) for k, n in verified["kind"].value_counts().items()},
+        "looked_at": found.looked_at,
+        "embeddings": embeddings,
+        "label_conflicts": len(conflicts),
+    }

@@ -1,0 +1,1 @@
+"""Backbones, candidates, their training and how they are put together again."""

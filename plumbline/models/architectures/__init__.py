@@ -1,0 +1,1 @@
+"""One module per architecture that params.yaml may name; each has `build(input_shape, output, candidate)`."""

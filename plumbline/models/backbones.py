@@ -1,0 +1,77 @@
+"""Which weights does each backbone resolve to on this machine, now?
+
+It runs on every `dvc repro` (a new file in PLUMBLINE_WEIGHTS changes nothing that DVC sees) and writes one small
+file per backbone; `featurize` depends on that file, so other weights mean other features and the same weights none.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from plumbline.common.params import Section
+from plumbline.models.augment import Augmentation
+from plumbline.models.precision import Precision
+from plumbline.models.weights import PIXELS, Weights, join_records, resolve_weights
+
+WEIGHTS = Path("build/weights")
+
+
+class Backbone(Section):
+    """One entry of `backbones`: a frozen network at one input size, or `pixels`, the pictures themselves.
+
+    `network` defaults to the entry's name; `networks` puts the features of several side by side. `freeze` says where
+    features are taken, and so what a candidate on them trains: after the network (`head`), before its last four layers
+    (`last_4`), at the pixels (`all`), or where the course's rule says for so many training images (`auto`). `views`
+    augmented views are computed per picture; `pooling: average` keeps the mean of each feature map instead of the maps;
+    `seed` draws random weights.
+    """
+
+    network: str | None = None
+    networks: tuple[str, ...] = ()
+    freeze: Literal["auto", "head", "last_4", "all"] = "head"
+    image_size: Annotated[int, Field(ge=16, le=1024)]
+    weights: str = "random"
+    seed: int = 0
+    pooling: Literal["none", "average"] = "none"
+    views: Annotated[int, Field(ge=0, le=64)] = 0
+    augmentation: Augmentation = Augmentation()
+    precision: Literal["auto"] | Precision = "auto"
+    batch_size: Annotated[int, Field(ge=1, le=1024)] = 32
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Backbone:
+        if self.network and self.networks:
+            raise ValueError("give 'network' or 'networks', not both")
+        if len(set(self.networks)) != len(self.networks) or PIXELS in self.networks:
+            raise ValueError("'networks' names each network once, and never 'pixels'")
+        if len(self.networks) > 1 and self.weights not in ("auto", "imagenet", "random"):
+            raise ValueError("several 'networks' can't share one weights file: use auto, imagenet or random")
+        return self
+
+    def networks_of(self, name: str) -> list[str]:
+        """The networks of the entry called `name`."""
+        return list(self.networks) or [self.network or name]
+
+
+def resolve_entry(name: str, entry: Backbone) -> list[Weights]:
+    """Resolve the weights of each network of an entry; UserError where some that were asked for can't be had."""
+    return [resolve_weights(name, network, entry.weights) for network in entry.networks_of(name)]
+
+
+def record_entry(name: str, entry: Backbone, weights: list[Weights]) -> dict[str, Any]:
+    """What build/weights/NAME.json holds."""
+    return join_records(name, entry.weights, weights, entry.networks_of(name))
+
+
+def report(weights: Weights, network: str | None = None) -> str:
+    """One line for the log; random weights that nobody asked for are said aloud."""
+    name = weights.backbone if network in (None, weights.backbone) else f"{weights.backbone} ({network})"
+    if weights.origin == "none":
+        return f"{name}: the pictures themselves, no weights"
+    if weights.origin == "random":
+        asked = "as asked" if weights.requested == "random" else "NO PRETRAINED WEIGHTS FOUND"
+        return f"{name}: random weights ({asked})"
+    return f"{name}: {weights.origin} weights from {weights.path}"

@@ -1,0 +1,175 @@
+"""One candidate: an architecture over a backbone's features, and how it is trained."""
+
+from __future__ import annotations
+
+import importlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from plumbline.common.errors import UserError
+from plumbline.common.params import Section
+
+if TYPE_CHECKING:
+    import keras
+
+ARCHITECTURES = Path(__file__).with_name("architectures")
+TRANSFER = "transfer"
+PRESETS: dict[str, dict[str, Any]] = {
+    # the HelmNet study's settings with its own recommendations switched on; also the defaults below
+    "helmnet": {
+        "epochs": 20,
+        "batch_size": 128,
+        "learning_rate": 1e-3,
+        "early_stopping_patience": 3,
+        "plateau_factor": 0.2,
+        "plateau_patience": 2,
+    },
+    # the "enterprise" system's custom CNN; its 224 pixels are those of the backbone entry
+    "enterprise": {
+        "epochs": 150,
+        "batch_size": 32,
+        "learning_rate": 1e-3,
+        "decay": 1e-6,
+        "early_stopping_patience": 15,
+        "plateau_factor": 0.2,
+        "plateau_patience": 8,
+    },
+}
+
+
+class Head(Section):
+    """What is trained on top of a frozen backbone: hidden dense relu layers, dropout after the first, an output.
+
+    `pooling: average` takes the mean of each feature map first, `flatten` keeps every place apart. `output: softmax`
+    gives two classes a softmax of two units (the hybrid's) in place of one sigmoid unit.
+    """
+
+    pooling: Literal["flatten", "average"] = "flatten"
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    output: Literal["auto", "softmax"] = "auto"
+
+
+class FineTuning(Section):
+    """The second phase, once the head is trained: the unfrozen part of the backbone learns too, slowly."""
+
+    epochs: Annotated[int, Field(ge=1)] = 10
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-5
+
+
+class Candidate(Section):
+    """One entry of `candidates`. `preset` (helmnet, enterprise) fills in what the entry does not say.
+
+    `networks` takes part of a backbone of several; `width` multiplies the filters and units of an architecture trained
+    from scratch; `mirror` and `brightness` (share either way) vary each training picture anew in every epoch, for
+    architectures that read pixels; `augmented` uses the backbone's stored views. `fine_tuning` follows where the
+    backbone's `freeze` leaves part of it to be trained. `class_weights: balanced` weighs each picture by 1 / its
+    class's share. `schedule: cosine` lets the learning rate fall to nothing over `epochs` (then give early stopping
+    patience) in place of steps down on a plateau; `weight_decay` is AdamW's. `precision: auto`
+    trains some architectures in bfloat16 where the processor has units for it; predictions are made in float32.
+    """
+
+    architecture: str
+    backbone: str
+    preset: Literal["helmnet", "enterprise"] | None = None
+    networks: tuple[str, ...] = ()
+    head: Head | None = None
+    fine_tuning: FineTuning = FineTuning()
+    width: Annotated[float, Field(gt=0, le=4)] = 1.0
+    augmented: bool = False
+    mirror: bool = False
+    brightness: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    class_weights: Literal["none", "balanced"] = "none"
+    precision: Literal["auto", "float32", "mixed_bfloat16"] = "auto"
+    epochs: Annotated[int, Field(ge=1)] = 20
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    schedule: Literal["plateau", "cosine"] = "plateau"
+    early_stopping_patience: Annotated[int, Field(ge=0)] = 3
+    plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    plateau_patience: Annotated[int, Field(ge=0)] = 2
+
+    def second_phase(self) -> Candidate:
+        """The same candidate with the settings of `fine_tuning`."""
+        return self.model_copy(update=self.fine_tuning.model_dump())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _preset_fills_in(cls, values: Any) -> Any:
+        preset = PRESETS.get(str(values.get("preset"))) if isinstance(values, dict) else None
+        return {**preset, **values} if preset else values
+
+    @model_validator(mode="after")
+    def _head_belongs_to_transfer(self) -> Candidate:
+        transfer = self.architecture == TRANSFER
+        if (self.head is not None) != transfer:
+            raise ValueError("'head' is what architecture 'transfer' trains: give it there, and only there")
+        if transfer and self.width != 1:
+            raise ValueError("'width' is for architectures trained from scratch")
+        if transfer and (self.mirror or self.brightness):
+            raise ValueError("'mirror' and 'brightness' are for architectures that read pixels; use 'augmented'")
+        return self
+
+
+def build_network(
+    candidate: Candidate, input_shape: tuple[int, ...], classes: int, several_labels: bool = False
+) -> keras.Model:
+    """Build what is trained: from one view's features (N, *input_shape) to probabilities.
+
+    Two classes end in one sigmoid unit, the probability of the second class, (N, 1); more in a softmax (N, classes);
+    classes of which a picture may have several in a sigmoid each (N, classes). The architecture is the module of that
+    name in `plumbline/models/architectures/`.
+    """
+    path = ARCHITECTURES / f"{candidate.architecture}.py"
+    if not candidate.architecture.isidentifier() or not path.is_file():
+        raise UserError(f"params.yaml: there is no architecture '{candidate.architecture}': expected {path}.")
+    module = importlib.import_module(f"plumbline.models.architectures.{candidate.architecture}")
+    softmax = candidate.head is not None and candidate.head.output == "softmax"
+    try:
+        network: keras.Model = module.build(input_shape, output_layer(classes, several_labels, softmax), candidate)
+    except ValueError as error:
+        if "dimension" not in str(error) and "shape" not in str(error):
+            raise
+        raise UserError(
+            f"params.yaml: architecture '{candidate.architecture}' can't be built on features of shape {input_shape}: "
+            f"give backbones.{candidate.backbone} a larger image_size."
+        ) from None
+    return network
+
+
+def output_layer(classes: int, several_labels: bool = False, softmax: bool = False) -> keras.layers.Layer:
+    """The last layer: one sigmoid unit for two classes, a softmax for more, a sigmoid each for several labels.
+
+    It computes in float32 whatever the rest does: in bfloat16 all probabilities above 0.998 are the same number.
+    """
+    import keras
+
+    if several_labels:
+        return keras.layers.Dense(classes, activation="sigmoid", name="probability", dtype="float32")
+    if classes == 2 and not softmax:
+        return keras.layers.Dense(1, activation="sigmoid", name="probability", dtype="float32")
+    return keras.layers.Dense(classes, activation="softmax", name="probability", dtype="float32")
+
+
+def scaled(count: int, width: float) -> int:
+    """`count` filters or units times `width`, at least one."""
+    return max(1, round(count * width))
+
+
+def class_probabilities(output: Any, several_labels: bool = False) -> Any:
+    """Probabilities of every class (N, C), float64, from a network's output (N, 1) or (N, C).
+
+    They sum to 1, but for several labels, where each is a probability of its own.
+    """
+    import numpy as np
+
+    values = np.asarray(output, dtype=np.float64)
+    if several_labels:
+        return values
+    if values.shape[1] == 1:
+        return np.hstack([1 - values, values])
+    return values / values.sum(axis=1, keepdims=True)

@@ -1,0 +1,347 @@
+"""Features: a frozen backbone runs once per picture and view, for every candidate to share.
+
+Features are independent of the splits, and a row depends on the picture's bytes and the backbone's settings alone:
+rows of the last run are taken over, so a new picture costs one picture.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict, Field
+
+from plumbline.common import cluster
+from plumbline.common.closure import code_digest
+from plumbline.common.errors import UserError
+from plumbline.common.files import file_digest, replacing_folder, write_json, write_table
+from plumbline.common.params import Section
+from plumbline.common.progress import progress
+from plumbline.common.store import STORE, Arrays, Store, open_store
+from plumbline.models.augment import Augmentation, augmented_view
+from plumbline.models.backbones import Backbone, record_entry
+from plumbline.models.features import BACKBONE, BACKBONE_WEIGHTS, INDEX, VALUES, Features, open_features, release
+from plumbline.models.networks import Freeze, build_backbone, collect, cut, find_network, freeze_by_size, scale_pixels
+from plumbline.models.pooling import join, pooled
+from plumbline.models.precision import Precision, choose_precision, precision, processor_flags
+from plumbline.models.weights import PIXELS, Weights
+
+if TYPE_CHECKING:
+    import keras
+    import pandas as pd
+
+    from plumbline.imaging.collection import DataParams
+
+FEATURES = Path("build/features")
+BATCHES_A_PARTITION = 4
+ROWS_HELD = 64
+PACKAGES = ("keras", "numpy", "opencv-python-headless", "pillow", "tensorflow", "tensorflow-cpu")
+_ONE_AT_A_TIME = threading.Lock()
+Pictures = Callable[[list[str], list[str], int], Iterable[NDArray[np.uint8]]]
+Extract = Callable[[NDArray[np.uint8]], NDArray[Any]]
+
+
+class SplitShare(Section):
+    """The part of section `split` that says how many pictures there will be to train on."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    fractions: dict[str, float] = Field(default={"train": 0.7})
+
+
+def describe_backbone(name: str, entry: Backbone, weights: list[Weights], training_images: int = 0) -> dict[str, Any]:
+    """How this backbone's features are made: everything that a row depends on besides the picture.
+
+    `training_images` decides where `freeze: auto` cuts.
+    """
+    networks = entry.networks_of(name)
+    pixels = networks == [PIXELS]
+    freeze: Freeze = freeze_by_size(training_images) if entry.freeze == "auto" else entry.freeze
+    return {
+        "backbone": name,
+        "network": "+".join(networks),
+        "image_size": entry.image_size,
+        "pooling": entry.pooling,
+        "freeze": freeze,
+        "views": entry.views,
+        "augmentation": entry.augmentation.model_dump() if entry.views else None,
+        "precision": "uint8" if pixels or freeze == "all" else _precision_of(networks, entry),
+        "weights": record_entry(name, entry, weights),
+        "seed": entry.seed if any(one.origin == "random" for one in weights) else None,
+        "code": code_digest(__name__),
+    }
+
+
+def _precision_of(networks: list[str], entry: Backbone) -> dict[str, Precision] | Precision:
+    chosen = {n: choose_precision(entry.precision, find_network(n), processor_flags()) for n in networks}
+    return chosen if len(chosen) > 1 else next(iter(chosen.values()))
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """`extract` maps pictures (N, S, S, 3) uint8 to features as stored; `networks` holds the weights to keep.
+
+    `parts` says which network's features lie where: network, shape, start and stop in the flattened features, and the
+    number of frozen parameters that made them.
+    """
+
+    extract: Extract
+    networks: keras.Model | None
+    parts: list[dict[str, Any]]
+
+
+def build_extractor(backbone: dict[str, Any], weights_files: list[Path | None]) -> Extractor:
+    """Build what `describe_backbone` describes, from RGB pixels (N, S, S, 3) in [0, 255]."""
+    import keras
+    import tensorflow as tf
+
+    names = backbone["network"].split("+")
+    if names == [PIXELS]:
+        return Extractor(lambda batch: batch, None, [])
+    tf.config.experimental.enable_op_determinism()
+    keras.utils.clear_session()  # layers are numbered per process, and the numbers end up in the weights file
+    size = backbone["image_size"]
+    pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
+    networks, maps, parts, start = [], [], [], 0
+    for name, file in zip(names, weights_files, strict=True):
+        policy = backbone["precision"] if isinstance(backbone["precision"], str) else backbone["precision"][name]
+        with precision("float32" if policy == "uint8" else policy):
+            network = build_backbone(name, size, str(file) if file else None, backbone["seed"] or 0)
+        networks.append(network)
+        lower, upper = cut(network, backbone["freeze"])
+        if lower is None:
+            parts.append(
+                {"network": name, "shape": [size, size, 3], "start": 0, "stop": size * size * 3, "parameters": 0}
+            )
+            continue
+        # Scaling stays in float32: bfloat16 has 8 bits of precision and pixel values need all of them.
+        x = lower(scale_pixels(pixels, find_network(name).scaling), training=False)
+        x = x if upper is not None else pooled(x, backbone)
+        shape = list(x.shape[1:])
+        stop = start + int(np.prod(shape))
+        parts.append(
+            {"network": name, "shape": shape, "start": start, "stop": stop, "parameters": lower.count_params()}
+        )
+        maps.append(x)
+        start = stop
+    if not maps:
+        return Extractor(lambda batch: batch, collect(networks), parts)
+    model = keras.Model(pixels, join(maps))
+    return Extractor(
+        lambda batch: to_half(np.asarray(model.predict_on_batch(batch.astype(np.float32)), dtype=np.float32)),
+        collect(networks),
+        parts,
+    )
+
+
+def compute_rows(
+    images: Iterable[NDArray[np.uint8]],
+    ids: Iterable[str],
+    extract: Extract,
+    views: int,
+    augmentation: Augmentation,
+    batch_size: int,
+) -> Iterator[NDArray[Any]]:
+    """Yield each picture's (S, S, 3) features (1 + views, ...), in order, about `batch_size` views at a time."""
+    pairs = iter(zip(images, ids, strict=True))
+    pictures = max(1, batch_size // (1 + views))
+    while batch := list(islice(pairs, pictures)):
+        stack = [
+            view
+            for image, image_id in batch
+            for view in (image, *(augmented_view(image, image_id, v + 1, augmentation) for v in range(views)))
+        ]
+        values = extract(np.stack(stack))
+        yield from values.reshape(len(batch), 1 + views, *values.shape[1:])
+
+
+@dataclass(frozen=True)
+class Partition:
+    """Some pictures of the manifest, as many as `cluster.spread` hands out at a time."""
+
+    paths: list[str]
+    ids: list[str]
+
+
+@dataclass(frozen=True)
+class Extraction:
+    """`compute_rows` as cluster.Work: {"rows": (N, 1 + views, ...)} of a Partition.
+
+    `backbone` is its JSON; `weights` the file that the stage wrote, or its name in `store`. `images` reads the data as
+    the worker sees it, and refuses pictures that aren't those of the manifest.
+    """
+
+    kind: ClassVar[str] = "features"
+    alone: ClassVar[bool] = True  # its threads would build the network twice and then share the processors anyway
+    loaded: ClassVar[str] = code_digest(__name__)
+
+    code: str
+    images: Pictures
+    backbone: str
+    weights: str
+    weights_sha256: str
+    store: Store | None
+    batch_size: int
+
+    def key(self, task: Partition) -> str:
+        """Everything that a row depends on, and the company it is computed in."""
+        packages = cluster.versions(*PACKAGES)
+        return cluster.digest(self.backbone, self.weights_sha256, self.batch_size, task.ids, self.code, packages)
+
+    def compute(self, task: Partition) -> Arrays:
+        """Compute the rows on whichever machine this is."""
+        with _ONE_AT_A_TIME:
+            entry = json.loads(self.backbone)
+            extractor = _extractor_of(self.backbone, self.weights, self.weights_sha256, self.store)
+            augmentation = Augmentation.model_validate(entry["augmentation"] or {})
+            pictures = self.images(task.paths, task.ids, entry["image_size"])
+            rows = compute_rows(pictures, task.ids, extractor.extract, entry["views"], augmentation, self.batch_size)
+            return {"rows": np.stack(list(rows))}
+
+
+@functools.lru_cache(maxsize=1)
+def _extractor_of(backbone: str, weights: str, sha256: str, store: Store | None) -> Extractor:
+    entry = json.loads(backbone)
+    extractor = build_extractor(entry, [None] * len(entry["network"].split("+")))
+    assert extractor.networks is not None
+    # Random weights too: drawn here they would be others, since a worker's threads share the generator.
+    with tempfile.TemporaryDirectory(prefix="plumbline-weights-") as folder:
+        file = Path(weights)
+        if store is not None:
+            file = Path(folder) / BACKBONE_WEIGHTS
+            file.write_bytes(store.read_bytes(weights) or b"")
+        if not file.is_file() or file_digest(file) != sha256:
+            raise UserError(
+                f"{store.shown + '/' if store else ''}{weights} is not the weights of this run on "
+                f"{socket.gethostname()}: let workers see the same folder, or set {STORE}."
+            )
+        extractor.networks.load_weights(file)
+    return extractor
+
+
+def partitions(missing: pd.DataFrame, views: int, batch_size: int) -> Iterator[Partition]:
+    """Cut (path, id) into partitions: whole local batches, so that a picture is computed in the company it has here."""
+    size = max(1, batch_size // (1 + views)) * BATCHES_A_PARTITION
+    for start in range(0, len(missing), size):
+        part = missing.iloc[start : start + size]
+        yield Partition(list(part["path"]), list(part["id"]))
+
+
+def spread_rows(
+    images: Pictures, missing: pd.DataFrame, backbone: dict[str, Any], weights: Path, batch_size: int
+) -> Iterator[NDArray[Any]]:
+    """Yield rows as `compute_rows` does, by way of the Dask workers and the store that the environment names."""
+    store = open_store()
+    sha256, name = file_digest(weights), str(weights.resolve())
+    if store is not None:
+        name = f"weights/{sha256}.h5"
+        data = weights.read_bytes()
+        if store.read_bytes(name) != data:
+            store.write_bytes(name, data)
+    work = Extraction(Extraction.loaded, images, json.dumps(backbone), name, sha256, store, batch_size)
+    for arrays in cluster.spread(work, partitions(missing, backbone["views"], batch_size), map):
+        yield from arrays["rows"]
+
+
+def read_pictures(data: DataParams, paths: list[str], ids: list[str], size: int) -> Iterable[NDArray[np.uint8]]:
+    """The pictures of the data set at `paths`, (size, size, 3) each, in order; UserError where one has another id."""
+    from plumbline.imaging.collection import iter_rgb
+
+    return iter_rgb(data, paths, (size, size), ids)
+
+
+def to_half(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
+    """Round features to float16 for storage; refuses values above 65504 rather than store infinities."""
+    half = values.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise UserError(
+            f"features reach {np.abs(values).max():.3g}, more than float16 holds: choose other weights or "
+            "pooling: average for this backbone in params.yaml."
+        )
+    return half
+
+
+def reusable(previous: Features | None, backbone: dict[str, Any]) -> dict[str, int]:
+    """Rows of the last run that hold for `backbone` too, by picture id."""
+    if previous is None or {k: previous.backbone.get(k) for k in backbone} != backbone:
+        return {}
+    return {image_id: row for row, image_id in enumerate(previous.index["id"])}
+
+
+def write_features(
+    folder: Path, manifest: pd.DataFrame, previous: Features | None, rows: Iterator[NDArray[Any]], known: dict[str, int]
+) -> tuple[int, ...]:
+    """Write features.npy and index.parquet into `folder`, `rows` for the ids not `known`; returns one view's shape."""
+    values: NDArray[Any] | None = None
+    done: dict[str, int] = {}
+    for number, image_id in enumerate(manifest["id"]):
+        if image_id in done and values is not None:
+            row = values[done[image_id]]
+        else:
+            row = previous.values[known[image_id]] if previous is not None and image_id in known else next(rows)
+        if values is None:
+            values = np.lib.format.open_memmap(
+                folder / VALUES, mode="w+", dtype=row.dtype, shape=(len(manifest), *row.shape)
+            )
+        values[number] = row
+        done[image_id] = number
+        if number % ROWS_HELD == ROWS_HELD - 1:
+            release(values)
+            if previous is not None:
+                release(previous.values)
+    next(rows, None)  # so that they end by themselves, bar and summary with them
+    if values is None:
+        raise UserError("build/manifest.parquet lists no picture: run `dvc repro validate` to see why.")
+    values.flush()  # type: ignore[attr-defined]
+    write_table(folder / INDEX, manifest[["path", "id"]])
+    return values.shape[2:]
+
+
+def featurize(
+    manifest: pd.DataFrame,
+    images: Pictures,
+    name: str,
+    entry: Backbone,
+    weights: list[Weights],
+    out: Path,
+    training_images: int = 0,
+    channels: str | None = None,
+) -> dict[str, Any]:
+    """Compute a backbone's features of every picture of `manifest` (path, id) into folder `out`; returns backbone.json.
+
+    `images(paths, ids, size)` yields the pictures (size, size, 3), uint8, in order. Where the environment names a Dask
+    scheduler or a store (see common.cluster), the work is done in partitions. `channels` is the order that arrays of
+    pictures are read in (data.arrays.channels), which the ids do not show.
+    """
+    backbone = {**describe_backbone(name, entry, weights, training_images), "channels": channels}
+    previous = open_features(out) if (out / BACKBONE).is_file() else None
+    known = reusable(previous, backbone)
+    missing = manifest[~manifest["id"].isin(list(known))].drop_duplicates("id")
+    print(f"{name}: {len(missing)} pictures to compute, {len(manifest) - len(missing)} known", file=sys.stderr)
+    extractor = build_extractor(backbone, [one.path for one in weights])
+    with replacing_folder(out) as folder:
+        if extractor.networks is not None:
+            extractor.networks.save_weights(folder / BACKBONE_WEIGHTS)
+        if cluster.is_wanted() and extractor.networks is not None and len(missing):
+            rows = spread_rows(images, missing, backbone, folder / BACKBONE_WEIGHTS, entry.batch_size)
+        else:
+            pictures = images(list(missing["path"]), list(missing["id"]), entry.image_size)
+            made = extractor.extract
+            rows = compute_rows(pictures, missing["id"], made, entry.views, entry.augmentation, entry.batch_size)
+        rows = progress(rows, f"featurize {name}", total=len(missing))
+        shape = write_features(folder, manifest, previous, rows, known)
+        frozen = sum(part["parameters"] for part in extractor.parts)
+        backbone = {**backbone, "shape": list(shape), "parts": extractor.parts, "parameters": frozen}
+        write_json(folder / BACKBONE, backbone)
+    return backbone

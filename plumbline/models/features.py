@@ -1,0 +1,96 @@
+"""The features folder of a backbone: what `featurize` writes and every candidate reads.
+
+`features.npy` holds (N, 1 + views, ...) values, row i belonging to row i of `index.parquet` (path, id); view 0 is the
+picture itself, views 1.. its augmented versions. `backbone.json` says how they were made, `backbone.weights.h5` holds
+the weights that made them.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plumbline.common.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+VALUES = "features.npy"
+INDEX = "index.parquet"
+BACKBONE = "backbone.json"
+BACKBONE_WEIGHTS = "backbone.weights.h5"
+ROWS_AT_ONCE = 8
+
+
+@dataclass(frozen=True)
+class Features:
+    """Features of N pictures. `values` (N, 1 + views, ...) is mapped from disk, not read; `folder` is where from."""
+
+    values: NDArray[Any]
+    index: pd.DataFrame
+    backbone: dict[str, Any]
+    folder: Path
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one view's features."""
+        return self.values.shape[2:]
+
+    @property
+    def views(self) -> int:
+        """Number of augmented views beside the picture itself."""
+        return int(self.values.shape[1] - 1)
+
+    def rows_of(self, paths: list[str]) -> NDArray[np.intp]:
+        """Row numbers of `paths`; UserError names a path that has no features."""
+        import pandas as pd
+
+        rows = pd.Index(self.index["path"]).get_indexer(pd.Index(paths))
+        if (rows < 0).any():
+            missing = paths[int(np.argmax(rows < 0))]
+            raise UserError(f"{missing} has no features of {self.backbone['backbone']}: run `dvc repro`.")
+        return np.asarray(rows)
+
+
+def release(values: NDArray[Any]) -> None:
+    """Give back the memory that pages of a mapped array take: they stay in the system's cache, not in this process.
+
+    Without it a process that walks through mapped features comes to hold them all. Nothing written is lost.
+    """
+    mapping = getattr(values, "_mmap", None)
+    if mapping is not None and hasattr(mapping, "madvise"):
+        mapping.madvise(mmap.MADV_DONTNEED)
+
+
+def read_rows(values: NDArray[Any], rows: NDArray[np.intp], views: NDArray[np.intp]) -> NDArray[np.float32]:
+    """Read view `views[i]` of picture `rows[i]` for every i, (len(rows), ...), from a mapped array (N, 1 + V, ...).
+
+    A few at a time: around each picture that is touched Linux maps up to 2 MB that it happens to hold of the file.
+    """
+    read = np.empty((len(rows), *values.shape[2:]), dtype=np.float32)
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        few = slice(first, first + ROWS_AT_ONCE)
+        read[few] = values[rows[few], views[few]]
+        release(values)
+    return read
+
+
+def open_features(folder: Path) -> Features:
+    """Open a features folder; UserError where it is missing or not whole."""
+    import pandas as pd
+
+    try:
+        values = np.load(folder / VALUES, mmap_mode="r", allow_pickle=False)
+        index = pd.read_parquet(folder / INDEX)
+        backbone = json.loads((folder / BACKBONE).read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} holds no whole set of features ({error}): run `dvc repro`.") from None
+    if len(values) != len(index):
+        raise UserError(f"{folder}: {len(values)} rows of features for {len(index)} pictures: run `dvc repro`.")
+    return Features(values, index, backbone, folder)

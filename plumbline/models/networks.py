@@ -1,0 +1,297 @@
+"""The frozen backbones: which Keras network, which pixel scaling its weights were trained with, which weights file."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from plumbline.common.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+Scaling = Literal["caffe", "tf", "torch"]
+Freeze = Literal["head", "last_4", "all"]
+TUNED_LAYERS = 4
+KERAS_STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of keras.applications, without its classification top.
+
+    `scaling` is the network's own `preprocess_input`: "caffe" (BGR, ImageNet means subtracted), "tf" (x / 127.5 - 1),
+    "torch" (ImageNet mean and standard deviation; EfficientNet does the same inside, see `build_backbone`).
+    `bfloat16` marks the networks that were measured to run faster on bfloat16 units (VGG16: 54 against 110 ms a picture
+    with avx512_bf16) *and* to keep their pooled features within cosine 0.999 of float32. ResNet50 is faster too, but an
+    untrained one keeps 0.996 only; MobileNetV2 gains nothing.
+    """
+
+    application: str
+    scaling: Scaling
+    local_file: str
+    keras_file: str
+    url: str
+    md5: str | None
+    bfloat16: bool
+
+
+NETWORKS: dict[str, Network] = {
+    "vgg16": Network(
+        "VGG16",
+        "caffe",
+        "vgg16_notop.weights.h5",
+        "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        f"{KERAS_STORE}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "6d6bbae143d832006294945121d1f1fc",
+        True,
+    ),
+    "resnet50": Network(
+        "ResNet50",
+        "caffe",
+        "resnet50_notop.weights.h5",
+        "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        f"{KERAS_STORE}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "4d473c1dd8becc155b73f8504c6f6626",
+        False,
+    ),
+    "inception_v3": Network(
+        "InceptionV3",
+        "tf",
+        "inception_v3_notop.weights.h5",
+        "inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        f"{KERAS_STORE}/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "bcbd6486424b2319ff4ef7d526e38f63",
+        False,
+    ),
+    "efficientnet_b0": Network(
+        "EfficientNetB0",
+        "torch",
+        "efficientnet_b0_notop.weights.h5",
+        "efficientnetb0_notop.h5",
+        "https://storage.googleapis.com/keras-applications/efficientnetb0_notop.h5",
+        "50bc09e76180e00e4465e1a485ddc09d",
+        False,
+    ),
+    "mobilenet": Network(
+        "MobileNet",
+        "tf",
+        "mobilenet_v1_1.0_224_notop.weights.h5",
+        "mobilenet_1_0_224_tf_no_top.h5",
+        f"{KERAS_STORE}/mobilenet/mobilenet_1_0_224_tf_no_top.h5",
+        None,
+        False,
+    ),
+    "mobilenet_v2": Network(
+        "MobileNetV2",
+        "tf",
+        "mobilenet_v2_1.0_224_notop.weights.h5",
+        "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        f"{KERAS_STORE}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
+        None,
+        False,
+    ),
+    "densenet121": Network(
+        "DenseNet121",
+        "torch",
+        "densenet121_notop.weights.h5",
+        "densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        f"{KERAS_STORE}/densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
+        "30ee3e1110167f948a6b9946edeeb738",
+        False,
+    ),
+}
+
+
+def find_network(name: str) -> Network:
+    """Return the network called `name`; UserError lists the known ones."""
+    if name not in NETWORKS:
+        raise UserError(
+            f"params.yaml: no network is called '{name}': use one of {', '.join(sorted(NETWORKS))}, "
+            "or 'pixels' for the pictures themselves."
+        )
+    return NETWORKS[name]
+
+
+def scale_pixels(pixels: keras.KerasTensor, scaling: Scaling) -> keras.KerasTensor:
+    """Scale RGB pixels (N, H, W, 3) in [0, 255] as the network's `preprocess_input` does, by serialisable layers."""
+    import keras
+
+    if scaling == "tf":
+        return keras.layers.Rescaling(1 / 127.5, offset=-1.0)(pixels)
+    if scaling == "caffe":
+        bgr = keras.ops.flip(pixels, axis=-1)
+        return keras.layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68])(bgr)
+    mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    return keras.layers.Rescaling(
+        [1 / (255 * d) for d in deviation],
+        offset=[-m / d for m, d in zip(mean, deviation, strict=True)],
+    )(pixels)
+
+
+def build_backbone(name: str, image_size: int, weights: str | None, seed: int = 0) -> keras.Model:
+    """Return network `name` without its top, frozen, from scaled pixels (N, S, S, 3) to feature maps (N, h, w, c).
+
+    `weights` is a file that `load_weights` reads, or None for random weights drawn with `seed`, with batch
+    normalisation settled on noise: an untrained network's own statistics (mean 0, variance 1) would let the signal
+    shrink to nothing in some fifty layers.
+
+    EfficientNet is taken from behind its own scaling layers, which Keras builds differently with and without ImageNet
+    weights and which ONNX does not know; `scale_pixels` gives the same numbers.
+    """
+    import keras
+
+    network = find_network(name)
+    keras.utils.set_random_seed(seed)
+    build = getattr(keras.applications, network.application)
+    backbone: keras.Model = build(
+        weights=None, include_top=False, input_shape=(image_size, image_size, 3), name=f"backbone_{name}"
+    )
+    whole, backbone = backbone, _behind_normalization(backbone)
+    if weights is not None:
+        _load(backbone, whole, weights, network)
+    else:
+        _settle_batch_normalisation(backbone, network.scaling, image_size, seed)
+    backbone.trainable = False
+    return backbone
+
+
+def _behind_normalization(backbone: keras.Model) -> keras.Model:
+    import keras
+
+    last = next((layer for layer in backbone.layers if isinstance(layer, keras.layers.Normalization)), None)
+    return backbone if last is None else keras.Model(last.output, backbone.output, name=backbone.name)
+
+
+def _load(backbone: keras.Model, whole: keras.Model, weights: str, network: Network) -> None:
+    """Load a published file, which holds the `whole` network, or one saved by this project, which holds `backbone`."""
+    failures = []
+    for model in (whole, backbone) if whole is not backbone else (backbone,):
+        try:
+            with warnings.catch_warnings():
+                # Keras only warns when a file leaves layers as they were: that would be random weights in disguise.
+                warnings.simplefilter("error", UserWarning)
+                model.load_weights(weights)
+            return
+        except (OSError, ValueError, UserWarning) as error:
+            failures.append(first_line(error))
+    raise UserError(
+        f"{weights} does not hold the weights of {network.application} without its top: "
+        f"put the published file there or choose other weights in params.yaml ({failures[0]})."
+    )
+
+
+def collect(backbones: list[keras.Model]) -> keras.Model:
+    """One model that holds several backbones, so that their weights are one file."""
+    import keras
+
+    if len(backbones) == 1:
+        return backbones[0]
+    inputs = [keras.Input(backbone.input_shape[1:]) for backbone in backbones]
+    outputs = [backbone(pixels, training=False) for backbone, pixels in zip(backbones, inputs, strict=True)]
+    return keras.Model(inputs, outputs, name="backbones")
+
+
+def build_collected(names: list[str], image_size: int, weights: str | None) -> list[keras.Model]:
+    """Rebuild the backbones of `names` from the one file that `collect(...).save_weights` wrote (None: random)."""
+    if len(names) == 1:
+        return [build_backbone(names[0], image_size, weights)]
+    backbones = [build_backbone(name, image_size, None) for name in names]
+    if weights is not None:
+        try:
+            collect(backbones).load_weights(weights)
+        except (OSError, ValueError) as error:
+            raise UserError(
+                f"{weights} does not hold {', '.join(names)} ({first_line(error)}): run `dvc repro`."
+            ) from None
+    return backbones
+
+
+def freeze_by_size(training_images: int) -> Freeze:
+    """What to train by the course's rule: the head below 10,000 images, the last four layers below 50,000, else all."""
+    if training_images < 10_000:
+        return "head"
+    return "last_4" if training_images < 50_000 else "all"
+
+
+def cut(backbone: keras.Model, freeze: Freeze) -> tuple[keras.Model | None, keras.Model | None]:
+    """Part `backbone` into what stays frozen and what is trained: (N, S, S, 3) to maps, maps to maps; None for neither.
+
+    `last_4` trains the last four layers that have a kernel, or a few more: the cut must pass a place where one tensor
+    holds all that the rest needs, and blocks with a way past them have none inside.
+    """
+    import keras
+
+    if freeze == "head":
+        return backbone, None
+    if freeze == "all":
+        return None, _trainable(keras.Model(backbone.input, backbone.output, name=_upper_name(backbone)))
+    tensor = _cut_before_last(backbone, TUNED_LAYERS)
+    lower = keras.Model(backbone.input, tensor, name=f"lower_{backbone.name}")
+    lower.trainable = False
+    return lower, _trainable(keras.Model(tensor, backbone.output, name=_upper_name(backbone)))
+
+
+def _upper_name(backbone: keras.Model) -> str:
+    return f"upper_{backbone.name}"
+
+
+def _trainable(upper: keras.Model) -> keras.Model:
+    for layer in upper.layers:  # the backbone's own layers, frozen when it was built
+        layer.trainable = True
+    return upper
+
+
+def kernel_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """The convolutions and dense layers of a model, in its order."""
+    import keras
+
+    kinds = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D, keras.layers.SeparableConv2D, keras.layers.Dense)
+    return [layer for layer in model.layers if isinstance(layer, kinds)]
+
+
+def _cut_before_last(backbone: keras.Model, count: int) -> keras.KerasTensor:
+    """The latest tensor through which everything passes and behind which `count` kernel layers or more remain."""
+    nodes = [
+        node for level in sorted(backbone._nodes_by_depth, reverse=True) for node in backbone._nodes_by_depth[level]
+    ]
+    last_use: dict[int, int] = {}
+    for place, node in enumerate(nodes):
+        for tensor in node.input_tensors:
+            last_use[id(tensor)] = place
+    kernels = set(map(id, kernel_layers(backbone)))
+    live: dict[int, keras.KerasTensor] = {}
+    best, ahead = None, sum(id(node.operation) in kernels for node in nodes)
+    for place, node in enumerate(nodes):
+        ahead -= id(node.operation) in kernels
+        live |= {id(tensor): tensor for tensor in node.outputs}
+        live = {key: tensor for key, tensor in live.items() if last_use.get(key, -1) > place}
+        if len(live) == 1 and ahead >= count and place:
+            best = next(iter(live.values()))
+    if best is None:
+        raise UserError(f"{backbone.name} has no place to cut before its last {count} layers: use freeze: all.")
+    return best
+
+
+def _settle_batch_normalisation(backbone: keras.Model, scaling: Scaling, image_size: int, seed: int) -> None:
+    """Set the moving statistics to those of a batch of smooth seeded noise; no picture of the data has a part in it."""
+    import keras
+    import numpy as np
+
+    layers = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    if not layers:
+        return
+    coarse = np.random.default_rng(seed).uniform(0, 255, (8, 8, 8, 3)).astype(np.float32)
+    noise = keras.ops.image.resize(coarse, (image_size, image_size), interpolation="bilinear")
+    momenta = [layer.momentum for layer in layers]
+    for layer in layers:
+        layer.momentum = 0.0
+    backbone(scale_pixels(noise, scaling), training=True)
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, for a one-sentence message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

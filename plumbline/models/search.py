@@ -1,0 +1,185 @@
+"""Search a candidate's parameters on its cached features.
+
+Optuna proposes learning rate, batch size and, by architecture, head, dropout, width and augmentation; each trial trains
+as `train@CANDIDATE` would and is judged by its least validation loss. The test pictures are taken out of the table
+before the first trial. Trials are kept in build/tune/CANDIDATE.db (`optuna-dashboard sqlite:///build/tune/...`) and go
+on where they stopped; the first is the entry as it stands, so that "better" means better than that. `--write` puts
+the winning values into params.yaml, comments kept, and `dvc repro` trains with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import pandas as pd
+import yaml
+from pydantic import Field
+
+from plumbline.common.errors import UserError
+from plumbline.common.params import Section
+from plumbline.models.candidates import TRANSFER, Candidate
+from plumbline.models.features import Features
+
+if TYPE_CHECKING:
+    import optuna
+
+FOLDER = Path("build/tune")
+AS_IT_STANDS = "as it stands"
+HEADS: dict[str, tuple[int, ...]] = {"linear": (), "128": (128,), "256": (256,), "256-128": (256, 128)}
+
+
+class Tune(Section):
+    """Section `tune`."""
+
+    trials: Annotated[int, Field(ge=1)] = 20
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def propose(trial: optuna.Trial, candidate: Candidate, features: Features) -> dict[str, Any]:
+    """What this trial changes in the candidate's entry."""
+    changes: dict[str, Any] = {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True),
+        "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64, 128]),
+    }
+    if candidate.architecture == TRANSFER:
+        assert candidate.head is not None
+        hidden = HEADS[trial.suggest_categorical("hidden", list(HEADS))]
+        head: dict[str, Any] = {**candidate.head.model_dump(mode="json"), "hidden": list(hidden)}
+        head["dropout"] = trial.suggest_float("dropout", 0.0, 0.6) if hidden else 0.0
+        if len(features.shape) > 1:
+            head["pooling"] = trial.suggest_categorical("pooling", ["flatten", "average"])
+        if features.views:
+            changes["augmented"] = trial.suggest_categorical("augmented", [False, True])
+        return {**changes, "head": head}
+    changes["width"] = trial.suggest_categorical("width", [0.25, 0.5, 0.75, 1.0])
+    changes["mirror"] = trial.suggest_categorical("mirror", [False, True])
+    changes["brightness"] = trial.suggest_float("brightness", 0.0, 0.4)
+    return changes
+
+
+def starting_point(candidate: Candidate, features: Features) -> dict[str, Any]:
+    """The entry as it stands, in the search's own terms, as far as the search can say it."""
+    point: dict[str, Any] = {"learning_rate": candidate.learning_rate}
+    if candidate.batch_size in (16, 32, 64, 128):
+        point["batch_size"] = candidate.batch_size
+    if candidate.head is not None:
+        names = {hidden: name for name, hidden in HEADS.items()}
+        if candidate.head.hidden in names:
+            point |= {"hidden": names[candidate.head.hidden], "dropout": candidate.head.dropout}
+        if len(features.shape) > 1:
+            point["pooling"] = candidate.head.pooling
+        return point | ({"augmented": candidate.augmented} if features.views else {})
+    if candidate.width in (0.25, 0.5, 0.75, 1.0):
+        point["width"] = candidate.width
+    return point | {"mirror": candidate.mirror, "brightness": candidate.brightness}
+
+
+def changed(candidate: Candidate, changes: dict[str, Any]) -> Candidate:
+    """The candidate with a trial's changes, validated."""
+    return Candidate.model_validate({**candidate.model_dump(mode="json"), **changes})
+
+
+def search(
+    name: str,
+    candidate: Candidate,
+    splits: pd.DataFrame,
+    features: Features,
+    study: optuna.Study,
+    trials: int,
+    seed: int,
+    say: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
+) -> dict[str, Any]:
+    """Run `trials` more trials of `study`; returns the best trial's changes. Test pictures are dropped first."""
+    from optuna.trial import TrialState
+
+    from plumbline.models.training import train
+
+    visible = splits[splits["split"] != "test"].reset_index(drop=True)
+    if as_it_stands(study, TrialState.COMPLETE, TrialState.WAITING) is None:
+        study.enqueue_trial(starting_point(candidate, features), user_attrs={AS_IT_STANDS: True})
+
+    def objective(trial: optuna.Trial) -> float:
+        changes = propose(trial, candidate, features)
+        trial.set_user_attr("changes", changes)
+        _, history, _, _ = train(name, changed(candidate, changes), visible, features, seed)
+        losses = history["val_loss"].to_numpy(np.float64)
+        trial.set_user_attr("val_accuracy", float(history["val_accuracy"].to_numpy()[losses.argmin()]))
+        return float(losses.min())
+
+    def report(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
+        if trial.state == TrialState.COMPLETE:
+            accuracy = trial.user_attrs["val_accuracy"]
+            say(f"trial {trial.number}: validation loss {trial.value:.4f}, accuracy {accuracy:.3f}: {trial.params}")
+
+    study.optimize(objective, n_trials=trials, callbacks=[report], catch=())
+    result: dict[str, Any] = study.best_trial.user_attrs["changes"]
+    return result
+
+
+def as_it_stands(study: optuna.Study, *states: optuna.trial.TrialState) -> optuna.trial.FrozenTrial | None:
+    """The trial of the entry as it stands that is in one of `states`, None where none is: it may have been killed."""
+    trials = study.get_trials(deepcopy=False, states=states)
+    return next((trial for trial in trials if trial.user_attrs.get(AS_IT_STANDS)), None)
+
+
+def open_study(name: str, key: str, seed: int, folder: Path = FOLDER) -> optuna.Study:
+    """Open or begin the study of candidate `name` on the data and settings that `key` stands for."""
+    import optuna
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    folder.mkdir(parents=True, exist_ok=True)
+    study = optuna.create_study(
+        study_name=f"{name}-{key}", storage=f"sqlite:///{folder / name}.db", direction="minimize", load_if_exists=True
+    )
+    # A sampler of the same seed would propose again what it proposed before.
+    study.sampler = optuna.samplers.TPESampler(seed=seed + len(study.trials))
+    return study
+
+
+def study_key(candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int) -> str:
+    """Trials are comparable while entry, split, features and seed are the same; this digest is then the same too."""
+    rows = splits[["path", "label", "split"]].to_csv(index=False)
+    text = json.dumps([candidate.model_dump(mode="json"), features.backbone, seed], sort_keys=True)
+    return hashlib.sha256((rows + text).encode()).hexdigest()[:12]
+
+
+def write_back(text: str, name: str, changes: dict[str, Any]) -> str:
+    """params.yaml's text with `changes` in the entry candidates.`name`; every other line and comment stays.
+
+    The entry is written anew as a block with all its values, so that comments inside it are lost. Raises UserError
+    where any other entry would come to mean something else.
+    """
+    entries = yaml.safe_load(text)["candidates"]
+    lines = text.splitlines(keepends=True)
+    start = next((n for n, line in enumerate(lines) if re.match(r"candidates:\s*(#.*)?$", line)), None)
+    head = re.compile(rf"  {re.escape(name)}:(\s|$)")
+    first = next((n for n in range(start + 1, len(lines)) if head.match(lines[n])), None) if start is not None else None
+    if first is None:
+        raise UserError(
+            f"params.yaml: the entry candidates.{name} was not found as a line of its own: edit it by hand."
+        )
+    after = first + 1
+    while after < len(lines) and (lines[after].startswith("   ") or not lines[after].strip()):
+        after += 1
+    while not lines[after - 1].strip():
+        after -= 1
+    entry = {**entries[name], **changes}
+    block = [f"  {name}:\n"]
+    for key, value in entry.items():
+        shown = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+        block.append(f"    {key}: {shown}\n")
+    written = "".join([*lines[:first], *block, *lines[after:]])
+    try:
+        safe = yaml.safe_load(written)["candidates"] == {**entries, name: entry}
+    except yaml.YAMLError:
+        safe = False
+    if not safe:
+        raise UserError(f"params.yaml: candidates.{name} could not be rewritten safely: put {changes} there by hand.")
+    return written

@@ -1,0 +1,157 @@
+"""Where a backbone's weights come from: a local directory, Keras' cache, a download, a file, or chance.
+
+Nothing here imports TensorFlow unless a download is really made: the `weights` stage runs on every `dvc repro`.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import os
+import urllib.error
+import urllib.request
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from plumbline.common.errors import UserError
+from plumbline.models.networks import NETWORKS, Network, find_network
+
+PIXELS = "pixels"
+Origin = Literal["imagenet", "file", "random", "none"]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The weights a backbone resolved to. `path` is where the file lies on this machine, None for random ones."""
+
+    backbone: str
+    requested: str
+    origin: Origin
+    file: str | None
+    sha256: str | None
+    path: Path | None
+
+    def record(self) -> dict[str, str | None]:
+        """What DVC should notice: other weights, another record; the same file elsewhere on disk, the same record."""
+        return {
+            "backbone": self.backbone,
+            "requested": self.requested,
+            "origin": self.origin,
+            "file": self.file,
+            "sha256": self.sha256,
+        }
+
+
+def weights_directory() -> Path | None:
+    """The directory of local weight files, from the environment variable PLUMBLINE_WEIGHTS."""
+    value = os.environ.get("PLUMBLINE_WEIGHTS")
+    if not value:
+        return None
+    directory = Path(value)
+    if not directory.is_dir():
+        raise UserError(f"PLUMBLINE_WEIGHTS names {directory}, which is not a directory: correct or unset it.")
+    return directory
+
+
+def keras_cache() -> Path:
+    """Keras' own folder of downloaded weights (KERAS_HOME, else ~/.keras)."""
+    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "models"
+
+
+def resolve_weights(backbone: str, network: str, requested: str) -> Weights:
+    """Resolve `requested` (auto, imagenet, random, or a file's path) to the weights this run uses.
+
+    Raises UserError where `imagenet` or a named file can't be had.
+    """
+    if network == PIXELS:
+        return Weights(backbone, requested, "none", None, None, None)
+    known = find_network(network)
+    if requested == "random":
+        return Weights(backbone, requested, "random", None, None, None)
+    if requested not in ("auto", "imagenet"):
+        path = Path(requested)
+        if not path.is_file():
+            raise UserError(
+                f"params.yaml: backbones.{backbone}.weights names {path}, which is not a file: "
+                "correct it, or use auto, imagenet or random."
+            )
+        return _from_file(backbone, requested, "file", path)
+    found = _local_file(known) or _download(known)
+    if found:
+        return _from_file(backbone, requested, "imagenet", found)
+    if requested == "imagenet":
+        raise UserError(
+            f"backbones.{backbone}: no ImageNet weights for {known.application}: put {known.local_file} into the "
+            f"directory PLUMBLINE_WEIGHTS names, or {known.keras_file} into {keras_cache()}, or set weights: auto."
+        )
+    return Weights(backbone, requested, "random", None, None, None)
+
+
+def describe_origin(records: list[dict[str, str | None]]) -> str:
+    """Where weights come from, for people: `imagenet`, or for networks that differ `random (a, b), imagenet (c)`."""
+    by_origin: dict[str, list[str]] = {}
+    for record in records:
+        by_origin.setdefault(str(record["origin"]), []).append(str(record.get("network", record["backbone"])))
+    if len(by_origin) == 1:
+        return next(iter(by_origin))
+    # Random first: rules and readers that look at the beginning see the worst.
+    order = sorted(by_origin, key=lambda origin: (origin != "random", origin))
+    return ", ".join(f"{origin} ({', '.join(by_origin[origin])})" for origin in order)
+
+
+def join_records(backbone: str, requested: str, weights: list[Weights], networks: list[str]) -> dict[str, Any]:
+    """The record of a backbone of one network, or of several with one record each under `networks`."""
+    if len(weights) == 1:
+        return weights[0].record()
+    records = [{"network": network, **one.record()} for network, one in zip(networks, weights, strict=True)]
+    digest = hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
+    files = [one.file for one in weights if one.file]
+    return {
+        "backbone": backbone,
+        "requested": requested,
+        "origin": describe_origin(records),
+        "file": ", ".join(files) or None,
+        "sha256": digest if files else None,
+        "networks": records,
+    }
+
+
+def _from_file(backbone: str, requested: str, origin: Origin, path: Path) -> Weights:
+    with path.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    return Weights(backbone, requested, origin, path.name, digest, path)
+
+
+def _local_file(network: Network) -> Path | None:
+    directory = weights_directory()
+    places = [directory / name for name in (network.local_file, network.keras_file)] if directory else []
+    places.append(keras_cache() / network.keras_file)
+    return next((place for place in places if place.is_file()), None)
+
+
+def _download(network: Network) -> Path | None:
+    """Fetch the published weights into Keras' cache; None where the network does not reach them."""
+    if os.environ.get("PLUMBLINE_OFFLINE") == "1" or not _reachable():
+        return None
+    import keras
+
+    try:
+        return Path(keras.utils.get_file(network.keras_file, network.url, cache_subdir="models", file_hash=network.md5))
+    except Exception as error:  # get_file raises plain Exception when the download fails
+        raise UserError(
+            f"{network.url} could not be fetched ({error}): try again, put the file into {keras_cache()} by hand, "
+            "or set PLUMBLINE_OFFLINE=1 to do without."
+        ) from None
+
+
+@functools.cache
+def _reachable() -> bool:
+    """Ask once per process, with a short limit: without a network every `dvc repro` would wait for each backbone."""
+    request = urllib.request.Request(next(iter(NETWORKS.values())).url, method="HEAD")
+    try:
+        with urllib.request.urlopen(request, timeout=3):
+            return True
+    except (urllib.error.URLError, OSError):
+        return False

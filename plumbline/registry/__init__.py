@@ -1,0 +1,1 @@
+"""Registered versions in MLflow: what one holds, how one becomes champion, and the way back."""

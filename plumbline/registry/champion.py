@@ -1,0 +1,69 @@
+"""The champion set against a challenger, on pictures that neither was trained on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from plumbline.common.errors import UserError
+from plumbline.registry import bundle
+from plumbline.registry.chosen import Chosen, Pictures, with_pixels
+from plumbline.registry.export import OnnxModel
+from plumbline.registry.versions import Version
+
+LEARNT_FROM = ("train", "validation")
+"""Validation counts: it stopped the training, chose the threshold and chose the candidate."""
+
+
+def unseen_pictures(chosen: Chosen, champion: Version) -> pd.DataFrame:
+    """Return the challenger's test images (path, id, label, group) that the champion did not learn from either.
+
+    A whole group goes where the champion learnt from one of its images, as known by the bytes or the pixels: the others
+    are its near-duplicates.
+    """
+    theirs = pd.read_parquet(champion.folder / bundle.HOME / "splits.parquet")
+    theirs = theirs[theirs["split"].isin(LEARNT_FROM)]
+    ours = with_pixels(chosen.splits, chosen.manifest)
+    known = ours["id"].isin(theirs["id"])
+    if "pixels_sha256" in theirs and "pixels_sha256" in ours:
+        known |= ours["pixels_sha256"].isin(theirs["pixels_sha256"].dropna())
+    learnt = set(ours.loc[known, "group"])
+    test = ours[(ours["split"] == "test") & ~ours["group"].isin(learnt)]
+    return test[["path", "id", "label", "group"]].sort_values("path", ignore_index=True)
+
+
+def champion_predictions(champion: Version, images: pd.DataFrame, pictures: Pictures, batch_size: int) -> pd.DataFrame:
+    """Return `images` (path, ..., one row each) with the champion's p_CLASS, scored as it is served: ONNX on pixels."""
+    serving = champion.read("serving.json")
+    return scored(champion.onnx, images, serving["classes"], pictures, batch_size)
+
+
+def scored(onnx: Any, images: pd.DataFrame, classes: list[str], pictures: Pictures, batch_size: int) -> pd.DataFrame:
+    """Return `images` with columns p_CLASS as the ONNX file `onnx` scores them."""
+    model = OnnxModel(onnx)
+    probabilities, _ = model.score(pictures(list(images["path"]), model.image_size), batch_size)
+    return images.assign(**{f"p_{label}": probabilities[:, place] for place, label in enumerate(classes)})
+
+
+def paired_predictions(
+    chosen: Chosen, challenger_onnx: Any, champion: Version, pictures: Pictures, batch_size: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return champion's and challenger's scores of the same unseen images, row by row.
+
+    Raises UserError if the two know different classes, or if no image is unseen by both.
+    """
+    classes = champion.read("serving.json")["classes"]
+    if classes != chosen.classes:
+        raise UserError(
+            f"{chosen.name} tells {', '.join(chosen.classes)} apart, champion version {champion.version} "
+            f"{', '.join(classes)}: they can't be compared; promote with --force --reason TEXT."
+        )
+    images = unseen_pictures(chosen, champion)
+    if images.empty:
+        raise UserError(
+            f"Champion version {champion.version} learnt from every group of the present test set: add labelled images "
+            "that it never saw, or promote with --force --reason TEXT."
+        )
+    old = champion_predictions(champion, images, pictures, batch_size)
+    return old, scored(challenger_onnx, images, classes, pictures, batch_size)

@@ -1,0 +1,156 @@
+"""A Keras model as ONNX: pixels to probabilities and an embedding, checked against Keras."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plumbline.common.errors import UserError
+
+if TYPE_CHECKING:
+    import keras
+
+INPUT = "pixels"
+PROBABILITIES = "probabilities"
+EMBEDDING = "embedding"
+MEMBER = "member_"  # how plumbline.models.combination.combine names the members
+
+
+def with_embedding(model: keras.Model) -> keras.Model:
+    """Return `model` with two named outputs: `probabilities` (N, C) and `embedding` (N, D).
+
+    The embedding is what the head sees: the backbone's feature maps averaged over the picture (or its pooled features);
+    for a network trained from pixels, its last feature maps averaged (of the picture itself, where it has none); for an
+    ensemble, its members' side by side. It places new pictures beside the validation images for drift, without a second
+    network. A single sigmoid output (N, 1) becomes two columns.
+    """
+    import keras
+
+    members = [layer for layer in model.layers if isinstance(layer, keras.Model) and layer.name.startswith(MEMBER)]
+    if members:
+        pixels, output, seen = _through_members(model)
+    else:
+        pixels, output, seen = model.inputs[0], model.outputs[0], _embedding(model)
+    if output.shape[-1] == 1:
+        output = keras.ops.concatenate([1.0 - output, output], axis=-1)
+    return keras.Model(pixels, {PROBABILITIES: output, EMBEDDING: seen})
+
+
+def _embedding(model: keras.Model) -> Any:
+    import keras
+
+    last = model.layers[-1]
+    if isinstance(last, keras.Model):
+        seen = last._inbound_nodes[-1].input_tensors[0]
+    else:
+        seen = [layer.output for layer in model.layers if len(getattr(layer.output, "shape", ())) == 4][-1]
+    return keras.layers.GlobalAveragePooling2D()(seen) if len(seen.shape) == 4 else seen
+
+
+def _through_members(model: keras.Model) -> tuple[Any, Any, Any]:
+    """Run an ensemble's graph anew, each member once, keeping its embedding: (pixels, output, embeddings)."""
+    import keras
+
+    seen: dict[str, Any] = {}
+
+    def operation(layer: Any) -> Any:
+        if not (isinstance(layer, keras.Model) and layer.name.startswith(MEMBER)):
+            return layer
+        both = keras.Model(layer.inputs[0], [layer.outputs[0], _embedding(layer)], name=layer.name)
+
+        def call(pixels: Any, **_: Any) -> Any:
+            output, embedding = both(pixels)
+            seen[layer.name] = embedding
+            return output
+
+        return call
+
+    pixels = keras.Input(model.input_shape[1:], name=INPUT)
+    output = model._run_through_graph(pixels, operation_fn=operation)
+    # Keras runs a graph in an order of its own.
+    ordered = [seen[name] for name in sorted(seen, key=lambda name: int(name.removeprefix(MEMBER)))]
+    return pixels, output, keras.layers.Concatenate()(ordered)
+
+
+def export_onnx(model: keras.Model, path: Path) -> None:
+    """Write `model` (from `with_embedding`) to `path` as ONNX; its single input is called `pixels`.
+
+    The model must map float32 pixels (N, S, S, 3) in [0, 255]; the batch size stays free.
+    """
+    import onnx
+
+    model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32), training=False)  # Keras exports only what was called
+    model.export(str(path), format="onnx", verbose=False)
+    exported = onnx.load(str(path))
+    _rename_input(exported, INPUT)
+    onnx.checker.check_model(exported)
+    onnx.save(exported, str(path))
+
+
+def _rename_input(exported: Any, name: str) -> None:
+    old = exported.graph.input[0].name
+    exported.graph.input[0].name = name
+    for node in exported.graph.node:
+        node.input[:] = [name if item == old else item for item in node.input]
+    for axis in (exported.graph.input[0], *exported.graph.output):
+        axis.type.tensor_type.shape.dim[0].dim_param = "N"
+
+
+class OnnxModel:
+    """An exported model ready to score pictures with ONNX Runtime on the processor."""
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        """Open `path`; `threads` 0 lets ONNX Runtime choose. Raises UserError if the file is no such model."""
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise UserError(f"{path} can't be loaded as ONNX ({str(error).splitlines()[0]}).") from None
+        self.image_size: int = self._session.get_inputs()[0].shape[1]
+
+    def __call__(self, pixels: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return probabilities (N, C) and embeddings (N, D) of RGB pictures (N, S, S, 3) in [0, 255]."""
+        feed = {INPUT: np.ascontiguousarray(pixels, dtype=np.float32)}
+        probabilities, embeddings = self._session.run([PROBABILITIES, EMBEDDING], feed)
+        return probabilities, embeddings
+
+    def score(
+        self, pictures: Iterable[NDArray[np.uint8]], batch_size: int = 32
+    ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+        """Score pictures (S, S, 3) in order, `batch_size` at a time: probabilities (N, C), embeddings (N, D)."""
+        results = [self(batch) for batch in stacked(pictures, batch_size)]
+        if not results:
+            raise UserError("there is no picture to score: run `dvc repro` from `split`.")
+        probabilities = np.concatenate([result[0] for result in results]).astype(np.float64)
+        embeddings = np.concatenate([result[1] for result in results])
+        return probabilities, embeddings
+
+
+def stacked(pictures: Iterable[NDArray[np.uint8]], batch_size: int) -> Iterator[NDArray[np.uint8]]:
+    """Yield pictures (S, S, 3) as batches (n, S, S, 3), n <= batch_size."""
+    iterator = iter(pictures)
+    while batch := list(islice(iterator, batch_size)):
+        yield np.stack(batch)
+
+
+def check_export(model: keras.Model, path: Path, pixels: NDArray[Any], tolerance: float) -> float:
+    """Return the largest difference of any probability between Keras and the ONNX file at `path` on `pixels`.
+
+    Raises UserError if it exceeds `tolerance`.
+    """
+    expected = np.asarray(model(pixels.astype(np.float32), training=False)[PROBABILITIES])
+    difference = float(np.abs(OnnxModel(path)(pixels)[0] - expected).max())
+    if not difference <= tolerance:
+        raise UserError(
+            f"{path} differs from the Keras model by {difference:.2g} in a probability, more than the "
+            f"{tolerance:.2g} of promote.onnx_tolerance: it is not the model that was evaluated."
+        )
+    return difference

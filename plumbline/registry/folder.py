@@ -1,0 +1,182 @@
+"""Build the folder of a new version: the layout is in `plumbline/registry/bundle.py`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from plumbline.common.errors import UserError
+from plumbline.common.files import write_json, write_table
+from plumbline.imaging.describe import describe_camera
+from plumbline.registry import bundle
+from plumbline.registry.chosen import Chosen, Pictures, with_pixels
+from plumbline.registry.export import (
+    EMBEDDING,
+    INPUT,
+    PROBABILITIES,
+    OnnxModel,
+    check_export,
+    export_onnx,
+    with_embedding,
+)
+
+if TYPE_CHECKING:
+    import keras
+
+DESCRIPTORS = ["width", "height", "bytes", "format", "brightness", "contrast", "sharpness", "colourfulness"]
+CHECKED_PICTURES = 8
+THUMBNAIL = 96  # longer side, for the pages that show new images beside the nearest known ones
+
+
+def build_folder(
+    folder: Path,
+    chosen: Chosen,
+    model: keras.Model,
+    pictures: Pictures,
+    origin: dict[str, Any],
+    onnx_tolerance: float,
+    reference_images: int,
+    batch_size: int,
+) -> dict[str, float]:
+    """Write everything but the manifest of a version into `folder`; return the figures of the export check.
+
+    `pictures(paths, size)` yields (size, size, 3) uint8 RGB in order, or pictures of their own size for None. Raises
+    UserError if the ONNX file does not give what Keras gives.
+    """
+    home = folder / bundle.HOME
+    home.mkdir(parents=True)
+    size = int(chosen.model["image_size"])
+    model.save_weights(home / "model.weights.h5")
+    (home / "keras.json").write_text(model.to_json(), encoding="utf-8")
+    onnx_file = folder.with_suffix(".onnx")
+    exported = with_embedding(model)
+    export_onnx(exported, onnx_file)
+    reference = sample_reference(chosen, reference_images)
+    sample = np.stack(list(pictures(list(reference["path"][:CHECKED_PICTURES]), size)))
+    difference = check_export(exported, onnx_file, sample, onnx_tolerance)
+    save_mlflow_model(folder, onnx_file, size, len(chosen.classes))
+    probabilities, embeddings = OnnxModel(folder / bundle.ONNX).score(
+        pictures(list(reference["path"]), size), batch_size
+    )
+    for place, label in enumerate(chosen.classes):
+        reference[f"p_{label}"] = probabilities[:, place]
+    (home / "reference").mkdir()
+    reference, thumbnails = seen_whole(reference, pictures)
+    write_table(home / "reference" / "thumbnails.parquet", thumbnails)
+    write_table(home / "reference" / "images.parquet", reference)
+    np.save(home / "reference" / "embeddings.npy", embeddings, allow_pickle=False)
+    write_table(home / "splits.parquet", with_pixels(chosen.splits, chosen.manifest))
+    write_table(home / "predictions.parquet", chosen.predictions)
+    write_json(home / "serving.json", serving(chosen))
+    write_json(home / "decision.json", chosen.decision)
+    write_json(home / "leaderboard_row.json", chosen.row)
+    write_json(home / "model.json", chosen.model)
+    write_json(home / "backbones.json", chosen.backbones)
+    write_json(home / "provenance.json", origin)
+    return {"onnx_difference": difference, "score_difference": score_difference(chosen, reference)}
+
+
+def serving(chosen: Chosen) -> dict[str, Any]:
+    """Return what a reader of pictures needs to use the ONNX file as it was evaluated."""
+    entry = chosen.evaluation["candidates"][chosen.name]
+    return {
+        "candidate": chosen.name,
+        "classes": chosen.classes,
+        "violation_class": chosen.evaluation["violation_class"],
+        "threshold": entry["threshold"],
+        "temperature": entry["temperature"],
+        "input": INPUT,
+        "outputs": [PROBABILITIES, EMBEDDING],
+        "preprocessing": {
+            "image_size": chosen.model["image_size"],
+            "colour": "RGB",
+            "range": [0, 255],
+            "dtype": "float32",
+            "resize": "plumbline.imaging.collection.iter_rgb",
+            "scaling": "inside the network",
+        },
+        "several_labels": chosen.several,
+        "backbones": sorted(chosen.backbones),
+        "weights": chosen.model["weights"],
+        "order": "probabilities, then temperature: p^(1/T) normalised over the classes, or with several labels over p "
+        "and 1 - p of each, then threshold on violation_class",
+    }
+
+
+def sample_reference(chosen: Chosen, most: int) -> pd.DataFrame:
+    """Return up to `most` validation images (path, id, label, group, descriptors): the same ones every time."""
+    validation = chosen.splits.loc[chosen.splits["split"] == "validation", ["path", "id", "label", "group"]]
+    if validation.empty:
+        raise UserError("build/splits.parquet has no validation image: run `dvc repro split`.")
+    if len(validation) > most:
+        validation = validation.sample(most, random_state=0)
+    validation = validation.sort_values("path")
+    known = [column for column in DESCRIPTORS if column in chosen.manifest]
+    return validation.merge(chosen.manifest[["path", *known]], on="path", how="left").reset_index(drop=True)
+
+
+def seen_whole(reference: pd.DataFrame, pictures: Pictures) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the reference with CAMERA_MEASURES of each picture in its own size, and small JPEGs (path, jpeg)."""
+    measures, small = [], []
+    for pixels in pictures(list(reference["path"]), None):
+        measures.append(describe_camera(pixels))
+        small.append(small_jpeg(pixels))
+    table = pd.DataFrame(measures, index=reference.index)
+    return pd.concat([reference, table], axis=1), pd.DataFrame({"path": reference["path"], "jpeg": small})
+
+
+def small_jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    """Return an RGB picture (H, W, 3) as a JPEG whose longer side is THUMBNAIL pixels."""
+    import cv2
+
+    factor = THUMBNAIL / max(pixels.shape[:2])
+    size = (max(1, round(pixels.shape[1] * factor)), max(1, round(pixels.shape[0] * factor)))
+    small = cv2.resize(np.ascontiguousarray(pixels[:, :, ::-1]), size, interpolation=cv2.INTER_AREA)
+    return bytes(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 80])[1].tobytes())
+
+
+def score_difference(chosen: Chosen, reference: pd.DataFrame) -> float:
+    """Return the mean absolute difference between what was evaluated and what the ONNX file says of the same pictures.
+
+    Training reads cached features (float16, on some processors computed in bfloat16); serving reads pixels.
+    """
+    columns = [f"p_{label}" for label in chosen.classes]
+    evaluated = chosen.predictions.set_index("path").loc[reference["path"], columns].to_numpy(np.float64)
+    return float(np.abs(evaluated - reference[columns].to_numpy(np.float64)).mean())
+
+
+def save_mlflow_model(folder: Path, onnx_file: Path, size: int, classes: int) -> None:
+    """Move the ONNX file into `folder` as an MLflow model that `mlflow.onnx` and `mlflow.pyfunc` load; no pickle."""
+    import mlflow.onnx
+    import onnx
+    import onnxruntime
+    from mlflow.models import ModelSignature
+    from mlflow.types import Schema, TensorSpec
+
+    single = np.dtype(np.float32)
+    signature = ModelSignature(
+        inputs=Schema([TensorSpec(single, (-1, size, size, 3), INPUT)]),
+        outputs=Schema([TensorSpec(single, (-1, classes), PROBABILITIES), TensorSpec(single, (-1, -1), EMBEDDING)]),
+    )
+    scratch = folder.with_name(f"{folder.name}.mlflow")
+    mlflow.onnx.save_model(
+        onnx.load(str(onnx_file)),
+        scratch,
+        signature=signature,
+        pip_requirements=[
+            f"mlflow=={mlflow.__version__}",
+            f"onnx=={onnx.__version__}",
+            f"onnxruntime=={onnxruntime.__version__}",
+            f"numpy=={np.__version__}",
+        ],
+        onnx_execution_providers=["CPUExecutionProvider"],
+        save_as_external_data=False,
+    )
+    onnx_file.unlink()
+    for path in scratch.iterdir():
+        path.rename(folder / path.name)
+    scratch.rmdir()

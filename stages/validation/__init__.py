@@ -1,1 +1,0 @@
-"""Expectations on tables, and Data Docs that open without a network. Used by stages/validate.py."""

@@ -1,0 +1,555 @@
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from plumbline.common.errors import UserError
+from plumbline.imaging.collection import (
+    ArrayParams,
+    DataParams,
+    YoloParams,
+    box_pixels,
+    in_order,
+    in_order_by_processes,
+    iter_rgb,
+    list_images,
+    load_rgb,
+    parse_box,
+    source_of,
+)
+from plumbline.imaging.decode import DecodeError
+
+
+def draw(path: Path, colour=(200, 30, 30), size=(40, 30)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, colour).save(path)
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    for label in ("cat", "dog"):
+        for number in range(2):
+            draw(tmp_path / "data" / label / f"{number}.png")
+    return DataParams(root=tmp_path / "data")
+
+
+def listed(params) -> dict[str, str]:
+    images = list_images(params).images
+    return dict(zip(images["path"], images["label"], strict=True))
+
+
+def refused(params) -> dict[str, tuple[str, str]]:
+    return {one.path: (one.kind, one.reason) for one in list_images(params).refused}
+
+
+def write_metadata(params, text: str) -> None:
+    (params.root / "metadata.csv").write_text(text, encoding="utf-8")
+
+
+# ------------------------------------------------------------------------------------------------ a folder per class
+
+
+def test_a_folder_is_a_class_however_deep_its_pictures_lie(data):
+    draw(data.root / "cat" / "gate" / "monday" / "x.JPG")
+    assert listed(data) == {
+        "cat/0.png": "cat",
+        "cat/1.png": "cat",
+        "cat/gate/monday/x.JPG": "cat",
+        "dog/0.png": "dog",
+        "dog/1.png": "dog",
+    }
+
+
+def test_hidden_files_and_system_litter_are_nobodys_pictures(data):
+    for name in (".DS_Store", "Thumbs.db", ".hidden.png"):
+        (data.root / "cat" / name).write_bytes(b"x")
+    (data.root / ".gitignore").write_text("*")
+    found = list_images(data)
+    assert len(found.images) == 4
+    assert found.refused == []
+
+
+def test_other_files_in_a_class_folder_are_named(data):
+    (data.root / "cat" / "notes.txt").write_text("x")
+    draw(data.root / "dog" / "old.gif")
+    found = refused(data)
+    assert found["cat/notes.txt"][0] == found["dog/old.gif"][0] == "unreadable"
+    assert "(.gif)" in found["dog/old.gif"][1]
+
+
+def test_a_loose_picture_needs_a_label(data):
+    draw(data.root / "loose.png")
+    assert refused(data)["loose.png"][0] == "label"
+    write_metadata(data, "path,label\nloose.png,dog\n")
+    assert listed(data)["loose.png"] == "dog"
+
+
+def test_an_empty_class_folder_is_named(data):
+    (data.root / "horse").mkdir()
+    assert refused(data) == {"horse/": ("empty", "holds no pictures")}
+
+
+def test_a_folder_that_is_split_already_is_no_set_of_classes(tmp_path):
+    for part in ("train", "valid", "test"):
+        draw(tmp_path / part / "cat" / "0.png")
+    with pytest.raises(UserError, match=r"is split already .*stages\.group audit"):
+        list_images(DataParams(root=tmp_path))
+
+
+@pytest.mark.parametrize(
+    "make", [lambda root: None, lambda root: root.mkdir(), lambda root: (root / "a").mkdir(parents=True)]
+)
+def test_missing_or_empty_data_is_one_sentence_with_the_way_out(tmp_path, make):
+    root = tmp_path / "data"
+    make(root)
+    params = DataParams(root=root)
+    if (root / "a").exists():
+        assert refused(params) == {"a/": ("empty", "holds no pictures")}
+        shutil.rmtree(root / "a")
+        (root / "README").write_text("hello")
+    with pytest.raises(UserError, match="dvc pull"):
+        list_images(params)
+
+
+# ------------------------------------------------------------------------------------------------------------- names
+
+
+def test_names_that_cannot_be_written_everywhere_are_refused_escaped(data):
+    picture = (data.root / "cat" / "0.png").read_bytes()
+    for name in (b"a\nb.png", b"caf\xe9.png", b"tab\there.png"):
+        Path(os.fsdecode(os.fsencode(data.root / "cat") + b"/" + name)).write_bytes(picture)
+    found = refused(data)
+    assert set(found) == {"cat/a\\nb.png", "cat/caf\\udce9.png", "cat/tab\\there.png"}
+    assert {kind for kind, _ in found.values()} == {"name"}
+    assert len(listed(data)) == 4
+
+
+def test_a_folder_with_an_unwritable_name_takes_its_files_along(data):
+    folder = Path(os.fsdecode(os.fsencode(data.root) + b"/\xff"))
+    folder.mkdir()
+    shutil.copy(data.root / "cat" / "0.png", folder / "x.png")
+    assert refused(data) == {"\\udcff": ("name", "its name is not UTF-8: rename it")}
+
+
+def test_files_that_differ_only_in_case_are_both_refused_each_naming_the_other(data):
+    draw(data.root / "cat" / "A.png")
+    draw(data.root / "cat" / "a.PNG")
+    found = refused(data)
+    assert set(found) == {"cat/A.png", "cat/a.PNG"}
+    assert "cat/a.PNG" in found["cat/A.png"][1]
+    assert len(listed(data)) == 4
+
+
+def test_folders_that_differ_only_in_case_or_unicode_form_are_refused_with_all_they_hold(data):
+    draw(data.root / "Cat" / "9.png")
+    draw(data.root / "caf\u00e9" / "x.png")
+    draw(data.root / "cafe\u0301" / "y.png")
+    assert set(listed(data)) == {"dog/0.png", "dog/1.png"}
+    assert {kind for kind, _ in refused(data).values()} == {"name"}
+
+
+NAMES = st.binary(min_size=1, max_size=12).filter(
+    lambda name: b"/" not in name and b"\0" not in name and name[:1] != b"."
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(names=st.lists(NAMES, max_size=6, unique=True))
+def test_whatever_the_names_nothing_is_lost_and_every_path_can_be_written(tmp_path_factory, names):
+    root = tmp_path_factory.mktemp("names")
+    picture = draw(root / "cat" / "plain one.png").read_bytes()
+    for name in names:
+        Path(os.fsdecode(os.fsencode(root / "cat") + b"/" + name + b".png")).write_bytes(picture)
+    found = list_images(DataParams(root=root))
+    paths = [*found.images["path"], *(one.path for one in found.refused)]
+    assert len(paths) == len(os.listdir(root / "cat"))
+    for path in paths:
+        path.encode("utf-8")
+        assert len(path.splitlines()) == 1
+
+
+# ----------------------------------------------------------------------------------------------------- links, rights
+
+
+def test_links_out_of_the_folder_are_refused_and_followed_on_request(data, tmp_path):
+    outside = draw(tmp_path / "elsewhere" / "x.png")
+    (data.root / "cat" / "out.png").symlink_to(outside)
+    (data.root / "cat" / "in.png").symlink_to(data.root / "cat" / "0.png")
+    (data.root / "cat" / "dead.png").symlink_to("nowhere.png")
+    (data.root / "cat" / "loop.png").symlink_to("loop.png")
+    (data.root / "bird").symlink_to(tmp_path / "elsewhere")
+    found = refused(data)
+    assert set(found) == {"cat/out.png", "cat/dead.png", "cat/loop.png", "bird"}
+    assert "out of the folder" in found["cat/out.png"][1]
+    with pytest.raises(UserError, match="out of the folder"):
+        load_rgb(data, "cat/out.png")
+    followed = data.model_copy(update={"follow_symlinks": True})
+    assert {"cat/out.png", "cat/in.png", "bird/x.png"} <= set(listed(followed))
+    assert load_rgb(followed, "cat/out.png").shape == (30, 40, 3)
+
+
+def test_a_link_to_its_own_parent_does_not_walk_for_ever(data):
+    (data.root / "cat" / "up").symlink_to(data.root)
+    assert len(listed(data)) == 4
+
+
+def test_a_path_of_the_manifest_cannot_leave_the_root(data, tmp_path):
+    draw(tmp_path / "secret.png")
+    with pytest.raises(UserError, match="out of the folder"):
+        load_rgb(data, "../secret.png")
+
+
+def test_a_named_pipe_does_not_block(data):
+    os.mkfifo(data.root / "cat" / "pipe.png")
+    with pytest.raises(UserError, match="is not a plain file"):
+        load_rgb(data, "cat/pipe.png")
+
+
+def test_no_permission_is_a_reason(data, monkeypatch):
+    # The tests may run as root, whom no permission stops.
+    def forbidden(*_args, **_kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("plumbline.imaging.collection.os.open", forbidden)
+    with pytest.raises(UserError, match=r"cat/0\.png can't be read: Permission denied"):
+        load_rgb(data, "cat/0.png")
+
+
+def test_a_file_beyond_the_limit_is_not_read(data):
+    small = data.model_copy(update={"max_bytes": 10})
+    with pytest.raises(UserError, match=r"data\.max_bytes"):
+        load_rgb(small, "cat/0.png")
+
+
+# ---------------------------------------------------------------------------------------------------------- metadata
+
+
+def test_metadata_columns_come_along_as_text_blank_as_none(data):
+    write_metadata(data, "path,photo,site,height_m\ncat/0.png,p1,gate 1,007\n./dog/1.png, ,gate 2,\n")
+    images = list_images(data).images.set_index("path")
+    assert list(images.columns) == ["label", "photo", "site", "height_m"]
+    assert images.loc["cat/0.png"].tolist() == ["cat", "p1", "gate 1", "007"]
+    assert images.loc["dog/1.png"].tolist() == ["dog", None, "gate 2", None]
+    assert images.loc["cat/1.png"].tolist() == ["cat", None, None, None]
+
+
+def test_a_byte_order_mark_from_a_spreadsheet_is_no_part_of_the_first_name(data):
+    (data.root / "metadata.csv").write_bytes("\ufeffpath,photo\r\ncat/0.png,pâ\r\n".encode())
+    assert list_images(data).images.set_index("path").loc["cat/0.png", "photo"] == "pâ"
+
+
+def test_a_label_in_the_metadata_wins_over_a_folder_that_is_no_class(tmp_path):
+    for number in range(3):
+        draw(tmp_path / "photos" / f"{number}.png")
+    params = DataParams(root=tmp_path)
+    write_metadata(params, "path,label\nphotos/0.png,helmet\nphotos/1.png,helmet;vest\nphotos/2.png,vest\n")
+    assert list(listed(params).values()) == ["helmet", "helmet;vest", "vest"]
+
+
+@pytest.mark.parametrize(("rule", "label"), [("quarantine", None), ("metadata", "dog"), ("folder", "cat")])
+def test_folder_and_metadata_that_disagree_are_settled_by_rule(data, rule, label):
+    write_metadata(data, "path,label\ncat/0.png,dog\ncat/1.png,cat\n")
+    params = data.model_copy(update={"label_conflict": rule})
+    assert listed(params).get("cat/0.png") == label
+    conflict = refused(params).get("cat/0.png")
+    assert (conflict is None) == (label is not None)
+    if conflict:
+        assert conflict[0] == "label"
+        assert "lies under cat but metadata.csv says dog" in conflict[1]
+
+
+def test_several_labels_do_not_contradict_the_folder_that_is_one_of_them(data):
+    write_metadata(data, "path,label\ncat/0.png,cat;dog\ndog/0.png,dog\n")
+    assert listed(data)["cat/0.png"] == "cat;dog"
+    assert refused(data) == {}
+
+
+def test_a_metadata_row_without_a_file_is_named_and_one_of_a_refused_file_is_not(data):
+    (data.root / "cat" / "notes.txt").write_text("x")
+    write_metadata(data, "path,label\ncat/gone.png,cat\ncat/notes.txt,cat\n../cat/0.png,cat\ncat/0.png#3,cat\n")
+    missing = {path for path, (kind, _) in refused(data).items() if kind == "missing"}
+    assert missing == {"cat/gone.png", "../cat/0.png", "cat/0.png#3"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "is empty"),
+        ("file,label\na,b\n", "no column `path`"),
+        ("path,photo\ncat/0.png,1\ncat/0.png,2\n", "two rows for cat/0.png"),
+        ("path,photo\ncat/0.png\n", "row 2: 1 values under 2"),
+        ("path,width\ncat/0.png,3\n", "column 'width'"),
+        ("path,a,a\ncat/0.png,3,4\n", "column name twice"),
+        ('path,a\n"cat/0.png,3\n', "no CSV file"),
+    ],
+)
+def test_a_metadata_file_that_is_no_table_is_one_sentence(data, text, message):
+    write_metadata(data, text)
+    with pytest.raises(UserError, match=r"metadata\.csv") as error:
+        list_images(data)
+    assert message in str(error.value)
+
+
+def test_metadata_in_another_encoding_is_one_sentence(data):
+    (data.root / "metadata.csv").write_bytes("path,photo\ncat/0.png,ü\n".encode("latin-1"))
+    with pytest.raises(UserError, match="no CSV file in UTF-8"):
+        list_images(data)
+
+
+# ------------------------------------------------------------------------------------------------------------ arrays
+
+
+@pytest.fixture
+def arrays(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 20, 20, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", pixels)
+    (tmp_path / "labels.csv").write_text("Label\n" + "0\n1\n" * 6)
+    return DataParams(root=tmp_path), pixels
+
+
+def test_helmnet_arrays_are_rows_in_their_order_with_mapped_labels(arrays):
+    params, _ = arrays
+    found = listed(params)
+    assert list(found) == [f"images.npy#{number}" for number in range(12)]
+    assert list(found.values()) == ["without_helmet", "with_helmet"] * 6
+
+
+def test_channels_are_turned_round_for_bgr_and_left_for_rgb(arrays):
+    params, pixels = arrays
+    assert np.array_equal(load_rgb(params, "images.npy#3"), pixels[3, ..., ::-1])
+    rgb = params.model_copy(update={"arrays": ArrayParams(channels="rgb")})
+    assert np.array_equal(load_rgb(rgb, "images.npy#3"), pixels[3])
+
+
+@pytest.mark.parametrize(
+    "text", ["0\n1\n" * 6, "label,photo\n" + "0,p\n1,q\n" * 6, "0.0\n1.0\n" * 6, "photo,Label\n" + "p,0\nq,1\n" * 6]
+)
+def test_labels_with_and_without_header_and_with_further_columns(arrays, text):
+    params, _ = arrays
+    (params.root / "labels.csv").write_text(text)
+    images = list_images(params).images
+    assert images["label"].tolist() == ["without_helmet", "with_helmet"] * 6
+    if "photo" in text:
+        assert images["photo"].tolist() == ["p", "q"] * 6
+
+
+def test_class_names_come_from_the_parameter_and_a_label_beyond_them_is_refused(arrays):
+    params, _ = arrays
+    (params.root / "labels.csv").write_text("0\n1\n" * 5 + "0\n2\n")
+    params = params.model_copy(update={"arrays": ArrayParams.model_validate({"classes": {0: "bare", 1: "hat"}})})
+    assert set(listed(params).values()) == {"bare", "hat"}
+    assert refused(params)["images.npy#11"][0] == "label"
+
+
+def test_metadata_may_name_rows_of_an_array(arrays):
+    params, _ = arrays
+    write_metadata(params, "path,site\nimages.npy#2,north\nimages.npy#99,south\n")
+    assert list_images(params).images.set_index("path").loc["images.npy#2", "site"] == "north"
+    assert refused(params)["images.npy#99"][0] == "missing"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda root: (root / "labels.csv").write_text("0\n1\n"), "2 labels but images.npy 12"),
+        (lambda root: (root / "labels.csv").unlink(), "labels.csv is missing"),
+        (lambda root: (root / "labels.csv").write_text("a,b\n0,1\n"), "no column `label`"),
+        (lambda root: np.save(root / "images.npy", np.zeros((12, 20, 20))), "holds float64"),
+        (lambda root: np.save(root / "images.npy", np.zeros((12, 20), np.uint8)), "not uint8 pictures"),
+        (lambda root: np.save(root / "images.npy", np.array([{}] * 12), allow_pickle=True), "no plain NumPy array"),
+        (lambda root: (root / "images.npy").write_bytes((root / "images.npy").read_bytes()[:900]), "no plain NumPy"),
+        (lambda root: (root / "images.npy").write_bytes(b""), "no plain NumPy"),
+    ],
+)
+def test_arrays_that_cannot_be_used_are_one_sentence(arrays, spoil, message):
+    params, _ = arrays
+    spoil(params.root)
+    with pytest.raises(UserError) as error:
+        list_images(params)
+    assert message in str(error.value)
+
+
+# -------------------------------------------------------------------------------------------------------------- YOLO
+
+
+@pytest.fixture
+def yolo(tmp_path):
+    picture = np.zeros((100, 200, 3), np.uint8)
+    picture[20:60, 40:80] = 255
+    Image.fromarray(picture).save(tmp_path / "p1.png")
+    (tmp_path / "p1.txt").write_text("0 0.3 0.4 0.2 0.4\n\n1 0.9 0.9 0.4 0.4\n")
+    (tmp_path / "obj.names").write_text("helmet\nhead\n")
+    return DataParams(root=tmp_path)
+
+
+def test_each_box_is_a_crop_grouped_by_its_photograph(yolo):
+    images = list_images(yolo).images
+    assert images["path"].tolist() == ["p1.png#0", "p1.png#2"]
+    assert images["label"].tolist() == ["helmet", "head"]
+    assert images["photo"].tolist() == ["p1", "p1"]
+    white = load_rgb(yolo, "p1.png#0")
+    assert white.shape == (40, 40, 3)
+    assert white.min() == 255
+    assert load_rgb(yolo, "p1.png#2").shape == (30, 60, 3)  # clipped to the picture
+
+
+def test_classes_can_be_renamed(yolo):
+    named = yolo.model_copy(update={"yolo": YoloParams(classes={"head": "without_helmet"})})
+    assert list_images(named).images["label"].tolist() == ["helmet", "without_helmet"]
+
+
+def test_subfolders_are_told_apart_and_share_the_names_file(yolo):
+    for part in ("train", "valid"):
+        draw(yolo.root / part / "q.jpg")
+        (yolo.root / part / "q.txt").write_text("1 0.5 0.5 1 1\n")
+    images = list_images(yolo).images.set_index("path")
+    assert images.loc["train/q.jpg#0", "subset"] == "train"
+    assert images.loc["valid/q.jpg#0", "photo"] == images.loc["train/q.jpg#0", "photo"] == "q"
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("0 0.5 0.5 0.1", "has 4 values"),
+        ("helmet 0.5 0.5 0.1 0.1", "is not five numbers"),
+        ("0 0.5 0.5 nan 0.1", "outside the picture"),
+        ("0 1.5 0.5 0.1 0.1", "outside the picture"),
+        ("0 0.5 0.5 0 0.1", "outside the picture"),
+        ("-1 0.5 0.5 0.1 0.1", "outside the picture"),
+        ("7 0.5 0.5 0.1 0.1", "class 7 is beyond the 2"),
+    ],
+)
+def test_a_broken_line_is_refused_and_the_others_go_on(yolo, line, reason):
+    (yolo.root / "p1.txt").write_text(f"0 0.3 0.4 0.2 0.4\n{line}\n")
+    assert list(listed(yolo)) == ["p1.png#0"]
+    kind, said = refused(yolo)["p1.png#1"]
+    assert kind == "box"
+    assert said.startswith("line 2 of p1.txt: ")
+    assert reason in said
+
+
+def test_pictures_without_boxes_and_boxes_without_pictures_are_named_an_empty_box_file_is_fine(yolo):
+    draw(yolo.root / "unlabelled.jpg")
+    draw(yolo.root / "nobody.jpg")
+    (yolo.root / "nobody.txt").write_text("")
+    (yolo.root / "orphan.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (yolo.root / "train.txt").write_text("data/p1.png\n")
+    (yolo.root / "p1.txt").write_bytes(b"\xff\xfe")
+    found = {path: kind for path, (kind, _) in refused(yolo).items()}
+    assert found == {"unlabelled.jpg": "label", "orphan.txt": "box", "p1.txt": "box"}
+
+
+def test_a_metadata_row_of_a_photograph_serves_all_its_boxes(yolo):
+    write_metadata(yolo, "path,site,photo\np1.png,north,series 4\n")
+    images = list_images(yolo).images
+    assert images["site"].tolist() == ["north", "north"]
+    assert images["photo"].tolist() == ["series 4", "series 4"]
+
+
+def test_names_without_a_class_are_one_sentence(yolo):
+    (yolo.root / "obj.names").write_text("\n")
+    with pytest.raises(UserError, match=r"obj\.names"):
+        list_images(yolo)
+
+
+@given(st.text(max_size=40))
+def test_any_line_is_a_box_inside_the_picture_or_refused(line):
+    try:
+        _, box = parse_box(line)
+        left, top, right, bottom = box_pixels(box, (640, 480))
+    except DecodeError:
+        return
+    assert 0 <= left < right <= 640
+    assert 0 <= top < bottom <= 480
+
+
+SHARE = st.floats(0, 1)
+
+
+@given(x=SHARE, y=SHARE, width=SHARE, height=SHARE)
+def test_any_box_is_clipped_to_the_picture_or_refused(x, y, width, height):
+    try:
+        left, top, right, bottom = box_pixels((x, y, width, height), (64, 48))
+    except DecodeError:
+        return
+    assert 0 <= left < right <= 64
+    assert 0 <= top < bottom <= 48
+
+
+# ------------------------------------------------------------------------------------------------------------ loading
+
+
+def test_pictures_come_in_the_order_asked_for_whatever_finishes_first(yolo, tmp_path):
+    for number in range(30):
+        draw(tmp_path / f"n{number}.png", colour=(number, 0, 0), size=(20 + 37 * (number % 3), 20))
+        (tmp_path / f"n{number}.txt").write_text("0 0.5 0.5 1 1\n")
+    order = np.random.default_rng(0).permutation(30)
+    got = [rgb[0, 0, 0] for rgb in iter_rgb(yolo, [f"n{number}.png#0" for number in order])]
+    assert got == order.tolist()
+
+
+def test_iter_rgb_gives_the_size_asked_for_and_agrees_with_load_rgb(data, arrays):
+    assert [rgb.shape for rgb in iter_rgb(data, listed(data), (16, 24))] == [(16, 24, 3)] * 4
+    params, pixels = arrays
+    whole = np.stack(list(iter_rgb(params, [f"images.npy#{number}" for number in range(12)])))
+    assert np.array_equal(whole, pixels[..., ::-1])
+
+
+def test_a_picture_that_is_gone_is_named(data):
+    (data.root / "cat" / "1.png").unlink()
+    with pytest.raises(UserError, match=r"cat/1\.png can't be read: No such file.*dvc repro"):
+        list(iter_rgb(data, ["cat/0.png", "cat/1.png"]))
+
+
+def test_a_picture_with_other_bytes_than_its_id_says_is_named(data, arrays):
+    own = hashlib.sha256((data.root / "cat" / "0.png").read_bytes()).hexdigest()
+    params, pixels = arrays
+    row = hashlib.sha256(pixels[1].tobytes()).hexdigest()
+    for root, path, right in ((data, "cat/0.png", own), (params, "images.npy#1", row)):
+        for size in (None, (8, 8)):
+            assert len(list(iter_rgb(root, [path], size, [right]))) == 1
+            with pytest.raises(UserError, match=rf"{path} holds other bytes: it has changed since ingest"):
+                list(iter_rgb(root, [path], size, ["0" * 64]))
+
+
+def test_work_ahead_is_bounded():
+    started = []
+    results = in_order(lambda item: started.append(item) or item, range(1000), ahead=2)
+    assert next(results) == 0
+    assert len(started) <= 2 * (os.cpu_count() or 1)
+    results.close()
+
+
+def test_an_error_in_a_worker_reaches_the_caller():
+    with pytest.raises(ZeroDivisionError):
+        list(in_order(lambda item: 1 // item, [2, 1, 0, 3]))
+
+
+def test_processes_give_the_same_in_the_same_order():
+    assert list(in_order_by_processes(abs, range(-50, 0))) == list(range(50, 0, -1))
+
+
+def test_a_dying_process_is_one_sentence():
+    with pytest.raises(UserError, match="a process that read pictures died"):
+        list(in_order_by_processes(os._exit, [3]))
+
+
+@pytest.mark.parametrize(
+    ("path", "source"),
+    [
+        ("a/b.jpg", "a/b.jpg"),
+        ("a#1.jpg", "a#1.jpg"),
+        ("p.jpg#12", "p.jpg"),
+        ("images.npy#0", "images.npy"),
+        ("x.jpg#y", "x.jpg#y"),
+    ],
+)
+def test_the_file_that_a_path_lies_in(path, source):
+    assert source_of(path) == source

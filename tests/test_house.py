@@ -1,0 +1,127 @@
+"""The house's rules: imports run downwards, stages are leaves, and dvc.yaml names all the code that a stage runs."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import networkx
+import pytest
+import yaml
+
+from plumbline.common.closure import closure, code_digest, direct_imports
+
+TOP = Path(__file__).resolve().parents[1]
+ROOMS = ("plumbline", "stages", "monitoring")
+
+
+def stages():
+    """Each stage of dvc.yaml with its module, one entry for a group of `foreach`."""
+    for name, stage in yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"].items():
+        one = stage.get("do", stage)
+        module = re.search(r"-m (\S+)(?: (\w+))?", one["cmd"])
+        runs = f"stages.{module[2]}" if module[1] == "plumbline.common.warm" else module[1]
+        yield name, runs, one["deps"]
+
+
+STAGES = list(stages())
+
+
+def missing(module, deps, top=TOP):
+    """The files that `module` runs and `deps` do not name, neither one by one nor by their folder."""
+    named = [Path(dep) for dep in deps if "$" not in dep]
+    return sorted(
+        path.as_posix() for path in closure(module, top) if not any(path == dep or dep in path.parents for dep in named)
+    )
+
+
+@pytest.mark.parametrize(("name", "module", "deps"), STAGES, ids=[name for name, _, _ in STAGES])
+def test_a_stage_depends_on_all_the_code_that_it_runs(name, module, deps):
+    assert module == f"stages.{name}"
+    assert missing(module, deps) == [], f"dvc.yaml: {name} runs this code and does not depend on it"
+
+
+def test_a_stage_depends_on_no_code_that_is_not_there():
+    for name, _, deps in STAGES:
+        for dep in deps:
+            if "$" not in dep and dep.split("/")[0] in ROOMS:
+                assert (TOP / dep).exists(), f"dvc.yaml: {name} depends on {dep}"
+
+
+def test_a_dependency_that_is_left_out_is_found():
+    deps = next(deps for name, _, deps in STAGES if name == "featurize")
+    without = [dep for dep in deps if dep != "plumbline/imaging/decode.py"]
+    assert len(without) == len(deps) - 1
+    assert missing("stages.featurize", without) == ["plumbline/imaging/decode.py"]
+
+
+@pytest.fixture
+def project(tmp_path):
+    """A module with an import in a function, one for type checkers alone, and a page with its style."""
+    files = {
+        "stages/__init__.py": "",
+        "stages/draw.py": "from typing import TYPE_CHECKING\n\nif TYPE_CHECKING:\n    import plumbline.types\n\n"
+        "def main():\n    from plumbline import paper\n",
+        "plumbline/__init__.py": "",
+        "plumbline/paper.py": 'PAGE, STYLE = "page.html.j2", "page.css"\n',
+        "plumbline/types.py": "",
+        "plumbline/page.html.j2": '{% include "part.j2" %}',
+        "plumbline/part.j2": "",
+        "plumbline/page.css": "",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    return tmp_path
+
+
+def test_the_closure_sees_imports_in_functions_templates_and_styles(project):
+    found = {path.as_posix() for path in closure("stages.draw", project)}
+    assert found == {
+        "stages/draw.py",
+        "plumbline/paper.py",
+        "plumbline/page.html.j2",
+        "plumbline/part.j2",
+        "plumbline/page.css",
+    }
+
+
+def test_rows_of_other_code_are_not_taken_over():
+    """What features depend on is the closure of what makes them: how a box is cut out of a photograph as well."""
+    assert Path("plumbline/imaging/decode.py") in closure("plumbline.models.extraction")
+    assert any(
+        path.parent.name == "imaging" and "yolo" in (TOP / path).read_text() for path in closure("stages.featurize")
+    )
+    assert code_digest("plumbline.models.extraction") != code_digest("plumbline.imaging.manifest")
+
+
+def test_packages_hold_nothing_but_a_docstring():
+    """The closure leaves `__init__.py` out, so there must be nothing in it that could matter."""
+    for room in ROOMS:
+        for path in (TOP / room).rglob("__init__.py"):
+            body = ast.parse(path.read_text()).body
+            assert len(body) == 1, path
+            assert isinstance(body[0], ast.Expr), path
+
+
+def test_stages_are_those_of_dvc_yaml_and_nothing_else():
+    files = {path.stem for path in (TOP / "stages").iterdir() if path.suffix == ".py"} - {"__init__"}
+    assert files == {name for name, _, _ in STAGES}
+    assert not [path for path in (TOP / "stages").iterdir() if path.is_dir() and path.name != "__pycache__"]
+
+
+def test_imports_run_downwards():
+    """The contracts of import-linter in pyproject.toml."""
+    command = [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"]
+    done = subprocess.run(command, cwd=TOP, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    graph = networkx.DiGraph()
+    for room in (*ROOMS, "flows"):
+        for path in (TOP / room).rglob("*.py"):
+            module = ".".join(path.relative_to(TOP).with_suffix("").parts).removesuffix(".__init__")
+            graph.add_edges_from((path.relative_to(TOP), other) for other in direct_imports(module, TOP))
+    assert list(networkx.simple_cycles(graph)) == []
