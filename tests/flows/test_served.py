@@ -4,21 +4,15 @@ The interpreter is started by its path, without its folder on PATH, behind a pro
 """
 
 import csv
-import json
 import os
-import signal
-import socket
 import subprocess
 import sys
-import threading
 import time
-from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import psutil
 import pytest
 
 from benchmarks import small_project
+from benchmarks.served import Served, listening, wait_until
 
 # Three minutes of them are the machine's own: what a schedule and a silence take. The rest is for a busy one.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -29,120 +23,10 @@ SITES = {
 }
 
 
-def wait_until(condition, seconds, what):
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"waited in vain for {what}"
-        time.sleep(0.5)
-    return value
-
-
-class Webhook(BaseHTTPRequestHandler):
-    """Keeps what it is sent in the server's list."""
-
-    def do_POST(self):
-        length = int(self.headers["Content-Length"])
-        self.server.received.append(json.loads(self.rfile.read(length)))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_):
-        return
-
-
-class Served:
-    """The project, and `flows.serve` running in it."""
-
-    def __init__(self, root, webhook):
-        self.root = root
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        kept = {name: value for name, value in os.environ.items() if not name.upper().endswith("_PROXY")}
-        self.env = {
-            **kept,
-            "PATH": "/usr/bin:/bin",
-            "HTTP_PROXY": "http://127.0.0.1:9",
-            "http_proxy": "http://127.0.0.1:9",
-            "PLUMBLINE_NOTIFY": webhook,
-            "PYTHONPATH": "",
-            "DVC_NO_ANALYTICS": "1",
-            "PLUMBLINE_OFFLINE": "1",
-            "GIT_AUTHOR_NAME": "T",
-            "GIT_AUTHOR_EMAIL": "t@example.com",
-            "GIT_COMMITTER_NAME": "T",
-            "GIT_COMMITTER_EMAIL": "t@example.com",
-        }
-        for name in ("PREFECT_API_URL", "PREFECT_HOME", "PLUMBLINE_WORKSPACE", "NO_PROXY", "no_proxy"):
-            self.env.pop(name, None)
-        self.log = root.parent / "serve.log"
-        self.process = None
-
-    def start(self):
-        with self.log.open("ab") as log:
-            command = [sys.executable, "-m", "flows.serve", "--port", str(self.port)]
-            self.process = subprocess.Popen(command, cwd=self.root, env=self.env, stdout=log, stderr=log)
-        before = self.text().count("Train now")
-        wait_until(lambda: self.text().count("Train now") > before or self.process.poll() is not None, 180, "serve")
-        assert self.process.poll() is None, self.text()[-3000:]
-
-    def text(self):
-        return self.log.read_text(errors="replace") if self.log.exists() else ""
-
-    def power_cut(self):
-        """SIGKILL to everything that serve started, at once."""
-        self.died = time.time()
-        everything = [self.process.pid, *(p.pid for p in psutil.process_iter(["environ"]) if self._is_ours(p))]
-        for pid in everything:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self.process.wait()
-
-    def _is_ours(self, process):
-        environ = process.info["environ"] or {}
-        return environ.get("PLUMBLINE_WORKSPACE") == str(self.root)
-
-    def api(self, method, path, **body):
-        import httpx
-
-        with httpx.Client(trust_env=False, timeout=30) as client:
-            try:
-                answer = client.request(method, f"http://127.0.0.1:{self.port}/api{path}", json=body or None)
-            except httpx.HTTPError:
-                return None
-        if answer.status_code == 503:  # SQLite is busy
-            return None
-        assert answer.status_code < 400, answer.text
-        return answer.json() if answer.content else None
-
-    def ask(self, deployment, **parameters):
-        """Ask for a run of a deployment; return its id."""
-        found = wait_until(lambda: self.api("GET", f"/deployments/name/{deployment}"), 60, deployment)
-        path = f"/deployments/{found['id']}/create_flow_run"
-        return wait_until(lambda: self.api("POST", path, parameters=parameters), 60, "a run asked for")["id"]
-
-    def state(self, run):
-        found = self.api("GET", f"/flow_runs/{run}")
-        return found["state"] if found else {"type": "NO ANSWER", "name": ""}
-
-    def ended(self, run, seconds=240):
-        final = ("COMPLETED", "FAILED", "CANCELLED")
-        wait_until(lambda: self.state(run)["type"] in final, seconds, f"the end of a run: {self.text()[-4000:]}")
-        return self.state(run)
-
-    def runs(self, deployment):
-        """Return the runs of a deployment, the oldest first."""
-        only = {"deployments": {"name": {"any_": [deployment]}}, "sort": "EXPECTED_START_TIME_ASC", "limit": 200}
-        return self.api("POST", "/flow_runs/filter", **only) or []
-
-
 @pytest.fixture(scope="module")
 def webhook():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
-    server.received = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
+    with listening() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
