@@ -212,7 +212,7 @@ def _ask(day: Served, batch: Path) -> None:
 
 def _taken(day: Served, batch: Path) -> bool:
     state = day.ended(day.ask("intake/intake", batch=str(batch)), 600)
-    return state["type"] == "COMPLETED"
+    return bool(state["type"] == "COMPLETED")
 
 
 def _quiet(day: Served, sent: dict[str, int]) -> bool:
