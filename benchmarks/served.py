@@ -81,7 +81,7 @@ class Served:
             command = [sys.executable, "-m", "flows.serve", "--port", str(self.port)]
             process = subprocess.Popen(command, cwd=self.root, env=self.env, stdout=log, stderr=log)
         before = self.text().count("Train now")
-        wait_until(lambda: self.text().count("Train now") > before or process.poll() is not None, 180, "serve")
+        wait_until(lambda: self.text().count("Train now") > before or process.poll() is not None, 300, "serve")
         self.process = process
         if process.poll() is not None:
             raise AssertionError(self.text()[-3000:])
@@ -137,7 +137,7 @@ class Served:
         found = self.api("GET", f"/flow_runs/{run}")
         return dict(found["state"]) if found else {"type": "NO ANSWER", "name": ""}
 
-    def ended(self, run: str, seconds: float = 240) -> dict[str, Any]:
+    def ended(self, run: str, seconds: float = 600) -> dict[str, Any]:
         """Return the state in which a run ended, once it has."""
 
         def final() -> dict[str, Any] | None:

@@ -96,6 +96,8 @@ def start_temporary_server() -> None:
         start_new_session=True,
     )
     guardian.watch(process.pid)
+    import dvc.repo  # noqa: F401  what the flow needs next is imported while the server imports what it needs
+
     url = f"http://127.0.0.1:{port}/api"
     _wait_for(url, process)
     os.environ["PREFECT_API_URL"] = url
