@@ -4,6 +4,10 @@ PYTHON ?= python3
 VENV := .venv
 EXTRA ?=
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# A user id without a name or home (a container's, a cluster's): DVC and MLflow ask for both.
+export USER := $(or $(USER),$(shell getent passwd "$$(id -u)" >/dev/null && id -un || echo "uid-$$(id -u)"))
+export LOGNAME := $(or $(LOGNAME),$(USER))
+export HOME := $(or $(HOME),$(shell mkdir -p -m 700 "/tmp/plumbline-home-$$(id -u)" && echo "/tmp/plumbline-home-$$(id -u)"))
 export DO_NOT_TRACK = 1
 export DVC_NO_ANALYTICS = 1
 export GX_ANALYTICS_ENABLED = false
@@ -18,6 +22,7 @@ help: ## List the commands
 env: $(VENV)/.installed$(EXTRA) ## Make the environment in .venv from the hash-pinned lock (EXTRA=gpu: CUDA build)
 
 run: env ## Environment, sample data, `dvc repro`, and where to look next
+	@python -m flows.mend > /dev/null
 	dvc pull --quiet data.dvc incoming.dvc
 	dvc repro
 	@python -m plumbline.commands.summary

@@ -39,6 +39,7 @@ from plumbline.common.files import write_json, write_table
 from plumbline.evidence.calibration import fit_temperature
 from plumbline.registry import bundle
 from plumbline.registry import versions as registry
+from plumbline.tasks.one_label import ONE_LABEL
 
 RESULTS = Path("build/benchmarks")
 CLASSES = ["with_helmet", "without_helmet"]
@@ -93,7 +94,7 @@ class Setting:
             violation=CLASSES[1],
             threshold=0.5,
             temperature=self.temperature,
-            several_labels=False,
+            task=ONE_LABEL,
             champion={},
         )
 
@@ -342,7 +343,7 @@ def time_of_judging(count: int) -> dict[str, float]:
 
     known = sample(500, 0.0)
     reference = Reference(
-        known, known.predicted, [""] * 500, ["JPEG"] * 500, [], CLASSES, CLASSES[1], 0.5, 1.0, False, {}
+        known, known.predicted, [""] * 500, ["JPEG"] * 500, [], CLASSES, CLASSES[1], 0.5, 1.0, ONE_LABEL, {}
     )
     window = sample(count, 0.1)
     start = time.perf_counter()

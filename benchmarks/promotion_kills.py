@@ -155,7 +155,7 @@ def _scenes(base: Path) -> list[Scene]:
         from plumbline.registry.promotion import PromoteParams, Wish, promote
 
         project = exported_project(base / "new")
-        return str(promote(PromoteParams(minimum_unseen_groups=3), Wish(), project)["outcome"])
+        return str(promote(PromoteParams(minimum_unseen_groups=3), Wish(), project).outcome)
 
     def roll_back() -> str:
         from plumbline.common.errors import UserError

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from plumbline.evidence.intervals import draw_weights, group_codes, interval, mean_interval, rate_with_interval
-from plumbline.evidence.scores import Floats, Ints, brier_of_each, log_loss_of_each, score_all
 from plumbline.evidence.selection import select_simplest
+from plumbline.tasks.scores import Floats, Ints, brier_of_each, log_loss_of_each, score_all
 
 OF_PICTURE, OF_GROUP = 0.4, 0.2
 """Shares of the variance of 'how hard' that all candidates see in a picture, and in a group of pictures."""
@@ -129,9 +129,9 @@ def champion_coverage(groups: int, accuracies: list[float], repeats: int = 200) 
         best_on_test = int(right[:, test].mean(axis=1).argmax())
         for place, by_validation in ((int(selection.chosen), True), (best_on_test, False)):
             shown = rate_with_interval(right[place, test], everywhere, group_codes(codes[test]), test_draws)
-            inside = shown["low"] <= truth[place] <= shown["high"]
+            inside = shown.low <= truth[place] <= shown.high
             held, naive = held + (inside and by_validation), naive + (inside and not by_validation)
-            flattery += 0 if by_validation else shown["value"] - truth[place]
+            flattery += 0 if by_validation else shown.value - truth[place]
     found = {"champion": held / repeats, "best on test": naive / repeats, "its optimism": flattery / repeats}
     return {name: float(value) for name, value in found.items()}
 

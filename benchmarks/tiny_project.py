@@ -12,15 +12,28 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.files import write_json, write_table
-from plumbline.models.assemble import HEAD_WEIGHTS, MODEL
-from plumbline.models.candidates import Candidate, build_network, class_probabilities
-from plumbline.models.features import BACKBONE
+from plumbline.common.records import write_record
+from plumbline.evidence.records import (
+    AgainstChampion,
+    CandidateEvidence,
+    Costs,
+    Decision,
+    Evaluation,
+    LeaderboardRow,
+    Rule,
+    Verdict,
+)
+from plumbline.models.candidates import Candidate, build_network
+from plumbline.models.records import BackboneRecord, ModelRecord, WeightsRecord
+from plumbline.tasks.one_label import ONE_LABEL
 
 if TYPE_CHECKING:
     import keras
 
     from plumbline.registry.promotion import Project
+    from plumbline.tasks.task import Task
 
 CLASSES = ["with_helmet", "without_helmet"]
 SIZE = 16
@@ -39,8 +52,8 @@ def pictures(paths: list[str], size: int | None = SIZE) -> Iterator[NDArray[np.u
 
 
 def write_project(
-    root: Path, seed: int = 0, verdict: str = "PROMOTE", images: int = 60, trained: bool = True
-) -> dict[str, Any]:
+    root: Path, seed: int = 0, verdict: Verdict = "PROMOTE", images: int = 60, trained: bool = True
+) -> Decision:
     """Write `root`/build as the stages up to gate leave it, for one candidate; return the decision.
 
     `trained=False` leaves the network at its random start: a challenger that deserves to lose.
@@ -57,59 +70,78 @@ def write_project(
     pixels = np.stack(list(pictures(list(table["path"])))).astype(np.float32)
     truth = (table["label"] == CLASSES[1]).to_numpy(np.float32)
     network = _network(settings, pixels, truth, (table["split"] == "train").to_numpy(), seed, trained)
-    probabilities = class_probabilities(network(pixels))
+    probabilities = ONE_LABEL.probabilities(network(pixels))
     folder = build / "candidates" / NAME
     folder.mkdir(parents=True, exist_ok=True)
-    network.save_weights(folder / HEAD_WEIGHTS)
+    network.save_weights(folder / artefacts.HEAD_WEIGHTS)
     columns = {f"p_{label}": probabilities[:, place] for place, label in enumerate(CLASSES)}
     write_table(folder / "predictions.parquet", table.assign(**columns))
-    model = {
-        "candidate": NAME,
-        "backbone": "pixels",
-        "classes": CLASSES,
-        "image_size": SIZE,
-        "seed": seed,
-        "weights": "from scratch",
-        "parameters": network.count_params(),
-        "settings": settings.model_dump(mode="json"),
-    }
-    write_json(folder / MODEL, model)
-    backbone = {
-        "backbone": "pixels",
-        "network": "pixels",
-        "image_size": SIZE,
-        "pooling": "none",
-        "shape": [SIZE] * 2 + [3],
-    }
-    write_json(build / "features" / "pixels" / BACKBONE, backbone)
+    parameters = network.count_params()
+    model = ModelRecord(
+        candidate=NAME,
+        architecture=settings.architecture,
+        backbone="pixels",
+        network="pixels",
+        image_size=SIZE,
+        parameters=parameters,
+        trainable_parameters=parameters,
+        weights="from scratch",
+        classes=tuple(CLASSES),
+        seed=seed,
+        epochs_run=1,
+        settings=settings.model_dump(mode="json"),
+    )
+    write_record(folder / artefacts.MODEL, model)
+    weights = WeightsRecord(backbone="pixels", requested="random", origin="none", file=None, sha256=None)
+    backbone = BackboneRecord(
+        backbone="pixels",
+        network="pixels",
+        image_size=SIZE,
+        precision="uint8",
+        weights=weights,
+        code="",
+        shape=(SIZE, SIZE, 3),
+    )
+    write_record(build / "features" / "pixels" / artefacts.BACKBONE, backbone)
     right = (probabilities.argmax(axis=1) == truth).mean()
     metrics = {
         split: {"accuracy": float(right), "recall:without_helmet": float(right)} for split in ("validation", "test")
     }
-    row = {
-        "candidate": NAME,
-        "parameters": network.count_params(),
-        "trainable_parameters": network.count_params(),
-        "weights": "from scratch",
-        "metrics": metrics,
-        "intervals": {split: {name: [0.0, 1.0] for name in values} for split, values in metrics.items()},
-    }
-    write_json(build / "leaderboard.json", [row])
-    entry = {"temperature": 1.0, "threshold": 0.4}
-    write_json(
-        build / "evaluation.json",
-        {"classes": CLASSES, "violation_class": CLASSES[1], "candidates": {NAME: entry}},
+    row = LeaderboardRow(
+        candidate=NAME,
+        parameters=parameters,
+        trainable_parameters=parameters,
+        weights="from scratch",
+        metrics=metrics,
+        intervals={split: dict.fromkeys(values, (0.0, 1.0)) for split, values in metrics.items()},
     )
+    write_json(build / "leaderboard.json", [row.content()])
+    entry = CandidateEvidence(
+        model=model.description(), temperature=1.0, threshold=0.4, train_test_difference=0.0, splits={}
+    )
+    evaluation = Evaluation(
+        classes=tuple(CLASSES),
+        violation_class=CLASSES[1],
+        costs=Costs(missed_violation=10, false_alarm=1),
+        data={},
+        missing=(),
+        slices_skipped=(),
+        shortcuts=(),
+        sites=(),
+        baselines={},
+        candidates={NAME: entry},
+    )
+    write_record(build / "evaluation.json", evaluation)
     passed = verdict == "PROMOTE"
-    rule = {
-        "name": "accuracy floor",
-        "value": float(right),
-        "bound": 0.85,
-        "passed": passed,
-        "reason": f"accuracy is {right:.3f} {'>=' if passed else '<'} 0.85",
-    }
-    decision = {"verdict": verdict, "candidate": NAME, "rules": [rule]}
-    write_json(build / "decision.json", decision)
+    rule = Rule(
+        name="accuracy floor",
+        value=float(right),
+        bound=0.85,
+        passed=passed,
+        reason=f"accuracy is {right:.3f} {'>=' if passed else '<'} 0.85",
+    )
+    decision = Decision(verdict=verdict, candidate=NAME, rules=(rule,))
+    write_record(build / "decision.json", decision)
     return decision
 
 
@@ -172,9 +204,9 @@ def exported_project(root: Path) -> Project:
 
 
 def compare(
-    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, several: bool
-) -> dict[str, Any]:
+    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, task: Task
+) -> AgainstChampion:
     """Compare by the gate's rule, without slices."""
     from plumbline.evidence.rules import Gate, compare_with_champion
 
-    return compare_with_champion(old, new, classes, [], Gate(resamples=200), several)
+    return compare_with_champion(old, new, classes, [], Gate(resamples=200), task)

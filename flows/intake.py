@@ -42,18 +42,19 @@ from flows.command import run_dvc
 from flows.notify import notify
 from flows.outcomes import may_pass
 from flows.server import run_flow
-from flows.switch import git, recover, switch
+from flows.switch import git, lay_ready, recover, switch
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_text
 from plumbline.common.params import PARAMS, load_section
 from plumbline.imaging.collection import COMPUTED, DataParams
 from plumbline.imaging.manifest import IngestParams, ingest
+from plumbline.imaging.metadata import Metadata, read_table, written_path
 
 if TYPE_CHECKING:
     import pandas as pd
     from prefect.client.schemas.objects import State
 
-MANIFEST = "build/manifest.parquet"
 REQUEST = "plumbline.training.requested"
 
 
@@ -69,7 +70,7 @@ def intake(batch: str, images: str | None = None, request_training: bool = True)
     logger = get_run_logger()
     root = workspace.find_root()
     with workspace.sole_run(root, logger.warning) as lock, guarded([lock]) as children:
-        recover(root, children, logger.warning)
+        recover(root, logger.warning)
         data, source = _checked_data(root)
         with tempfile.TemporaryDirectory(prefix="plumbline-batch-") as scratch:
             read = _validate(Path(batch), Path(images) if images else None, Path(scratch), root, data)
@@ -80,7 +81,7 @@ def intake(batch: str, images: str | None = None, request_training: bool = True)
             if new.empty:
                 return Completed(name="NothingNew", message=f"{batch}: {len(copies)} copies, nothing new.")
             commit = _add_version(root, data, source, read, new, children)
-        switch(root, commit, source, children, logger.info)
+        switch(root, commit, source, data.root.as_posix(), logger.info)
     message = f"{len(new)} pictures added as data version {graph.data_version(root)}, commit {commit[:7]}"
     message += f"; {len(refused)} left out." if refused else "."
     report.label_run(f"intake {Path(batch).name} commit {commit[:7]}", [f"commit:{commit[:7]}"])
@@ -127,9 +128,9 @@ def _known(root: Path, data: DataParams) -> pd.DataFrame:
     """Return the manifest of data/ as it is: from the last run where that is still true, else measured now."""
     import pandas as pd
 
-    makers = [node.name for node in graph.read_graph(root).values() if MANIFEST in node.outs]
+    makers = [node.name for node in graph.read_graph(root).values() if artefacts.MANIFEST.name in node.outs]
     if makers and not graph.changed(root, makers):
-        return pd.read_parquet(root / MANIFEST)
+        return pd.read_parquet(root / artefacts.MANIFEST)
     get_run_logger().info("The manifest is older than the data: measuring every picture again.")
     here = data.model_copy(update={"root": root / data.root})
     return ingest(here, _section(root, "ingest", IngestParams)).manifest
@@ -164,6 +165,9 @@ def _add_version(root: Path, data: DataParams, source: str, batch: Batch, new: p
         run_dvc("push", ["push", source], scratch, children)
         git(scratch, "add", source)
         git(scratch, "commit", "--quiet", "-m", f"Take in {len(new)} pictures of {batch.root.name or 'a batch'}")
+        if not (root / data.root).exists():
+            run_dvc("checkout", ["checkout", source], scratch, children)
+        lay_ready(root, folder)
         return git(scratch, "rev-parse", "HEAD")
 
 
@@ -185,14 +189,13 @@ def _worktree(root: Path, children: Children) -> Iterator[Path]:
 
 
 def merged_metadata(path: Path, rows: list[dict[str, str]]) -> str:
-    """Return metadata.csv with `rows` after those it has; new columns come last and are empty in the old rows."""
-    old: list[dict[str, str]] = []
-    header = ["path"]
-    if path.exists():
-        with path.open(encoding="utf-8-sig", newline="") as handle:
-            reader = csv.DictReader(handle)
-            old = list(reader)
-            header = list(reader.fieldnames or header)
+    """Return metadata.csv with `rows` after those it has; new columns come last and are empty in the old rows.
+
+    What it has is read as `ingest` reads it, and written with commas and the names that the columns are known by.
+    """
+    table = read_table(path.parent, path.name, COMPUTED) or Metadata({})
+    old = [{"path": written_path(key), **values} for key, values in table.rows.items()]
+    header = list(dict.fromkeys(["path", *(name for row in old for name in row)]))
     header += sorted({name for row in rows for name in row} - set(header))
     text = io.StringIO()
     writer = csv.DictWriter(text, header, restval="", lineterminator="\n")

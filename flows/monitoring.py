@@ -17,10 +17,10 @@ import sys
 import tempfile
 from collections import deque
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from prefect import flow, get_run_logger
+from prefect import State, flow, get_run_logger  # State: Prefect evaluates the flow's signature for its schema
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from prefect.events import emit_event
 from prefect.states import Completed
@@ -30,20 +30,18 @@ from flows.children import guarded
 from flows.notify import notify
 from flows.outcomes import failure, percent
 from flows.server import run_flow
-from monitoring.settings import DriftParams
+from monitoring.settings import DriftParams, SiteName, checked_site
 from monitoring.store import Store
+from plumbline.common import artefacts
 from plumbline.common.errors import TELEMETRY_OFF, UserError, run
 from plumbline.common.params import PARAMS, load_section
-
-if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
 
 DRIFT = "plumbline.drift"
 NEW_LABELS = "plumbline.new-labels"
 
 
 @flow(name="monitor", flow_run_name="monitor {site}", persist_result=False, retries=2, retry_delay_seconds=60)
-def monitor(site: str) -> State[Any]:
+def monitor(site: SiteName) -> State[Any]:
     """Judge the new images of `site`; ends Ok, Watch, Drift or Not Enough Images, fails where that was impossible."""
     root = workspace.find_root()
     verdict = judged(site, root)
@@ -97,7 +95,7 @@ def announce(store: Store, root: Path) -> None:
             why_not = notify("drift", f"Drift at {store.site}", words, str(name))
             if why_not:
                 logger.warning("The message could not be sent: %s", why_not)
-        store.announced(window)
+        store.announced([window])
 
 
 def identity(result: dict[str, Any], root: Path) -> UUID:
@@ -134,7 +132,7 @@ def told(result: dict[str, Any], root: Path) -> str:
         lines.append(f"- expected accuracy {figure['value']:.2f} ({between}), from confidence alone")
     if result["verdict"] == "DRIFT":
         lines += ["", advice(result, new_labels(result, root))]
-    home = root / "reports" / "drift"
+    home = root / artefacts.DRIFT_PAGES
     pages = {"every site": home / "index.html", "this window": home / result["site"] / f"{result['window']}.html"}
     lines += ["", *(f"- {report.link(what, page, root)}" for what, page in pages.items() if page.exists())]
     return "\n".join(lines)
@@ -159,7 +157,7 @@ def main() -> None:
     """Judge one site here; exit code 1 where it could not be judged."""
     parser = argparse.ArgumentParser(prog="python -m flows.monitoring", description="Judge a site's new images.")
     parser.add_argument("site")
-    state = run_flow(monitor, parser.parse_args().site)
+    state = run_flow(monitor, checked_site(parser.parse_args().site))
     if not state.is_completed():
         raise UserError(str(state.message))
     print(f"{state.name}: {state.message}")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
-from plumbline.commands.summary import PAGES, accuracy
+from plumbline.commands.summary import PAGES
+from plumbline.common import artefacts
 from plumbline.common.errors import one_line
+from plumbline.common.records import read_record, read_records
+from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
+from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
+from plumbline.leakage.records import Certificate
 
 Say = Callable[[str], None]
 Table = list[dict[str, Any]]
@@ -72,19 +77,19 @@ def publish_results(root: Path) -> None:
     """Make artifacts of leaderboard, decision, leakage certificate and links to the pages, where they exist."""
     from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-    decision = _read(root / "build/decision.json")
-    leaderboard = _read(root / "build/leaderboard.json")
-    if leaderboard:
-        chosen = decision["candidate"] if decision else None
-        failed = (_read(root / "build/evaluation.json") or {}).get("missing", [])
-        rows = leaderboard_table(leaderboard, chosen, failed)
+    decision = read_decision(root)
+    leaderboard, evaluation = root / artefacts.LEADERBOARD, root / artefacts.EVALUATION
+    if leaderboard.is_file():
+        chosen = decision.candidate if decision else None
+        failed = read_record(evaluation, Evaluation).missing if evaluation.is_file() else ()
+        rows = leaderboard_table(read_records(leaderboard, LeaderboardRow), chosen, failed)
         create_table_artifact(rows, key="leaderboard", description=ACCURACY)
     if decision:
-        verdict = f"{decision['verdict']}: {decision['candidate']}"
+        verdict = f"{decision.verdict}: {decision.candidate}"
         create_markdown_artifact(decision_text(decision), key="decision", description=verdict)
-    certificate = _read(root / "build/leakage.json")
-    if certificate:
-        found = _pairs(certificate["pairs_across_splits"])
+    if (root / artefacts.CERTIFICATE).is_file():
+        certificate = read_record(root / artefacts.CERTIFICATE, Certificate)
+        found = _pairs(certificate.pairs_across_splits)
         text = certificate_text(certificate)
         create_markdown_artifact(text, key="leakage-certificate", description=f"{found} on two sides")
     links = page_links(root)
@@ -92,28 +97,28 @@ def publish_results(root: Path) -> None:
         create_markdown_artifact("\n".join(links), key="pages", description="Reports of this run")
 
 
-def read_decision(root: Path) -> dict[str, Any] | None:
+def read_decision(root: Path) -> Decision | None:
     """Return build/decision.json, None before there is one."""
-    value = _read(root / "build/decision.json")
-    return value if isinstance(value, dict) else None
+    path = root / artefacts.DECISION
+    return read_record(path, Decision, artefacts.DECISION.by) if path.is_file() else None
 
 
-def leaderboard_table(rows: Table, chosen: str | None, failed: list[str]) -> Table:
+def leaderboard_table(rows: Sequence[LeaderboardRow], chosen: str | None, failed: Sequence[str]) -> Table:
     """Flatten leaderboard.json: one row a candidate, its accuracy by split; the `failed` ones say so, below.
 
     In the order of the page: the chosen one, then the others by their accuracy on validation.
     """
     splits = ("train", "validation", "test")
 
-    def place(row: dict[str, Any]) -> tuple[bool, float, str]:
-        return row["candidate"] != chosen, -accuracy(row, "validation"), row["candidate"]
+    def place(row: LeaderboardRow) -> tuple[bool, float, str]:
+        return row.candidate != chosen, -row.accuracy("validation"), row.candidate
 
     compared = [
         {
-            "candidate": row["candidate"] + (" (chosen)" if row["candidate"] == chosen else ""),
+            "candidate": row.candidate + (" (chosen)" if row.candidate == chosen else ""),
             **{split: _accuracy(row, split) for split in splits},
-            "parameters": _short(row["parameters"]),
-            "weights": row["weights"],
+            "parameters": _short(row.parameters),
+            "weights": row.weights,
         }
         for row in sorted(rows, key=place)
     ]
@@ -121,33 +126,33 @@ def leaderboard_table(rows: Table, chosen: str | None, failed: list[str]) -> Tab
     return compared + [{"candidate": f"{name} (failed)", **nothing} for name in failed]
 
 
-def decision_text(decision: dict[str, Any]) -> str:
+def decision_text(decision: Decision) -> str:
     """Return the decision as Markdown: verdict, its sentence, every rule with its figure, then why.
 
     The reasons are a list because Prefect's tables break no lines: a column of sentences would run off the page.
     """
-    lines = [f"# {decision['verdict']}: {decision['candidate']}", "", str(decision.get("reason", "")), ""]
+    lines = [f"# {decision.verdict}: {decision.candidate}", "", decision.reason, ""]
     lines += ["| rule | figure | bound | met |", "| --- | --- | --- | --- |"]
-    for rule in decision["rules"]:
-        cells = [rule["name"], _short(rule["value"]), _short(rule["bound"]), "yes" if rule["passed"] else "**no**"]
+    for rule in decision.rules:
+        met = {PASSED: "yes", FAILED: "**no**", NOT_JUDGED: "**not judged**"}[result_of(rule)]
+        cells = [rule.name, _short(rule.value), _short(rule.bound), met]
         lines.append("| " + " | ".join(cells) + " |")
-    for title, passed in (("Not met", False), ("Met", True)):
-        rules = [rule for rule in decision["rules"] if bool(rule["passed"]) == passed]
+    for title, result in (("Not met", FAILED), ("Not judged", NOT_JUDGED), ("Met", PASSED)):
+        rules = [rule for rule in decision.rules if result_of(rule) == result]
         if rules:
-            lines += ["", f"**{title}**", "", *(f"- {rule['name']}: {one_line(rule['reason'])}" for rule in rules)]
+            lines += ["", f"**{title}**", "", *(f"- {rule.name}: {one_line(rule.reason)}" for rule in rules)]
     return "\n".join(lines)
 
 
-def certificate_text(certificate: dict[str, Any]) -> str:
+def certificate_text(certificate: Certificate) -> str:
     """Return leakage.json as Markdown: copies on two sides, the sides, and what a random split would have claimed."""
-    lines = [f"# {_pairs(certificate['pairs_across_splits'])} on two sides", ""]
+    lines = [f"# {_pairs(certificate.pairs_across_splits)} on two sides", ""]
     lines += ["| side | images | groups | share |", "| --- | --- | --- | --- |"]
     lines += [
-        f"| {side} | {part['images']:,} | {part['groups']:,} | {part['share']:.0%} |"
-        for side, part in certificate["sides"].items()
+        f"| {side} | {part.images:,} | {part.groups:,} | {part.share:.0%} |" for side, part in certificate.sides.items()
     ]
-    lines += ["", f"- Set aside, on no side: {len(certificate['set_aside']):,} images"]
-    lines += [f"- Embedding neighbours: {certificate['embeddings']}", f"- {certificate['price_sentence']}"]
+    lines += ["", f"- Set aside, on no side: {len(certificate.set_aside):,} images"]
+    lines += [f"- Embedding neighbours: {certificate.embeddings}", f"- {certificate.price_sentence}"]
     return "\n".join(lines)
 
 
@@ -168,19 +173,15 @@ def link(what: str, page: Path, root: Path) -> str:
     base = os.environ.get("PLUMBLINE_REPORTS_URL", "").rstrip("/")
     if not base:
         return f"{what}: `{page.resolve()}`"
-    return f"[{what}]({base}/{page.relative_to(root / 'reports').as_posix()})"
+    return f"[{what}]({base}/{quote(page.relative_to(root / artefacts.REPORTS).as_posix())})"
 
 
-def _accuracy(row: dict[str, Any], split: str) -> str:
-    low, high = row["intervals"][split]["accuracy"]
-    return f"{row['metrics'][split]['accuracy']:.1%} ({low:.1%} to {high:.1%})"
+def _accuracy(row: LeaderboardRow, split: str) -> str:
+    low, high = row.intervals[split]["accuracy"]
+    return f"{row.accuracy(split):.1%} ({low:.1%} to {high:.1%})"
 
 
 def _short(value: Any) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
     return "–" if value is None else str(value)
-
-
-def _read(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None

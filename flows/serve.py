@@ -14,6 +14,7 @@ from pathlib import Path
 from flows.children import Children, Stopped, guarded
 from flows.setup import POOLS
 from flows.workspace import find_root
+from plumbline.common import artefacts
 from plumbline.common.errors import TELEMETRY_OFF, UserError, first_line, run
 
 
@@ -37,11 +38,11 @@ def serve(root: Path, port: int, ready: threading.Event | None = None) -> None:
     env = environment(root, port)
     prefect = [sys.executable, "-m", "prefect"]
     ended: list[str] = []
-    (root / "reports").mkdir(exist_ok=True)
+    (root / artefacts.REPORTS).mkdir(exist_ok=True)
     with guarded() as children:
         start = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
         _background("server", [*prefect, *start], root, env, children, ended)
-        pages = ["-m", "http.server", str(port + 1), "--bind", "127.0.0.1", "--directory", "reports"]
+        pages = ["-m", "http.server", str(port + 1), "--bind", "127.0.0.1", "--directory", str(artefacts.REPORTS)]
         _background("pages", [sys.executable, *pages], root, env, children, ended)
         _wait_for(env["PREFECT_API_URL"] + "/health", ended)
         _once("setup", [sys.executable, "-m", "flows.setup"], root, env, children)

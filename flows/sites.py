@@ -10,6 +10,7 @@ from pathlib import Path
 import yaml
 from pydantic import Field, field_validator
 
+from monitoring.settings import site_names
 from plumbline.common.errors import run
 from plumbline.common.files import write_text
 from plumbline.common.params import PARAMS, Section, load_sections
@@ -65,6 +66,7 @@ def rewritten(text: str, sites: dict[str, Site]) -> str:
 
 def main() -> None:
     """Rewrite prefect.yaml."""
+    site_names()  # refuses what can't be a site's name
     write_text(PREFECT, rewritten(PREFECT.read_text(encoding="utf-8"), load_sections("sites", Site, PARAMS)))
 
 

@@ -32,6 +32,7 @@ from flows.notify import What, notify
 from flows.outcomes import StageFailed, may_pass
 from flows.server import run_flow
 from flows.switch import recover
+from plumbline.common import artefacts, interrupted
 from plumbline.common.errors import UserError, run
 
 if TYPE_CHECKING:
@@ -90,8 +91,8 @@ def training(
     logger = get_run_logger()
     root = workspace.find_root()
     with workspace.sole_run(root, logger.warning) as lock, guarded([lock]) as children:
-        recover(root, children, logger.warning)
-        workspace.keep(root)
+        recover(root, logger.warning)
+        interrupted.keep(root)
         nodes = graph.read_graph(root)
         work = Work(root, children, nodes, elsewhere or [])
         _label(root)
@@ -170,7 +171,7 @@ def conclude(nodes: Mapping[str, Node], work: Work, states: Mapping[str, State[A
     summary = f"{counts['ran']} {'stage' if counts['ran'] == 1 else 'stages'} ran, {counts['cached']} cached"
     for name, why in failed.items():
         _tell("failure", f"{name} failed", why)
-    if any(work.endings[node.name] == "ran" and "build/decision.json" in node.outs for node in nodes.values()):
+    if any(work.endings[node.name] == "ran" and artefacts.DECISION.name in node.outs for node in nodes.values()):
         _tell_decision(work.root)
     if not failed:
         return Completed(message=summary + ".")
@@ -185,8 +186,8 @@ def conclude(nodes: Mapping[str, Node], work: Work, states: Mapping[str, State[A
 def _tell_decision(root: Path) -> None:
     decision = report.read_decision(root)
     if decision:
-        kind: What = "promotion" if decision["verdict"] == "PROMOTE" else "refusal"
-        _tell(kind, f"{decision['verdict']}: {decision['candidate']}", str(decision.get("reason", "")))
+        kind: What = "promotion" if decision.verdict == "PROMOTE" else "refusal"
+        _tell(kind, f"{decision.verdict}: {decision.candidate}", decision.reason)
 
 
 def _tell(what: What, subject: str, text: str) -> None:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import cv2
@@ -15,11 +14,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from plumbline.common.errors import UserError
-from plumbline.imaging.collection import DataParams, in_order, read_metadata
+from plumbline.imaging.collection import COMPUTED, DataParams, in_order
 from plumbline.imaging.decode import SUFFIXES, DecodeError, Pixels, decode_image, decode_resized, resize, shrink_grey
 from plumbline.imaging.describe import describe, describe_camera
 from plumbline.imaging.hashing import phash
 from plumbline.imaging.manifest import pixels_sha256
+from plumbline.imaging.metadata import Matches, Metadata, find_table, match, parse_table, said
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,17 +104,21 @@ class Source:
         except Exception as error:
             raise DecodeError(f"can't be read: {_words(error)}") from None
 
-    def metadata(self) -> dict[str, dict[str, str | None]]:
-        """Return metadata.csv by path, empty where there is none; UserError where it is no table."""
-        if not self.files.exists(f"{self.root}/{METADATA}"):
-            return {}
-        with tempfile.TemporaryDirectory(prefix="plumbline-drift-") as folder:
-            copy = Path(folder) / METADATA
-            copy.write_bytes(self.files.cat_file(f"{self.root}/{METADATA}"))
-            try:
-                return read_metadata(copy) or {}
-            except UserError as error:
-                raise UserError(str(error).replace(str(copy), f"{self.url}/{METADATA}")) from None
+    def metadata(self) -> Metadata | None:
+        """Return the site's metadata.csv, None where there is none; UserError where it is no table."""
+        try:
+            names = [PurePosixPath(str(name)).name for name in self.files.ls(self.root, detail=False)]
+        except FileNotFoundError:
+            return None
+        name, notes = find_table(names, METADATA)
+        if name is None:
+            return Metadata({}, tuple(notes)) if notes else None
+        try:
+            content = self.read(name)
+        except DecodeError as error:
+            raise UserError(f"{self.url}/{name} {error.reason}: put that right.") from None
+        table = parse_table(content, f"{self.url}/{name}", COMPUTED)
+        return Metadata(table.rows, (*notes, *table.notes))
 
 
 def _is_picture(path: str) -> bool:
@@ -179,9 +183,35 @@ def small_grey(grey: Image.Image) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(np.asarray(shrink_grey(grey)), SMALL, interpolation=cv2.INTER_AREA), np.uint8)
 
 
-def with_metadata(table: pd.DataFrame, metadata: dict[str, dict[str, str | None]]) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Known:
+    """What metadata.csv says of a site's pictures: its table, whose row is whose, and `said`, what to tell of both."""
+
+    table: Metadata
+    fits: Matches
+    said: list[str]
+
+    def summary(self) -> dict[str, Any]:
+        """Return what a result keeps of it: counts, the first rows that match nothing, sentences."""
+        rows = len(self.table.rows)
+        lost = [{"path": path, "reason": why} for path, why in self.fits.unmatched.items()]
+        return {"rows": rows, "unmatched": len(lost), "first_unmatched": lost[:20], "said": self.said}
+
+
+def known_of(source: Source, names: Iterable[str], site: str, others: Collection[str]) -> Known:
+    """Read the site's metadata.csv and match it to its pictures `names`, here now or counted before.
+
+    Args:
+        others: names of other sites, whose rows are not this one's.
+    """
+    table = source.metadata() or Metadata({})
+    fits = match(table, names, own=[site, PurePosixPath(source.root).name], others=others)
+    return Known(table, fits, said(f"{source.url}/{METADATA}", table, fits))
+
+
+def with_metadata(table: pd.DataFrame, known: Known) -> pd.DataFrame:
     """Return the images (column path) with the columns that metadata.csv has for them, None where it says nothing."""
-    names = list(dict.fromkeys(name for values in metadata.values() for name in values if name != "label"))
-    known = [metadata.get(path, {}) for path in table["path"]]
-    columns: dict[str, Any] = {name: [values.get(name) for values in known] for name in names if name not in table}
+    rows = [known.table.rows.get(known.fits.of.get(path, ""), {}) for path in table["path"]]
+    new = [name for name in known.table.columns if name not in table]
+    columns: dict[str, Any] = {name: [values.get(name) for values in rows] for name in new}
     return table.assign(**columns)

@@ -80,8 +80,8 @@ def groups_of(table: pd.DataFrame, small: NDArray[np.uint8], params: GroupParams
         small: (N, 18, 24) greys of the images.
     """
     joined = Joined(len(table))
-    edges: list[Edge] = column_edges(table, params.columns)
-    edges += moment_edges(table, params.camera_column, params.captured_within_seconds)
+    edges: list[Edge] = column_edges(table, params.columns, params.blank_words)
+    edges += moment_edges(table, params.camera_column, params.captured_within_seconds, params.blank_words)
     for edge in edges:
         joined.union(edge.a, edge.b)
     pairs = pairs_within(table["phash"].to_numpy(np.uint64), params.join_radius, cap=EQUAL_HASHES)

@@ -12,9 +12,7 @@ compared with the validation images that travel with its version (`monitoring.ju
 from __future__ import annotations
 
 import argparse
-import os
 import sys
-import traceback
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from itertools import islice
@@ -25,7 +23,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.accuracy import calibrated
-from monitoring.collect import Measured, NothingSentError, Source, Unreadable, measure_all, with_metadata
+from monitoring.collect import (
+    File,
+    Known,
+    Measured,
+    NothingSentError,
+    Source,
+    Unreadable,
+    known_of,
+    measure_all,
+    with_metadata,
+)
 from monitoring.copies import groups_of, status_of
 from monitoring.history import keep_history
 from monitoring.judge import Judgement, judge
@@ -33,17 +41,19 @@ from monitoring.labelling import choose, write_to_label
 from monitoring.pages import picture_of, write_index
 from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.sample import Sample
-from monitoring.settings import DriftParams, site_names
+from monitoring.settings import DriftParams, checked_site, site_names
 from monitoring.store import AGAIN, COPY, NEW, QUARANTINE, REPEAT, Batch, Store, unseen
-from plumbline.common.errors import TELEMETRY_OFF, UserError, prepare_environment
+from plumbline.common import artefacts
+from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json
 from plumbline.common.params import load_section
 from plumbline.common.progress import progress
 from plumbline.imaging.collection import DataParams
 from plumbline.leakage.groups import GroupParams
-from plumbline.registry import bundle
+from plumbline.registry import bundle, history
 from plumbline.registry import versions as registry
 from plumbline.registry.export import OnnxModel
+from plumbline.registry.place import experiment
 from plumbline.registry.promotion import PromoteParams
 from plumbline.registry.versions import DIGEST_TAG, Version
 
@@ -55,7 +65,6 @@ BATCH = 32
 OK, WATCH, DRIFT, FEW = "OK", "WATCH", "DRIFT", "NOT ENOUGH IMAGES"
 EXIT = {OK: 0, WATCH: 0, DRIFT: 1, FEW: 2}
 ERROR = 3
-REPORTS = Path("reports") / "drift"
 
 
 @dataclass(frozen=True)
@@ -80,6 +89,7 @@ class Settings:
     drift: DriftParams
     data: DataParams
     group: GroupParams
+    sites: tuple[str, ...] = ()
 
 
 def load_champion(model: str) -> Champion:
@@ -94,9 +104,12 @@ def load_champion(model: str) -> Champion:
 def judge_site(site: str, champion: Champion, settings: Settings) -> dict[str, Any]:
     """Collect what is new at `site` and judge it, if it is enough; return the window's result, or what is missing."""
     store, source = Store(settings.drift.state, site), Source(settings.drift.source_of(site))
-    with store.locked():
-        batch = collect(store, source, champion, settings)
-        table = with_metadata(batch.table, source.metadata())
+    with store.locked(settings.drift.lock_timeout):
+        seen, files = store.seen(champion.digest), source.list()
+        batch = collect(store, source, files, seen, champion, settings)
+        names = {file.path for file in files} | set(batch.table["path"]) | set(seen["path"])
+        known = known_of(source, names, site, [name for name in settings.sites if name != site])
+        table = with_metadata(batch.table, known)
         fresh = (table["status"] == NEW).to_numpy(bool)
         images = table[fresh].reset_index(drop=True)
         new = batch.take(fresh)
@@ -108,7 +121,8 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> dict[str, A
         )
         judgement = judge(champion.reference, sample, list(images["format"]), settings.drift)
         quarantine = store.quarantine()
-        result = result_of(store, champion, judgement, sample, table, quarantine[quarantine["window"] == ""], settings)
+        bad = quarantine[quarantine["window"] == ""]
+        result = result_of(store, champion, judgement, sample, table, bad, known, settings)
         if judgement.verdict == FEW:
             store.wait(result)
             return result
@@ -121,6 +135,7 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> dict[str, A
         store.close_window(str(result["window"]), _joined(images, rest), result)
         store.keep_quarantine(quarantine.assign(window=quarantine["window"].replace("", str(result["window"]))))
         store.wait_no_longer()
+        store.retire(settings.drift.keep_windows)
     return result
 
 
@@ -133,15 +148,15 @@ def _joined(images: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
 # ------------------------------------------------------------------------------------------------------- collecting
 
 
-def collect(store: Store, source: Source, champion: Champion, settings: Settings) -> Batch:
-    """Measure and score every file that no window has yet; return all that waits, kept on disk."""
-    seen = store.seen(champion.digest)
+def collect(
+    store: Store, source: Source, files: list[File], seen: pd.DataFrame, champion: Champion, settings: Settings
+) -> Batch:
+    """Measure and score every one of `files` that was not `seen`; return all that waits, kept on disk."""
     waiting = store.pending()
     if waiting is not None and (waiting.table["scored_by"] != champion.digest).any():
         store.forget_pending()  # scored by a champion that is one no more
         waiting = None
     quarantine = store.quarantine()
-    files = source.list()
     known = [seen, quarantine] + ([waiting.table] if waiting is not None else [])
     fresh = unseen(files, *known)
     there = {file.path for file in files} - {file.path for file in fresh}
@@ -214,7 +229,7 @@ def _whole(batches: list[Batch], champion: Champion) -> Batch:
 
 def scores(raw: NDArray[Any], reference: Reference) -> NDArray[np.floating]:
     """Return the network's probabilities as the version serves them."""
-    return raw.astype(np.float64) if reference.several_labels else calibrated(raw, reference.temperature)
+    return calibrated(raw, reference.temperature) if reference.task.exclusive else raw.astype(np.float64)
 
 
 def scored(images: pd.DataFrame, sample: Sample, judgement: Judgement, reference: Reference) -> pd.DataFrame:
@@ -239,6 +254,7 @@ def result_of(
     sample: Sample,
     table: pd.DataFrame,
     quarantined: pd.DataFrame,
+    known_of_them: Known,
     settings: Settings,
 ) -> dict[str, Any]:
     """Return what is kept and shown of a look at a site: plain data."""
@@ -246,9 +262,11 @@ def result_of(
     new, repeats = int(counts.get(NEW, 0)), int(counts.get(REPEAT, 0))
     verdict, reasons = judgement.verdict, list(judgement.reasons)
     findings = _findings(new, repeats, len(quarantined), settings.drift)
-    if findings and verdict == OK:
+    # First, for what comes after it takes images for independent that metadata.csv may tie.
+    lost = _lost_rows(table, known_of_them, settings.drift)
+    if (findings or lost) and verdict == OK:
         verdict = WATCH
-    reasons += findings
+    reasons = lost + reasons + findings
     known = champion.reference.sample.group_count
     if not reasons:
         reasons = [f"nothing that chance does not explain in {new} images"]
@@ -259,7 +277,6 @@ def result_of(
     plain = asdict(judgement)
     for array in ("distance", "error", "nearest", "verdict", "reasons"):
         plain.pop(array)
-    taken = [str(value) for value in table["captured_at"].dropna()] if "captured_at" in table else []
     return {
         "site": store.site,
         "window": None if verdict == FEW else store.next_window(),
@@ -267,7 +284,7 @@ def result_of(
         "reasons": reasons,
         "basis": basis,
         "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "captured": [min(taken), max(taken)] if taken else None,
+        "captured": captured_between(table),
         "champion": champion.reference.champion
         | {"data_md5": champion.version.read("provenance.json").get("data_md5")},
         "registry_was_down": champion.version.from_cache,
@@ -281,6 +298,7 @@ def result_of(
             "quarantined": len(quarantined),
         },
         "quarantined": quarantined[["path", "reason"]].head(50).to_dict("records"),
+        "metadata": known_of_them.summary() if known_of_them.table.rows or known_of_them.said else None,
         "level": settings.drift.alpha / settings.drift.horizon,
         **plain,
     }
@@ -295,6 +313,33 @@ def _findings(new: int, repeats: int, quarantined: int, params: DriftParams) -> 
             f"{quarantined} of {new + repeats + quarantined} files can't be read: is a camera or an upload broken?"
         )
     return found
+
+
+def captured_between(table: pd.DataFrame) -> list[str] | None:
+    """Return the first and last time of the column captured_at, in UTC; None where it holds no time.
+
+    As text, 2026-5-2 would come after 2026-10-1, and 01:00+02:00 after 00:30Z.
+    """
+    import pandas as pd
+
+    if "captured_at" not in table:
+        return None
+    times = pd.to_datetime(table["captured_at"].astype("string"), format="ISO8601", utc=True, errors="coerce").dropna()
+    return [times.min().isoformat(), times.max().isoformat()] if len(times) else None
+
+
+def _lost_rows(table: pd.DataFrame, known: Known, params: DriftParams) -> list[str]:
+    """Return a finding where many rows of metadata.csv match nothing while new images have none."""
+    unmatched, rows = len(known.fits.unmatched), len(known.table.rows)
+    new = table.loc[table["status"] == NEW, "path"]
+    without = sum(path not in known.fits.of for path in new)
+    if not rows or not without or unmatched / rows < params.quarantined_share:
+        return []
+    first = next(iter(known.fits.unmatched))
+    return [
+        f"{unmatched} of {rows} rows of metadata.csv match no picture (the first: {first}), and {without} of "
+        f"{len(new)} new images have no row: they count as independent, though they may not be"
+    ]
 
 
 def to_label(
@@ -360,6 +405,7 @@ def told(result: dict[str, Any]) -> list[str]:
         f"{result['site']}: {result['verdict']}{window}, champion version {version['version']} ({version['candidate']})"
     ]
     lines += [f"  - {reason}" for reason in result["reasons"]]
+    lines += [f"  {sentence}" for sentence in (result["metadata"] or {"said": []})["said"]]
     if result["window"]:
         lines.append(f"  rests on {result['basis']}")
     for name, figure in (("accuracy", result["accuracy"]), (f"recall of {result['violation']}", result["recall"])):
@@ -380,19 +426,29 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("site", nargs="*", help="a folder under drift.source")
     parser.add_argument("--every-site", action="store_true", help="those listed under `sites` in params.yaml")
     parser.add_argument("--record", type=Path, help="write the verdicts there and end with 0 unless it failed")
-    parser.add_argument("--result", type=Path, help="write the verdicts there, too, once all is judged and drawn")
+    parser.add_argument("--result", type=Path, help="write the verdicts there, too, once all is judged")
     given = parser.parse_args(arguments)
-    sites = given.site or (site_names() if given.every_site else [])
+    listed = site_names()
+    sites = [checked_site(site) for site in given.site] or (listed if given.every_site else [])
     if not sites:
         parser.error("name a site, or --every-site")
     drift = load_section("drift", DriftParams)
-    settings = Settings(drift, load_section("data", DataParams), load_section("group", GroupParams))
+    data, group = load_section("data", DataParams), load_section("group", GroupParams)
+    settings = Settings(drift, data, group, tuple(listed))
     model = load_section("promote", PromoteParams).model
-    if given.record and (why := no_champion(model)):
-        write_index(REPORTS, drift.state, [], why)
+    pages = artefacts.DRIFT_PAGES.path
+    why = no_verdict_in_experiments() if given.record else None
+    if given.record and why and given.record.is_file() and (pages / "index.html").is_file():
+        print(why)  # what there is stays
+        return 0
+    why = why or no_champion(model)
+    if given.record and why:
+        write_index(pages, drift.state, [], why)
         write_json(given.record, {"verdict": None, "reason": why, "sites": {}})
         print(why)
         return 0
+    if why:
+        raise UserError(why)
     champion = load_champion(model)
     results = []
     for site in sites:
@@ -404,16 +460,16 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{site}: {error}")
             continue
         print("\n".join(told(results[-1])), flush=True)
-    for site in sites:
-        keep_history(Store(drift.state, site), drift.state / "evidently", REPORTS, model)
-    write_index(REPORTS, drift.state, site_names())
-    print(f"  page: {(REPORTS / 'index.html').resolve().as_uri()}")
-    if given.result:
-        write_json(given.result, record_of(results))
-    if given.record:
-        write_json(given.record, record_of(results))
-        return 0
-    return EXIT[worst([result["verdict"] for result in results])]
+    write_index(artefacts.DRIFT_PAGES.path, drift.state, listed)
+    for asked in (given.result, given.record):
+        if asked:
+            write_json(asked, record_of(results))
+    print(f"  page: {(artefacts.DRIFT_PAGES / 'index.html').resolve().as_uri()}", flush=True)
+    # Everything that anybody waits for is written: Evidently takes its seconds, and may fail, after that.
+    drawn = [keep_history(Store(drift.state, site), artefacts.DRIFT_PAGES.path, model, drift) for site in sites]
+    if any(drawn):
+        write_index(artefacts.DRIFT_PAGES.path, drift.state, listed)
+    return 0 if given.record else EXIT[worst([result["verdict"] for result in results])]
 
 
 def record_of(results: list[dict[str, Any]]) -> dict[str, Any]:
@@ -423,17 +479,30 @@ def record_of(results: list[dict[str, Any]]) -> dict[str, Any]:
     return {"verdict": worst([one["verdict"] for one in results]) if results else None, "reason": "", "sites": sites}
 
 
+def no_verdict_in_experiments() -> str | None:
+    """Return why the stage judges nothing inside `dvc exp run`, None outside: what it judged would count for all."""
+    if not experiment(Path()):
+        return None
+    return "Not judged: this is a DVC experiment; `dvc repro` judges the sites."
+
+
 def no_champion(model: str) -> str | None:
     """Return why nothing can be judged yet, None where there is a champion."""
     uri = registry.registry_uri()
+    gone = ""
     if registry.exists(uri):
-        with registry.readable_errors(uri):
-            if registry.find(registry.open_registry(model, uri), registry.CHAMPION) is not None:
-                return None
-    return (
-        f"Not judged: the registry {registry.shown_uri(uri)} has no champion, since the gate promoted none. "
-        "`python -m stages.promote history` says why."
-    )
+        try:
+            opened = registry.open_registry(model, uri)
+            with registry.readable_errors(uri):
+                if registry.find(opened, registry.CHAMPION) is not None:
+                    return None
+                gone = history.what_became_of_it(opened)
+        except registry.RegistryDownError:
+            return None  # the last one known here may still judge
+    why, way_out = "since the gate promoted none", "`python -m stages.promote history` says why"
+    if gone:
+        why, way_out = f"since {gone}", "`python -m stages.promote rollback --to VERSION --reason TEXT` makes one"
+    return f"Not judged: the registry {registry.shown_uri(uri)} has no champion, {why}. {way_out}."
 
 
 def worst(verdicts: list[str]) -> str:
@@ -443,17 +512,7 @@ def worst(verdicts: list[str]) -> str:
 
 def command(arguments: list[str] | None = None) -> None:
     """Run `main`; an error of any kind ends with 3, for 1 means DRIFT."""
-    os.environ.update(TELEMETRY_OFF)
-    prepare_environment()
-    try:
-        code = main(arguments)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        code = ERROR
-    except Exception:
-        traceback.print_exc()
-        code = ERROR
-    sys.exit(code)
+    run(lambda: sys.exit(main(arguments)), failed=ERROR)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,8 @@ window that has its page is never drawn again; one whose page a killed run did n
 
 from __future__ import annotations
 
+import json
+import sys
 import uuid
 import warnings
 from contextvars import ContextVar
@@ -18,9 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monitoring.reference import Reference, load_reference, measures_of
+from monitoring.settings import WORKSPACE, DriftParams
 from monitoring.store import NEW, Store
-from plumbline.common.errors import UserError
+from plumbline.common.errors import UserError, WriteError, first_line, no_room, writing
 from plumbline.common.files import write_text
+from plumbline.common.locks import held
 from plumbline.registry import versions as registry
 
 if TYPE_CHECKING:
@@ -36,32 +40,69 @@ HOME = uuid.UUID("5d0f7c1e-6a43-4f5e-9d5c-0b1f0c9a7e11")  # names of projects an
 _adjusted: ContextVar[dict[str, float]] = ContextVar("adjusted")
 
 
-def keep_history(store: Store, workspace: Path, reports: Path, model: str) -> list[str]:
-    """Draw the windows that have no page yet; return their names. What can't be drawn is said, and stops nothing."""
+def keep_history(store: Store, reports: Path, model: str, params: DriftParams) -> list[str]:
+    """Draw the newest windows where they are not drawn yet, remove the old ones; return the names of those drawn.
+
+    `params.keep_pages` windows keep their page, `params.keep_snapshots` their place in Evidently's workspace. What
+    can't be drawn is said, and stops nothing; a full disk is a WriteError, and the next run draws.
+    """
+    workspace = params.state / WORKSPACE
+    windows = store.whole_windows()
+    pages, snapshots = newest(windows, params.keep_pages), newest(windows, params.keep_snapshots)
     drawn = []
-    for window in store.windows():
-        page = reports / store.site / f"{window}.html"
-        if page.is_file():
-            continue
-        result = store.result(window)
-        try:
-            reference = load_reference(registry.load_version(int(result["champion"]["version"]), model))
-            if reference.champion["digest"] != result["champion"]["digest"]:
-                raise UserError("the registry holds another model under its number now.")
-        except UserError as error:
-            print(f"  {store.site} {window} has no page by Evidently: {error}")
-            continue
-        draw(store, window, result, reference, workspace, page)
-        drawn.append(window)
+    with held(params.state / ".evidently.lock", params.lock_timeout, "Evidently's pages are being drawn"):
+        for window in windows:
+            page = page_of(reports, store.site, window)
+            there = snapshot_of(workspace, store.site, window).is_file()
+            if not (window in pages and not page.is_file()) and not (window in snapshots and not there):
+                continue
+            result = store.result(window)
+            try:
+                reference = load_reference(registry.load_version(int(result["champion"]["version"]), model))
+                if reference.champion["digest"] != result["champion"]["digest"]:
+                    raise UserError("the registry holds another model under its number now.")
+                draw(store, window, result, reference, workspace, page)
+            except WriteError:
+                raise
+            except UserError as error:
+                print(f"  {store.site} {window} has no page by Evidently: {error}")
+            except Exception as error:  # the verdict stands, whatever a library makes of it
+                if no_room(error):
+                    raise
+                why = f"{type(error).__name__}: {first_line(error)}"
+                print(f"  {store.site} {window} could not be drawn by Evidently ({why})", file=sys.stderr)
+            else:
+                drawn.append(window)
+        old = store.windows()
+        for window in (name for name in old if name not in pages):
+            page_of(reports, store.site, window).unlink(missing_ok=True)
+        for window in (name for name in old if name not in snapshots):
+            snapshot_of(workspace, store.site, window).unlink(missing_ok=True)
     return drawn
+
+
+def newest(windows: list[str], most: int | None) -> set[str]:
+    """The last `most` of windows in order, all where None."""
+    return set(windows if most is None else windows[len(windows) - min(most, len(windows)) :])
+
+
+def page_of(reports: Path, site: str, window: str) -> Path:
+    """Where a window's page by Evidently lies."""
+    return reports / site / f"{window}.html"
+
+
+def snapshot_of(workspace: Path, site: str, window: str) -> Path:
+    """Where Evidently's local workspace keeps a window."""
+    project = uuid.uuid5(HOME, site)
+    return workspace / str(project) / "snapshots" / f"{uuid.uuid5(project, window)}.json"
 
 
 def draw(store: Store, window: str, result: dict[str, Any], reference: Reference, workspace: Path, page: Path) -> None:
     """Add a window to the workspace, under an id of its own that a second try meets again, and write its page."""
     from evidently import DataDefinition, Dataset, Report
+    from evidently.legacy.utils import NumpyEncoder
     from evidently.metrics import MaxValue, ValueDrift
     from evidently.tests.numerical_tests import LessThanMetricTest
-    from evidently.ui.workspace import Workspace
 
     _register()
     images = store.images(window)
@@ -92,11 +133,11 @@ def draw(store: Store, window: str, result: dict[str, Any], reference: Reference
                 tags=[result["verdict"]],
                 name=f"{store.site} {window}",
             )
-            opened = Workspace(str(workspace))
-            project = uuid.uuid5(HOME, store.site)
-            if opened.get_project(project) is None:
-                _add_project(opened, project, store.site)
-            opened.state.write_snapshot(project, uuid.uuid5(project, window), done.to_snapshot_model())
+            with writing(workspace):
+                make_project(workspace, store.site)
+            # As Evidently's own writes it, but whole or not at all: a part would keep its workspace from opening.
+            content = json.dumps(done.to_snapshot_model().dict(), cls=NumpyEncoder)
+            write_text(snapshot_of(workspace, store.site, window), content)
             write_text(page, done.get_html_str(as_iframe=False))
     finally:
         _adjusted.reset(token)
@@ -114,14 +155,34 @@ def columns_of(images: pd.DataFrame, reference: Reference) -> tuple[pd.DataFrame
     return ours[shared], theirs[shared]
 
 
-def _add_project(opened: Any, project: uuid.UUID, site: str) -> None:
+def make_project(workspace: Path, site: str) -> None:
+    """Make the site's project in the workspace, where there is none or a killed run left a part of it."""
+    project = uuid.uuid5(HOME, site)
+    files = [workspace / str(project) / name for name in ("metadata.json", "dashboard.json")]
+    if all(_is_whole(path) for path in files):
+        return
     from evidently.sdk.models import PanelMetric, ProjectModel
     from evidently.sdk.panels import line_plot_panel
+    from evidently.ui.workspace import Workspace
 
-    made = opened.add_project(ProjectModel(id=project, name=site, description="Plumbline drift monitoring"))
+    for path in workspace.glob("*/**/*.json"):  # one part of any file, and Evidently opens nothing
+        if not _is_whole(path):
+            print(f"  {path} is damaged and removed: it is drawn again", file=sys.stderr)
+            path.unlink()
+    made = Workspace(str(workspace)).add_project(
+        ProjectModel(id=project, name=site, description="Plumbline drift monitoring")
+    )
+    files[1].unlink(missing_ok=True)
     for title in (VERDICT, SMALLEST, ACCURACY):
         metric = PanelMetric(metric="MaxValue", legend=title, metric_labels={"column": title})
         made.dashboard.add_panel(line_plot_panel(title, [metric]))
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        return bool(json.loads(path.read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return False
 
 
 @cache

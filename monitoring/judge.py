@@ -123,10 +123,10 @@ def judge(reference: Reference, window: Sample, formats: list[str], params: Drif
         reasons=reasons,
         tests=tests,
         shares=shares,
-        accuracy=None
-        if reference.several_labels
-        else estimate_accuracy(confidence, reference.right, known.groups, window_confidence, window.groups),
-        average_confidence=None if reference.several_labels else float(window_confidence.mean()),
+        accuracy=estimate_accuracy(confidence, reference.right, known.groups, window_confidence, window.groups)
+        if reference.task.exclusive
+        else None,
+        average_confidence=float(window_confidence.mean()) if reference.task.exclusive else None,
         recall=recall_of_violation(reference, window),
         far_share=far_share,
         notes=notes,
@@ -203,7 +203,7 @@ def score_figures(reference: Reference, window: Sample) -> dict[str, tuple[Float
 
 def class_shares(reference: Reference, window: Sample, params: DriftParams) -> tuple[list[dict[str, Any]], list[str]]:
     """Return each class's share in reference and window, and in words those that moved at level alpha."""
-    if reference.several_labels:
+    if not reference.task.exclusive:
         return [], []
     known = reference.sample
     estimate = estimate_shares(
@@ -235,7 +235,7 @@ def class_shares(reference: Reference, window: Sample, params: DriftParams) -> t
 
 def recall_of_violation(reference: Reference, window: Sample) -> Estimate | None:
     """Return the expected share of violations that raise the alarm, None where no class is one."""
-    if reference.violation is None or reference.threshold is None or reference.several_labels:
+    if reference.violation is None or reference.threshold is None or not reference.task.exclusive:
         return None
     probability = window.probabilities[:, reference.classes.index(reference.violation)]
     return estimate_recall(probability, probability >= reference.threshold, window.groups)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
 from monitoring.accuracy import checked_later
 from monitoring.collect import Source
+from monitoring.settings import wrong_name
 from monitoring.store import NEW, Store
+from plumbline.common import artefacts
 from plumbline.common.files import write_text
 from plumbline.imaging.decode import DecodeError, decode
 from plumbline.pages import leaderboard
@@ -24,7 +27,7 @@ LISTED = 12  # windows in the table
 
 
 def write_index(
-    reports: Path, state: Path, sites: list[str], note: str = "", manifest: Path = Path("build/manifest.parquet")
+    reports: Path, state: Path, sites: list[str], note: str = "", manifest: Path = artefacts.MANIFEST.path
 ) -> None:
     """Write the index page from what is kept under `state`; `note` says why there is nothing to show.
 
@@ -33,7 +36,8 @@ def write_index(
     found = {path.parent.name for path in state.glob("*/windows")} | {
         path.parent.name for path in state.glob("*/waiting.json")
     }
-    shown = [name for name in [*sites, *sorted(found - set(sites))] if name in found]
+    known = [*sites, *sorted(name for name in found - set(sites) if not wrong_name(name))]
+    shown = [name for name in known if name in found]
     panels = [panel(Store(state, name), reports, manifest) for name in shown]
     never = [name for name in sites if name not in found]
     write_text(reports / "index.html", render_index(panels, never, note))
@@ -86,7 +90,7 @@ def panel(store: Store, reports: Path, manifest: Path) -> dict[str, Any]:
     waiting = store.waiting()
     last = results[-1] if results else None
     rows = [
-        {**result, "page": f"{store.site}/{result['window']}.html"}
+        {**result, "page": quote(f"{store.site}/{result['window']}.html")}
         if (reports / store.site / f"{result['window']}.html").is_file()
         else {**result, "page": None}
         for result in reversed(results[-LISTED:])
@@ -98,7 +102,7 @@ def panel(store: Store, reports: Path, manifest: Path) -> dict[str, Any]:
         "last": last,
         "rows": rows,
         "older": len(names) - len(rows),
-        "checked": labelled_since(store, names, manifest),
+        "checked": labelled_since(store, store.whole_windows(), manifest),
         "charts": charts(results) if len(results) > 1 else [],
         "furthest": [_with_pictures(one) for one in (last or {}).get("furthest", [])],
         "quarantined": store.quarantine()[["path", "reason"]].head(20).to_dict("records"),
@@ -114,6 +118,8 @@ def labelled_since(store: Store, windows: list[str], manifest: Path) -> dict[str
         return None
     labels = pd.read_parquet(manifest, columns=["id", "label"]).drop_duplicates("id").set_index("id")["label"]
     parts = [store.images(name, ["id", "status", "predicted", "confidence"]) for name in windows[-TREND:]]
+    if not parts:
+        return None
     images = pd.concat(parts)
     images = images[(images["status"] == NEW) & images["id"].isin(labels.index)]
     # An image that two champions judged counts as the later one saw it.

@@ -13,6 +13,9 @@ from monitoring.sample import Sample
 from plumbline.common.errors import UserError
 from plumbline.registry import bundle
 from plumbline.registry.versions import DIGEST_TAG, Version
+from plumbline.tasks.known import task_of
+from plumbline.tasks.labels import label_classes
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -36,7 +39,7 @@ class Reference:
     violation: str | None
     threshold: float | None
     temperature: float
-    several_labels: bool
+    task: Task
     champion: dict[str, Any]
 
     @property
@@ -54,17 +57,17 @@ def load_reference(version: Version) -> Reference:
     serving = version.read("serving.json")
     classes = [str(name) for name in serving["classes"]]
     stored = images[[f"p_{name}" for name in classes]].to_numpy(np.float64)
-    several = bool(serving.get("several_labels", False))
+    task = task_of(serving)
     known = {name: number for number, name in enumerate(classes)}
     # An image with several labels counts by its first; shares and accuracy are not estimated for such a champion.
-    labels = images["label"].map(lambda label: known.get(str(label).split(";")[0], -1)).to_numpy(np.int64)
+    labels = images["label"].map(lambda label: known.get(label_classes(label)[0], -1)).to_numpy(np.int64)
     if (labels < 0).any():
         raise UserError(f"Version {version.version} has reference images of other classes than its own: promote anew.")
     pictures = home / "thumbnails.parquet"
     return Reference(
         sample=Sample(
             measures_of(images, not any("#" in str(path) for path in images["path"])),
-            stored if several else calibrated(stored, serving["temperature"]),
+            calibrated(stored, serving["temperature"]) if task.exclusive else stored,
             np.load(home / "embeddings.npy", allow_pickle=False),
             pd.factorize(images["group"])[0].astype(np.int64),
         ),
@@ -76,7 +79,7 @@ def load_reference(version: Version) -> Reference:
         violation=serving["violation_class"],
         threshold=serving["threshold"],
         temperature=float(serving["temperature"] or 1.0),
-        several_labels=several,
+        task=task,
         champion={
             "version": version.version,
             "candidate": serving["candidate"],

@@ -7,18 +7,24 @@ Layout under STATE/SITE::
     windows/0001/                    one judged window, renamed into place whole
         images.parquet               a row for each image of it
         result.json                  verdict, reasons, figures
+    counted/0001.parquet             what counts of the images of older windows, from window 0001 on
     waiting.json                     what the last look found, where it was no window
 
 An image is pending until a window holds it: a pending row whose key a window has is what a killed run did not clear.
+Names are numbers with leading zeros, and longer than four digits from the ten thousandth on: they are ordered as
+numbers. Of a window that is older than `drift.keep_windows`, `counted/` keeps which images it held and their hashes,
+and its result.json the verdict, every figure and the sha256 of the images.parquet that went.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +32,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.collect import File
+from monitoring.settings import checked_site
 from plumbline.common.errors import UserError
 from plumbline.common.files import replacing, replacing_folder, write_json, write_table
+from plumbline.common.locks import held
 
 if TYPE_CHECKING:
     import pandas as pd
 
-PENDING, WINDOWS = "pending", "windows"
+PENDING, WINDOWS, COUNTED = "pending", "windows", "counted"
+# What must be known of an image for ever, lest it be counted twice, and by which it can be told again.
+LASTING = ("path", "listed", "stamp", "id", "pixels_sha256", "phash", "status")
+COUNTED_ROWS = 100_000  # of one file in counted/, about 15 MB: keeping a window more rewrites no more than that
 ARRAYS = ("embeddings", "probabilities", "small")
 NEW, AGAIN, REPEAT, COPY = "new", "delivered again", "repeat", "copy of a training image"
 QUARANTINE = ("path", "listed", "stamp", "reason", "window")
@@ -57,48 +68,115 @@ class Store:
     """The state of one site."""
 
     def __init__(self, root: Path, site: str) -> None:
-        self.root = root / site
-        self.site = site
+        """Raises UserError where `site` can't be a site's name."""
+        self.site = checked_site(site)
+        self.root = root / self.site
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Hold the site for one run on this machine; the kernel frees it if we are killed."""
-        from filelock import FileLock, Timeout
-
-        self.root.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(self.root / ".lock", timeout=0):
-                yield
-        except Timeout:
-            raise UserError(f"{self.site} is being judged by another run already: wait for it to end.") from None
+    def locked(self, timeout: float) -> Iterator[None]:
+        """Hold the site for one run on this machine; UserError where another holds it for `timeout` seconds more."""
+        with held(self.root / ".lock", timeout, f"{self.site} is being judged"):
+            yield
 
     # ------------------------------------------------------------------------------------------------ windows
 
     def windows(self) -> list[str]:
         """Return the names of the windows judged so far, oldest first."""
-        return sorted(path.parent.name for path in (self.root / WINDOWS).glob("*/result.json"))
+        return in_number_order(path.parent.name for path in (self.root / WINDOWS).glob("*/result.json"))
+
+    def whole_windows(self) -> list[str]:
+        """Return the names of the windows whose images are still there with all that was found of each."""
+        return in_number_order(path.parent.name for path in (self.root / WINDOWS).glob("*/images.parquet"))
 
     def result(self, window: str) -> dict[str, Any]:
         """Return what was said of a window."""
         return dict(json.loads((self.root / WINDOWS / window / "result.json").read_text(encoding="utf-8")))
 
     def images(self, window: str, columns: list[str] | None = None) -> pd.DataFrame:
-        """Return the images of a window."""
+        """Return the images of a whole window; UserError where they are gone."""
         import pandas as pd
 
-        return pd.read_parquet(self.root / WINDOWS / window / "images.parquet", columns=columns)
+        try:
+            return pd.read_parquet(self._images(window), columns=columns)
+        except FileNotFoundError:
+            raise UserError(
+                f"{self._images(window)} is missing: restore it, or remove the folder around it, and its images are "
+                "judged again."
+            ) from None
+
+    def _images(self, window: str) -> Path:
+        return self.root / WINDOWS / window / "images.parquet"
 
     def next_window(self) -> str:
-        """Return the name of the window that comes next."""
-        known = self.windows()
+        """Return the name of the window that comes next: no name that any folder has, judged or not."""
+        known = in_number_order(path.name for path in (self.root / WINDOWS).glob("*"))
         return f"{int(known[-1]) + 1 if known else 1:04d}"
 
     def close_window(self, window: str, images: pd.DataFrame, result: dict[str, Any]) -> None:
         """Keep a judged window: from here on its images are counted."""
+        if (self.root / WINDOWS / window).exists():
+            raise UserError(f"{self.root / WINDOWS / window} is there already: no window is written over another.")
         with replacing_folder(self.root / WINDOWS / window) as folder:
             images.to_parquet(folder / "images.parquet", index=False)
             write_json(folder / "result.json", result)
         self.forget_pending()
+
+    # -------------------------------------------------------------------------------------------------- old windows
+
+    def retire(self, keep: int | None) -> list[str]:
+        """Of all whole windows but the newest `keep` (None: all), keep what must last; return their names.
+
+        Each step may be the last of a killed run: what must last is written before anything goes.
+        """
+        if keep is None:
+            return []
+        old = self.whole_windows()[:-keep]
+        self._count(old)
+        for window in old:
+            content = self._images(window).read_bytes()
+            result = self.result(window)
+            for shown in result.get("furthest") or []:
+                shown["picture"] = shown["nearest_picture"] = None
+            result["retired"] = {
+                "images": len(self.images(window, ["id"])),
+                "images.parquet": {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)},
+                "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            }
+            write_json(self.root / WINDOWS / window / "result.json", result)
+            self._images(window).unlink()
+        return old
+
+    def _count(self, windows: list[str]) -> None:
+        """Add the images of windows to the newest file in counted/, or begin the next; those that are there stay."""
+        import pandas as pd
+
+        files = self._counted_files()
+        known = {window for path in files for window in pd.read_parquet(path, columns=["window"])["window"]}
+        path, parts, rows = None, [], COUNTED_ROWS
+        if files:
+            path, parts = files[-1], [pd.read_parquet(files[-1])]
+            rows = len(parts[0])
+        for window in (name for name in windows if name not in known):
+            if rows >= COUNTED_ROWS:
+                if path is not None:
+                    write_table(path, pd.concat(parts, ignore_index=True))
+                path, parts, rows = self.root / COUNTED / f"{window}.parquet", [], 0
+            table = self.images(window)
+            parts.append(table[[name for name in LASTING if name in table]].assign(window=window))
+            rows += len(table)
+        if path is not None and not known.issuperset(windows):
+            write_table(path, pd.concat(parts, ignore_index=True))
+
+    def _counted_files(self) -> list[Path]:
+        folder = self.root / COUNTED
+        return [folder / f"{name}.parquet" for name in in_number_order(path.stem for path in folder.glob("*.parquet"))]
+
+    def _counted(self) -> Iterator[pd.DataFrame]:
+        """Yield what is kept of the images of older windows, oldest first."""
+        import pandas as pd
+
+        for path in self._counted_files():
+            yield pd.read_parquet(path)
 
     # ------------------------------------------------------------------------------------------------ pending
 
@@ -107,7 +185,7 @@ class Store:
         import pandas as pd
 
         tables, arrays = [], []
-        for path in sorted((self.root / PENDING).glob("*.parquet")):
+        for path in self._pending_files():
             tables.append(pd.read_parquet(path))
             with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
                 arrays.append({name: stored[name] for name in ARRAYS})
@@ -117,7 +195,7 @@ class Store:
             pd.concat(tables, ignore_index=True),
             {name: np.concatenate([one[name] for one in arrays]) for name in ARRAYS},
         )
-        known = self.windows()
+        known = self.whole_windows()
         if known and set(self.images(known[-1], ["key"])["key"]) & set(whole.table["key"]):
             self.forget_pending()  # a run was killed between keeping the window and clearing these
             return None
@@ -127,10 +205,15 @@ class Store:
         """Keep measured images until their window is judged."""
         folder = self.root / PENDING
         folder.mkdir(parents=True, exist_ok=True)
-        number = len(list(folder.glob("*.parquet"))) + 1
+        known = self._pending_files()
+        number = int(known[-1].stem) + 1 if known else 1
         with replacing(folder / f"{number:04d}.npz") as temporary, temporary.open("wb") as handle:
             np.savez(handle, **batch.arrays)  # type: ignore[arg-type]
         write_table(folder / f"{number:04d}.parquet", batch.table)
+
+    def _pending_files(self) -> list[Path]:
+        folder = self.root / PENDING
+        return [folder / f"{name}.parquet" for name in in_number_order(path.stem for path in folder.glob("*.parquet"))]
 
     def forget_pending(self) -> None:
         """Clear what waits: its window is kept, or it is to be scored again by another champion."""
@@ -150,7 +233,10 @@ class Store:
         if names and self.result(names[-1])["champion"]["digest"] != champion:
             names = names[:-1]
         columns = ["path", "listed", "stamp", "id", "pixels_sha256", "phash"]
-        parts = [self.images(name, columns) for name in names]
+        whole, counted = set(self.whole_windows()), list(self._counted())
+        kept = {window for table in counted for window in table["window"]}
+        parts = [table.loc[~table["window"].isin(whole), columns] for table in counted]
+        parts += [self.images(name, columns) for name in names if name in whole or name not in kept]
         return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)
 
     def quarantine(self) -> pd.DataFrame:
@@ -177,20 +263,24 @@ class Store:
 
     def unannounced(self) -> list[str]:
         """Return the windows that nobody was told of, oldest first."""
-        told = self._told()
+        path = self.root / "announced.json"
+        told = set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
         return [name for name in self.windows() if name not in told]
 
-    def announced(self, window: str) -> None:
-        """Note that people were told of a window."""
-        write_json(self.root / "announced.json", sorted({*self._told(), window}))
-
-    def _told(self) -> set[str]:
+    def announced(self, windows: list[str]) -> None:
+        """Note that people were told of these windows, too; one judged since is not among them."""
         path = self.root / "announced.json"
-        return set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
+        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        write_json(path, in_number_order({*told, *windows}))
 
     def wait_no_longer(self) -> None:
         """Forget it: a window was judged since."""
         (self.root / "waiting.json").unlink(missing_ok=True)
+
+
+def in_number_order(names: Iterable[str]) -> list[str]:
+    """Return the names that are numbers, smallest first; as text 10000 would come before 9999."""
+    return sorted((name for name in names if name.isascii() and name.isdigit()), key=lambda name: (int(name), name))
 
 
 def unseen(files: list[File], *known: pd.DataFrame) -> list[File]:

@@ -12,6 +12,8 @@ from typing import Annotated
 
 import typer
 
+from plumbline.common import artefacts
+
 app = typer.Typer(
     name="plumbline",
     help="A pipeline for image classifiers that have to be trusted. Run it in the project's top folder.",
@@ -45,7 +47,7 @@ def summary() -> None:
 @app.command()
 def audit(
     folders: Annotated[list[Path], typer.Argument(help="Two or more: train, (validation,) test.")],
-    page: Annotated[Path, typer.Option(help="Where to write the certificate.")] = Path("reports/audit.html"),
+    page: Annotated[Path, typer.Option(help="Where to write the certificate.")] = artefacts.AUDIT_PAGE.path,
     json: Annotated[Path | None, typer.Option(help="Where to write its figures; default: beside the page.")] = None,
     no_embeddings: Annotated[bool, typer.Option("--no-embeddings", help="Look at no embedding neighbours.")] = False,
 ) -> None:
@@ -63,6 +65,12 @@ def tune(
     """Search a candidate's settings on validation pictures."""
     flags = ["--write"] if write else []
     run_module("plumbline.commands.tune", candidate, *_option("--trials", trials), *flags)
+
+
+@app.command()
+def plots() -> None:
+    """Let `dvc plots show` draw without a network, in this clone."""
+    run_module("plumbline.commands.plots")
 
 
 @app.command()
@@ -100,6 +108,14 @@ def intake(
     """Add labelled pictures to data/ as a version of their own."""
     flags = ["--no-training"] if no_training else []
     run_module("flows.intake", batch, *_option("--images", images), *flags)
+
+
+@app.command()
+def mend(
+    as_it_is: Annotated[bool, typer.Option("--as-it-is", help="A dvc.lock that lacks stages it had is meant.")] = False,
+) -> None:
+    """Put right what a kill left: a torn dvc.lock, an intake half done."""
+    run_module("flows.mend", *(["--as-it-is"] if as_it_is else []))
 
 
 @flows.command()

@@ -9,22 +9,14 @@ and reports/ablations/CANDIDATE.html.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import pandas as pd
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json, write_text
 from plumbline.common.params import load_section
-from plumbline.evidence.ablation import (
-    REPORTS,
-    RESULTS,
-    Ablation,
-    ablate,
-    build_extractor,
-    disturbed_features,
-    verdict,
-)
+from plumbline.evidence.ablation import Ablation, ablate, build_extractor, disturbed_features, verdict
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import open_features
 from plumbline.models.fitting import make_deterministic
@@ -41,15 +33,15 @@ def main() -> None:
     candidate = load_section(f"candidates.{name}", Candidate)
     data = load_section("data", DataParams)
     seed = load_section("train", TrainParams).seed
-    splits = pd.read_parquet("build/splits.parquet")
-    features = open_features(Path("build/features") / candidate.backbone)
-    parts = features.backbone["parts"]
-    if len(parts) < 2 or features.backbone["freeze"] != "head" or candidate.backbone != params.backbone:
+    splits = pd.read_parquet(artefacts.SPLITS)
+    features = open_features(artefacts.FEATURES / candidate.backbone)
+    parts = features.backbone.parts
+    if len(parts) < 2 or features.backbone.freeze != "head" or candidate.backbone != params.backbone:
         raise UserError(
             f"params.yaml: ablations.{name} takes {params.backbone} apart, which is not the several frozen networks "
             f"that candidates.{name} stands on: name its backbone of 'networks', or remove the entry."
         )
-    size = features.backbone["image_size"]
+    size = features.backbone.image_size
     test = splits[splits["split"] == "test"]
     make_deterministic(seed)
     disturbed = disturbed_features(
@@ -59,15 +51,15 @@ def main() -> None:
     sentences = verdict(table, len(test))
     result = {
         "candidate": name,
-        "weights": {part["network"]: weights_origin(features.backbone, [part["network"]]) for part in parts},
+        "weights": {part.network: weights_origin(features.backbone, [part.network]) for part in parts},
         "test_images": len(test),
         "seeds": params.seeds,
         "conditions": params.model_dump(include={"dark", "occluded", "rotated"}),
         "rows": table,
         "verdict": sentences,
     }
-    write_json(RESULTS / f"{name}.json", result)
-    write_text(REPORTS / f"{name}.html", page(result))
+    write_json(artefacts.ABLATIONS / f"{name}.json", result)
+    write_text(artefacts.ABLATION_PAGES / f"{name}.html", page(result))
     for sentence in sentences:
         print(sentence, file=sys.stderr)
 

@@ -5,19 +5,15 @@ Reads build/candidates/NAME, its features' backbone and the pictures, writes rep
 
 from __future__ import annotations
 
-import json
 import sys
-from pathlib import Path
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_text
 from plumbline.common.params import load_section
-from plumbline.models.assemble import MODEL
+from plumbline.common.records import read_record
+from plumbline.models.records import ModelRecord
 from plumbline.pages.card import make_card
-
-CANDIDATES = Path("build/candidates")
-FEATURES = Path("build/features")
-REPORTS = Path("reports/candidates")
 
 
 def main() -> None:
@@ -26,13 +22,13 @@ def main() -> None:
 
     name = sys.argv[1]
     data = load_section("data", DataParams)
-    model = json.loads((CANDIDATES / name / MODEL).read_text(encoding="utf-8"))
+    model = read_record(artefacts.CANDIDATES / name / artefacts.MODEL, ModelRecord)
     page = make_card(
-        CANDIDATES / name,
-        FEATURES / model["backbone"],
+        artefacts.CANDIDATES / name,
+        artefacts.FEATURES / model.backbone,
         lambda paths, size: iter_rgb(data, paths, (size, size)),
     )
-    write_text(REPORTS / f"{name}.html", page)
+    write_text(artefacts.CARDS / f"{name}.html", page)
 
 
 if __name__ == "__main__":

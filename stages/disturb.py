@@ -13,14 +13,12 @@ import sys
 import numpy as np
 import pandas as pd
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_json, write_table
 from plumbline.common.params import load_section
 from plumbline.evidence.disturbances import (
     BOX,
-    CONDITIONS,
-    DISTURBED,
-    FEATURES,
     ProbeParams,
     conditions,
     disturbed_features,
@@ -28,7 +26,7 @@ from plumbline.evidence.disturbances import (
     extract_with,
     head_boxes,
 )
-from plumbline.models.features import INDEX, VALUES, open_features
+from plumbline.models.features import open_features
 
 
 def main() -> None:
@@ -37,21 +35,21 @@ def main() -> None:
 
     name = sys.argv[1]
     data, params = load_section("data", DataParams), load_section("probe", ProbeParams)
-    features = open_features(FEATURES / name)
-    rows = drawn_rows(pd.read_parquet("build/splits.parquet"), params)
-    boxes = head_boxes(rows, pd.read_parquet("build/manifest.parquet"), params)
+    features = open_features(artefacts.FEATURES / name)
+    rows = drawn_rows(pd.read_parquet(artefacts.SPLITS), params)
+    boxes = head_boxes(rows, pd.read_parquet(artefacts.MANIFEST), params)
     values = disturbed_features(
         rows,
         boxes,
         lambda paths, size: iter_rgb(data, paths, (size, size)),
         extract_with(features),
-        features.backbone["image_size"],
+        features.backbone.image_size,
         params,
     )
-    with replacing_folder(DISTURBED / name) as folder:
-        np.save(folder / VALUES, values, allow_pickle=False)
-        write_table(folder / INDEX, rows[["path", "id"]].assign(**dict(zip(BOX, boxes.T, strict=True))))
-        write_json(folder / CONDITIONS, conditions(params))
+    with replacing_folder(artefacts.DISTURBED / name) as folder:
+        np.save(folder / artefacts.VALUES, values, allow_pickle=False)
+        write_table(folder / artefacts.INDEX, rows[["path", "id"]].assign(**dict(zip(BOX, boxes.T, strict=True))))
+        write_json(folder / artefacts.CONDITIONS, conditions(params))
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ Reads incoming/ (or wherever a site's images lie) and the registry, writes build
 from __future__ import annotations
 
 from monitoring import drift
+from plumbline.common import artefacts
 
-ARGUMENTS = ["--every-site", "--record", "build/drift.json"]
+ARGUMENTS = ["--every-site", "--record", artefacts.DRIFT.name]
 
 
 def main() -> None:

@@ -12,18 +12,18 @@ import sys
 
 import numpy as np
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_json, write_table
 from plumbline.common.params import load_sections
-from plumbline.models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MEMBERS, MODEL, NOT_MADE
+from plumbline.common.records import write_record
 from plumbline.models.combination import write_head
 from plumbline.models.ensembles import (
-    CANDIDATES,
-    ENSEMBLES,
     Ensemble,
     Named,
     choose_members,
     combine_predictions,
+    cost_of,
     cross_validated,
     describe,
     history_of,
@@ -37,14 +37,14 @@ def main() -> None:
     entries = load_sections("ensembles", Ensemble, optional=True)
     names = list(load_sections("candidates", Named))
     # A candidate whose training failed is named as failed by `evaluate`; the others go on without it.
-    trained = [name for name in names if (CANDIDATES / name / MODEL).is_file()]
-    members = read_members(CANDIDATES, trained or names)
+    trained = [name for name in names if (artefacts.CANDIDATES / name / artefacts.MODEL).is_file()]
+    members = read_members(artefacts.CANDIDATES.path, trained or names)
     not_made: dict[str, str] = {}
-    with replacing_folder(ENSEMBLES) as top:
+    with replacing_folder(artefacts.ENSEMBLES) as top:
         for name, entry in entries.items():
             chosen = choose_members(members, entry.members)
             if len(chosen) < 2:
-                size = chosen[0].model["image_size"]
+                size = chosen[0].model.image_size
                 not_made[name] = (
                     f"no other candidate reads {size}-pixel pictures as the best one, {chosen[0].name}, does"
                 )
@@ -56,18 +56,22 @@ def main() -> None:
             folder = top / name
             folder.mkdir()
             for member in chosen:
-                (folder / MEMBERS / member.name).mkdir(parents=True)
-                for file in (MODEL, HEAD_WEIGHTS):
-                    shutil.copyfile(CANDIDATES / member.name / file, folder / MEMBERS / member.name / file)
+                (folder / artefacts.MEMBERS / member.name).mkdir(parents=True)
+                for file in (artefacts.MODEL, artefacts.HEAD_WEIGHTS):
+                    shutil.copyfile(
+                        artefacts.CANDIDATES / member.name / file, folder / artefacts.MEMBERS / member.name / file
+                    )
             folds = cross_validated(chosen, entry.kind)
             if folds is not None:
-                write_table(folder / CROSS_VALIDATION, folds)
-            write_head(folder / HEAD_WEIGHTS, *(head or (np.zeros((0, 0)), np.zeros(0))))
-            write_table(folder / "predictions.parquet", predictions_of(table, targets, probabilities))
-            write_table(folder / "history.csv", history_of(targets, probabilities, table["split"]))
-            write_json(folder / MODEL, describe(name, entry, chosen, sum(part.size for part in head) if head else 0))
+                write_table(folder / artefacts.CROSS_VALIDATION, folds)
+            write_head(folder / artefacts.HEAD_WEIGHTS, *(head or (np.zeros((0, 0)), np.zeros(0))))
+            write_table(folder / artefacts.PREDICTIONS, predictions_of(table, targets, probabilities))
+            write_table(folder / artefacts.HISTORY, history_of(targets, probabilities, table["split"]))
+            trained_here = sum(part.size for part in head) if head else 0
+            write_record(folder / artefacts.MODEL, describe(name, entry, chosen, trained_here))
+            write_record(folder / artefacts.COST, cost_of(chosen))
             print(f"{name}: {', '.join(member.name for member in chosen)}", file=sys.stderr)
-        write_json(top / NOT_MADE, not_made)
+        write_json(top / artefacts.NOT_MADE, not_made)
 
 
 if __name__ == "__main__":

@@ -7,13 +7,14 @@ and build/plots/ (`dvc plots`).
 
 from __future__ import annotations
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_json
 from plumbline.common.params import load_section
+from plumbline.common.records import write_record
 from plumbline.evidence import probes
 from plumbline.evidence.candidates import read_candidates, read_not_made
 from plumbline.evidence.evaluation import (
-    BUILD,
     Evaluate,
     evaluate,
     leaderboard,
@@ -26,21 +27,22 @@ from plumbline.evidence.evaluation import (
 
 def main() -> None:
     params = load_section("evaluate", Evaluate)
-    candidates, absent = read_candidates(BUILD / "candidates", names_of_all())
-    not_made = read_not_made(BUILD / "ensembles")
+    candidates, absent = read_candidates(artefacts.CANDIDATES.path, names_of_all())
+    not_made = read_not_made(artefacts.ENSEMBLES.path)
     missing = [name for name in absent if name not in not_made]
     manifest, pixels = pictures_of(next(iter(candidates.values())))
-    evaluation = evaluate(candidates, missing, manifest, pixels, params, probes.read_probes(BUILD, candidates))
-    evaluation["not_made"] = not_made
-    write_json(BUILD / "evaluation.json", evaluation)
-    write_json(BUILD / "leaderboard.json", leaderboard(evaluation))
-    write_metrics(evaluation, BUILD / "metrics")
-    write_plots(candidates, evaluation["violation_class"], BUILD / "plots")
+    probed = probes.read_probes(artefacts.BUILD, candidates)
+    evaluation = evaluate(candidates, missing, manifest, pixels, params, probed, not_made)
+    rows = leaderboard(evaluation)
+    write_record(artefacts.EVALUATION, evaluation)
+    write_json(artefacts.LEADERBOARD, [row.content() for row in rows])
+    write_metrics(evaluation, artefacts.METRICS.path)
+    write_plots(candidates, evaluation.violation_class, artefacts.PLOTS.path)
     for name in missing:
-        print(f"{name}: no result in {BUILD}/candidates/{name}, left out of the leaderboard")
-    for row in leaderboard(evaluation):
-        low, high = row["intervals"]["test"]["accuracy"]
-        print(f"{row['candidate']}: test accuracy {row['metrics']['test']['accuracy']:.3f} ({low:.3f} to {high:.3f})")
+        print(f"{name}: no result in {artefacts.CANDIDATES / name}, left out of the leaderboard")
+    for row in rows:
+        low, high = row.intervals["test"]["accuracy"]
+        print(f"{row.candidate}: test accuracy {row.accuracy('test'):.3f} ({low:.3f} to {high:.3f})")
 
 
 if __name__ == "__main__":

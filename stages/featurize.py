@@ -7,13 +7,15 @@ rows of the last run are taken over, so a new picture costs one picture.
 from __future__ import annotations
 
 import functools
-import json
 import sys
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.params import load_section
-from plumbline.models.backbones import WEIGHTS, Backbone, record_entry, resolve_entry
-from plumbline.models.extraction import FEATURES, SplitShare, featurize, read_pictures
+from plumbline.common.records import read_record
+from plumbline.models.backbones import Backbone, record_entry, resolve_entry
+from plumbline.models.extraction import SplitShare, featurize, read_pictures
+from plumbline.models.records import WeightsRecord
 
 
 def main() -> None:
@@ -26,10 +28,10 @@ def main() -> None:
     entry = load_section(f"backbones.{name}", Backbone)
     data = load_section("data", DataParams)
     weights = resolve_entry(name, entry)
-    recorded = json.loads((WEIGHTS / f"{name}.json").read_text())
-    if recorded != record_entry(name, entry, weights):
-        raise UserError(f"{WEIGHTS / name}.json is out of date: run `dvc repro`, or first `dvc repro -s weights`.")
-    manifest = pd.read_parquet("build/manifest.parquet", columns=["path", "id"])
+    file = artefacts.WEIGHTS / f"{name}.json"
+    if read_record(file, WeightsRecord, artefacts.WEIGHTS.by) != record_entry(name, entry, weights):
+        raise UserError(f"{file} is out of date: run `dvc repro`, or first `dvc repro -s weights`.")
+    manifest = pd.read_parquet(artefacts.MANIFEST, columns=["path", "id"])
     share = load_section("split", SplitShare).fractions["train"] if entry.freeze == "auto" else 0
     training_images = round(share * len(manifest))
     featurize(
@@ -38,7 +40,7 @@ def main() -> None:
         name,
         entry,
         weights,
-        FEATURES / name,
+        artefacts.FEATURES / name,
         training_images,
         data.arrays.channels if find_layout(data) == "arrays" else None,
     )

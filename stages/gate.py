@@ -8,23 +8,31 @@ from __future__ import annotations
 
 import pandas as pd
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
-from plumbline.common.files import write_json
 from plumbline.common.params import load_section
+from plumbline.common.records import read_record, write_record
 from plumbline.evidence.candidates import read_candidates
-from plumbline.evidence.rules import BUILD, Gate, choose, decide, leaks_between, read_json
+from plumbline.evidence.records import Evaluation
+from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
+from plumbline.evidence.rules import Gate, choose, decide, leaks_between
+from plumbline.leakage.records import Certificate
+
+WORDS = {PASSED: "pass      ", FAILED: "FAIL      ", NOT_JUDGED: "NOT JUDGED"}
 
 
 def main() -> None:
     params = load_section("gate", Gate)
-    evaluation = read_json("evaluation.json")
-    candidates, _ = read_candidates(BUILD / "candidates", list(evaluation["candidates"]))
-    leaks = leaks_between(pd.read_parquet(BUILD / "splits.parquet"), read_json("leakage.json"))
-    decision = decide(choose(candidates, evaluation, params), evaluation, leaks, params)
-    write_json(BUILD / "decision.json", decision)
-    for rule in decision["rules"]:
-        print(f"{'pass' if rule['passed'] else 'FAIL'}  {rule['name']}: {rule['reason']}")
-    print(f"{decision['verdict']}: {decision['reason']}")
+    evaluation = read_record(artefacts.EVALUATION, Evaluation)
+    candidates, _ = read_candidates(artefacts.CANDIDATES.path, list(evaluation.candidates))
+    certificate = read_record(artefacts.CERTIFICATE, Certificate)
+    leaks = leaks_between(pd.read_parquet(artefacts.SPLITS), certificate.pairs_across_splits)
+    selection = choose(candidates, evaluation, params)
+    decision = decide(selection, evaluation, leaks, params, candidates[selection.chosen].latency)
+    write_record(artefacts.DECISION, decision)
+    for rule in decision.rules:
+        print(f"{WORDS[result_of(rule)]}  {rule.name}: {rule.reason}")
+    print(f"{decision.verdict}: {decision.reason}")
 
 
 if __name__ == "__main__":

@@ -10,19 +10,13 @@ import sys
 
 import numpy as np
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
-from plumbline.common.files import write_json, write_table, write_text
+from plumbline.common.files import write_table, write_text
 from plumbline.common.params import load_section
-from plumbline.leakage.groups import (
-    BUILD,
-    CONFLICTS_PAGE,
-    GroupParams,
-    describe_pictures,
-    grey_reader,
-    group_images,
-    read_embeddings,
-    summary,
-)
+from plumbline.common.records import write_record
+from plumbline.leakage.columns import sentence, tied_by_column
+from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader, group_images, read_embeddings, summary
 
 
 def main() -> None:
@@ -39,15 +33,15 @@ def main() -> None:
 
     params = load_section("group", GroupParams)
     data = load_section("data", DataParams)
-    manifest = pd.read_parquet(BUILD / "manifest.parquet")
+    manifest = pd.read_parquet(artefacts.MANIFEST)
     embeddings, source = None, "none asked for (group.embedding)"
     if params.embedding:
-        embeddings, source = read_embeddings(BUILD / "features" / params.embedding, manifest)
+        embeddings, source = read_embeddings(artefacts.FEATURES / params.embedding, manifest)
     print(f"embeddings: {source}", file=sys.stderr)
     pictures = describe_pictures(
         manifest,
-        np.load(BUILD / "fingerprints.npy", allow_pickle=False),
-        np.load(BUILD / "thumbnails.npy", mmap_mode="r", allow_pickle=False),
+        np.load(artefacts.FINGERPRINTS, allow_pickle=False),
+        np.load(artefacts.THUMBNAILS.path, mmap_mode="r", allow_pickle=False),
         grey_reader(data, manifest["path"].to_numpy()),
         embeddings,
     )
@@ -55,21 +49,23 @@ def main() -> None:
     pairs = conflicting_pairs(manifest, found.edges, pictures.grey)
     label = dict(zip(manifest["path"], manifest["label"], strict=True))
     conflicts = conflict_table(pairs, label)
-    write_text(CONFLICTS_PAGE, conflicts_page(pairs, label, lambda path: load_rgb(data, path)))
-    write_table(BUILD / "label_conflicts.csv", conflicts)
+    write_text(artefacts.CONFLICTS_PAGE, conflicts_page(pairs, label, lambda path: load_rgb(data, path)))
+    write_table(artefacts.LABEL_CONFLICTS, conflicts)
     if len(conflicts) and params.label_conflicts == "fail":
         first = conflicts.iloc[0]
         raise UserError(
             f"{len(conflicts)} images are copies of one another with different labels (the first: {first['path']}, "
-            f"{first['reason']}): open {CONFLICTS_PAGE} and correct them in data/, or set "
+            f"{first['reason']}): open {artefacts.CONFLICTS_PAGE} and correct them in data/, or set "
             "group.label_conflicts: set_aside."
         )
-    write_table(BUILD / "edges.parquet", found.edges)
-    write_table(BUILD / "apart.parquet", found.apart)
-    write_json(BUILD / "group.json", summary(found, conflicts, source))
-    write_table(BUILD / "groups.parquet", found.groups)
+    write_table(artefacts.EDGES, found.edges)
+    write_table(artefacts.APART, found.apart)
+    tied = tied_by_column(manifest, params.columns, params.blank_words)
+    write_record(artefacts.GROUPING, summary(found, conflicts, source, tied))
+    write_table(artefacts.GROUPS, found.groups)
     sizes = found.groups["group"].value_counts()
     print(f"{len(manifest)} images in {len(sizes)} groups, the largest of {sizes.iloc[0]}")
+    print("\n".join(sentence(one) for one in tied) or "no grouping column (group.columns) is in the data")
     print(", ".join(f"{n} {kind}" for kind, n in found.edges[found.edges["verified"]]["kind"].value_counts().items()))
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import sys
 from collections import Counter
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_table
 from plumbline.common.params import load_section
 from plumbline.imaging.collection import DataParams
-from plumbline.imaging.manifest import BUILD, IngestParams, ingest, write_array
+from plumbline.imaging.manifest import IngestParams, ingest, write_array
 
 
 def main() -> None:
@@ -22,15 +23,15 @@ def main() -> None:
     found = ingest(data, load_section("ingest", IngestParams))
     if not len(found.manifest):
         first = found.quarantine.iloc[0]
-        write_table(BUILD / "quarantine.csv", found.quarantine)
+        write_table(artefacts.QUARANTINE, found.quarantine)
         raise UserError(
             f"none of the {len(found.quarantine)} files in {data.root}/ can be used (the first: {first['path']} "
-            f"{first['reason']}): see {BUILD}/quarantine.csv."
+            f"{first['reason']}): see {artefacts.QUARANTINE}."
         )
-    write_array(BUILD / "fingerprints.npy", found.fingerprints)
-    write_array(BUILD / "thumbnails.npy", found.thumbnails)
-    write_table(BUILD / "quarantine.csv", found.quarantine)
-    write_table(BUILD / "manifest.parquet", found.manifest)
+    write_array(artefacts.FINGERPRINTS.path, found.fingerprints)
+    write_array(artefacts.THUMBNAILS.path, found.thumbnails)
+    write_table(artefacts.QUARANTINE, found.quarantine)
+    write_table(artefacts.MANIFEST, found.manifest)
     classes = ", ".join(f"{count} {label}" for label, count in sorted(Counter(found.manifest["label"]).items()))
     print(f"{len(found.manifest)} pictures ({classes}), {len(found.quarantine)} quarantined", file=sys.stderr)
 

@@ -6,31 +6,31 @@ reports/leaderboard.html.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_text
+from plumbline.common.records import read_record
 from plumbline.evidence.candidates import read_candidates
+from plumbline.evidence.records import Decision, Evaluation
 from plumbline.models.features import open_features
 from plumbline.pages.leaderboard import render
 
-BUILD = Path("build")
-REPORTS = Path("reports")
 OTHER_REPORTS = (
-    ("Leakage certificate", "leakage.html"),
-    ("Validation of the data", "validation/index.html"),
+    ("Leakage certificate", artefacts.CERTIFICATE_PAGE.path),
+    ("Validation of the data", artefacts.VALIDATION_PAGES / "index.html"),
 )
 
 
 def main() -> None:
-    evaluation = json.loads((BUILD / "evaluation.json").read_text(encoding="utf-8"))
-    decision = json.loads((BUILD / "decision.json").read_text(encoding="utf-8"))
-    candidates, _ = read_candidates(BUILD / "candidates", list(evaluation["candidates"]))
-    features = open_features(BUILD / "features" / "pixels")
+    evaluation = read_record(artefacts.EVALUATION, Evaluation)
+    decision = read_record(artefacts.DECISION, Decision)
+    candidates, _ = read_candidates(artefacts.CANDIDATES.path, list(evaluation.candidates))
+    features = open_features(artefacts.FEATURES / "pixels")
 
     def picture(path: str) -> NDArray[np.uint8]:
         return np.asarray(features.values[features.rows_of([path])[0], 0], dtype=np.uint8)
@@ -40,16 +40,17 @@ def main() -> None:
         decision,
         candidates,
         picture,
-        links=[(title, address) for title, address in OTHER_REPORTS if (REPORTS / address).is_file()],
-        cards={
-            name: f"candidates/{name}.html"
-            for name in candidates
-            if (REPORTS / "candidates" / f"{name}.html").is_file()
-        },
+        links=[(title, beside(path)) for title, path in OTHER_REPORTS if path.is_file()],
+        cards={name: beside(path) for name in candidates if (path := artefacts.CARDS / f"{name}.html").is_file()},
     )
-    write_text(REPORTS / "leaderboard.html", page)
-    print(f"{decision['verdict']}: {decision['reason']}")
-    print(f"open {(REPORTS / 'leaderboard.html').resolve().as_uri()}")
+    write_text(artefacts.LEADERBOARD_PAGE, page)
+    print(f"{decision.verdict}: {decision.reason}")
+    print(f"open {artefacts.LEADERBOARD_PAGE.path.resolve().as_uri()}")
+
+
+def beside(page: Path) -> str:
+    """Return the address of another page as the leaderboard links to it."""
+    return page.relative_to(artefacts.LEADERBOARD_PAGE.path.parent).as_posix()
 
 
 if __name__ == "__main__":

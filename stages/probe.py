@@ -8,18 +8,18 @@ feature maps. What it means is for `evaluate` to say.
 
 from __future__ import annotations
 
-import json
 import sys
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_table
 from plumbline.common.params import load_section
-from plumbline.evidence.disturbances import DISTURBED, FEATURES, ProbeParams
-from plumbline.evidence.probes import ANSWERS, ATTENTION, PROBES
-from plumbline.evidence.probing import CANDIDATES, probe
-from plumbline.models.assemble import MODEL
+from plumbline.common.records import read_record
+from plumbline.evidence.disturbances import ProbeParams
+from plumbline.evidence.probing import probe
 from plumbline.models.features import open_features
 from plumbline.models.fitting import make_deterministic
+from plumbline.models.records import ModelRecord
 
 
 def main() -> None:
@@ -29,17 +29,17 @@ def main() -> None:
     name = sys.argv[1]
     make_deterministic(0)
     data = load_section("data", DataParams)
-    backbone = json.loads((CANDIDATES / name / MODEL).read_text(encoding="utf-8"))["backbone"]
+    backbone = read_record(artefacts.CANDIDATES / name / artefacts.MODEL, ModelRecord).backbone
     found, looks = probe(
-        CANDIDATES / name,
-        open_features(FEATURES / backbone),
-        DISTURBED / backbone,
+        artefacts.CANDIDATES / name,
+        open_features(artefacts.FEATURES / backbone),
+        artefacts.DISTURBED / backbone,
         lambda paths, size: iter_rgb(data, paths, (size, size)),
         load_section("probe", ProbeParams),
     )
-    with replacing_folder(PROBES / name) as folder:
-        write_table(folder / ANSWERS, found)
-        write_table(folder / ATTENTION, looks)
+    with replacing_folder(artefacts.PROBES / name) as folder:
+        write_table(folder / artefacts.ANSWERS, found)
+        write_table(folder / artefacts.ATTENTION, looks)
 
 
 if __name__ == "__main__":

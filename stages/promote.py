@@ -1,23 +1,23 @@
 """Stage promote: register the chosen candidate in MLflow and make it champion, or record why not; and undo it.
 
-    python -m stages.promote [--dry-run] [--force --reason TEXT]
+    python -m stages.promote [--dry-run] [--here --reason TEXT] [--force --reason TEXT]
     python -m stages.promote rollback [--to VERSION] --reason TEXT [--dry-run]
     python -m stages.promote history
 
 Reads what the stages before left under build/, writes build/promotion.json. HOLD and REJECT are results: the champion
-stays, the refusal goes into the registry's log, and the exit code is 0.
+stays, the refusal goes into the registry's log, and the exit code is 0. Inside an experiment, or from a branch, commit
+or workspace that `promote.place` does not allow, the registry is not touched at all.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
-from plumbline.common.files import write_json
 from plumbline.common.params import load_section
+from plumbline.common.records import write_record
 from plumbline.registry.promotion import (
-    BUILD,
-    PROMOTION,
     Project,
     PromoteParams,
     Wish,
@@ -39,11 +39,12 @@ def main() -> None:
     elif found.command == "rollback":
         print(rollback(params, found.to, found.reason.strip(), found.dry_run))
     else:
-        wish = Wish(found.force, found.reason.strip(), found.dry_run)
-        result = promote(params, wish, Project(BUILD, Path(), read_pictures, load_network, compare))
+        wish = Wish(found.force, found.reason.strip(), found.dry_run, found.here)
+        result = promote(params, wish, Project(artefacts.BUILD, Path(), read_pictures, load_network, compare))
         if not wish.dry_run:
-            write_json(PROMOTION, result)
-        print(f"{result['outcome']}: {result['reason']} Champion: version {result['champion'] or 'none'}.")
+            write_record(artefacts.PROMOTION, result)
+        champion = "" if result.outcome == "not here" else f" Champion: version {result.champion or 'none'}."
+        print(f"{result.outcome}: {result.reason}{champion}")
 
 
 if __name__ == "__main__":

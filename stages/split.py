@@ -11,24 +11,17 @@ import sys
 
 import pandas as pd
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_table
 from plumbline.common.params import load_section
-from plumbline.leakage.splits import (
-    BUILD,
-    MEMBERSHIPS,
-    GroupColumns,
-    SplitParams,
-    read_memberships,
-    shares,
-    split_images,
-)
+from plumbline.leakage.splits import MEMBERSHIPS, GroupColumns, SplitParams, read_memberships, shares, split_images
 
 
 def main() -> None:
     params = load_section("split", SplitParams)
-    columns = load_section("group", GroupColumns).columns
-    manifest = pd.read_parquet(BUILD / "manifest.parquet")
+    group = load_section("group", GroupColumns)
+    manifest = pd.read_parquet(artefacts.MANIFEST)
     lock = MEMBERSHIPS / f"seed-{params.seed}.csv"
     others = sorted(path.name for path in MEMBERSHIPS.glob("seed-*.csv") if path != lock)
     if others and not lock.exists():
@@ -37,23 +30,24 @@ def main() -> None:
             "another seed may have seen pictures of this test set",
             file=sys.stderr,
         )
-    conflicts = BUILD / "label_conflicts.csv"
+    conflicts = artefacts.LABEL_CONFLICTS.path
     excluded = pd.read_csv(conflicts, dtype=str) if conflicts.exists() else pd.DataFrame({"path": [], "reason": []})
     result = split_images(
         manifest,
-        pd.read_parquet(BUILD / "groups.parquet"),
-        pd.read_parquet(BUILD / "edges.parquet"),
-        columns,
+        pd.read_parquet(artefacts.GROUPS),
+        pd.read_parquet(artefacts.EDGES),
+        group.columns,
         read_memberships(lock),
         excluded,
         params,
+        group.blank_words,
     )
     write_table(lock, result.memberships)
-    write_table(BUILD / "set_aside.csv", result.set_aside)
-    write_table(BUILD / "splits.parquet", result.splits)
+    write_table(artefacts.SET_ASIDE, result.set_aside)
+    write_table(artefacts.SPLITS, result.splits)
     print(shares(result.splits, manifest, params).to_string())
     if len(result.set_aside):
-        print(f"{len(result.set_aside)} image(s) set aside, named in {BUILD / 'set_aside.csv'}; the first:")
+        print(f"{len(result.set_aside)} image(s) set aside, named in {artefacts.SET_ASIDE}; the first:")
         print("\n".join(f"  {r.path}: {r.reason}" for r in result.set_aside.head(5).itertuples()))
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
-from plumbline.common.files import replacing_folder, write_json, write_table
+from plumbline.common.files import replacing_folder, write_table
 from plumbline.common.params import load_section
-from plumbline.models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MODEL
+from plumbline.common.records import write_record
+from plumbline.models.assemble import load_candidate
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import open_features
-from plumbline.models.training import CANDIDATES, COST, TrainParams, cross_validate, peak_megabytes, train
+from plumbline.models.latency import latency_ms
+from plumbline.models.records import Cost
+from plumbline.models.training import TrainParams, cross_validate, peak_megabytes, train
 
 
 def main() -> None:
@@ -22,20 +25,22 @@ def main() -> None:
     name = sys.argv[1]
     candidate = load_section(f"candidates.{name}", Candidate)
     params = load_section("train", TrainParams)
-    splits = pd.read_parquet("build/splits.parquet")
-    features = open_features(Path("build/features") / candidate.backbone)
+    splits = pd.read_parquet(artefacts.SPLITS)
+    features = open_features(artefacts.FEATURES / candidate.backbone)
     start = time.perf_counter()
     network, history, predictions, model = train(name, candidate, splits, features, params.seed)
-    cost = {"seconds": round(time.perf_counter() - start, 2), "peak_megabytes": round(peak_megabytes())}
+    cost = Cost(seconds=round(time.perf_counter() - start, 2), peak_megabytes=round(peak_megabytes()))
     folds = cross_validate(name, candidate, splits, features, params.seed, params.folds) if params.folds else None
-    with replacing_folder(CANDIDATES / name) as folder:
-        network.save_weights(folder / HEAD_WEIGHTS)
-        write_table(folder / "history.csv", history)
-        write_table(folder / "predictions.parquet", predictions)
+    with replacing_folder(artefacts.CANDIDATES / name) as folder:
+        network.save_weights(folder / artefacts.HEAD_WEIGHTS)
+        write_table(folder / artefacts.HISTORY, history)
+        write_table(folder / artefacts.PREDICTIONS, predictions)
         if folds is not None:
-            write_table(folder / CROSS_VALIDATION, folds)
-        write_json(folder / COST, cost)
-        write_json(folder / MODEL, model)
+            write_table(folder / artefacts.CROSS_VALIDATION, folds)
+        write_record(folder / artefacts.MODEL, model)
+        # Measured on what serves, from pixels on. Not in model.json: no two runs take the same time.
+        latency = latency_ms(load_candidate(folder, features.folder))
+        write_record(folder / artefacts.COST, cost.model_copy(update={"latency_ms": round(latency, 3)}))
 
 
 if __name__ == "__main__":

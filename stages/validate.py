@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import sys
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import replacing_folder, write_json
 from plumbline.common.params import load_section
-from plumbline.imaging.validation import BUILD, DOCS, ValidateParams, report, validate
+from plumbline.imaging.validation import ValidateParams, report, validate
 
 
 def main() -> None:
@@ -22,23 +23,26 @@ def main() -> None:
     from plumbline.leakage.groups import GroupParams
 
     params = load_section("validate", ValidateParams)
-    grouping = load_section("group", GroupParams).columns
-    manifest = pd.read_parquet(BUILD / "manifest.parquet")
-    quarantine = pd.read_csv(BUILD / "quarantine.csv", dtype=str, keep_default_na=False)
-    with replacing_folder(DOCS) as docs:
+    group = load_section("group", GroupParams)
+    manifest = pd.read_parquet(artefacts.MANIFEST)
+    quarantine = pd.read_csv(artefacts.QUARANTINE, dtype=str, keep_default_na=False)
+    with replacing_folder(artefacts.VALIDATION_PAGES) as docs:
         import great_expectations as gx
 
         from plumbline.pages.validation import write_docs
 
-        found = validate(manifest, quarantine, grouping, params, docs)
+        found = validate(manifest, quarantine, group.columns, params, docs, group.blank_words)
         written = report(manifest, quarantine, found)
         rows = quarantine[["path", "reason"]].to_dict("records")
         write_docs(docs, {**written, "quarantine": rows, "version": gx.__version__})
-    write_json(BUILD / "validation.json", written)
+    write_json(artefacts.VALIDATION, written)
     if found.problem:
-        raise UserError(f"{found.problem} Details: {DOCS / 'index.html'}")
+        raise UserError(f"{found.problem} Details: {artefacts.VALIDATION_PAGES / 'index.html'}")
     failed = sum(not one.success for one in found.outcomes)
-    print(f"{len(found.outcomes)} expectations, {failed} with warnings; see {DOCS / 'index.html'}", file=sys.stderr)
+    print(
+        f"{len(found.outcomes)} expectations, {failed} with warnings; see {artefacts.VALIDATION_PAGES / 'index.html'}",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

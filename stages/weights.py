@@ -1,27 +1,35 @@
-"""Stage `weights`: which weights does each backbone resolve to on this machine, now?
+"""Stage `weights`: which weights does each backbone resolve to on this machine, now? And may a model be promoted here?
 
-It runs on every `dvc repro` (a new file in PLUMBLINE_WEIGHTS changes nothing that DVC sees) and writes one small
-file per backbone; `featurize` depends on that file, so other weights mean other features and the same weights none.
+It runs on every `dvc repro` (a new file in PLUMBLINE_WEIGHTS changes nothing that DVC sees, nor does another branch)
+and writes one small file per backbone; `featurize` depends on that file, so other weights mean other features and the
+same weights none. In the same way `promote` depends on build/place.json: what an experiment or another branch left
+unpromoted is looked at again, once, where promotion is allowed.
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_json
-from plumbline.common.params import load_sections
-from plumbline.models.backbones import WEIGHTS, Backbone, record_entry, report, resolve_entry
+from plumbline.common.params import load_section, load_sections
+from plumbline.common.records import write_record
+from plumbline.models.backbones import Backbone, record_entry, report, resolve_entry
+from plumbline.registry.place import Place, why_not_here
 
 
 def main() -> None:
-    """Write build/weights/BACKBONE.json for every backbone in params.yaml."""
-    with replacing_folder(WEIGHTS) as folder:
+    """Write build/weights/BACKBONE.json for every backbone in params.yaml, and build/place.json."""
+    with replacing_folder(artefacts.WEIGHTS) as folder:
         for name, entry in load_sections("backbones", Backbone).items():
             resolved = resolve_entry(name, entry)
-            write_json(folder / f"{name}.json", record_entry(name, entry, resolved))
+            write_record(folder / f"{name}.json", record_entry(name, entry, resolved))
             for network, weights in zip(entry.networks_of(name), resolved, strict=True):
                 print(report(weights, network), file=sys.stderr)
+    why = why_not_here(Path(), load_section("promote.place", Place, optional=True))
+    write_json(artefacts.PLACE, {"promotion": "allowed" if why is None else why})
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """What a DVC user does, in a real Git and DVC repository: run, run again, change one thing, kill it, experiment."""
 
+import contextlib
 import json
 import os
 import random
@@ -8,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
@@ -73,6 +73,10 @@ class Workspace:
         """`dvc repro`; the names of the stages that ran, in order."""
         output = self.run("dvc", "repro", **environment).stdout
         return re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE)
+
+    def mend(self):
+        """What a user is told to do when a kill tore dvc.lock."""
+        self.run(sys.executable, "-m", "flows.mend", PYTHONPATH=str(TOP))
 
     def params(self):
         return yaml.safe_load((self.path / "params.yaml").read_text())
@@ -215,6 +219,54 @@ def test_metrics_plots_and_experiments_work(workspace):
     workspace.run("dvc", "metrics", "diff")
 
 
+@pytest.mark.timeout(1800)
+def test_experiments_promote_nothing_until_they_are_applied_and_committed(workspace):
+    """README's own words, then the way back: one champion, moved by the project alone, never by what was tried."""
+    params = workspace.params()
+    # Whatever 90 pictures are worth: this is about who may promote.
+    for rule in ("accuracy_floor", "recall_floor", "false_alarm_ceiling", "calibration_tolerance", "slice_floor"):
+        params["gate"][rule] = None
+    nothing = {"minimum_test_groups": None, "beat": [], "shortcut_auc": {}, "probes": dict.fromkeys(LOOKS)}
+    params["gate"] |= nothing
+    params["promote"] |= {"minimum_unseen_groups": 1, "score_tolerance": 0.4}
+    workspace.set_params(params)
+    workspace.repro()
+    workspace.run("git", "add", "-A")
+    workspace.run("git", "commit", "-qm", "first")
+    first = workspace.json("build/promotion.json")
+    assert (first["outcome"], first["champion"]) == ("promoted", 1)
+    before = snapshot(workspace.path / "registry")
+
+    tried = workspace.run("dvc", "exp", "run", "-S", "candidates.mobilenet_v2.learning_rate=0.003").stdout
+    assert "not here: This is a DVC experiment, which promotes nothing" in tried
+    assert "Not judged: this is a DVC experiment" in tried
+    workspace.run("git", "checkout", "-q", "--", ".")
+    other = workspace.run("dvc", "exp", "run", "--temp", "-n", "other", "-S", "train.seed=6").stdout
+    assert "not here: This is a DVC experiment, which promotes nothing" in other
+    assert snapshot(workspace.path / "registry") == before
+
+    workspace.run("dvc", "exp", "apply", "other")
+    workspace.run("git", "commit", "-qam", "other")
+    assert workspace.repro()[:2] == ["weights", "promote"], "what the experiment left unpromoted is due"
+    second = workspace.json("build/promotion.json")
+    assert (second["outcome"], second["champion"]) == ("promoted", 2)
+
+    workspace.run("git", "commit", "-qam", "promoted")
+    workspace.run("git", "checkout", "-q", "HEAD~2")
+    back = workspace.run("dvc", "repro").stdout
+    assert "not here: This is the detached commit" in back
+    history = workspace.run("python", "-m", "stages.promote", "history").stdout
+    assert "version 2 champion" in history
+    assert "version 3" not in history
+
+
+LOOKS = ("head", "background", "zoom", "attention")
+
+
+def snapshot(root):
+    return {path: path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file() and "lock" not in path.name}
+
+
 def test_killed_at_any_moment_the_next_run_ends_as_an_undisturbed_one(finished, drawn, tmp_path):
     """SIGKILL to dvc and its stage together, again and again, at random moments of a run from nothing."""
     disturbed = create(tmp_path, drawn)
@@ -228,10 +280,18 @@ def test_killed_at_any_moment_the_next_run_ends_as_an_undisturbed_one(finished, 
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        time.sleep(moments.uniform(1, 12))
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(moments.uniform(1, 12))
+        if process.returncode:  # it stopped by itself, at what the last kill left
+            disturbed.mend()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    disturbed.repro()
+    done = disturbed.run("dvc", "repro", check=False)
+    if done.returncode:
+        assert "dvc.lock" in done.stdout, done.stdout
+        disturbed.mend()
+        disturbed.repro()
     for name in ("leaderboard", "decision"):
         assert disturbed.json(f"build/{name}.json") == finished.json(f"build/{name}.json")
     # Data Docs and cards carry times, cost.json seconds, promotion the registry's own history.

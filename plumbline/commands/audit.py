@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
-from plumbline.common.files import write_json, write_text
+from plumbline.common.files import write_text
 from plumbline.common.params import PARAMS, load_section
+from plumbline.common.records import write_record
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from plumbline.imaging.collection import DataParams
+    from plumbline.leakage.records import Certificate
 
 CLEAN, LEAKS, BAD_INPUT = 0, 1, 2
 
@@ -44,7 +47,7 @@ def audit(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="two or more: train, (validation,) test"
     )
-    parser.add_argument("--page", type=Path, default=Path("reports/audit.html"), help="where to write the certificate")
+    parser.add_argument("--page", type=Path, default=artefacts.AUDIT_PAGE.path, help="where to write the certificate")
     parser.add_argument("--json", type=Path, help="where to write its figures; default: beside the page")
     parser.add_argument(
         "--no-embeddings", action="store_true", help="leave out embedding neighbours even where weights are at hand"
@@ -55,10 +58,10 @@ def audit(arguments: Sequence[str]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
-    return LEAKS if result["pairs_across_splits"] else CLEAN
+    return LEAKS if result.pairs_across_splits else CLEAN
 
 
-def _audit(folders: list[Path], page_path: Path, json_path: Path | None, embed: bool) -> dict[str, Any]:
+def _audit(folders: list[Path], page_path: Path, json_path: Path | None, embed: bool) -> Certificate:
     import pandas as pd
 
     from plumbline.imaging.collection import load_rgb
@@ -94,7 +97,7 @@ def _audit(folders: list[Path], page_path: Path, json_path: Path | None, embed: 
         sides=here,
         edges=grouped.edges,
         apart=grouped.apart,
-        crossing=crossing_pairs(here, grouped.edges, pictures, params.columns, params),
+        crossing=crossing_pairs(here, grouped.edges, pictures, params.columns, params, params.blank_words),
         set_aside=pd.DataFrame({"path": [], "reason": []}, dtype=object),
         price=measure_price(raw, here, LeakageParams()) if here["label"].nunique() > 1 else None,
         features=source if vectors is not None else "raw 16x16 pixels",
@@ -102,7 +105,7 @@ def _audit(folders: list[Path], page_path: Path, json_path: Path | None, embed: 
     )
     result = certificate(inputs)
     write_text(page_path, page(inputs, result, picture))
-    write_json(json_path or page_path.with_suffix(".json"), result)
+    write_record(json_path or page_path.with_suffix(".json"), result)
     print(report(result, page_path))
     return result
 

@@ -2,52 +2,68 @@
 
 from __future__ import annotations
 
-import json
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
+from plumbline.common.records import read_record, read_records
+from plumbline.evidence.records import Decision, LeaderboardRow
+from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
+from plumbline.registry.place import git
 
 PAGES = {
-    "leaderboard": "reports/leaderboard.html",
-    "leakage certificate": "reports/leakage.html",
-    "validation docs": "reports/validation/index.html",
-    "label conflicts": "reports/label_conflicts.html",
-    "drift": "reports/drift/index.html",
+    "leaderboard": artefacts.LEADERBOARD_PAGE.path,
+    "leakage certificate": artefacts.CERTIFICATE_PAGE.path,
+    "validation docs": artefacts.VALIDATION_PAGES / "index.html",
+    "label conflicts": artefacts.CONFLICTS_PAGE.path,
+    "drift": artefacts.DRIFT_PAGES / "index.html",
 }
 REGISTRY = "mlflow ui --backend-store-uri sqlite:///registry/mlflow.db"
+KEPT_IN_GIT = ("dvc.lock", "memberships", "params.yaml", "dvc.yaml", "data.dvc")
 
 
-def table(leaderboard: list[dict[str, Any]], decision: dict[str, Any]) -> str:
+def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:
     """Candidates by validation accuracy, the chosen one marked, then the verdict and the rules that failed."""
-    rows = sorted(leaderboard, key=lambda row: -accuracy(row, "validation"))
-    width = max([len(row["candidate"]) for row in rows] + [9])
+    rows = sorted(leaderboard, key=lambda row: -row.accuracy("validation"))
+    width = max([len(row.candidate) for row in rows] + [9])
     lines = [f"  {'candidate':<{width}}  validation  test   parameters  weights"]
     for row in rows:
-        mark = "*" if row["candidate"] == decision["candidate"] else " "
+        mark = "*" if row.candidate == decision.candidate else " "
         lines.append(
-            f"{mark} {row['candidate']:<{width}}  {accuracy(row, 'validation'):10.3f}  {accuracy(row, 'test'):.3f}"
-            f"  {row['parameters']:>10,}  {row['weights']}"
+            f"{mark} {row.candidate:<{width}}  {row.accuracy('validation'):10.3f}  {row.accuracy('test'):.3f}"
+            f"  {row.parameters:>10,}  {row.weights}"
         )
-    lines.append(f"{decision['verdict']}: {decision['candidate']} (* the one chosen)")
-    lines += [f"  not met: {rule['name']}: {rule['reason']}" for rule in decision["rules"] if not rule["passed"]]
+    lines.append(f"{decision.verdict}: {decision.candidate} (* the one chosen)")
+    words = {FAILED: "not met", NOT_JUDGED: "not judged"}
+    for rule in decision.rules:
+        if result_of(rule) != PASSED:
+            lines.append(f"  {words[result_of(rule)]}: {rule.name}: {rule.reason}")
     return "\n".join(lines)
 
 
-def accuracy(row: dict[str, Any], split: str) -> float:
-    """A leaderboard row's accuracy on `split`; -1 for a candidate that failed and has none."""
-    value = row.get("metrics", {}).get(split, {}).get("accuracy", -1.0)
-    return float(value)
+def to_commit(root: Path) -> list[str]:
+    """Return what of a run belongs in Git and is not there yet: the lock of its stages, who was test, its settings.
+
+    Without the first two `dvc metrics diff` has nothing to compare with, and a fresh clone draws other splits.
+    """
+    changed = git(root, "diff", "--name-only", "--relative", "HEAD", "--", *KEPT_IN_GIT).splitlines()
+    new = git(root, "ls-files", "--others", "--exclude-standard", "--", *KEPT_IN_GIT).splitlines()
+    return [name for name in KEPT_IN_GIT if any(Path(path).parts[0] == name for path in [*changed, *new])]
 
 
 def main() -> None:
     """Print the table of build/leaderboard.json and build/decision.json, and the pages that exist."""
-    leaderboard = json.loads(Path("build/leaderboard.json").read_text())
-    print(table(leaderboard, json.loads(Path("build/decision.json").read_text())))
+    leaderboard = read_records(artefacts.LEADERBOARD, LeaderboardRow)
+    print(table(leaderboard, read_record(artefacts.DECISION, Decision)))
     for what, page in PAGES.items():
-        if Path(page).exists():
-            print(f"  {what + ':':<21}{Path(page).resolve().as_uri()}")
+        if page.exists():
+            print(f"  {what + ':':<21}{page.resolve().as_uri()}")
     print(f"  {'registry:':<21}{REGISTRY}")
+    waiting = to_commit(Path())
+    if waiting:
+        print(f"  {'to keep this run:':<21}git add {shlex.join(waiting)} && git commit")
 
 
 if __name__ == "__main__":

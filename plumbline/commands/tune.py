@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import pandas as pd
 
+from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_json, write_text
 from plumbline.common.params import PARAMS, load_section
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import open_features
-from plumbline.models.search import FOLDER, Tune, as_it_stands, open_study, search, study_key, write_back
+from plumbline.models.search import Tune, as_it_stands, open_study, search, study_key, write_back
 
 
 def main() -> None:
@@ -34,8 +34,8 @@ def main() -> None:
     params = load_section("tune", Tune)
     candidate = load_section(f"candidates.{arguments.candidate}", Candidate)
     seed = load_section("train", TrainParams).seed
-    splits = pd.read_parquet("build/splits.parquet")
-    features = open_features(Path("build/features") / candidate.backbone)
+    splits = pd.read_parquet(artefacts.SPLITS)
+    features = open_features(artefacts.FEATURES / candidate.backbone)
     study = open_study(arguments.candidate, study_key(candidate, splits, features, seed), params.seed)
     changes = search(arguments.candidate, candidate, splits, features, study, arguments.trials or params.trials, seed)
     best, first = study.best_trial, as_it_stands(study, TrialState.COMPLETE)
@@ -47,7 +47,7 @@ def main() -> None:
         "best": {"trial": best.number, "val_loss": best.value, "val_accuracy": best.user_attrs["val_accuracy"]},
         "changes": changes,
     }
-    write_json(FOLDER / f"{arguments.candidate}.json", result)
+    write_json(artefacts.TRIALS / f"{arguments.candidate}.json", result)
     print(json.dumps(result, indent=2))
     if arguments.write and best.number != first.number:
         write_text(PARAMS, write_back(PARAMS.read_text(encoding="utf-8"), arguments.candidate, changes))

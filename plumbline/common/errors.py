@@ -1,18 +1,54 @@
-"""Errors that a user can act on, and what every command does before anything else."""
+"""Errors that a user can act on."""
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import sys
-from collections.abc import Callable, MutableMapping
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TextIO
 
-TELEMETRY_OFF = {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "GX_ANALYTICS_ENABLED": "false"}
+from plumbline.common import interrupted
+from plumbline.common.users import name_this_user
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+TELEMETRY_OFF = {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "GX_ANALYTICS_ENABLED": "false"}
+# A disk that is full, a quota that is used up, a file larger than `ulimit -f` allows.
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+# The same in the words of HDF5, SQLite, Arrow and others, whose exceptions carry no number.
+_NO_ROOM_TEXT = ("no space left on device", "disk is full", "file too large", "disk quota exceeded")
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # NumPy's word for it
+# What the file system may say of a file that is there: nobody's bug.
+_REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 class UserError(Exception):
     """One clear sentence that names the file and the way out; ends a command with exit code 1."""
+
+
+class WriteError(UserError):
+    """A file or folder can't be written; `path` is which, `why` is what the system says."""
+
+    def __init__(self, path: Path | str, why: str) -> None:
+        way_out = f"{_way_out(why)} and run again"
+        super().__init__(f"{path} can't be written ({why}): {way_out}. What was there is unchanged.")
+        self.path, self.why = path, why
+
+    def __reduce__(self) -> tuple[type[WriteError], tuple[Path | str, str]]:
+        """Errors travel between processes by what they are made from."""
+        return type(self), (self.path, self.why)
+
+
+def _way_out(why: str) -> str:
+    text = why.lower()
+    if "too large" in text:
+        return "raise the limit on the size of a file (`ulimit -f`)"
+    return "make room on its disk" if any(word in text for word in _NO_ROOM_TEXT) else "put that right"
 
 
 def first_line(error: BaseException) -> str:
@@ -25,15 +61,110 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def run(main: Callable[[], None]) -> None:
-    """Run a command's `main` with telemetry off; a UserError becomes its sentence on stderr and exit code 1."""
+def causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error and, one after the other, what led to it."""
+    seen: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in seen:
+        seen.append(current)
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def no_room(error: BaseException) -> str | None:
+    """What the system says where an error, or one that led to it, comes of a full disk; None where none does."""
+    for cause in causes(error):
+        number = getattr(cause, "errno", None)
+        if number in _NO_ROOM:
+            return os.strerror(number)
+        text = str(cause).lower()
+        if not isinstance(cause, UserError) and any(words in text for words in _NO_ROOM_TEXT):
+            return next(words for words in _NO_ROOM_TEXT if words in text).capitalize()
+        if isinstance(cause, OSError) and _SHORT_WRITE.fullmatch(text):
+            return os.strerror(errno.ENOSPC)
+    return None
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Turn what a library or the system raises while `path` is written to a full disk into a WriteError."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if why := no_room(error):
+            raise WriteError(path, why) from error
+        raise
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """The sentence for an error that is no bug of ours: a UserError's own, or a file that the system refuses."""
+    if isinstance(error, UserError):
+        return str(error)
+    named = next((e for e in causes(error) if isinstance(e, OSError) and e.filename is not None), None)
+    if why := no_room(error):
+        name = (named.filename2 or named.filename) if named else None  # where a copy fails, the second is written
+        known = os.fsdecode(name) if isinstance(name, str | bytes) else None
+        return str(WriteError(known or f"A file in {Path.cwd()} or {tempfile.gettempdir()}, or what is printed,", why))
+    if isinstance(error, OSError) and error.errno in _REFUSED and isinstance(error.filename, str | bytes):
+        name = os.fsdecode(error.filename)
+        return f"{name} can't be opened or written ({os.strerror(error.errno)}): put that right, then run again."
+    return None
+
+
+def run(main: Callable[[], object], failed: int = 1) -> None:
+    """Run a command's `main` with telemetry off.
+
+    A UserError, a full disk and a file that the system refuses become one sentence on stderr and exit code `failed`.
+    Where DVC runs the command, what a kill left in the workspace is looked for first, see interrupted.py.
+    What is printed is printed before the exit code is decided: a full disk under stdout is a failure, too.
+    """
     os.environ.update(TELEMETRY_OFF)
     prepare_environment()
+    name_this_user()
     try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        try:
+            if why_not := interrupted.at_start(Path.cwd()):
+                raise UserError(why_not)
+            main()
+        except SystemExit:
+            _flush()
+            raise
+        _flush()
+    except BrokenPipeError:
+        _drop(sys.stdout)  # whoever read what we print has gone: `| head`
+        sys.exit(failed)
+    except Exception as error:
+        sentence = sentence_of(error)
+        if sentence is None and failed == 1:
+            raise
+        try:
+            if sentence is None:
+                traceback.print_exc()
+            else:
+                print(f"error: {sentence}", file=sys.stderr, flush=True)
+        except OSError:
+            _drop(sys.stderr)  # it may lie on the full disk, too
+        with suppress(OSError):
+            _flush()
+        sys.exit(failed)
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop(sys.stdout)
+        raise WriteError("Standard output", os.strerror(error.errno or 0)) from error
+
+
+def _drop(stream: TextIO) -> None:
+    """Let what can't be printed go: the interpreter would try again at its end, and end with 120."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def prepare_environment(env: MutableMapping[str, str] = os.environ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
@@ -9,57 +10,119 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from plumbline.common.errors import WriteError, first_line, writing
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+@dataclass(frozen=True)
+class Artefact:
+    """A file or folder that a run leaves, to be used as a path relative to the project's top folder.
+
+    `by` is the stage of dvc.yaml that writes it, or the command; `holds` says what is in it: the class that it is read
+    as, or in words. plumbline/common/artefacts.py lists them all.
+    """
+
+    name: str
+    by: str
+    holds: str
+
+    @property
+    def path(self) -> Path:
+        return Path(self.name)
+
+    def __fspath__(self) -> str:
+        return self.name
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __truediv__(self, name: str | os.PathLike[str]) -> Path:
+        return self.path / name
+
+    def inside(self, folder: Path) -> Path:
+        """Return where it lies when `folder` takes the place of build/ (or of reports/)."""
+        return folder / self.path.relative_to(self.path.parts[0])
+
+
 @contextmanager
-def replacing(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; on success it takes `path`'s place in one step, on error it is removed."""
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; on success it takes `path`'s place in one step, on error it is removed.
+
+    Raises WriteError naming `path` where the disk is full, or nothing may be written there.
+    """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+    with _refused(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
     temporary = Path(name)
     # mkstemp makes files private (0600); a result is as readable as any file this user writes.
     umask = os.umask(0)
     os.umask(umask)
     temporary.chmod(0o666 & ~umask)
     try:
-        yield temporary
-        _flush_to_disk(temporary)
-        os.replace(temporary, path)
+        with writing(path):
+            yield temporary
+        with _refused(path):
+            _flush_to_disk(temporary)
+            os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 @contextmanager
-def replacing_folder(path: Path | str) -> Iterator[Path]:
+def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield an empty folder beside `path`; on success it takes `path`'s place, on error `path` is left as it was.
 
     A folder can't be exchanged in one step portably: a kill between the two renames leaves no folder at `path`
-    (never a half-written one), and its leftovers carry a leading dot.
+    (never a half-written one), and its leftovers carry a leading dot. Raises WriteError as `replacing` does.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in path.parent.glob(f".{path.name}.tmp-*"):
-        shutil.rmtree(leftover, ignore_errors=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+    with _refused(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.tmp-*"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
     temporary.chmod(0o755)
     try:
-        yield temporary
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
-            os.replace(path, old / "old")
-            os.replace(temporary, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(temporary, path)
+        try:
+            with writing(path):
+                yield temporary
+        except WriteError as error:
+            inside = Path(error.path)
+            if not inside.is_relative_to(temporary):
+                raise
+            raise WriteError(path / inside.relative_to(temporary), error.why) from error
+        with _refused(path):
+            if path.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{path.name}.tmp-", dir=path.parent))
+                os.replace(path, old / "old")
+                try:
+                    os.replace(temporary, path)
+                except OSError:
+                    os.replace(old / "old", path)
+                    raise
+                finally:
+                    shutil.rmtree(old, ignore_errors=True)
+            else:
+                os.replace(temporary, path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def _refused(path: Path) -> Iterator[None]:
+    """Name `path` where the system refuses a step of writing it."""
+    try:
+        yield
+    except OSError as error:
+        raise WriteError(path, os.strerror(error.errno) if error.errno else first_line(error)) from error
 
 
 def _flush_to_disk(path: Path) -> None:
@@ -67,18 +130,18 @@ def _flush_to_disk(path: Path) -> None:
         os.fsync(handle.fileno())
 
 
-def write_text(path: Path | str, text: str) -> None:
+def write_text(path: str | os.PathLike[str], text: str) -> None:
     """Write UTF-8 text atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def write_json(path: Path | str, value: Any) -> None:
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Write JSON atomically: keys in the order given, two spaces, NaN refused (JSON has none)."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_table(path: Path | str, table: pd.DataFrame) -> None:
+def write_table(path: str | os.PathLike[str], table: pd.DataFrame) -> None:
     """Write a table as Parquet or CSV (by the path's suffix), atomically and without its index."""
     with replacing(path) as temporary:
         if temporary.suffix == ".parquet":

@@ -22,13 +22,15 @@ class Section(BaseModel):
 SectionType = TypeVar("SectionType", bound=Section)
 
 
-def load_section(name: str, model: type[SectionType], path: Path = PARAMS) -> SectionType:
-    """Return section `name` ("split", or "candidates.simple_cnn") of `path` as `model`.
+def load_section(name: str, model: type[SectionType], path: Path = PARAMS, optional: bool = False) -> SectionType:
+    """Return section `name` ("split", or "candidates.simple_cnn") of `path` as `model`; `optional`: it may be missing.
 
     Raises UserError naming the file, the section and the key that is missing, unknown or out of range.
     """
     value = _read(path)
     for key in name.split("."):
+        if optional and isinstance(value, dict) and key not in value:
+            return model()
         if not isinstance(value, dict) or key not in value:
             raise UserError(f"{path} has no section '{name}': add it, or restore params.yaml from Git.")
         value = value[key]

@@ -12,7 +12,6 @@ import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,17 +19,17 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
+from plumbline.common import artefacts
 from plumbline.common.params import Section
 from plumbline.common.progress import progress
-from plumbline.models.candidates import Candidate, class_probabilities
-from plumbline.models.features import BACKBONE_WEIGHTS, Features
-from plumbline.models.fitting import Batches, fit, make_deterministic, targets_of
+from plumbline.models.candidates import Candidate
+from plumbline.models.features import Features
+from plumbline.models.fitting import Lesson, fit, make_deterministic
 from plumbline.models.networks import build_collected, find_network, scale_pixels
 from plumbline.models.pooling import join, pooled
 from plumbline.models.trainable import build_trainable
+from plumbline.models.training import TrainingSet
 
-RESULTS = Path("build/ablations")
-REPORTS = Path("reports/ablations")
 Picture = NDArray[np.uint8]
 
 
@@ -81,8 +80,8 @@ def build_extractor(features: Features) -> Callable[[NDArray[np.float32]], NDArr
     import keras
 
     backbone = features.backbone
-    names, size = [part["network"] for part in backbone["parts"]], backbone["image_size"]
-    networks = build_collected(names, size, str(features.folder / BACKBONE_WEIGHTS))
+    names, size = [part.network for part in backbone.parts], backbone.image_size
+    networks = build_collected(names, size, str(features.folder / artefacts.BACKBONE_WEIGHTS))
     pixels = keras.Input((size, size, 3))
     maps = [
         pooled(network(scale_pixels(pixels, find_network(name).scaling), training=False), backbone)
@@ -121,11 +120,10 @@ def ablate(
     first_seed: int,
 ) -> list[dict[str, Any]]:
     """Train every subset with every seed; one row per subset: networks, parameters and accuracies by condition."""
-    targets = targets_of(splits["label"])
-    rows = features.rows_of(list(splits["path"]))
-    inside = {split: (splits["split"] == split).to_numpy() for split in ("train", "validation", "test")}
-    networks = [part["network"] for part in features.backbone["parts"]]
-    conditions: dict[str, NDArray[Any]] = {"clean": features.values[rows[inside["test"]], 0], **disturbed}
+    data = TrainingSet.of(splits, features)
+    task, test = data.targets.task, data.inside("test")
+    networks = [part.network for part in features.backbone.parts]
+    conditions: dict[str, NDArray[Any]] = {"clean": features.values[data.rows[test], 0], **disturbed}
     table = []
     for chosen in subsets(networks):
         part = candidate.model_copy(update={"networks": chosen})
@@ -133,26 +131,17 @@ def ablate(
         parameters = 0
         for seed in range(first_seed, first_seed + params.seeds):
             make_deterministic(seed)
-            network = build_trainable(part, features.backbone, None, len(targets.classes), targets.several_labels)
-            learn, check = (
-                Batches(features.values, rows[inside[s]], targets.values[inside[s]], part.batch_size, seed=start)
-                for s, start in (("train", seed), ("validation", None))
-            )
-            fit(network, part, learn, check, targets.several_labels)
+            network = build_trainable(part, features.backbone, None, len(data.targets.classes), task)
+            learn = data.plain("train", part.batch_size, seed)
+            fit(network, part, Lesson(task, learn, data.plain("validation", part.batch_size)))
             for condition, values in conditions.items():
-                p = class_probabilities(
-                    network.predict_on_batch(np.asarray(values, np.float32)), targets.several_labels
-                )
-                by_seed[condition].append(_accuracy(p, targets.values[inside["test"]], targets.several_labels))
-            frozen = sum(p["parameters"] for p in features.backbone["parts"] if p["network"] in chosen)
+                p = task.probabilities(network.predict_on_batch(np.asarray(values, np.float32)))
+                right = (task.predicted(p) == data.targets.truth[test]).all(axis=1)
+                by_seed[condition].append(float(right.mean()))
+            frozen = sum(part.parameters for part in features.backbone.parts if part.network in chosen)
             parameters = frozen + network.count_params()
         table.append({"networks": list(chosen), "parameters": parameters, "accuracy": by_seed})
     return table
-
-
-def _accuracy(p: NDArray[np.float64], truth: NDArray[Any], several: bool) -> float:
-    right = ((p > 0.5) == (truth > 0)).all(axis=1) if several else p.argmax(axis=1) == truth
-    return float(right.mean())
 
 
 def verdict(table: list[dict[str, Any]], test_images: int) -> list[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.evidence.candidates import Sample
-from plumbline.evidence.scores import Floats, Ints, roc_auc
-from plumbline.evidence.shortcuts import cross_validated_smoother, folds_of, judged_labels, members_of, shrink
+from plumbline.evidence.records import SiteLeftOut
+from plumbline.evidence.shortcuts import cross_validated_smoother, folds_of, shrink
+from plumbline.tasks.scores import Floats, Ints, roc_auc
+from plumbline.tasks.task import LabelSets
 
 SIDE = 16
 PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
@@ -15,14 +19,8 @@ PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 
 
 def majority(sample: Sample, train: NDArray[np.bool_]) -> Floats:
-    """Return probabilities (N, K): the shares of the classes among the training labels, for every picture.
-
-    Where pictures have several labels, certainty that each has the most frequent combination.
-    """
-    if not sample.several:
-        return np.tile(sample.truth[train].mean(axis=0), (len(sample.truth), 1))
-    sets, members = sample.label_sets
-    return np.tile(members[np.bincount(sets[train]).argmax()].astype(np.float64), (len(sample.truth), 1))
+    """Return probabilities (N, K), the same for every picture: what is usual among the training labels."""
+    return np.tile(sample.task.usual(sample.truth[train]), (len(sample.truth), 1))
 
 
 def pixel_regression(
@@ -45,56 +43,51 @@ def _regression(features: Floats, sample: Sample, train: NDArray[np.bool_], c: f
     from sklearn.linear_model import LogisticRegression
 
     probabilities = np.zeros(sample.truth.shape)
-    if not sample.several:
-        model = LogisticRegression(C=c, max_iter=400).fit(features[train], sample.labels[train])
-        probabilities[:, model.classes_] = model.predict_proba(features)
-        return probabilities
-    for k in range(sample.truth.shape[1]):
-        truth = sample.truth[train, k]
-        if truth.all() or not truth.any():
-            probabilities[:, k] = truth[0]
-        else:
-            model = LogisticRegression(C=c, max_iter=400).fit(features[train], truth)
-            probabilities[:, k] = model.predict_proba(features)[:, 1]
+    for answers, classes in sample.task.questions(sample.truth):
+        known, shares = np.unique(answers[train]), np.ones((len(features), 1))
+        if len(known) > 1:
+            model = LogisticRegression(C=c, max_iter=400).fit(features[train], answers[train])
+            shares = model.predict_proba(features)
+        for place, answer in enumerate(known):
+            if (k := classes[answer]) is not None:
+                probabilities[:, k] = shares[:, place]
     return probabilities
 
 
 def leave_one_site_out(
     features: Floats,
-    labels: Ints,
+    sets: LabelSets,
     codes: Ints,
     sites: NDArray[np.object_],
     seed: int,
-    members: NDArray[np.bool_] | None = None,
-) -> list[dict[str, float | str | int]]:
+) -> list[SiteLeftOut]:
     """Return per site the area under the curve there when learned elsewhere, beside that when its own site helped too.
 
     `features` (N, F) go through the ridge classifier of the shortcut audits, once with sites and once with groups
-    (`codes`) as what is held out. Sites that hold one class only, or no name, are left out. Two classes: class 1;
-    several labels: as in `shortcuts.audit_all`.
+    (`codes`) as what is held out. Sites that hold one class only, or no name, are left out.
     """
     names = sorted(set(sites) - {""})
     known = np.asarray(sites != "")
-    features, labels, codes, sites = features[known], labels[known], codes[known], sites[known]
+    features, codes, sites = features[known], codes[known], sites[known]
+    sets = replace(sets, numbers=sets.numbers[known])
     if len(names) < 2:
         return []
     place = np.asarray([names.index(site) for site in sites])
-    has = members_of(labels, members)
-    truth, shown = has[labels], judged_labels(has, members)
+    truth, shown = sets.truth, sets.judged
     elsewhere = cross_validated_smoother(features, place) @ truth
-    everywhere = cross_validated_smoother(features, folds_of(labels, codes, seed, members)) @ truth
-    rows: list[dict[str, float | str | int]] = []
+    everywhere = cross_validated_smoother(features, folds_of(sets, codes, seed)) @ truth
+    rows: list[SiteLeftOut] = []
     for number, name in enumerate(names):
         inside = place == number
         if truth[inside].all(axis=0).any() or not truth[inside].any(axis=0).all():
             continue
         rows.append(
-            {
-                "site": name,
-                "images": int(inside.sum()),
-                "auc_unseen": _auc(truth[inside], elsewhere[inside], shown),
-                "auc_seen": _auc(truth[inside], everywhere[inside], shown),
-            }
+            SiteLeftOut(
+                site=name,
+                images=int(inside.sum()),
+                auc_unseen=_auc(truth[inside], elsewhere[inside], shown),
+                auc_seen=_auc(truth[inside], everywhere[inside], shown),
+            )
         )
     return rows
 

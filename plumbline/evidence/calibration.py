@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from plumbline.evidence.scores import LOWEST_PROBABILITY, Floats, Ints, confidence_bin
+from plumbline.evidence.records import Bin
+from plumbline.tasks.scores import LOWEST_PROBABILITY, Floats, Ints, confidence_bin
 
 PRIOR_SPREAD = 0.5
 """Standard deviation of log temperature around 0: without it a validation set with no error asks for temperature 0."""
@@ -40,18 +41,18 @@ def null_calibration_errors(probabilities: Floats, bins: int, draws: int, seed: 
     return np.asarray(np.abs((right - confidence) @ member).sum(axis=1) / len(confidence))
 
 
-def reliability(labels: Ints, probabilities: Floats, bins: int) -> list[dict[str, float]]:
+def reliability(labels: Ints, probabilities: Floats, bins: int) -> tuple[Bin, ...]:
     """Return, per bin of confidence that holds images: from, to, images, mean confidence and accuracy."""
     confidence = probabilities.max(axis=1)
     right = probabilities.argmax(axis=1) == labels
     places = confidence_bin(confidence, bins)
-    return [
-        {
-            "from": place / bins,
-            "to": (place + 1) / bins,
-            "images": int((places == place).sum()),
-            "confidence": float(confidence[places == place].mean()),
-            "accuracy": float(right[places == place].mean()),
-        }
+    return tuple(
+        Bin(
+            start=place / bins,
+            end=(place + 1) / bins,
+            images=int((places == place).sum()),
+            confidence=float(confidence[places == place].mean()),
+            accuracy=float(right[places == place].mean()),
+        )
         for place in np.unique(places).tolist()
-    ]
+    )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from plumbline.evidence.candidates import Sample, names_told
-from plumbline.evidence.scores import Floats
+from plumbline.evidence.candidates import Sample
+from plumbline.tasks.labels import label_texts
+from plumbline.tasks.scores import Floats
 
 
 def learning(history: pd.DataFrame) -> pd.DataFrame:
@@ -21,13 +22,15 @@ def learning(history: pd.DataFrame) -> pd.DataFrame:
 
 def pairs(sample: Sample, classes: list[str]) -> pd.DataFrame:
     """Return the true and the predicted labels of each image, which is what DVC's confusion template counts."""
-    return pd.DataFrame({"actual": names_told(sample.truth, classes), "predicted": names_told(sample.told, classes)})
+    return pd.DataFrame(
+        {"actual": label_texts(sample.truth, classes), "predicted": label_texts(sample.predicted, classes)}
+    )
 
 
 def roc(sample: Sample, classes: list[str], violation: str | None) -> pd.DataFrame:
-    """Return class, threshold, false_positive_rate, true_positive_rate of each of `shown_classes` against the rest."""
+    """Return class, threshold, false_positive_rate, true_positive_rate: of each shown class against the rest."""
     rows = []
-    for name in shown_classes(classes, violation, sample.several):
+    for name in sample.task.shown_classes(classes, violation):
         thresholds, true, false = _counts(sample, classes.index(name))
         rows.append(
             pd.DataFrame(
@@ -45,7 +48,7 @@ def roc(sample: Sample, classes: list[str], violation: str | None) -> pd.DataFra
 def precision_recall(sample: Sample, classes: list[str], violation: str | None) -> pd.DataFrame:
     """Return class, threshold, recall, precision, as `roc` does."""
     rows = []
-    for name in shown_classes(classes, violation, sample.several):
+    for name in sample.task.shown_classes(classes, violation):
         thresholds, true, false = (values[1:] for values in _counts(sample, classes.index(name)))
         rows.append(
             pd.DataFrame(
@@ -58,11 +61,6 @@ def precision_recall(sample: Sample, classes: list[str], violation: str | None) 
             )
         )
     return pd.concat(rows, ignore_index=True)
-
-
-def shown_classes(classes: list[str], violation: str | None, several: bool = False) -> list[str]:
-    """Return the classes that get a curve: of two, one of which is true, the violation (or the last), else each."""
-    return classes if len(classes) > 2 or several else [violation or classes[-1]]
 
 
 def _counts(sample: Sample, k: int) -> tuple[Floats, Floats, Floats]:

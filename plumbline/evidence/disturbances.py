@@ -9,7 +9,6 @@ box) and conditions.json.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -17,17 +16,15 @@ import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.evidence.intervals import group_codes, some_groups
 from plumbline.evidence.probes import BLURRED, COVERED, ELSEWHERE, REFRAMED, SWAPPED, zoom_name
 from plumbline.models.extraction import build_extractor
-from plumbline.models.features import BACKBONE_WEIGHTS, Features
+from plumbline.models.features import Features
 
-DISTURBED = Path("build/disturbed")
-FEATURES = Path("build/features")
-CONDITIONS = "conditions.json"
 BOX = ("left", "top", "right", "bottom")
 GREY = 127
 SOFT = 0.03
@@ -65,7 +62,7 @@ def drawn_rows(splits: pd.DataFrame, params: ProbeParams) -> pd.DataFrame:
     """Return test pictures (path, id, label, group) of whole groups, up to `params.pictures`, sorted by path."""
     test = splits[splits["split"] == "test"].sort_values("path", ignore_index=True)
     if test.empty:
-        raise UserError("build/splits.parquet has no test picture: run `dvc repro split`.")
+        raise UserError(f"{artefacts.SPLITS} has no test picture: run `dvc repro split`.")
     kept = some_groups(group_codes(test["group"]), params.pictures, params.seed)
     return test.loc[kept, ["path", "id", "label", "group"]].reset_index(drop=True)
 
@@ -179,10 +176,9 @@ def _moved(picture: Pixels, factor: float, place: tuple[float, float], to: tuple
 
 def extract_with(features: Features) -> Callable[[Pixels], NDArray[Any]]:
     """Return the function from pictures (N, S, S, 3) to features as `features` stores them, in the same precision."""
-    names = features.backbone["network"].split("+")
-    extractor = build_extractor(features.backbone, [None] * len(names))
+    extractor = build_extractor(features.backbone, [None] * len(features.backbone.network_names))
     if extractor.networks is not None:
-        extractor.networks.load_weights(features.folder / BACKBONE_WEIGHTS)
+        extractor.networks.load_weights(features.folder / artefacts.BACKBONE_WEIGHTS)
     return extractor.extract
 
 

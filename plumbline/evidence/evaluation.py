@@ -8,28 +8,46 @@ and build/plots/ (`dvc plots`).
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.files import replacing_folder, write_json
 from plumbline.common.params import Section, load_sections
 from plumbline.evidence import baselines as reference
-from plumbline.evidence import calibration, curves, intervals, probes, scores, shortcuts, slices, thresholds
+from plumbline.evidence import calibration, curves, intervals, probes, shortcuts, slices, thresholds
 from plumbline.evidence.candidates import SPLITS, Candidate, Sample
-from plumbline.evidence.intervals import group_codes
-from plumbline.evidence.scores import Floats
+from plumbline.evidence.records import (
+    AtThreshold,
+    CalibrationNull,
+    CandidateEvidence,
+    CostCurve,
+    Costs,
+    Count,
+    Evaluation,
+    Figure,
+    Gain,
+    LeaderboardRow,
+    ProbeEvidence,
+    Reliability,
+    Shortcut,
+    SiteLeftOut,
+    SliceEvidence,
+    SplitEvidence,
+    SplitSize,
+)
 from plumbline.models.features import open_features
+from plumbline.tasks import scores
+from plumbline.tasks.scores import Floats
 
-BUILD = Path("build")
 SHOWN_THRESHOLDS = (0.3, 0.5, 0.7)
 
 
-class Costs(Section):
+class CostParams(Section):
     """What a mistake costs, in any one unit."""
 
     missed_violation: float = Field(default=10, gt=0)
@@ -40,7 +58,7 @@ class Evaluate(Section):
     """params.yaml `evaluate`."""
 
     violation_class: str | None = "without_helmet"
-    costs: Costs = Costs()
+    costs: CostParams = CostParams()
     resamples: int = Field(default=2000, ge=200)
     calibration_bins: int = Field(default=15, ge=2)
     permutations: int = Field(default=500, ge=100)
@@ -62,12 +80,13 @@ def evaluate(
     pixels: NDArray[np.uint8],
     params: Evaluate,
     probed: dict[str, probes.Probe] | None = None,
-) -> dict[str, Any]:
-    """Return everything known about the candidates and their data as plain data, ready for JSON.
+    not_made: dict[str, str] | None = None,
+) -> Evaluation:
+    """Return everything known about the candidates and their data.
 
     `manifest` and `pixels` (N, H, W, 3) hold the pictures that the candidates predicted, in their tables' order;
     `missing` names candidates of params.yaml without a result; `probed` holds what candidates answered to disturbed
-    test pictures, of those that were asked.
+    test pictures, of those that were asked; `not_made` why ensembles are not among them.
     """
     first = next(iter(candidates.values()))
     classes = first.classes
@@ -82,33 +101,37 @@ def evaluate(
     cuts, skipped = slices.slicings(manifest)
     in_test = (first.table["split"] == "test").to_numpy()
     test_cuts = [slices.Slicing(cut.column, cut.values[in_test]) for cut in cuts]
-    return {
-        "classes": classes,
-        "several_labels": first.several,
-        "violation_class": None if violation is None else classes[violation],
-        "costs": params.costs.model_dump(),
-        "data": {split: describe(sample, classes) for split, sample in samples.items()},
-        "missing": missing,
-        "slices_skipped": skipped,
-        "shortcuts": audit(manifest, pixels, everything, params),
-        "sites": unseen_sites(manifest, pixels, everything, params),
-        "baselines": {
+    return Evaluation(
+        classes=tuple(classes),
+        **first.task.record,
+        violation_class=None if violation is None else classes[violation],
+        costs=Costs(**params.costs.model_dump()),
+        data={split: describe(sample, classes) for split, sample in samples.items()},
+        missing=tuple(missing),
+        slices_skipped=tuple(skipped),
+        shortcuts=tuple(audit(manifest, pixels, everything, params)),
+        sites=tuple(unseen_sites(manifest, pixels, everything, params)),
+        baselines={
             name: evaluate_baseline(probabilities, everything, first.table["split"], draws)
             for name, probabilities in references.items()
         },
-        "candidates": {
-            name: evaluate_candidate(candidate, draws, violation, params)
-            | {
-                "slices": evaluate_slices(candidate.sample("test"), test_cuts, draws["test"], violation, params),
-                "versus": versus(candidate.sample("test"), references, in_test, draws["test"]),
-                "probes": look(candidate, (probed or {}).get(name), params),
-            }
+        candidates={
+            name: evaluate_candidate(
+                candidate,
+                draws,
+                violation,
+                params,
+                slices=evaluate_slices(candidate.sample("test"), test_cuts, draws["test"], violation, params),
+                versus=versus(candidate.sample("test"), references, in_test, draws["test"]),
+                looks=look(candidate, (probed or {}).get(name), params),
+            )
             for name, candidate in candidates.items()
         },
-    }
+        not_made=not_made or {},
+    )
 
 
-def look(candidate: Candidate, probe: probes.Probe | None, params: Evaluate) -> dict[str, Any] | None:
+def look(candidate: Candidate, probe: probes.Probe | None, params: Evaluate) -> ProbeEvidence | None:
     """Return what disturbing the pictures tells of a candidate, None where it was not probed."""
     if probe is None:
         return None
@@ -126,7 +149,7 @@ def baselines(sample: Sample, splits: pd.Series, pixels: NDArray[np.uint8]) -> d
 
 def evaluate_baseline(
     probabilities: Floats, sample: Sample, splits: pd.Series, draws: dict[str, Floats]
-) -> dict[str, dict[str, float]]:
+) -> dict[str, Figure]:
     """Return a reference model's accuracy by split, with its interval."""
     result = {}
     for split in SPLITS:
@@ -136,83 +159,78 @@ def evaluate_baseline(
     return result
 
 
-def versus(
-    sample: Sample, references: dict[str, Floats], in_test: NDArray[np.bool_], draws: Floats
-) -> dict[str, dict[str, float]]:
+def versus(sample: Sample, references: dict[str, Floats], in_test: NDArray[np.bool_], draws: Floats) -> dict[str, Gain]:
     """Return by how much the candidate is more accurate than each reference on the test pictures, paired by picture."""
     result = {}
     for name, probabilities in references.items():
         gain = sample.right.astype(np.float64) - sample.answering(probabilities[in_test]).right
         drawn = (draws @ gain) / draws.sum(axis=1)
         low, high = np.percentile(drawn, [2.5, 97.5])
-        result[name] = {
-            "value": float(gain.mean()),
-            "low": float(low),
-            "high": float(high),
-            "spread": float(drawn.std()),
-            "share_better": float((drawn > 0).mean()),
-        }
+        result[name] = Gain(
+            value=float(gain.mean()),
+            low=float(low),
+            high=float(high),
+            spread=float(drawn.std()),
+            share_better=float((drawn > 0).mean()),
+        )
     return result
 
 
 def evaluate_slices(
     sample: Sample, cuts: list[slices.Slicing], draws: Floats, violation: int | None, params: Evaluate
-) -> list[dict[str, Any]]:
+) -> tuple[SliceEvidence, ...]:
     """Return accuracy and recall of the violation in every slice of the test pictures, and whether to judge it."""
-    right, told = sample.right, sample.told
+    right, predicted = sample.right, sample.predicted
     rows = []
     for cut in cuts:
         for value in sorted(set(cut.values) - {""}, key=_slice_order):
             inside = np.asarray(cut.values == value)
             groups = len(np.unique(sample.codes[inside]))
-            row: dict[str, Any] = {
-                "column": cut.column,
-                "value": str(value),
-                "images": int(inside.sum()),
-                "groups": groups,
-                "judged": groups >= params.slice_minimum_groups,
-                "accuracy": intervals.rate_with_interval(right, inside, sample.codes, draws),
-            }
+            row = SliceEvidence(
+                column=cut.column,
+                value=str(value),
+                images=int(inside.sum()),
+                groups=groups,
+                judged=groups >= params.slice_minimum_groups,
+                accuracy=intervals.rate_with_interval(right, inside, sample.codes, draws),
+            )
             if violation is not None and (inside & sample.truth[:, violation]).any():
                 among = inside & sample.truth[:, violation]
-                row["recall"] = intervals.rate_with_interval(told[:, violation], among, sample.codes, draws)
+                recall = intervals.rate_with_interval(predicted[:, violation], among, sample.codes, draws)
+                row = row.model_copy(update={"recall": recall})
             rows.append(row)
-    return rows
+    return tuple(rows)
 
 
 def _slice_order(value: str) -> tuple[int, str]:
     return (slices.THIRDS.index(value) if value in slices.THIRDS else -1, value)
 
 
-def audit(manifest: pd.DataFrame, pixels: NDArray[np.uint8], sample: Sample, params: Evaluate) -> list[dict[str, Any]]:
+def audit(manifest: pd.DataFrame, pixels: NDArray[np.uint8], sample: Sample, params: Evaluate) -> list[Shortcut]:
     """Return the shortcut audits of the data set; of a large one, on whole groups drawn up to `audit_images`."""
     kept = intervals.some_groups(sample.codes, params.audit_images, params.seed)
-    labels, members = sample.label_sets
-    audits = shortcuts.audit_all(
+    part = sample.take(kept)
+    return shortcuts.audit_all(
         manifest[kept].reset_index(drop=True),
         pixels[kept],
-        labels[kept],
-        group_codes(sample.codes[kept]),
+        part.label_sets,
+        part.codes,
         params.permutations,
         params.seed,
-        members if sample.several else None,
     )
-    return shortcuts.as_records(audits)
 
 
 def unseen_sites(
     manifest: pd.DataFrame, pixels: NDArray[np.uint8], sample: Sample, params: Evaluate
-) -> list[dict[str, float | str | int]]:
+) -> list[SiteLeftOut]:
     """Return leave-one-site-out on 16x16 pixels, empty without a `site` column."""
     if "site" not in manifest:
         return []
     kept = intervals.some_groups(sample.codes, params.audit_images, params.seed)
     features = shortcuts.thumbnail_features(pixels[kept], reference.SIDE)
     sites = manifest["site"].astype("string").fillna("").to_numpy(dtype=object)[kept]
-    labels, members = sample.label_sets
-    return reference.leave_one_site_out(
-        features, labels[kept], sample.codes[kept], sites, params.seed, members if sample.several else None
-    )
+    sets = sample.take(kept).label_sets
+    return reference.leave_one_site_out(features, sets, sample.codes[kept], sites, params.seed)
 
 
 def violation_index(classes: list[str], violation: str | None) -> int | None:
@@ -227,25 +245,31 @@ def violation_index(classes: list[str], violation: str | None) -> int | None:
     return classes.index(violation)
 
 
-def describe(sample: Sample, classes: list[str]) -> dict[str, Any]:
+def describe(sample: Sample, classes: list[str]) -> SplitSize:
     """Return how many images and groups a split holds, in all and by class."""
-    return {
-        "images": len(sample.truth),
-        "groups": sample.groups,
-        "by_class": {
-            name: {
-                "images": int(sample.truth[:, k].sum()),
-                "groups": len(np.unique(sample.codes[sample.truth[:, k]])),
-            }
+    return SplitSize(
+        images=len(sample.truth),
+        groups=sample.groups,
+        by_class={
+            name: Count(images=int(sample.truth[:, k].sum()), groups=len(np.unique(sample.codes[sample.truth[:, k]])))
             for k, name in enumerate(classes)
         },
-    }
+    )
 
 
 def evaluate_candidate(
-    candidate: Candidate, draws: dict[str, Floats], violation: int | None, params: Evaluate
-) -> dict[str, Any]:
-    """Return model, temperature, threshold, and by split: scores with intervals, confusion, calibration, alarms."""
+    candidate: Candidate,
+    draws: dict[str, Floats],
+    violation: int | None,
+    params: Evaluate,
+    slices: tuple[SliceEvidence, ...] = (),
+    versus: dict[str, Gain] | None = None,
+    looks: ProbeEvidence | None = None,
+) -> CandidateEvidence:
+    """Return model, temperature, threshold, and by split: scores with intervals, confusion, calibration, alarms.
+
+    `slices`, `versus` and `looks` (the probes) are kept beside them.
+    """
     classes = candidate.classes
     samples = {split: candidate.sample(split) for split in SPLITS}
     validation = samples["validation"]
@@ -262,14 +286,17 @@ def evaluate_candidate(
         split: evaluate_split(sample, draws[split], classes, temperature, threshold, violation, params)
         for split, sample in samples.items()
     }
-    train, test = splits["train"]["scores"]["accuracy"]["value"], splits["test"]["scores"]["accuracy"]["value"]
-    return {
-        "model": {key: value for key, value in candidate.model.items() if key != "classes"},
-        "temperature": temperature,
-        "threshold": threshold,
-        "train_test_difference": train - test,
-        "splits": splits,
-    }
+    train, test = (splits[split].scores["accuracy"].value for split in ("train", "test"))
+    return CandidateEvidence(
+        model=candidate.model.description(),
+        temperature=temperature,
+        threshold=threshold,
+        train_test_difference=train - test,
+        splits=splits,
+        slices=slices,
+        versus=versus or {},
+        probes=looks,
+    )
 
 
 def evaluate_split(
@@ -280,80 +307,65 @@ def evaluate_split(
     threshold: float | None,
     violation: int | None,
     params: Evaluate,
-) -> dict[str, Any]:
+) -> SplitEvidence:
     """Return one candidate's evidence on one split."""
     scaled = sample.scaled(temperature)
-    alarms: dict[str, Any] = {}
-    if violation is not None and threshold is not None:
-        is_violation, score = sample.truth[:, violation], scaled.probabilities[:, violation]
-        alarms["operating_points"] = [
-            thresholds.operating_point(is_violation, score, at) | {"chosen": at == threshold}
+    found = SplitEvidence(
+        scores=scores_with_intervals(sample, scaled, draws, classes, violation, params.calibration_bins),
+        confusion=tuple(sample.task.confusions(sample.truth, sample.predicted, classes)),
+        reliability=Reliability(
+            before=calibration.reliability(*sample.decisions, params.calibration_bins),
+            after=calibration.reliability(*scaled.decisions, params.calibration_bins),
+        ),
+        calibration_null=null_summary(scaled.decisions[1], params),
+    )
+    if violation is None or threshold is None:
+        return found
+    is_violation, score = sample.truth[:, violation], scaled.probabilities[:, violation]
+    grid = np.round(np.arange(0.01, 1.0, 0.01), 2)
+    cost = thresholds.cost_at(is_violation, score, grid, params.costs.missed_violation, params.costs.false_alarm)
+    alarms = {
+        "operating_points": tuple(
+            thresholds.operating_point(is_violation, score, at, chosen=at == threshold)
             for at in sorted({*SHOWN_THRESHOLDS, threshold})
-        ]
-        alarms["scores_at_threshold"] = rates_at_threshold(sample, score >= threshold, is_violation, draws)
-        grid = np.round(np.arange(0.01, 1.0, 0.01), 2)
-        alarms["cost_curve"] = {
-            "threshold": grid.tolist(),
-            "cost": thresholds.cost_at(
-                is_violation, score, grid, params.costs.missed_violation, params.costs.false_alarm
-            ).tolist(),
-        }
-    return {
-        "scores": scores_with_intervals(sample, scaled, draws, classes, violation, params.calibration_bins),
-        "confusion": confusions(sample, classes),
-        "reliability": {
-            "before": calibration.reliability(*sample.decisions, params.calibration_bins),
-            "after": calibration.reliability(*scaled.decisions, params.calibration_bins),
-        },
-        "calibration_null": null_summary(scaled.decisions[1], params),
-        **alarms,
+        ),
+        "scores_at_threshold": rates_at_threshold(sample, score >= threshold, is_violation, draws),
+        "cost_curve": CostCurve(threshold=tuple(grid.tolist()), cost=tuple(cost.tolist())),
     }
-
-
-def confusions(sample: Sample, classes: list[str]) -> list[dict[str, Any]]:
-    """Return confusion matrices (rows true, columns told): one, or for several labels one of two rows for each."""
-    if not sample.several:
-        once = np.ones((1, len(sample.truth)))
-        counts = scores.confusion(sample.labels, sample.told.argmax(axis=1), once, len(classes))[0]
-        return [{"title": "", "classes": classes, "counts": counts.astype(int).tolist()}]
-    matrices = []
-    for k, name in enumerate(classes):
-        true, told = sample.truth[:, k], sample.told[:, k]
-        counts = [[int((t & p).sum()) for p in (told, ~told)] for t in (true, ~true)]
-        matrices.append({"title": name, "classes": [name, f"not {name}"], "counts": counts})
-    return matrices
+    return found.model_copy(update=alarms)
 
 
 def rates_at_threshold(
     sample: Sample, alarm: NDArray[np.bool_], is_violation: NDArray[np.bool_], draws: Floats
-) -> dict[str, dict[str, float]]:
+) -> AtThreshold:
     """Return accuracy, recall and false alarm rate, with intervals, when the chosen threshold decides."""
     everywhere = np.full(len(alarm), True)
-    return {
-        "accuracy": intervals.rate_with_interval(alarm == is_violation, everywhere, sample.codes, draws),
-        "recall": intervals.rate_with_interval(alarm, is_violation, sample.codes, draws),
-        "false_alarm_rate": intervals.rate_with_interval(alarm, ~is_violation, sample.codes, draws),
-    }
+    return AtThreshold(
+        accuracy=intervals.rate_with_interval(alarm == is_violation, everywhere, sample.codes, draws),
+        recall=intervals.rate_with_interval(alarm, is_violation, sample.codes, draws),
+        false_alarm_rate=intervals.rate_with_interval(alarm, ~is_violation, sample.codes, draws),
+    )
 
 
-def null_summary(scaled: Floats, params: Evaluate) -> dict[str, float]:
+def null_summary(scaled: Floats, params: Evaluate) -> CalibrationNull:
     """Return mean, 95% and 99% point of the calibration error that a truly calibrated model would show here."""
     null = calibration.null_calibration_errors(scaled, params.calibration_bins, params.resamples, params.seed)
-    return {"mean": float(null.mean()), "95%": float(np.quantile(null, 0.95)), "99%": float(np.quantile(null, 0.99))}
+    return CalibrationNull(
+        mean=float(null.mean()), in_95=float(np.quantile(null, 0.95)), in_99=float(np.quantile(null, 0.99))
+    )
 
 
 def scores_with_intervals(
     sample: Sample, scaled: Sample, draws: Floats, classes: list[str], violation: int | None, bins: int
-) -> dict[str, dict[str, float]]:
-    """Return {score: {value, low, high}}; scores by class are named `recall:CLASS`, after scaling `ece_scaled`."""
+) -> dict[str, Figure]:
+    """Return each score with its interval; scores by class are named `recall:CLASS`, after scaling `ece_scaled`."""
     weights = np.vstack([np.ones((1, len(sample.truth))), draws])
     positive = len(classes) - 1 if violation is None else violation
-    if sample.several:
-        values = scores.score_several(sample.truth, sample.probabilities, weights, bins)
-        weights = np.repeat(weights, len(classes), axis=1)
-    else:
-        values = scores.score_all(sample.labels, sample.probabilities, weights, positive, bins)
-    after = scores.probability_scores(*scaled.decisions, weights, bins)
+    values = sample.task.scores(sample.truth, sample.probabilities, weights, positive, bins)
+    answers, probabilities = scaled.decisions
+    decisions = len(answers) // len(sample.truth)  # of each picture, which all have its weight
+    weights = np.repeat(weights, decisions, axis=1) if decisions > 1 else weights
+    after = scores.probability_scores(answers, probabilities, weights, bins)
     values |= {f"{name}_scaled": value for name, value in after.items()}
     losses = {
         f"{name}{suffix}": of_each(*one.decisions).reshape(len(one.truth), -1).mean(axis=1)
@@ -371,51 +383,47 @@ def scores_with_intervals(
             low, high = intervals.mean_interval(losses[score], sample.codes, draws)
         else:
             low, high = intervals.interval(score, value, drawn[1:], images, groups)
-        result[f"{score}:{classes[int(place)]}" if place else score] = {"value": value, "low": low, "high": high}
+        result[f"{score}:{classes[int(place)]}" if place else score] = Figure(value=value, low=low, high=high)
     return result
 
 
-def leaderboard(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return one entry per candidate: its size, the origin of its weights, its scores by split and their intervals."""
+def leaderboard(evaluation: Evaluation) -> list[LeaderboardRow]:
+    """Return one row per candidate: its size, the origin of its weights, its scores by split and their intervals."""
     return [
-        {
-            "candidate": name,
-            "parameters": entry["model"]["parameters"],
-            "trainable_parameters": entry["model"]["trainable_parameters"],
-            "weights": entry["model"]["weights"],
-            "metrics": {
-                split: {score: figures["value"] for score, figures in entry["splits"][split]["scores"].items()}
+        LeaderboardRow(
+            candidate=name,
+            parameters=entry.model.parameters,
+            trainable_parameters=entry.model.trainable_parameters,
+            weights=entry.model.weights,
+            metrics={
+                split: {score: figure.value for score, figure in entry.splits[split].scores.items()} for split in SPLITS
+            },
+            intervals={
+                split: {score: (figure.low, figure.high) for score, figure in entry.splits[split].scores.items()}
                 for split in SPLITS
             },
-            "intervals": {
-                split: {
-                    score: [figures["low"], figures["high"]]
-                    for score, figures in entry["splits"][split]["scores"].items()
-                }
-                for split in SPLITS
-            },
-        }
-        for name, entry in evaluation["candidates"].items()
+        )
+        for name, entry in evaluation.candidates.items()
     ]
 
 
-def headline(entry: dict[str, Any], violation: str | None) -> dict[str, float]:
+def headline(entry: CandidateEvidence, violation: str | None) -> dict[str, float]:
     """Return the few figures of a candidate that `dvc metrics show` and `diff` put in its row."""
     wanted = ["accuracy", "f1_macro", "roc_auc", "log_loss", "ece_scaled"]
     if violation is not None:
         wanted.insert(1, f"recall:{violation}")
     return {
-        f"{split} {score.replace(':', ' ')}": round(entry["splits"][split]["scores"][score]["value"], 6)
+        f"{split} {score.replace(':', ' ')}": round(entry.splits[split].scores[score].value, 6)
         for split in ("validation", "test")
         for score in wanted
     }
 
 
-def write_metrics(evaluation: dict[str, Any], folder: Path) -> None:
+def write_metrics(evaluation: Evaluation, folder: Path) -> None:
     """Write one small JSON per candidate: DVC shows a row per file, and of one file for all an endless one."""
     with replacing_folder(folder) as temporary:
-        for name, entry in evaluation["candidates"].items():
-            write_json(temporary / f"{name}.json", headline(entry, evaluation["violation_class"]))
+        for name, entry in evaluation.candidates.items():
+            write_json(temporary / f"{name}.json", headline(entry, evaluation.violation_class))
 
 
 def write_plots(candidates: dict[str, Candidate], violation: str | None, folder: Path) -> None:
@@ -437,11 +445,11 @@ def write_plots(candidates: dict[str, Candidate], violation: str | None, folder:
 def pictures_of(candidate: Candidate) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
     """Return manifest rows and pixels (N, H, W, 3) of the pictures a candidate predicted, in its table's order."""
     paths = candidate.table["path"].tolist()
-    manifest = pd.read_parquet(BUILD / "manifest.parquet").set_index("path", drop=False)
+    manifest = pd.read_parquet(artefacts.MANIFEST).set_index("path", drop=False)
     absent = next((path for path in paths if path not in manifest.index), None)
     if absent is not None:
-        raise UserError(f"{BUILD}/manifest.parquet has no row for {absent}: run `dvc repro`.")
-    features = open_features(BUILD / "features" / "pixels")
+        raise UserError(f"{artefacts.MANIFEST} has no row for {absent}: run `dvc repro`.")
+    features = open_features(artefacts.FEATURES / "pixels")
     rows = features.rows_of(paths)
     return manifest.loc[paths].reset_index(drop=True), np.asarray(features.values[rows, 0], dtype=np.uint8)
 

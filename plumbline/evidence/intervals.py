@@ -10,7 +10,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.evidence.scores import Floats, Ints, is_rate
+from plumbline.evidence.records import Figure
+from plumbline.tasks.scores import Floats, Ints, is_rate
 
 Z_95 = 1.959963984540054
 SMALLEST_LOSS = 1e-6
@@ -110,17 +111,15 @@ def effective_images(rate: float, variance: float, images: int, groups: int, lea
     return images / effect
 
 
-def rate_with_interval(
-    hit: NDArray[np.bool_], among: NDArray[np.bool_], codes: Ints, draws: Floats
-) -> dict[str, float]:
-    """Return how often `hit` (N,) is true `among` (N,) some of the images: {value, low, high}, the 95% interval.
+def rate_with_interval(hit: NDArray[np.bool_], among: NDArray[np.bool_], codes: Ints, draws: Floats) -> Figure:
+    """Return how often `hit` (N,) is true `among` (N,) some of the images, with its 95% interval.
 
     `codes` (N,) are the images' groups, `draws` (R, N) redrawings of them.
     """
     if not among.any():
-        return {"value": 0.0, "low": 0.0, "high": 1.0}
+        return Figure(value=0.0, low=0.0, high=1.0)
     drawn = draws[:, among].sum(axis=1)
     rates = (draws[:, among] @ hit[among])[drawn > 0] / drawn[drawn > 0]
     value = float(hit[among].mean())
     low, high = interval("recall", value, rates, int(among.sum()), len(np.unique(codes[among])))
-    return {"value": value, "low": low, "high": high}
+    return Figure(value=value, low=low, high=high)

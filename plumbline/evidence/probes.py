@@ -7,22 +7,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.evidence.candidates import Candidate, Sample, folder_of
 from plumbline.evidence.intervals import draw_weights, group_codes, rate_with_interval
-from plumbline.evidence.scores import Floats
-from plumbline.models.assemble import HEAD_WEIGHTS
+from plumbline.evidence.records import AttentionEvidence, ConditionAnswers, Figure, ProbeEvidence
 from plumbline.models.combination import evidence, read_head, stacked
+from plumbline.tasks.scores import Floats
 
-PROBES = Path("build/probes")
-ANSWERS, ATTENTION = "answers.parquet", "attention.parquet"
 REFRAMED, BLURRED, SWAPPED = "same framing", "background blurred", "background swapped"
 COVERED, ELSEWHERE = "head covered", "elsewhere covered"
+Conditions = dict[str, ConditionAnswers]
 
 
 @dataclass(frozen=True)
@@ -44,13 +43,13 @@ def zoom_name(factor: float) -> str:
 
 def read_probes(build: Path, candidates: dict[str, Candidate]) -> dict[str, Probe]:
     """Return the probes of the candidates that were probed; an ensemble's are put together from its members'."""
-    folder = build / PROBES.name
+    folder = artefacts.PROBES.inside(build)
     found = {name: _read(folder / name, one) for name, one in candidates.items() if (folder / name).is_dir()}
     for name, candidate in candidates.items():
-        members = [found.get(member["name"]) for member in candidate.model.get("members", [])]
+        members = [found.get(member.name) for member in candidate.model.members]
         complete = [member for member in members if member is not None]
         if complete and len(complete) == len(members):
-            head = folder_of(build / "candidates", name) / HEAD_WEIGHTS
+            head = folder_of(artefacts.CANDIDATES.inside(build), name) / artefacts.HEAD_WEIGHTS
             found[name] = _combined(complete, candidate, head)
     return found
 
@@ -58,7 +57,7 @@ def read_probes(build: Path, candidates: dict[str, Candidate]) -> dict[str, Prob
 def _read(folder: Path, candidate: Candidate) -> Probe:
     again = f"run `dvc repro -f probe@{folder.name}`"
     try:
-        table, attention = pd.read_parquet(folder / ANSWERS), pd.read_parquet(folder / ATTENTION)
+        table, attention = pd.read_parquet(folder / artefacts.ANSWERS), pd.read_parquet(folder / artefacts.ATTENTION)
         columns = [f"p_{name}" for name in candidate.classes]
         answers = {str(name): part for name, part in table.groupby("condition", sort=False)}
         paths = next(iter(answers.values()))["path"].tolist()
@@ -78,16 +77,16 @@ def _combined(members: list[Probe], candidate: Candidate, head: Path) -> Probe:
     answers = {}
     for condition in first.answers:
         seen = np.stack([member.answers[condition] for member in members], axis=1).astype(np.float64)
-        if candidate.model["architecture"] == "soft_vote":
+        if candidate.model.architecture == "soft_vote":
             answers[condition] = seen.mean(axis=1)
         else:
-            several = bool(candidate.model.get("several_labels"))
-            answers[condition] = stacked(evidence(seen, several), *read_head(head), several)
+            task = candidate.task
+            answers[condition] = stacked(evidence(seen, task), *read_head(head), task)
     looks = pd.concat([member.attention for member in members])
     return Probe(first.paths, answers, looks.groupby("path", sort=False, as_index=False).mean())
 
 
-def evaluate_probe(probe: Probe, sample: Sample, resamples: int, seed: int) -> dict[str, Any]:
+def evaluate_probe(probe: Probe, sample: Sample, resamples: int, seed: int) -> ProbeEvidence:
     """Return by condition how many answers change and how many are right, where Grad-CAM falls, and lines to read.
 
     `sample` holds the candidate's test pictures; those that were probed are whole groups of them.
@@ -99,23 +98,24 @@ def evaluate_probe(probe: Probe, sample: Sample, resamples: int, seed: int) -> d
     conditions = {}
     for name, probabilities in probe.answers.items():
         now = clean.answering(probabilities)
-        changed = (now.told != clean.told).any(axis=1)
-        conditions[name] = {
-            "changed": rate_with_interval(changed, everywhere, clean.codes, draws),
-            "right": rate_with_interval(now.right, everywhere, clean.codes, draws),
-        }
-    found: dict[str, Any] = {
-        "images": len(probe.paths),
-        "groups": clean.groups,
-        "test_images": len(sample.paths),
-        "right": rate_with_interval(clean.right, everywhere, clean.codes, draws),
-        "conditions": conditions,
-        "attention": evaluate_attention(probe.attention, clean, resamples, seed),
-    }
-    return found | {"lines": lines(found)}
+        changed = (now.predicted != clean.predicted).any(axis=1)
+        conditions[name] = ConditionAnswers(
+            changed=rate_with_interval(changed, everywhere, clean.codes, draws),
+            right=rate_with_interval(now.right, everywhere, clean.codes, draws),
+        )
+    looks = evaluate_attention(probe.attention, clean, resamples, seed)
+    return ProbeEvidence(
+        images=len(probe.paths),
+        groups=clean.groups,
+        test_images=len(sample.paths),
+        right=rate_with_interval(clean.right, everywhere, clean.codes, draws),
+        conditions=conditions,
+        attention=looks,
+        lines=lines(conditions, looks),
+    )
 
 
-def evaluate_attention(attention: pd.DataFrame, sample: Sample, resamples: int, seed: int) -> dict[str, Any] | None:
+def evaluate_attention(attention: pd.DataFrame, sample: Sample, resamples: int, seed: int) -> AttentionEvidence | None:
     """Return the mean share of Grad-CAM inside the head with its interval, and the share that chance would give.
 
     None without feature maps, or where nothing spoke for any answer.
@@ -128,53 +128,51 @@ def evaluate_attention(attention: pd.DataFrame, sample: Sample, resamples: int, 
     draws = draw_weights(codes, resamples, seed)
     means = (draws @ seen["mass"].to_numpy(np.float64)) / draws.sum(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
-    mass = {"value": float(seen["mass"].mean()), "low": float(low), "high": float(high)}
-    return {"images": len(seen), "mass": mass, "area": float(seen["area"].mean())}
+    mass = Figure(value=float(seen["mass"].mean()), low=float(low), high=float(high))
+    return AttentionEvidence(images=len(seen), mass=mass, area=float(seen["area"].mean()))
 
 
-def worst_zoom(conditions: dict[str, Any]) -> str | None:
+def worst_zoom(conditions: Conditions) -> str | None:
     """Return the zoom (or the same framing) that changes most answers, None where none was tried."""
     tried = [name for name in conditions if name.startswith("zoom ") or name == REFRAMED]
-    return max(tried, key=lambda name: conditions[name]["changed"]["value"], default=None)
+    return max(tried, key=lambda name: conditions[name].changed.value, default=None)
 
 
-def lines(found: dict[str, Any]) -> list[str]:
+def lines(conditions: Conditions, looks: AttentionEvidence | None) -> tuple[str, ...]:
     """Return one sentence for each thing that was taken away."""
-    conditions = found["conditions"]
-    said = [head_line(conditions), background_line(conditions), zoom_line(conditions), attention_line(found)]
-    return [line for line in said if line]
+    said = [head_line(conditions), background_line(conditions), zoom_line(conditions), attention_line(looks)]
+    return tuple(line for line in said if line)
 
 
-def head_line(conditions: dict[str, Any]) -> str:
+def head_line(conditions: Conditions) -> str:
     """Return what covering the head does."""
     head, other = conditions[COVERED], conditions[ELSEWHERE]
     return (
-        f"covering the head changes {_share(head['changed'])} of the answers, "
-        f"covering as much elsewhere {_share(other['changed'])}"
+        f"covering the head changes {_share(head.changed)} of the answers, "
+        f"covering as much elsewhere {_share(other.changed)}"
     )
 
 
-def background_line(conditions: dict[str, Any]) -> str:
+def background_line(conditions: Conditions) -> str:
     """Return what another background does."""
     return (
-        f"the background of a picture with another label changes {_share(conditions[SWAPPED]['changed'])} "
-        f"of the answers, a blurred one {_share(conditions[BLURRED]['changed'])}"
+        f"the background of a picture with another label changes {_share(conditions[SWAPPED].changed)} "
+        f"of the answers, a blurred one {_share(conditions[BLURRED].changed)}"
     )
 
 
-def zoom_line(conditions: dict[str, Any]) -> str:
+def zoom_line(conditions: Conditions) -> str:
     """Return what the zoom does that changes most; empty where none was tried."""
     worst = worst_zoom(conditions)
-    return "" if worst is None else f"{worst} changes {_share(conditions[worst]['changed'])} of the answers"
+    return "" if worst is None else f"{worst} changes {_share(conditions[worst].changed)} of the answers"
 
 
-def attention_line(found: dict[str, Any]) -> str:
+def attention_line(looks: AttentionEvidence | None) -> str:
     """Return where Grad-CAM falls."""
-    looks = found["attention"]
     if looks is None:
         return "Grad-CAM can't say where it looks: its last feature maps have a single place, or nothing spoke"
-    return f"{looks['mass']['value']:.0%} of Grad-CAM falls on the head, which takes {looks['area']:.0%} of the picture"
+    return f"{looks.mass.value:.0%} of Grad-CAM falls on the head, which takes {looks.area:.0%} of the picture"
 
 
-def _share(figure: dict[str, float]) -> str:
-    return f"{figure['value']:.0%}"
+def _share(figure: Figure) -> str:
+    return f"{figure.value:.0%}"

@@ -16,18 +16,21 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
-from plumbline.evidence.disturbances import BOX, CONDITIONS, Pictures, ProbeParams, soft_mask
+from plumbline.common.records import read_record
+from plumbline.evidence.disturbances import BOX, Pictures, ProbeParams, soft_mask
 from plumbline.models.anatomy import attention
-from plumbline.models.assemble import MODEL, load_candidate, load_trained
-from plumbline.models.features import INDEX, VALUES, Features
+from plumbline.models.assemble import load_candidate, load_trained
+from plumbline.models.features import Features
 from plumbline.models.fitting import predict
+from plumbline.models.records import ModelRecord
 from plumbline.models.trainable import reads_pixels
+from plumbline.tasks.known import task_of
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
-
-CANDIDATES = Path("build/candidates")
 
 
 def answers(
@@ -36,12 +39,12 @@ def answers(
     index: pd.DataFrame,
     conditions: list[str],
     classes: list[str],
-    several_labels: bool,
+    task: Task,
 ) -> pd.DataFrame:
     """Return path, condition, p_CLASS of the features `values` (N, conditions, ...) of the pictures of `index`."""
     tables = []
     for place, condition in enumerate(conditions):
-        p = predict(trained, values[:, place : place + 1], np.arange(len(index)), 64, several_labels)
+        p = predict(trained, values[:, place : place + 1], np.arange(len(index)), 64, task)
         columns = {f"p_{name}": p[:, k] for k, name in enumerate(classes)}
         tables.append(index[["path"]].assign(condition=condition, **columns))
     return pd.concat(tables, ignore_index=True)
@@ -70,7 +73,7 @@ def heat_of(
     Features that are a frozen network's last maps are what Grad-CAM looks at: then the head alone has to run.
     """
     backbone = features.backbone
-    frozen = backbone.get("freeze", "head") == "head" and len(backbone.get("parts", [])) == 1
+    frozen = backbone.freeze == "head" and len(backbone.parts) == 1
     if reads_pixels(backbone) or (frozen and len(features.shape) == 3):
         values = np.asarray(features.values[features.rows_of(paths), 0], dtype=np.float32)
         return attention(trained, values, told, inputs_are_maps=not reads_pixels(backbone))
@@ -78,7 +81,7 @@ def heat_of(
     found = []
     for start in range(0, len(paths), 16):
         some = slice(start, start + 16)
-        pixels = np.stack(list(pictures(paths[some], backbone["image_size"]))).astype(np.float32)
+        pixels = np.stack(list(pictures(paths[some], backbone.image_size))).astype(np.float32)
         heat = attention(model, pixels, told[some])
         if heat is None:
             return None
@@ -90,15 +93,15 @@ def probe(
     folder: Path, features: Features, disturbed: Path, pictures: Pictures, params: ProbeParams
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return answers and attention (see above) of the candidate in `folder`, whose backbone made `disturbed`."""
-    model = json.loads((folder / MODEL).read_text(encoding="utf-8"))
-    classes, several = model["classes"], bool(model.get("several_labels"))
-    index = pd.read_parquet(disturbed / INDEX)
-    values = np.load(disturbed / VALUES, mmap_mode="r", allow_pickle=False)
-    conditions = json.loads((disturbed / CONDITIONS).read_text(encoding="utf-8"))
+    model = read_record(folder / artefacts.MODEL, ModelRecord)
+    classes = list(model.classes)
+    index = pd.read_parquet(disturbed / artefacts.INDEX)
+    values = np.load(disturbed / artefacts.VALUES, mmap_mode="r", allow_pickle=False)
+    conditions = json.loads((disturbed / artefacts.CONDITIONS).read_text(encoding="utf-8"))
     trained = load_trained(folder, features.folder)
-    found = answers(trained, values, index, conditions, classes, several)
+    found = answers(trained, values, index, conditions, classes, task_of(model))
     looked = index.head(params.attention_pictures)
-    predictions = pd.read_parquet(folder / "predictions.parquet").set_index("path")
+    predictions = pd.read_parquet(folder / artefacts.PREDICTIONS).set_index("path")
     absent = looked.loc[~looked["path"].isin(predictions.index), "path"]
     if len(absent):
         raise UserError(f"{folder}/predictions.parquet has no {absent.iat[0]}: run `dvc repro`.")

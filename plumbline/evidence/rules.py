@@ -6,27 +6,46 @@ writes build/decision.json.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import Field
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.evidence import probes
 from plumbline.evidence.candidates import Candidate, Sample, sample_of
 from plumbline.evidence.intervals import draw_weights, wilson
-from plumbline.evidence.selection import Selection, bootstrap_p, holm, select_simplest
+from plumbline.evidence.records import (
+    AgainstChampion,
+    Decision,
+    Evaluation,
+    Figure,
+    Gain,
+    ProbeEvidence,
+    Rule,
+    Selection,
+    Shortcut,
+    SliceEvidence,
+    SplitEvidence,
+    Verdict,
+)
+from plumbline.evidence.results import stands_in_the_way
+from plumbline.evidence.selection import bootstrap_p, holm, select_simplest
 from plumbline.evidence.slices import Slicing
+from plumbline.models.records import ModelDescription
+from plumbline.tasks.one_label import ONE_LABEL
+from plumbline.tasks.task import Task
 
-BUILD = Path("build")
 MOST_GROUPS = 100_000
 """More test groups than anybody will collect: a rule that would need more than this is not a matter of evidence."""
+
+FAR_BELOW = 4
+"""A time is said to be far below its bound under a quarter of it."""
 
 SHORTCUT_LEVEL = 0.01
 """A shortcut that chance explains this often is none."""
@@ -49,6 +68,7 @@ class Gate(Section):
     """params.yaml `gate`: every bound is one rule; null switches a rule off."""
 
     selection: Literal["validation", "cross_validation"] = "validation"
+    unjudged: Literal["hold", "allow"] = "hold"
     alpha: float = Field(default=0.05, gt=0, lt=1)
     accuracy_floor: float | None = 0.85
     recall_floor: float | None = 0.8
@@ -70,53 +90,48 @@ class Gate(Section):
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class Rule:
-    """One rule's verdict. `more_test_groups` is how many more would settle a rule that fails for want of evidence."""
-
-    name: str
-    value: float | str | None
-    bound: float | str | None
-    passed: bool
-    reason: str
-    more_test_groups: int | None = None
+def not_judged(name: str, bound: float | str | None, reason: str) -> Rule:
+    """Return a rule that nothing was measured for."""
+    return Rule(name, None, bound, False, reason, judged=False)
 
 
-def choose(candidates: dict[str, Candidate], evaluation: dict[str, Any], params: Gate) -> Selection:
+def choose(candidates: dict[str, Candidate], evaluation: Evaluation, params: Gate) -> Selection:
     """Return the simplest of the tied: on validation, or on predictions by cross-validation over groups.
 
     Candidates over the budget, or from weights that are not allowed, don't stand for selection while others do.
     """
-    affordable = {name: candidate for name, candidate in candidates.items() if may_stand(name, evaluation, params)}
+    affordable = {name: one for name, one in candidates.items() if may_stand(one, evaluation, params)}
     standing = affordable or candidates
     samples = {name: selection_sample(candidate, params.selection) for name, candidate in standing.items()}
     first = next(iter(samples.values()))
     return select_simplest(
         right=np.stack([sample.right for sample in samples.values()]),
         brier=np.stack(
-            [sample.scaled(evaluation["candidates"][name]["temperature"]).brier for name, sample in samples.items()]
+            [sample.scaled(evaluation.candidates[name].temperature).brier for name, sample in samples.items()]
         ),
         names=list(standing),
-        costs=[(c.parameters, c.latency if c.latency is not None else np.inf) for c in standing.values()],
+        # Not by latency: no two runs measure the same, and the choice must not hang on that.
+        costs=[(c.parameters,) for c in standing.values()],
         draws=draw_weights(first.codes, params.resamples, params.seed),
         alpha=params.alpha,
     )
 
 
-def may_stand(name: str, evaluation: dict[str, Any], params: Gate) -> bool:
+def may_stand(candidate: Candidate, evaluation: Evaluation, params: Gate) -> bool:
     """Return whether a candidate passes the rules that need no picture."""
-    return all(rule.passed for rule in rules_without_pictures(evaluation["candidates"][name]["model"], params))
+    rules = rules_without_pictures(evaluation.candidates[candidate.name].model, candidate.latency, params)
+    return not any(stands_in_the_way(rule, params.unjudged) for rule in rules)
 
 
-def rules_without_pictures(model: dict[str, Any], params: Gate) -> list[Rule]:
-    """Return the rules on size, speed and origin of the weights."""
+def rules_without_pictures(model: ModelDescription, latency: float | None, params: Gate) -> list[Rule]:
+    """Return the rules on size, speed (`latency` in milliseconds, None: not measured) and origin of the weights."""
     rules = []
     if params.maximum_parameters is not None:
-        rules.append(budget_rule("parameters", model["parameters"], params.maximum_parameters))
+        rules.append(budget_rule("parameters", model.parameters, params.maximum_parameters))
     if params.maximum_latency_ms is not None:
-        rules.append(budget_rule("latency in ms", model.get("latency_ms"), params.maximum_latency_ms))
+        rules.append(latency_rule(latency, params.maximum_latency_ms))
     if params.allowed_weights is not None:
-        rules.append(weights_rule(model["weights"], params.allowed_weights))
+        rules.append(weights_rule(model.weights, params.allowed_weights))
     return rules
 
 
@@ -125,76 +140,78 @@ def selection_sample(candidate: Candidate, selection: str) -> Sample:
     if selection == "validation":
         return candidate.sample("validation")
     if candidate.folds is None:
+        missing = artefacts.CANDIDATES / candidate.name / artefacts.CROSS_VALIDATION
         raise UserError(
-            f"build/candidates/{candidate.name}/cross_validation.parquet is missing: let training cross-validate, "
-            "or set gate.selection to validation in params.yaml."
+            f"{missing} is missing: let training cross-validate, or set gate.selection to validation in params.yaml."
         )
     folds = candidate.folds[candidate.folds["split"] != "test"]
-    return sample_of(folds, candidate.classes, several=candidate.several)
+    return sample_of(folds, candidate.classes, task=candidate.task)
 
 
-def decide(selection: Selection, evaluation: dict[str, Any], leaks: int, params: Gate) -> dict[str, Any]:
-    """Return verdict, candidate, one sentence, every rule with its figure, and how the candidate was selected."""
-    rules = judge(selection.chosen, evaluation, leaks, params)
-    failed = [rule for rule in rules if not rule.passed]
-    wanted = [rule.more_test_groups for rule in failed]
-    verdict, more = "PROMOTE", None
-    if failed:
-        settled = [groups for groups in wanted if groups is not None]
-        verdict, more = ("HOLD", max(settled)) if len(settled) == len(failed) else ("REJECT", None)
-    entry = evaluation["candidates"][selection.chosen]
-    return {
-        "verdict": verdict,
-        "candidate": selection.chosen,
-        "reason": _sentence(verdict, selection, params.selection, failed, more),
-        "more_test_groups": more,
-        "threshold": entry["threshold"],
-        "temperature": entry["temperature"],
-        "violation_class": evaluation["violation_class"],
-        "selected_on": params.selection,
-        "selection": asdict(selection),
-        "rules": [asdict(rule) for rule in rules],
-    }
+def decide(selection: Selection, evaluation: Evaluation, leaks: int, params: Gate, latency: float | None) -> Decision:
+    """Return verdict, candidate, one sentence, every rule with its figure, and how the candidate was selected.
+
+    `latency` is that of the chosen candidate in milliseconds, None where it was not measured.
+    """
+    rules = judge(selection.chosen, evaluation, leaks, params, latency)
+    against = [rule for rule in rules if stands_in_the_way(rule, params.unjudged)]
+    lacking = [rule.more_test_groups for rule in against if rule.judged]
+    verdict: Verdict = "HOLD" if against else "PROMOTE"
+    more = None
+    if None in lacking:
+        verdict = "REJECT"
+    elif lacking:
+        more = max(groups for groups in lacking if groups is not None)
+    entry = evaluation.candidates[selection.chosen]
+    return Decision(
+        verdict=verdict,
+        candidate=selection.chosen,
+        reason=_sentence(verdict, selection, params.selection, rules, params.unjudged),
+        more_test_groups=more,
+        threshold=entry.threshold,
+        temperature=entry.temperature,
+        violation_class=evaluation.violation_class,
+        selected_on=params.selection,
+        selection=selection,
+        rules=tuple(rules),
+    )
 
 
-def judge(name: str, evaluation: dict[str, Any], leaks: int, params: Gate) -> list[Rule]:
+def judge(name: str, evaluation: Evaluation, leaks: int, params: Gate, latency: float | None) -> list[Rule]:
     """Return every rule that params.yaml switches on, judged on the chosen candidate's test figures."""
-    entry, data = evaluation["candidates"][name], evaluation["data"]["test"]
-    test = entry["splits"]["test"]
-    groups, violation = data["groups"], evaluation["violation_class"]
+    entry, data = evaluation.candidates[name], evaluation.data["test"]
+    test = entry.splits["test"]
+    groups, violation, served = data.groups, evaluation.violation_class, test.scores_at_threshold
     rules = []
     if params.accuracy_floor is not None:
-        rules.append(floor_rule("accuracy", test["scores"]["accuracy"], params.accuracy_floor, groups))
-    if params.recall_floor is not None and violation is not None:
-        held = data["by_class"][violation]["groups"]
-        served = test["scores_at_threshold"]["recall"]
-        rules.append(floor_rule(f"recall of {violation}", served, params.recall_floor, held, groups / max(held, 1)))
-    if params.false_alarm_ceiling is not None and violation is not None:
-        rules.append(false_alarm_rule(test["scores_at_threshold"]["false_alarm_rate"], params.false_alarm_ceiling))
+        rules.append(floor_rule("accuracy", test.scores["accuracy"], params.accuracy_floor, groups))
+    if params.recall_floor is not None and violation is not None and served is not None:
+        held = data.by_class[violation].groups
+        rules.append(
+            floor_rule(f"recall of {violation}", served.recall, params.recall_floor, held, groups / max(held, 1))
+        )
+    if params.false_alarm_ceiling is not None and served is not None:
+        rules.append(false_alarm_rule(served.false_alarm_rate, params.false_alarm_ceiling))
     if params.calibration_tolerance is not None:
         rules.append(calibration_rule(test, params.calibration_tolerance))
     if params.slice_floor is not None:
-        rules.append(slice_rule(entry["slices"], params.slice_floor))
-    rules += [beat_rule(rival, entry["versus"], groups, params.beat_confidence) for rival in params.beat]
+        rules.append(slice_rule(entry.slices, params.slice_floor))
+    rules += [beat_rule(rival, entry.versus, groups, params.beat_confidence) for rival in params.beat]
     if params.minimum_test_groups is not None:
         rules.append(groups_rule(groups, params.minimum_test_groups))
-    rules += rules_without_pictures(entry["model"], params)
+    rules += rules_without_pictures(entry.model, latency, params)
     if params.leakage:
         rules.append(leakage_rule(leaks))
-    rules += [
-        shortcut_rule(audit, params.shortcut_auc[audit["name"]])
-        for audit in evaluation["shortcuts"]
-        if audit["name"] in params.shortcut_auc
-    ]
-    return rules + probe_rules(entry["probes"], params.probes)
+    rules += shortcut_rules(evaluation.shortcuts, params.shortcut_auc)
+    return rules + probe_rules(entry.probes, params.probes)
 
 
-def floor_rule(name: str, figure: dict[str, float], floor: float, groups: int, scale: float = 1.0) -> Rule:
+def floor_rule(name: str, figure: Figure, floor: float, groups: int, scale: float = 1.0) -> Rule:
     """Judge the lower end of an interval. Below the floor with the figure above it, only evidence is missing.
 
     `groups` are the groups that the figure rests on; `scale` turns groups of that kind into test groups of any kind.
     """
-    low, value = figure["low"], figure["value"]
+    low, value = figure.low, figure.value
     if low >= floor:
         return Rule(name, low, floor, True, f"{value:.3f}, and at least {low:.3f} with 95% confidence")
     reason = f"{value:.3f}, but perhaps as low as {low:.3f}"
@@ -204,10 +221,10 @@ def floor_rule(name: str, figure: dict[str, float], floor: float, groups: int, s
     return Rule(name, low, floor, False, reason, None if more is None else int(np.ceil(more * scale)))
 
 
-def groups_to_reach(figure: dict[str, float], floor: float, groups: int) -> int | None:
+def groups_to_reach(figure: Figure, floor: float, groups: int) -> int | None:
     """Return how many more groups would lift the interval's lower end to `floor` if the rate stays what it is."""
-    value = figure["value"]
-    trials = _trials_behind(value, figure["low"])
+    value = figure.value
+    trials = _trials_behind(value, figure.low)
     for wanted in range(groups + 1, MOST_GROUPS):
         if wilson(value, trials * wanted / groups)[0] >= floor:
             return wanted - groups
@@ -223,86 +240,102 @@ def _trials_behind(value: float, low: float) -> float:
     return many
 
 
-def false_alarm_rule(figure: dict[str, float], ceiling: float) -> Rule:
+def false_alarm_rule(figure: Figure, ceiling: float) -> Rule:
     """Recall must not be bought by alarming at everybody: judge the rate of false alarms at the threshold served."""
-    value = figure["value"]
+    value = figure.value
     return Rule("false alarms", value, ceiling, value <= ceiling, f"{value:.3f} of those who comply raise an alarm")
 
 
-def calibration_rule(test: dict[str, Any], tolerance: float) -> Rule:
+def calibration_rule(test: SplitEvidence, tolerance: float) -> Rule:
     """Judge the calibration error after scaling against what a truly calibrated model would show on as many images."""
-    error, null = test["scores"]["ece_scaled"]["value"], test["calibration_null"]
-    bound = max(null["99%"], null["mean"] + tolerance)
-    reason = f"a truly calibrated model would show {null['mean']:.3f} on average here, below {null['99%']:.3f} in 99%"
+    error, null = test.scores["ece_scaled"].value, test.calibration_null
+    bound = max(null.in_99, null.mean + tolerance)
+    reason = f"a truly calibrated model would show {null.mean:.3f} on average here, below {null.in_99:.3f} in 99%"
     return Rule("calibration error", error, bound, error <= bound, reason)
 
 
-def slice_rule(slices: list[dict[str, Any]], floor: float) -> Rule:
+def slice_rule(slices: Sequence[SliceEvidence], floor: float) -> Rule:
     """Judge the slice with the lowest accuracy, of those with enough groups to judge, by the upper end of its interval.
 
     The worst of many small slices looks bad by chance alone; only one that is surely below the floor fails.
     """
-    judged = [item for item in slices if item["judged"]]
+    judged = [item for item in slices if item.judged]
     if not judged:
-        return Rule("worst slice", None, floor, True, "no slice of the test set holds enough groups to be judged")
-    worst = min(judged, key=lambda item: (item["accuracy"]["high"], item["accuracy"]["value"]))
-    figure = worst["accuracy"]
+        return not_judged("worst slice", floor, "no slice of the test set holds enough groups, so not judged")
+    worst = min(judged, key=lambda item: (item.accuracy.high, item.accuracy.value))
+    figure = worst.accuracy
     reason = (
-        f"{worst['column']} {worst['value']}: {figure['value']:.3f} on {worst['images']} pictures, "
-        f"at most {figure['high']:.3f} with 95% confidence"
+        f"{worst.column} {worst.value}: {figure.value:.3f} on {worst.images} pictures, "
+        f"at most {figure.high:.3f} with 95% confidence"
     )
-    return Rule("worst slice", figure["high"], floor, figure["high"] >= floor, reason)
+    return Rule("worst slice", figure.high, floor, figure.high >= floor, reason)
 
 
-def beat_rule(rival: str, versus: dict[str, dict[str, float]], groups: int, sure: float) -> Rule:
+def beat_rule(rival: str, versus: Mapping[str, Gain], groups: int, sure: float) -> Rule:
     """Judge on how many redrawn test sets the model is more accurate than a plain rival on the same pictures."""
     if rival not in versus:
         raise UserError(f"params.yaml: gate.beat names '{rival}', known are {', '.join(versus)}.")
     name, gain = f"better than {rival}", versus[rival]
-    value, share = gain["value"], gain["share_better"]
+    value, share = gain.value, gain.share_better
     if value <= 0:
         return Rule(name, share, sure, False, f"{value:+.3f} in accuracy: the plain rival does as well")
     reason = (
-        f"{value:+.3f} in accuracy ({gain['low']:+.3f} to {gain['high']:+.3f}), "
-        f"better on {share:.1%} of redrawn test sets"
+        f"{value:+.3f} in accuracy ({gain.low:+.3f} to {gain.high:+.3f}), better on {share:.1%} of redrawn test sets"
     )
     if share >= sure:
         return Rule(name, share, sure, True, reason)
     # What a gain is worth in standard errors grows with the square root of the number of groups.
-    wanted = (NormalDist().inv_cdf(sure) * gain["spread"] / value) ** 2
+    wanted = (NormalDist().inv_cdf(sure) * gain.spread / value) ** 2
     return Rule(name, share, sure, False, reason, max(1, int(np.ceil(groups * (wanted - 1)))))
 
 
-def shortcut_rule(audit: dict[str, Any], bound: float) -> Rule:
+def shortcut_rules(found: Sequence[Shortcut], bounds: Mapping[str, float]) -> list[Rule]:
+    """Judge the shortcuts that have a bound. `site` may be missing: pictures of one site have nothing there to tell."""
+    names = [shortcut.name for shortcut in found]
+    unknown = sorted(set(bounds) - {*names, "site"})
+    if unknown:
+        raise UserError(f"params.yaml: gate.shortcut_auc names '{unknown[0]}', known are {', '.join(names)}.")
+    return [shortcut_rule(shortcut, bounds[shortcut.name]) for shortcut in found if shortcut.name in bounds]
+
+
+def shortcut_rule(audit: Shortcut, bound: float) -> Rule:
     """Judge how well the label is told without the head: by the lower end of the area under the curve."""
-    passed = audit["low"] < bound or audit["p"] > SHORTCUT_LEVEL
-    line = f"{audit['name']} alone predicts the label with AUC {audit['auc']:.2f}"
-    reason = line if passed else f"{line}: this data set teaches {audit['teaches']}"
-    return Rule(f"shortcut: {audit['name']}", audit["low"], bound, passed, reason)
+    passed = audit.low < bound or audit.p > SHORTCUT_LEVEL
+    line = f"{audit.name} alone predicts the label with AUC {audit.auc:.2f}"
+    reason = line if passed else f"{line}: this data set teaches {audit.teaches}"
+    return Rule(f"shortcut: {audit.name}", audit.low, bound, passed, reason)
 
 
-def probe_rules(found: dict[str, Any] | None, bounds: Looks) -> list[Rule]:
+def probe_rules(found: ProbeEvidence | None, bounds: Looks) -> list[Rule]:
     """Judge whether the model looks at the head: by what is sure of it, the end of each interval that speaks for it."""
     if found is None:
         bound = [name for name in ("head", "background", "zoom", "attention") if getattr(bounds, name) is not None]
-        return [Rule(f"probe: {name}", None, getattr(bounds, name), True, "not probed in this run") for name in bound]
-    rules, conditions = [], found["conditions"]
+        return [
+            not_judged(f"probe: {name}", getattr(bounds, name), "not probed in this run, so not judged")
+            for name in bound
+        ]
+    rules, conditions = [], found.conditions
     worst = probes.worst_zoom(conditions)
     if bounds.head is not None:
-        high = conditions[probes.COVERED]["changed"]["high"]
+        high = conditions[probes.COVERED].changed.high
         line, passed = probes.head_line(conditions), high >= bounds.head
         rules.append(_probe_rule("head", high, bounds.head, passed, line, "this model looks elsewhere"))
     if bounds.background is not None:
-        low = conditions[probes.SWAPPED]["changed"]["low"]
+        low = conditions[probes.SWAPPED].changed.low
         line, passed = probes.background_line(conditions), low <= bounds.background
         rules.append(_probe_rule("background", low, bounds.background, passed, line, "this model reads the background"))
-    if bounds.zoom is not None and worst is not None:
-        low = conditions[worst]["changed"]["low"]
+    if bounds.zoom is not None and worst is None:
+        rules.append(not_judged("probe: zoom", bounds.zoom, "probe.zooms in params.yaml names none, so not judged"))
+    elif bounds.zoom is not None and worst is not None:
+        low = conditions[worst].changed.low
         line, passed = probes.zoom_line(conditions), low <= bounds.zoom
         rules.append(_probe_rule("zoom", low, bounds.zoom, passed, line, "this model reads the framing"))
-    if bounds.attention is not None and found["attention"] is not None:
-        figure = found["attention"]["mass"]["high"] / found["attention"]["area"]
-        line, passed = probes.attention_line(found), figure >= bounds.attention
+    if bounds.attention is not None and found.attention is None:
+        reason = "Grad-CAM has nothing to show of this network, so not judged"
+        rules.append(not_judged("probe: attention", bounds.attention, reason))
+    elif bounds.attention is not None and found.attention is not None:
+        figure = found.attention.mass.high / found.attention.area
+        line, passed = probes.attention_line(found.attention), figure >= bounds.attention
         rules.append(_probe_rule("attention", figure, bounds.attention, passed, line, "this model looks elsewhere"))
     return rules
 
@@ -318,10 +351,21 @@ def groups_rule(groups: int, minimum: int) -> Rule:
     return Rule("test groups", groups, minimum, enough, reason, None if enough else minimum - groups)
 
 
-def budget_rule(name: str, value: float | None, budget: float) -> Rule:
-    """Judge a size or a time against its budget."""
-    if value is None:
-        return Rule(name, None, budget, True, "not measured in this run, so not judged")
+def latency_rule(milliseconds: float | None, most: float) -> Rule:
+    """Judge the time of one picture against its bound.
+
+    A time is never the same twice, and a decision on the same data should be: far below the bound only that is said.
+    """
+    name, far_below = "latency in ms", most / FAR_BELOW
+    if milliseconds is None:
+        return not_judged(name, most, "not measured in this run, so not judged")
+    if milliseconds < far_below:
+        return Rule(name, f"under {far_below:g}", most, True, f"under {far_below:g} where it was trained: far below")
+    return Rule(name, milliseconds, most, milliseconds <= most, f"{milliseconds:.1f} of at most {most:g}")
+
+
+def budget_rule(name: str, value: float, budget: float) -> Rule:
+    """Judge a size against its budget."""
     return Rule(name, value, budget, value <= budget, f"{value:,.10g} of at most {budget:,.10g}")
 
 
@@ -337,22 +381,33 @@ def leakage_rule(leaks: int) -> Rule:
     return Rule("leakage", leaks, 0, leaks == 0, reason)
 
 
-def leaks_between(splits: pd.DataFrame, certificate: dict[str, Any]) -> int:
+def leaks_between(splits: pd.DataFrame, pairs_across_splits: int) -> int:
     """Return groups that stand in two splits, plus the pairs across splits that the leakage certificate counted."""
     torn = int((splits.groupby("group")["split"].nunique() > 1).sum())
-    return torn + int(certificate["pairs_across_splits"])
+    return torn + pairs_across_splits
 
 
-def _sentence(verdict: str, selection: Selection, on: str, failed: list[Rule], more: int | None) -> str:
+def _sentence(
+    verdict: str, selection: Selection, on: str, rules: list[Rule], unjudged: Literal["hold", "allow"]
+) -> str:
     how = f"{selection.chosen} is the most accurate on {on.replace('_', '-')}"
     if selection.chosen != selection.best:
         how = f"{selection.chosen} is the simplest of those that can't be told from {selection.best}"
+    open_rules = ", ".join(rule.name for rule in rules if not rule.judged)
     if verdict == "PROMOTE":
-        return f"{how} and passes every rule."
-    names = ", ".join(rule.name for rule in failed)
-    if verdict == "HOLD":
-        return f"{how}. Too little evidence for: {names}. About {more} more test groups would settle it."
-    return f"{how}. It fails on: {names}."
+        left = f" that could be judged; not judged, and allowed so by gate.unjudged: {open_rules}" if open_rules else ""
+        return f"{how} and passes every rule{left}."
+    failed = [rule for rule in rules if rule.judged and not rule.passed]
+    if verdict == "REJECT":
+        return f"{how}. It fails on: {', '.join(rule.name for rule in failed)}."
+    parts = [f"{how}."]
+    if failed:
+        more = max(rule.more_test_groups or 0 for rule in failed)
+        names = ", ".join(rule.name for rule in failed)
+        parts.append(f"Too little evidence for: {names}. About {more} more test groups would settle it.")
+    if open_rules and unjudged == "hold":
+        parts.append(f"Not judged, because it was not measured: {open_rules}.")
+    return " ".join(parts)
 
 
 def compare_with_champion(
@@ -361,20 +416,20 @@ def compare_with_champion(
     classes: list[str],
     cuts: list[Slicing],
     params: Gate,
-    several: bool = False,
-) -> dict[str, Any]:
+    task: Task = ONE_LABEL,
+) -> AgainstChampion:
     """Return whether the challenger may take the champion's place: worse neither overall nor in any protected slice.
 
     Both tables (path, label, group, p_CLASS) must hold the same pictures, none of which either was trained on; `cuts`
     slice them in the order of the sorted paths. Worse means that the paired difference, bootstrapped over groups, is
-    below 0 with 95% confidence, corrected for the number of slices. Returns {passed, rules}.
+    below 0 with 95% confidence, corrected for the number of slices.
     """
     first, second = (table.sort_values("path", ignore_index=True) for table in (champion, challenger))
     if not first[["path", "label"]].equals(second[["path", "label"]]):
         raise UserError("champion and challenger were not scored on the same pictures: score both again on one set.")
     if len(first) == 0:
         raise UserError("there is no picture that neither champion nor challenger was trained on: add labelled ones.")
-    old, new = (sample_of(table, classes, several=several) for table in (first, second))
+    old, new = (sample_of(table, classes, task=task) for table in (first, second))
     gain = new.right.astype(np.float64) - old.right
     draws = draw_weights(new.codes, params.resamples, params.seed)
     parts = [("overall", np.full(len(gain), True))]
@@ -393,14 +448,4 @@ def compare_with_champion(
         )
         for (name, part), p in zip(parts, p_values, strict=True)
     ]
-    return {"passed": all(rule.passed for rule in rules), "rules": [asdict(rule) for rule in rules]}
-
-
-def read_json(name: str) -> Any:
-    """Return what a stage before this one left in build/."""
-    try:
-        return json.loads((BUILD / name).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{BUILD / name} is missing: run `dvc repro gate`.") from None
-    except ValueError as error:
-        raise UserError(f"{BUILD / name} is damaged ({error}): run `dvc repro -f {name.split('.')[0]}`.") from None
+    return AgainstChampion(passed=all(rule.passed for rule in rules), rules=tuple(rules))

@@ -2,38 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.evidence.scores import Floats
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One candidate against the best: accuracy it lacks, Brier score it has too much, p-values, whether it is tied."""
-
-    candidate: str
-    difference: float
-    brier_difference: float
-    only_best_right: int
-    only_it_right: int
-    p_mcnemar: float
-    p_bootstrap: float
-    p_brier: float
-    p_corrected: float
-    tied: bool
-
-
-@dataclass(frozen=True)
-class Selection:
-    """`chosen` is the first of `order` (cheapest first) that is tied with `best`."""
-
-    best: str
-    chosen: str
-    order: list[str]
-    comparisons: list[Comparison]
+from plumbline.evidence.records import Comparison, Selection
+from plumbline.tasks.scores import Floats
 
 
 def select_simplest(

@@ -10,14 +10,15 @@ from __future__ import annotations
 import warnings
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from plumbline.evidence.intervals import draw_weights, interval
-from plumbline.evidence.scores import Floats, Ints, roc_auc
+from plumbline.evidence.records import Shortcut
+from plumbline.tasks.scores import Floats, Ints, roc_auc
+from plumbline.tasks.task import LabelSets
 
 FOLDS = 5
 RIDGE = 0.003
@@ -35,33 +36,15 @@ class Source:
     features: Floats
 
 
-@dataclass(frozen=True)
-class Audit:
-    """One audit: area under the ROC curve (macro over classes) with its interval, and how likely chance explains it."""
-
-    name: str
-    what: str
-    teaches: str
-    auc: float
-    low: float
-    high: float
-    p: float
-    features: int
-
-
 def audit_all(
     manifest: pd.DataFrame,
     pixels: NDArray[np.uint8],
-    labels: Ints,
+    sets: LabelSets,
     codes: Ints,
     permutations: int,
     seed: int,
-    members: NDArray[np.bool_] | None = None,
-) -> list[Audit]:
-    """Audit the labels (N,) by metadata, by an 8x8 thumbnail and by the border of `pixels` (N, H, W, 3).
-
-    With several labels `labels` number combinations of them, and `members` (S, K) says which each combination holds.
-    """
+) -> list[Shortcut]:
+    """Audit the labels of N pictures by metadata, by an 8x8 thumbnail and by the border of `pixels` (N, H, W, 3)."""
     sources = {
         "metadata": Source(
             "file size, format, aspect, brightness, contrast, sharpness, colour",
@@ -75,60 +58,55 @@ def audit_all(
     if "site" in manifest and manifest["site"].nunique() > 1:
         sites = np.asarray(pd.get_dummies(manifest["site"]), dtype=np.float64)
         sources["site"] = Source("where the picture was taken", "the site", sites)
-    return [audit(name, source, labels, codes, permutations, seed, members) for name, source in sources.items()]
+    return [audit(name, source, sets, codes, permutations, seed) for name, source in sources.items()]
 
 
 def audit(
     name: str,
     source: Source,
-    labels: Ints,
+    sets: LabelSets,
     codes: Ints,
     permutations: int,
     seed: int,
-    members: NDArray[np.bool_] | None = None,
-) -> Audit:
-    """Audit the labels (N,) by one source; groups `codes` (N,) never stand on both sides of a fold."""
+) -> Shortcut:
+    """Audit the labels by one source; groups `codes` (N,) never stand on both sides of a fold."""
     features = source.features
     random = np.random.default_rng(seed)
-    has = members_of(labels, members)
-    smoother = cross_validated_smoother(features, folds_of(labels, codes, seed, members))
-    shuffled = np.stack([permute_in_groups(labels, codes, random) for _ in range(permutations)])
-    once = np.ones((1, len(labels)))
-    shown = judged_labels(has, members)
-    observed = smoother @ has[labels].astype(np.float64)
+    has, shown, truth = sets.members, sets.judged, sets.truth
+    smoother = cross_validated_smoother(features, folds_of(sets, codes, seed))
+    shuffled = np.stack([permute_in_groups(sets.numbers, codes, random) for _ in range(permutations)])
+    once = np.ones((1, len(truth)))
+    observed = smoother @ truth.astype(np.float64)
     draws = draw_weights(codes, 1000, seed)
-    truth = has[labels]
     drawn = np.mean([roc_auc(truth[:, k], observed[:, k], draws) for k in shown], axis=0)
     auc = float(np.mean([roc_auc(truth[:, k], observed[:, k], once)[0] for k in shown]))
     null = np.mean([_aucs(has[shuffled, k], has[shuffled, k] @ smoother.T) for k in shown], axis=0)
-    low, high = interval("roc_auc", auc, drawn, len(labels), len(np.unique(codes)))
+    low, high = interval("roc_auc", auc, drawn, len(truth), len(np.unique(codes)))
     p = float((1 + (null >= auc).sum()) / (1 + permutations))
-    return Audit(name, source.what, source.teaches, auc, low, high, p, features.shape[1])
+    return Shortcut(
+        name=name,
+        what=source.what,
+        teaches=source.teaches,
+        auc=auc,
+        low=low,
+        high=high,
+        p=p,
+        features=features.shape[1],
+    )
 
 
-def members_of(labels: Ints, members: NDArray[np.bool_] | None) -> NDArray[np.bool_]:
-    """Return the labels (S, K) that each value of `labels` stands for: itself, unless `members` says otherwise."""
-    return np.eye(int(labels.max()) + 1, dtype=bool) if members is None else members
-
-
-def judged_labels(has: NDArray[np.bool_], members: NDArray[np.bool_] | None) -> list[int]:
-    """Return the labels whose areas are averaged: of two classes the second says all, with several labels each does."""
-    return list(range(has.shape[1])) if members is not None or has.shape[1] > 2 else [1]
-
-
-def folds_of(labels: Ints, codes: Ints, seed: int, members: NDArray[np.bool_] | None = None) -> Ints:
+def folds_of(sets: LabelSets, codes: Ints, seed: int) -> Ints:
     """Return the fold (N,) of each image, whole groups together and classes spread evenly."""
     from sklearn.model_selection import StratifiedGroupKFold
 
-    rarest = int(members_of(labels, members)[labels].sum(axis=0).min())
-    number = max(2, min(FOLDS, len(np.unique(codes)), rarest))
-    if members is not None:  # a combination that is rarer than folds are can't be spread over them: nor need it
-        number = max(2, min(number, int(np.bincount(labels).max())))
+    rarest = int(sets.truth.sum(axis=0).min())
+    # A set of labels that is rarer than folds are can't be spread over them, nor need it; the most frequent one must.
+    number = max(2, min(FOLDS, len(np.unique(codes)), rarest, int(np.bincount(sets.numbers).max())))
     splitter = StratifiedGroupKFold(n_splits=number, shuffle=True, random_state=seed)
-    folds = np.empty(len(labels), dtype=np.int64)
+    folds = np.empty(len(codes), dtype=np.int64)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The least populated class")
-        for fold, (_, held_out) in enumerate(splitter.split(np.zeros((len(labels), 1)), labels, codes)):
+        for fold, (_, held_out) in enumerate(splitter.split(np.zeros((len(codes), 1)), sets.numbers, codes)):
             folds[held_out] = fold
     return folds
 
@@ -234,8 +212,3 @@ def _aucs(positive: NDArray[np.bool_], scores: Floats) -> Floats:
     ranks = np.arange(1, positive.shape[1] + 1)
     hits = ranked.sum(axis=1)
     return np.asarray(((ranked * ranks).sum(axis=1) - hits * (hits + 1) / 2) / (hits * (positive.shape[1] - hits)))
-
-
-def as_records(audits: list[Audit]) -> list[dict[str, Any]]:
-    """Return audits as plain data."""
-    return [vars(item).copy() for item in audits]

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.evidence.scores import Floats
+from plumbline.evidence.records import OperatingPoint
+from plumbline.tasks.scores import Floats
 
 
 def cost_at(violation: NDArray[np.bool_], score: Floats, thresholds: Floats, missed: float, alarm: float) -> Floats:
@@ -31,22 +32,23 @@ def choose_threshold(violation: NDArray[np.bool_], score: Floats, missed: float,
     return float(cheapest[np.abs(_log_odds(cheapest) - _log_odds(np.array(ideal))).argmin()])
 
 
-def operating_point(violation: NDArray[np.bool_], score: Floats, threshold: float) -> dict[str, float]:
-    """Return counts and rates of alarms at one threshold."""
+def operating_point(violation: NDArray[np.bool_], score: Floats, threshold: float, chosen: bool) -> OperatingPoint:
+    """Return counts and rates of alarms at one threshold; `chosen` is kept beside them."""
     alarms = score >= threshold
     caught, missed = int((alarms & violation).sum()), int((~alarms & violation).sum())
     false, quiet = int((alarms & ~violation).sum()), int((~alarms & ~violation).sum())
-    return {
-        "threshold": threshold,
-        "caught": caught,
-        "missed": missed,
-        "false_alarms": false,
-        "quiet": quiet,
-        "recall": caught / max(caught + missed, 1),
-        "precision": caught / max(caught + false, 1),
-        "false_alarm_rate": false / max(false + quiet, 1),
-        "accuracy": (caught + quiet) / len(score),
-    }
+    return OperatingPoint(
+        threshold=threshold,
+        caught=caught,
+        missed=missed,
+        false_alarms=false,
+        quiet=quiet,
+        recall=caught / max(caught + missed, 1),
+        precision=caught / max(caught + false, 1),
+        false_alarm_rate=false / max(false + quiet, 1),
+        accuracy=(caught + quiet) / len(score),
+        chosen=chosen,
+    )
 
 
 def _log_odds(probability: Floats) -> Floats:

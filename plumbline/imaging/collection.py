@@ -11,6 +11,7 @@ import hashlib
 import multiprocessing
 import os
 import stat
+import sys
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -40,6 +41,7 @@ from plumbline.imaging.decode import (
     resize,
 )
 from plumbline.imaging.describe import MEASURES
+from plumbline.imaging.metadata import match, read_table, said
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,6 +51,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # What the systems leave in folders of pictures; not anybody's picture.
+LINKED_OUT = "is a symbolic link out of the folder"
 _LITTER = {"thumbs.db", "desktop.ini"}
 _SUBSETS = {"train", "training", "valid", "val", "validation", "test", "testing"}
 # The manifest's own columns, which metadata can't bring along.
@@ -236,7 +239,7 @@ def _bad_link(entry: os.DirEntry[str], inside: Path, follow: bool) -> str | None
         return "is a symbolic link that leads nowhere: remove it"
     if target.is_relative_to(inside) or follow:
         return None
-    return "is a symbolic link out of the folder: copy the file here, or set data.follow_symlinks"
+    return f"{LINKED_OUT}: copy the file here, or set data.follow_symlinks"
 
 
 def _without_twins(files: list[str], folders: list[str], refused: list[Refused]) -> list[str]:
@@ -491,61 +494,39 @@ def _refuse_computed(names: Iterable[str], path: Path) -> None:
             raise UserError(f"{path} has a column {name!r}, a name that ingest uses itself: rename it.")
 
 
-def read_metadata(path: Path) -> dict[str, dict[str, str | None]] | None:
-    """Return metadata.csv as {path: {column: text, or None where blank}}; None where there is no such file.
-
-    Raises UserError where it is no table, has no `path`, or says two things of one path.
-    """
-    if not path.exists():
-        return None
-    rows = [row for row in _read_csv(path) if row]
-    if not rows:
-        raise UserError(f"{path} is empty: give it the columns path and what is known of each picture, or remove it.")
-    header, rows = _checked_table(path, [name.strip() for name in rows[0]], rows[1:])
-    if "path" not in header:
-        raise UserError(f"{path} has no column `path` but {', '.join(header)}: rename the one that holds it.")
-    _refuse_computed(set(header) - {"path", "label"}, path)
-    table: dict[str, dict[str, str | None]] = {}
-    for row in rows:
-        values: dict[str, str | None] = {name: text.strip() or None for name, text in zip(header, row, strict=True)}
-        key = str(PurePosixPath(values.pop("path") or "."))
-        if table.setdefault(key, values) != values:
-            raise UserError(f"{path} has two rows for {key} that differ: keep one of them.")
-    return table
-
-
 def _join_metadata(found: _Found, params: DataParams) -> None:
     """Put metadata columns on the rows (a row for a YOLO photograph serves all its boxes) and settle the labels."""
-    file = params.root / params.metadata
-    table = read_metadata(file)
-    if table is None:
+    table = read_table(params.root, params.metadata, COMPUTED)
+    if table is None or not table.rows:
+        _say(f"{note}." for note in (table.notes if table else ()))
         found.refused += [_unlabelled(row, params) for row in found.rows if not row["label"]]
         found.rows = [row for row in found.rows if row["label"]]
         return
-    columns = list(dict.fromkeys(name for values in table.values() for name in values if name != "label"))
-    classes = {part for values in table.values() if values.get("label") for part in _parts(values["label"])}
-    used: set[str] = set()
+    # A photograph without any box has its row, and its file, but no picture in the table.
+    pictures = {name for row in found.rows for name in (row["path"], source_of(row["path"]))}
+    others = found.files | {name for one in found.refused for name in (one.path, source_of(one.path))}
+    fits = match(table, pictures | others, own=[params.root.resolve().name])
+    _say(said(params.metadata, table, fits))
+    classes = {part for values in table.rows.values() if values.get("label") for part in _parts(values["label"])}
     kept = []
     for row in found.rows:
-        key = next((key for key in (row["path"], source_of(row["path"])) if key in table), None)
-        values = table[key] if key is not None else {}
-        if key is not None:
-            used.add(key)
+        key = fits.of.get(row["path"], fits.of.get(source_of(row["path"])))
+        values = table.rows[key] if key is not None else {}
         refused = _settle_label(row, values.get("label"), classes, params)
         if refused is not None:
             found.refused.append(refused)
             continue
-        row.update({column: values.get(column) or row.get(column) for column in columns})
+        row.update({column: values.get(column) or row.get(column) for column in table.columns})
         kept.append(row)
     found.rows = kept
-    # A photograph without any box has its row, and its file, but no picture in the table.
-    there = used | found.files | {key for one in found.refused for key in (one.path, source_of(one.path))}
-    for key in table:
-        if key not in there:
-            reason = (
-                f"{params.metadata} has a row for it, but there is no such file: correct its path or remove the row"
-            )
-            found.refused.append(Refused(_shown(key), reason, "missing", table[key].get("label") or ""))
+    for key, why in fits.unmatched.items():
+        reason = f"{params.metadata} has a row for it, but {why}: correct its path or remove the row"
+        found.refused.append(Refused(_shown(key), reason, "missing", table.rows[key].get("label") or ""))
+
+
+def _say(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, file=sys.stderr)
 
 
 def _parts(label: str | None) -> list[str]:
@@ -594,7 +575,7 @@ def read_bytes(params: DataParams, path: str) -> bytes:
     full = params.root / path
     try:
         if not params.follow_symlinks and not full.resolve().is_relative_to(params.root.resolve()):
-            raise DecodeError("is a symbolic link out of the folder")
+            raise DecodeError(LINKED_OUT)
         # Not blocking: opening a named pipe would otherwise wait for a writer for ever.
         with open(full, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as handle:
             status = os.fstat(handle.fileno())
@@ -727,6 +708,11 @@ def _load(
 
 
 def _changed(params: DataParams, path: str, reason: str) -> UserError:
+    if reason == LINKED_OUT:  # also where `dvc checkout` made links of the files: to DVC they are the same data
+        way_out = (
+            "set data.follow_symlinks to true in params.yaml (DVC's cache.type symlink needs it), then `dvc repro`"
+        )
+        return UserError(f"{params.root / path} {reason}: {way_out}.")
     return UserError(f"{params.root / path} {reason}: it has changed since ingest, run `dvc repro`.")
 
 

@@ -48,7 +48,6 @@ from plumbline.imaging.hashing import THUMBNAIL, WINDOWS, fingerprint, phash, th
 if TYPE_CHECKING:
     import pandas as pd
 
-BUILD = Path("build")
 PACK = 16  # pictures in one task
 WORTH_PROCESSES = 64 * PACK  # pictures; starting processes costs a second
 PARTITION = 512  # pictures; a second or two of a core, and 4 MB

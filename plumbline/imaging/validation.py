@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 from pydantic import Field
 
+from plumbline.common import artefacts
 from plumbline.common.params import Section
 from plumbline.imaging.collection import COMPUTED
 from plumbline.imaging.expectations import Checked, Expectation, Outcome, check
+from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
 
 if TYPE_CHECKING:
     import pandas as pd
 
-BUILD = Path("build")
-DOCS = Path("reports/validation")
 SHA256 = r"^[0-9a-f]{64}$"
 ISO_TIME = r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:?\d{2})?)?$"
 
@@ -51,7 +51,12 @@ class Validated:
 
 
 def validate(
-    manifest: pd.DataFrame, quarantine: pd.DataFrame, grouping: Sequence[str], params: ValidateParams, docs: Path
+    manifest: pd.DataFrame,
+    quarantine: pd.DataFrame,
+    grouping: Sequence[str],
+    params: ValidateParams,
+    docs: Path,
+    blank_words: Sequence[str] = BLANK_WORDS,
 ) -> Validated:
     """Judge a manifest and its quarantine; Great Expectations writes its pages into folder `docs`.
 
@@ -59,8 +64,9 @@ def validate(
         manifest: as ingest writes it.
         quarantine: path, reason, kind, label.
         grouping: the columns that tie pictures into groups (those there are).
+        blank_words: values of these that say nothing.
     """
-    classes = count_classes(manifest, quarantine, grouping, params)
+    classes = count_classes(manifest, quarantine, grouping, params, blank_words)
     problem = find_problem(manifest, quarantine, classes, params)
     tables = [
         Checked("manifest", manifest, "path", manifest_expectations(manifest, grouping, params)),
@@ -76,7 +82,11 @@ def validate(
 
 
 def count_classes(
-    manifest: pd.DataFrame, quarantine: pd.DataFrame, grouping: Sequence[str], params: ValidateParams
+    manifest: pd.DataFrame,
+    quarantine: pd.DataFrame,
+    grouping: Sequence[str],
+    params: ValidateParams,
+    blank_words: Sequence[str] = BLANK_WORDS,
 ) -> pd.DataFrame:
     """Return class, pictures, groups for each class wanted, else met (in the quarantine too); `a;b` counts for both.
 
@@ -84,7 +94,7 @@ def count_classes(
     """
     import pandas as pd
 
-    group = tied_by_columns(manifest, grouping)
+    group = tied_by_columns(manifest, grouping, blank_words)
     parts = pd.DataFrame({"class": manifest["label"].map(label_parts), "group": group}).explode("class")
     met = set(parts["class"]) | {part for label in quarantine["label"] for part in label_parts(label) if part}
     names = list(params.classes) or sorted(met)
@@ -93,7 +103,7 @@ def count_classes(
     return counts.astype("int64").rename_axis("class").reset_index()
 
 
-def tied_by_columns(manifest: pd.DataFrame, grouping: Sequence[str]) -> Any:
+def tied_by_columns(manifest: pd.DataFrame, grouping: Sequence[str], blank_words: Sequence[str] = BLANK_WORDS) -> Any:
     """Return (N,) component numbers of pictures that share a value of a grouping column; blanks tie nothing."""
     import numpy as np
     from scipy.sparse import coo_array
@@ -103,9 +113,10 @@ def tied_by_columns(manifest: pd.DataFrame, grouping: Sequence[str]) -> Any:
     second: list[NDArray[Any]] = [np.arange(0)]
     count = len(manifest)
     for column in (name for name in grouping if name in manifest):
-        given = manifest[column].notna().to_numpy()
+        text = grouping_values(manifest, column, blank_words)
+        given = (text != "").to_numpy()
         # pandas numbers up to 128 values in 8 bits, too few to add `count` to
-        codes = manifest.loc[given, column].astype("category").cat.codes.to_numpy().astype(np.int64)
+        codes = text[given].astype("category").cat.codes.to_numpy().astype(np.int64)
         first.append(np.flatnonzero(given))
         second.append(count + codes)
         count += int(codes.max(initial=-1)) + 1
@@ -138,7 +149,7 @@ def find_problem(
         return (
             f"{len(refused)} of {len(refused) + len(manifest)} pictures are quarantined ({share:.1%}, at most "
             f"{params.max_quarantined:.1%} by validate.max_quarantined; first: {worst['path']} {worst['reason']}): "
-            f"repair or remove those in {BUILD / 'quarantine.csv'}."
+            f"repair or remove those in {artefacts.QUARANTINE}."
         )
     if empty:
         return (

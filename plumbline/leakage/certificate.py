@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from plumbline.leakage.conflicts import LIKENESS
 from plumbline.leakage.crossings import LISTED, group_sizes, kinds_of
 from plumbline.leakage.price import sentence
+from plumbline.leakage.records import Certificate, Pair, Price, SetAside, Side
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -31,41 +32,45 @@ class Inputs:
     apart: pd.DataFrame
     crossing: pd.DataFrame
     set_aside: pd.DataFrame
-    price: dict[str, Any] | None
+    price: Price | None
     features: str
     embeddings: str
 
 
-def certificate(inputs: Inputs) -> dict[str, Any]:
+def certificate(inputs: Inputs) -> Certificate:
     """Return build/leakage.json: counts, shares, evidence, pairs across splits (0 when nothing leaks), the price."""
     sides = inputs.sides
     groups = dict(zip(sides["path"], sides["group"], strict=True))
     names = sorted(sides["split"].unique(), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
-    return {
-        "pairs_across_splits": len(inputs.crossing),
-        "pairs": pairs_of(inputs.crossing.head(LISTED)),
-        "images": len(sides),
-        "groups": int(sides["group"].nunique()),
-        "sides": {
-            str(side): {"images": len(here), "groups": int(here["group"].nunique()), "share": len(here) / len(sides)}
+    price = inputs.price
+    return Certificate(
+        pairs_across_splits=len(inputs.crossing),
+        pairs=pairs_of(inputs.crossing.head(LISTED)),
+        images=len(sides),
+        groups=int(sides["group"].nunique()),
+        sides={
+            str(side): Side(images=len(here), groups=int(here["group"].nunique()), share=len(here) / len(sides))
             for side in names
             for here in [sides[sides["split"] == side]]
         },
-        "set_aside": inputs.set_aside[["path", "reason"]].to_dict("records"),
-        "group_sizes": group_sizes(sides["group"]),
-        "kinds": kinds_of(inputs.edges[inputs.edges["path_a"].isin(groups)], groups),
-        "closest_apart": pairs_of(inputs.apart),
-        "embeddings": inputs.embeddings,
-        "price": None if inputs.price is None else {"features": inputs.features, **inputs.price},
-        "price_sentence": sentence(inputs.price),
-    }
+        set_aside=tuple(
+            SetAside(path=path, reason=reason)
+            for path, reason in inputs.set_aside[["path", "reason"]].itertuples(index=False)
+        ),
+        group_sizes=group_sizes(sides["group"]),
+        kinds=kinds_of(inputs.edges[inputs.edges["path_a"].isin(groups)], groups),
+        closest_apart=pairs_of(inputs.apart),
+        embeddings=inputs.embeddings,
+        price=None if price is None else price.model_copy(update={"features": inputs.features}),
+        price_sentence=sentence(price),
+    )
 
 
-def pairs_of(table: pd.DataFrame) -> list[dict[str, Any]]:
-    return [
-        {"a": str(a), "b": str(b), "kind": str(kind), "distance": float(d), "score": None if s != s else float(s)}
+def pairs_of(table: pd.DataFrame) -> tuple[Pair, ...]:
+    return tuple(
+        Pair(a=str(a), b=str(b), kind=str(kind), distance=float(d), score=None if s != s else float(s))
         for a, b, kind, d, s in table[["path_a", "path_b", "kind", "distance", "score"]].itertuples(index=False)
-    ]
+    )
 
 
 def largest(sides: pd.DataFrame, edges: pd.DataFrame) -> list[dict[str, Any]]:
@@ -88,7 +93,7 @@ def largest(sides: pd.DataFrame, edges: pd.DataFrame) -> list[dict[str, Any]]:
     return found
 
 
-def examples(edges: pd.DataFrame, known: set[str]) -> list[tuple[str, list[dict[str, Any]]]]:
+def examples(edges: pd.DataFrame, known: set[str]) -> list[tuple[str, tuple[Pair, ...]]]:
     """Return for each kind of likeness its least certain pairs, the ones worth a look."""
     usable = edges[edges["verified"] & edges["path_a"].isin(known) & edges["path_b"].isin(known)]
     return [
@@ -98,29 +103,29 @@ def examples(edges: pd.DataFrame, known: set[str]) -> list[tuple[str, list[dict[
     ]
 
 
-def evidence_of(one: dict[str, Any]) -> str:
+def evidence_of(one: Pair) -> str:
     """Say what joins, or nearly joins, a pair."""
-    if one["kind"] in ("same bytes", "same pixels"):
-        return str(one["kind"])
-    far = {"embedding": f"cosine {1 - one['distance']:.2f}", "captured_at": f"{one['distance']:g} s apart"}
-    score = "" if one["score"] is None else f", alike {one['score']:.2f}"
-    if one["kind"] in far:
-        return f"{one['kind']}, {far[one['kind']]}{score}"
-    if one["kind"] in ("near", "mirrored", "cropped"):
-        return f"{one['kind']}, {one['distance']:.0f} bits{score}"
-    return f"same {one['kind']}"
+    if one.kind in ("same bytes", "same pixels"):
+        return one.kind
+    far = {"embedding": f"cosine {1 - one.distance:.2f}", "captured_at": f"{one.distance:g} s apart"}
+    score = "" if one.score is None else f", alike {one.score:.2f}"
+    if one.kind in far:
+        return f"{one.kind}, {far[one.kind]}{score}"
+    if one.kind in ("near", "mirrored", "cropped"):
+        return f"{one.kind}, {one.distance:.0f} bits{score}"
+    return f"same {one.kind}"
 
 
-def report(result: dict[str, Any], where: Path) -> str:
+def report(result: Certificate, where: Path) -> str:
     """Return the few lines that a run ends with."""
-    sides = ", ".join(f"{name} {s['images']} ({s['share']:.3f})" for name, s in result["sides"].items())
-    pairs = result["pairs_across_splits"]
+    sides = ", ".join(f"{name} {s.images} ({s.share:.3f})" for name, s in result.sides.items())
+    pairs = result.pairs_across_splits
     lines = [
-        f"{result['images']} images in {result['groups']} groups: {sides}",
+        f"{result.images} images in {result.groups} groups: {sides}",
         "no pair across the splits" if not pairs else f"LEAKS: {pairs} pairs across the splits, the first:",
-        *(f"  {p['a']} - {p['b']} ({evidence_of(p)})" for p in result["pairs"][:5]),
-        result["price_sentence"],
-        f"embeddings: {result['embeddings']}",
+        *(f"  {p.a} - {p.b} ({evidence_of(p)})" for p in result.pairs[:5]),
+        result.price_sentence,
+        f"embeddings: {result.embeddings}",
         f"certificate: {where}",
     ]
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
+from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
 from plumbline.leakage.copies import Edge
 
 if TYPE_CHECKING:
@@ -18,18 +20,58 @@ if TYPE_CHECKING:
 LATER_SHOTS = 64  # of a burst, each image is tied to this many later ones: the burst holds when some are set aside
 
 
-def column_edges(manifest: pd.DataFrame, columns: Sequence[str]) -> list[Edge]:
+@dataclass(frozen=True)
+class Tied:
+    """What a grouping column ties: images with a value, with a word for none, values, and the largest of these."""
+
+    column: str
+    images: int
+    blank_words: int
+    values: int
+    largest: list[tuple[str, int]]
+
+
+def tied_by_column(
+    manifest: pd.DataFrame, columns: Sequence[str], blank_words: Sequence[str] = BLANK_WORDS, most: int = 3
+) -> list[Tied]:
+    """Return for each grouping column there is what it ties, with its `most` largest values."""
+    found = []
+    for column in (c for c in columns if c in manifest):
+        text = grouping_values(manifest, column, blank_words)
+        given = manifest[column].fillna("").astype(str).str.strip() != ""
+        counts = text[text != ""].value_counts()
+        largest = sorted(counts.items(), key=lambda item: (-int(item[1]), str(item[0])))[:most]
+        blank = int((given & (text == "")).sum())
+        found.append(Tied(column, int(counts.sum()), blank, len(counts), [(str(v), int(n)) for v, n in largest]))
+    return found
+
+
+def sentence(tied: Tied) -> str:
+    """Say it in a line."""
+    words = f"{tied.column}: {tied.values} values on {tied.images} images"
+    if tied.largest:
+        words += ", the largest " + ", ".join(f"{value} ({images} images)" for value, images in tied.largest)
+    if tied.blank_words:
+        words += f"; {tied.blank_words} images have a word for no value, which ties nothing (group.blank_words)"
+    return words
+
+
+def column_edges(
+    manifest: pd.DataFrame, columns: Sequence[str], blank_words: Sequence[str] = BLANK_WORDS
+) -> list[Edge]:
     """Chain the images that share a value of a grouping column; blanks and absent columns tie nothing."""
     edges = []
     for column in (c for c in columns if c in manifest):
-        text = manifest[column].fillna("").astype(str)
+        text = grouping_values(manifest, column, blank_words)
         for value, rows in sorted(text.groupby(text).indices.items()):
             if value != "":
                 edges += [Edge(int(a), int(b), column, 0.0, 1.0) for a, b in pairwise(rows)]
     return edges
 
 
-def moment_edges(manifest: pd.DataFrame, camera_column: str, seconds: float) -> list[Edge]:
+def moment_edges(
+    manifest: pd.DataFrame, camera_column: str, seconds: float, blank_words: Sequence[str] = BLANK_WORDS
+) -> list[Edge]:
     """Tie images that one camera took within `seconds` of each other; `distance` is the seconds between them.
 
     Raises UserError where there is no column that names the camera, or a time that is none.
@@ -42,7 +84,7 @@ def moment_edges(manifest: pd.DataFrame, camera_column: str, seconds: float) -> 
             "add it to data/metadata.csv, or name yours in group.camera_column of params.yaml."
         )
     times = _seconds(manifest)
-    camera = manifest[camera_column].fillna("").astype(str).to_numpy()
+    camera = grouping_values(manifest, camera_column, blank_words).to_numpy()
     rows = np.flatnonzero(~np.isnan(times) & (camera != ""))
     rows = rows[np.lexsort((rows, times[rows], camera[rows]))]
     return [

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
 from plumbline.leakage.copies import CopyParams, Fingerprints, Joined, Pictures, find_copies
+from plumbline.leakage.records import GroupSize, KindOfEdge
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -17,7 +19,12 @@ LISTED = 200  # pairs named in leakage.json; `pairs_across_splits` counts all
 
 
 def crossing_pairs(
-    sides: pd.DataFrame, edges: pd.DataFrame, pictures: Pictures, columns: Sequence[str], params: CopyParams
+    sides: pd.DataFrame,
+    edges: pd.DataFrame,
+    pictures: Pictures,
+    columns: Sequence[str],
+    params: CopyParams,
+    blank_words: Sequence[str] = BLANK_WORDS,
 ) -> pd.DataFrame:
     """Return path_a, path_b, kind, distance, score of pairs that stand on different sides; empty when nothing leaks.
 
@@ -29,6 +36,7 @@ def crossing_pairs(
         edges: path_a, path_b, kind, distance, score, verified: what grouping recorded.
         pictures: of the whole manifest; `identity` has the column path.
         columns: grouping columns.
+        blank_words: values of these that say nothing.
     """
     import pandas as pd
 
@@ -36,7 +44,7 @@ def crossing_pairs(
     verified = edges[edges["verified"] & edges["path_a"].isin(side) & edges["path_b"].isin(side)]
     recorded = verified[verified["path_a"].map(side) != verified["path_b"].map(side)]
     anew = _searched_anew(side, pictures, params)
-    shared = _shared_values(sides, columns)
+    shared = _shared_values(sides, columns, blank_words)
     table = pd.concat([t for t in (recorded.drop(columns="verified"), anew, shared) if len(t)] or [anew])
     ends = pd.DataFrame(np.sort(table[["path_a", "path_b"]].to_numpy(str), axis=1), index=table.index)
     return table[~ends.duplicated()].reset_index(drop=True)
@@ -72,29 +80,29 @@ def subset(pictures: Pictures, rows: Any) -> Pictures:
     )
 
 
-def _shared_values(sides: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def _shared_values(sides: pd.DataFrame, columns: Sequence[str], blank_words: Sequence[str]) -> pd.DataFrame:
     import pandas as pd
 
     rows: list[tuple[str, str, str, float, float]] = []
     for column in (c for c in columns if c in sides):
-        given = sides[sides[column].fillna("").astype(str) != ""]
-        for _, same in given.groupby(column, sort=True):
+        text = grouping_values(sides, column, blank_words)
+        for _, same in sides[text != ""].groupby(text[text != ""], sort=True):
             firsts = same.drop_duplicates("split")["path"].tolist()
             rows += [(a, b, column, 0.0, 1.0) for i, a in enumerate(firsts) for b in firsts[i + 1 :]]
     return pd.DataFrame(rows, columns=["path_a", "path_b", "kind", "distance", "score"])
 
 
-def group_sizes(groups: pd.Series) -> list[dict[str, int]]:
-    """Return how many groups there are of each size: [{images, groups}], the smallest first."""
+def group_sizes(groups: pd.Series) -> tuple[GroupSize, ...]:
+    """Return how many groups there are of each size, the smallest first."""
     sizes, counts = np.unique(groups.value_counts().to_numpy(), return_counts=True)
-    return [{"images": int(size), "groups": int(n)} for size, n in zip(sizes, counts, strict=True)]
+    return tuple(GroupSize(images=int(size), groups=int(n)) for size, n in zip(sizes, counts, strict=True))
 
 
-def kinds_of(edges: pd.DataFrame, groups: dict[str, str]) -> list[dict[str, Any]]:
-    """Return for each kind of evidence its edges and the groups it holds together: [{kind, edges, groups}]."""
+def kinds_of(edges: pd.DataFrame, groups: dict[str, str]) -> tuple[KindOfEdge, ...]:
+    """Return for each kind of evidence its edges and the groups it holds together."""
     verified = edges[edges["verified"]]
     counted = verified.assign(group=verified["path_a"].map(groups)).groupby("kind")["group"].agg(["size", "nunique"])
-    return [
-        {"kind": str(kind), "edges": int(row["size"]), "groups": int(row["nunique"])}
+    return tuple(
+        KindOfEdge(kind=str(kind), edges=int(row["size"]), groups=int(row["nunique"]))
         for kind, row in counted.sort_values("size", ascending=False).iterrows()
-    ]
+    )

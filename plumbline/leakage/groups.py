@@ -7,7 +7,7 @@ python -m stages.group audit TRAIN TEST ...  any published split: certificate; e
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,29 +16,29 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from plumbline.imaging.hashing import WINDOWS
+from plumbline.imaging.metadata import BLANK_WORDS
 from plumbline.leakage.alignment import Grey, shrink
 from plumbline.leakage.chains import refuse_chain
-from plumbline.leakage.columns import column_edges, moment_edges
+from plumbline.leakage.columns import Tied, column_edges, moment_edges
 from plumbline.leakage.copies import CopyParams, Edge, Fingerprints, Joined, Pictures, find_copies
+from plumbline.leakage.records import Grouping
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from plumbline.imaging.collection import DataParams
 
-BUILD = Path("build")
-CONFLICTS_PAGE = Path("reports/label_conflicts.html")
-
 
 class GroupParams(CopyParams):
     """params.yaml, section `group`."""
 
     columns: tuple[str, ...] = ("photo", "video", "person")
+    blank_words: tuple[str, ...] = BLANK_WORDS
     camera_column: str = "camera"
     captured_within_seconds: float = Field(default=0, ge=0)
-    embedding: str | None = None
+    embedding: str | None = "mobilenet_v2"
     max_share: float = Field(default=0.25, gt=0, le=1)
-    label_conflicts: Literal["fail", "set_aside"] = "fail"
+    label_conflicts: Literal["fail", "set_aside"] = "set_aside"
 
 
 @dataclass(frozen=True)
@@ -59,8 +59,8 @@ def group_images(manifest: pd.DataFrame, pictures: Pictures, params: GroupParams
     import pandas as pd
 
     paths = manifest["path"].to_numpy()
-    given = column_edges(manifest, params.columns)
-    given += moment_edges(manifest, params.camera_column, params.captured_within_seconds)
+    given = column_edges(manifest, params.columns, params.blank_words)
+    given += moment_edges(manifest, params.camera_column, params.captured_within_seconds, params.blank_words)
     joined = Joined(len(manifest))
     for edge in given:
         joined.union(edge.a, edge.b)
@@ -118,7 +118,7 @@ def read_embeddings(folder: Path, manifest: pd.DataFrame) -> tuple[NDArray[np.fl
     from plumbline.models.features import open_features
 
     features = open_features(folder)
-    origin = features.backbone["weights"]["origin"]
+    origin = features.backbone.weights.origin
     if origin not in ("imagenet", "file"):
         return None, f"SKIPPED: {folder.name} has {origin} weights, so no embedding neighbours were looked at"
     view = features.values[features.rows_of(manifest["path"].tolist()), 0]
@@ -126,14 +126,15 @@ def read_embeddings(folder: Path, manifest: pd.DataFrame) -> tuple[NDArray[np.fl
     return vectors, f"{folder.name}, {origin} weights"
 
 
-def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str) -> dict[str, Any]:
-    """What build/group.json says: pairs looked at by step, edges by kind, where embeddings came from."""
+def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str, tied: list[Tied]) -> Grouping:
+    """What build/group.json says: pairs looked at by step, edges by kind, where embeddings came from, columns."""
     verified = found.edges[found.edges["verified"]]
-    return {
-        "images": len(found.groups),
-        "groups": int(found.groups["group"].nunique()),
-        "edges": {str(k): int(n) for k, n in verified["kind"].value_counts().items()},
-        "looked_at": found.looked_at,
-        "embeddings": embeddings,
-        "label_conflicts": len(conflicts),
-    }
+    return Grouping(
+        images=len(found.groups),
+        groups=int(found.groups["group"].nunique()),
+        edges={str(k): int(n) for k, n in verified["kind"].value_counts().items()},
+        looked_at=found.looked_at,
+        embeddings=embeddings,
+        label_conflicts=len(conflicts),
+        columns=tuple(asdict(one) for one in tied),
+    )

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -121,11 +121,10 @@ def _search(a: Hashes, b: Hashes, radius: int, same: bool, labels: tuple[Indices
     found = []
     for table, masks in enumerate(probes):
         if len(masks):
-            sorted_a, rows_a, starts_a = _bucketed(a, table)
-            sorted_b, rows_b, starts_b = (sorted_a, rows_a, starts_a) if same else _bucketed(b, table)
-            tables = (sorted_a, rows_a, starts_a, sorted_b, rows_b, starts_b)
-            arguments = (*tables, masks, budgets, table, radius, same, label_a, label_b)
-            found.append(_over_slices(_compare_buckets, BUCKETS, arguments))
+            left = _bucketed(a, table, label_a)
+            right = left if same else _bucketed(b, table, label_b)
+            probe = Probe(table, masks, budgets, radius, same)
+            found.append(_over_slices(_compare_buckets, BUCKETS, (left, right, probe)))
     return _joined(found)
 
 
@@ -137,13 +136,32 @@ def _flips(budget: int) -> NDArray[np.int64]:
     return np.array([sum(1 << p for p in chosen) for chosen in sets], np.int64)
 
 
-def _bucketed(hashes: Hashes, table: int) -> tuple[Hashes, NDArray[np.int32], Indices]:
-    """Hashes and their row numbers sorted by chunk `table`, and where each of its 65,536 buckets starts."""
+class Buckets(NamedTuple):
+    """Hashes and their row numbers sorted by one chunk, where each of its 65,536 buckets starts, and rows' labels."""
+
+    hashes: Hashes
+    rows: NDArray[np.int32]
+    starts: Indices
+    labels: Indices
+
+
+class Probe(NamedTuple):
+    """Which buckets are compared: those whose chunk `table` differs by one of `masks`; `budgets` are all chunks'."""
+
+    table: int
+    masks: Indices
+    budgets: Indices
+    radius: int
+    same: bool
+
+
+def _bucketed(hashes: Hashes, table: int, labels: Indices) -> Buckets:
+    """Sort hashes by chunk `table`."""
     chunk = ((hashes >> np.uint64(table * CHUNK_BITS)) & np.uint64(BUCKETS - 1)).astype(np.uint16)
     rows = np.argsort(chunk, kind="stable").astype(np.int32)  # a radix sort for 16 bits
     starts = np.zeros(BUCKETS + 1, np.int64)
     np.cumsum(np.bincount(chunk, minlength=BUCKETS), out=starts[1:])
-    return hashes[rows], rows, starts
+    return Buckets(hashes[rows], rows, starts, labels)
 
 
 def _over_slices(kernel: Callable[..., Found], size: int, arguments: Sequence[object]) -> Found:
@@ -205,36 +223,22 @@ def _compare_all(
 
 
 @njit(cache=True, nogil=True)
-def _compare_buckets(
-    low: int,
-    high: int,
-    a: Hashes,
-    rows_a: NDArray[np.int32],
-    starts_a: Indices,
-    b: Hashes,
-    rows_b: NDArray[np.int32],
-    starts_b: Indices,
-    masks: Indices,
-    budgets: Indices,
-    table: int,
-    radius: int,
-    same: bool,
-    label_a: Indices,
-    label_b: Indices,
-) -> Found:
+def _compare_buckets(low: int, high: int, left: Buckets, right: Buckets, probe: Probe) -> Found:
+    """Pairs of the buckets `low` to `high` of `left`, but those that the probe of an earlier chunk has found."""
+    a, b, radius, same, labelled = left.hashes, right.hashes, probe.radius, probe.same, len(left.labels) > 0
     first, second, distance = np.empty(256, np.int64), np.empty(256, np.int64), np.empty(256, np.uint8)
     n = 0
     for bucket in range(low, high):
-        begin, end = starts_a[bucket], starts_a[bucket + 1]
+        begin, end = left.starts[bucket], left.starts[bucket + 1]
         if begin == end:
             continue
-        for mask in masks:
+        for mask in probe.masks:
             other = bucket ^ mask
             if same and other < bucket:
                 continue  # the other bucket meets this one
             for i in range(begin, end):
                 value = a[i]
-                start, stop = i + 1 if same and mask == 0 else starts_b[other], starts_b[other + 1]
+                start, stop = i + 1 if same and mask == 0 else right.starts[other], right.starts[other + 1]
                 hits = 0
                 for j in range(start, stop):  # without a branch, so that it runs on whole vectors
                     hits += _popcount(value ^ b[j]) <= radius
@@ -242,12 +246,12 @@ def _compare_buckets(
                     continue
                 for j in range(start, stop):
                     d = _popcount(value ^ b[j])
-                    if d > radius or (len(label_a) and label_a[rows_a[i]] == label_b[rows_b[j]]):
+                    if d > radius or (labelled and left.labels[left.rows[i]] == right.labels[right.rows[j]]):
                         continue
-                    if not _seen_before(value ^ b[j], budgets, table):
+                    if not _seen_before(value ^ b[j], probe.budgets, probe.table):
                         if n == len(first):
                             first, second, distance = _grown(first), _grown(second), _grown(distance)
-                        first[n], second[n], distance[n] = rows_a[i], rows_b[j], d
+                        first[n], second[n], distance[n] = left.rows[i], right.rows[j], d
                         n += 1
     return first[:n].copy(), second[:n].copy(), distance[:n].copy()
 

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from plumbline.common.params import Section
 from plumbline.leakage.groups import read_embeddings
+from plumbline.leakage.records import ClassifierPrice, Price
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,7 +35,7 @@ def price(
     repeats: int,
     most: int,
     seed: int,
-) -> dict[str, Any] | None:
+) -> Price | None:
     """Score cheap classifiers by repeated 5-fold cross-validation, folds drawn by image and drawn by group.
 
     Args:
@@ -44,9 +45,8 @@ def price(
         most: of more images, whole groups are drawn until there are this many.
         seed: of every draw.
 
-    Returns {images, repeats, folds, classifiers: {name: {naive, grouped, points, low, high}}}: accuracies between 0 and
-    1, their difference in points with its 95% interval (bootstrap over groups of the mean difference per image), or
-    None where a class has fewer than 5 groups, too few to draw folds from.
+    Returns accuracies between 0 and 1, and their difference in points with its 95% interval (bootstrap over groups of
+    the mean difference per image), or None where a class has fewer than 5 groups, too few to draw folds from.
     """
     rng = np.random.default_rng(seed)
     rows = _sample(groups, most, rng)
@@ -59,25 +59,25 @@ def price(
         naive = _right(classify, values, labels, groups, seeds, grouped=False)
         grouped = _right(classify, values, labels, groups, seeds, grouped=True)
         low, high = _interval(naive - grouped, groups, rng)
-        scores[name] = {
-            "naive": float(naive.mean()),
-            "grouped": float(grouped.mean()),
-            "points": 100 * float((naive - grouped).mean()),
-            "low": 100 * low,
-            "high": 100 * high,
-        }
-    return {"images": len(rows), "repeats": repeats, "folds": FOLDS, "classifiers": scores}
+        scores[name] = ClassifierPrice(
+            naive=float(naive.mean()),
+            grouped=float(grouped.mean()),
+            points=100 * float((naive - grouped).mean()),
+            low=100 * low,
+            high=100 * high,
+        )
+    return Price(images=len(rows), repeats=repeats, folds=FOLDS, classifiers=scores)
 
 
-def sentence(found: dict[str, Any] | None) -> str:
+def sentence(found: Price | None) -> str:
     """Say what a random split would have claimed, for the classifier that would have claimed most."""
     if found is None:
         return "The price can't be told: it takes two classes, each with at least 5 groups."
-    name, best = max(found["classifiers"].items(), key=lambda item: float(item[1]["naive"]))
+    name, best = max(found.classifiers.items(), key=lambda item: item[1].naive)
     return (
-        f"A random split would have claimed {best['naive']:.3f}; honest is {best['grouped']:.3f} "
-        f"({name.replace('_', ' ')}; {best['points']:.1f} points, 95% interval {best['low']:.1f} to "
-        f"{best['high']:.1f})."
+        f"A random split would have claimed {best.naive:.3f}; honest is {best.grouped:.3f} "
+        f"({name.replace('_', ' ')}; {best.points:.1f} points, 95% interval {best.low:.1f} to "
+        f"{best.high:.1f})."
     )
 
 
@@ -182,9 +182,7 @@ def price_features(folder: Path, manifest: pd.DataFrame, data: DataParams) -> tu
     return raw_pixels(data, manifest["path"].tolist()), f"raw {RAW_SIDE}x{RAW_SIDE} pixels, no pretrained weights"
 
 
-def measure_price(
-    features: NDArray[np.floating[Any]], sides: pd.DataFrame, params: LeakageParams
-) -> dict[str, Any] | None:
+def measure_price(features: NDArray[np.floating[Any]], sides: pd.DataFrame, params: LeakageParams) -> Price | None:
     """Return the price on the images in use; `features` rows are those of `sides`."""
     import pandas as pd
 

@@ -21,8 +21,8 @@ from scipy.sparse.csgraph import connected_components
 
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
+from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
 
-BUILD = Path("build")
 MEMBERSHIPS = Path("memberships")
 SIDES = ("train", "validation", "test")  # where two sides claim one picture, the earlier one here gives way
 NEW = -1
@@ -56,6 +56,7 @@ class GroupColumns(Section):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     columns: tuple[str, ...] = ("photo", "video", "person")
+    blank_words: tuple[str, ...] = BLANK_WORDS
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def split_images(
     memberships: pd.DataFrame,
     excluded: pd.DataFrame,
     params: SplitParams,
+    blank_words: Sequence[str] = BLANK_WORDS,
 ) -> Split:
     """Assign every image of `manifest` to a side, or set it aside.
 
@@ -86,10 +88,11 @@ def split_images(
         memberships: key, side of earlier runs.
         excluded: path, reason: images that must not be used (label conflicts).
         params: fractions, seed, strata.
+        blank_words: values of grouping columns that say nothing.
 
     Raises UserError where a class has too few groups to be on every side.
     """
-    keys = _keys(manifest, columns)
+    keys = _keys(manifest, columns, blank_words)
     graph = _Graph(manifest, edges, keys, memberships)
     aside = dict(zip(excluded["path"], excluded["reason"], strict=True))
     keep = ~manifest["path"].isin(list(aside)).to_numpy()
@@ -267,7 +270,7 @@ def _components(size: int, first: NDArray[np.int64], second: NDArray[np.int64]) 
     return np.asarray(connected_components(graph, directed=False)[1], dtype=np.int64)
 
 
-def _keys(manifest: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
+def _keys(manifest: pd.DataFrame, columns: Sequence[str], blank_words: Sequence[str]) -> pd.DataFrame:
     """Return row, kind (bytes, pixels, value), key: what an image is remembered by."""
     rows = np.arange(len(manifest))
     parts = [
@@ -275,7 +278,7 @@ def _keys(manifest: pd.DataFrame, columns: Sequence[str]) -> pd.DataFrame:
         for kind, column in (("bytes", "id"), ("pixels", "pixels_sha256"))
     ]
     for column in (c for c in columns if c in manifest):
-        text = manifest[column].fillna("").astype(str)
+        text = grouping_values(manifest, column, blank_words)
         given = (text != "").to_numpy()
         # Values may be people's names: only their digest goes into Git.
         key = [hashlib.sha256(f"{column}={v}".encode()).hexdigest()[:KEY_LENGTH] for v in text[given]]

@@ -6,17 +6,15 @@ file per backbone; `featurize` depends on that file, so other weights mean other
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from plumbline.common.params import Section
 from plumbline.models.augment import Augmentation
 from plumbline.models.precision import Precision
+from plumbline.models.records import WeightsRecord
 from plumbline.models.weights import PIXELS, Weights, join_records, resolve_weights
-
-WEIGHTS = Path("build/weights")
 
 
 class Backbone(Section):
@@ -61,7 +59,7 @@ def resolve_entry(name: str, entry: Backbone) -> list[Weights]:
     return [resolve_weights(name, network, entry.weights) for network in entry.networks_of(name)]
 
 
-def record_entry(name: str, entry: Backbone, weights: list[Weights]) -> dict[str, Any]:
+def record_entry(name: str, entry: Backbone, weights: list[Weights]) -> WeightsRecord:
     """What build/weights/NAME.json holds."""
     return join_records(name, entry.weights, weights, entry.networks_of(name))
 

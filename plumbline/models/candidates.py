@@ -6,10 +6,12 @@ import importlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
+from plumbline.tasks.one_label import ONE_LABEL
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -103,6 +105,13 @@ class Candidate(Section):
         preset = PRESETS.get(str(values.get("preset"))) if isinstance(values, dict) else None
         return {**preset, **values} if preset else values
 
+    @field_validator("architecture")
+    @classmethod
+    def _is_an_architecture(cls, name: str) -> str:
+        if name not in architecture_names():
+            raise ValueError(f"there is no architecture '{name}': use one of {', '.join(architecture_names())}")
+        return name
+
     @model_validator(mode="after")
     def _head_belongs_to_transfer(self) -> Candidate:
         transfer = self.architecture == TRANSFER
@@ -115,22 +124,24 @@ class Candidate(Section):
         return self
 
 
+def architecture_names() -> list[str]:
+    """What `architecture` may name: the modules of `plumbline/models/architectures/`."""
+    return sorted(path.stem for path in ARCHITECTURES.glob("*.py") if not path.stem.startswith("_"))
+
+
 def build_network(
-    candidate: Candidate, input_shape: tuple[int, ...], classes: int, several_labels: bool = False
+    candidate: Candidate, input_shape: tuple[int, ...], classes: int, task: Task = ONE_LABEL
 ) -> keras.Model:
     """Build what is trained: from one view's features (N, *input_shape) to probabilities.
 
-    Two classes end in one sigmoid unit, the probability of the second class, (N, 1); more in a softmax (N, classes);
-    classes of which a picture may have several in a sigmoid each (N, classes). The architecture is the module of that
-    name in `plumbline/models/architectures/`.
+    It ends in the task's last layer: for pictures of one label one sigmoid unit where there are two classes, the
+    probability of the second, (N, 1), else a softmax (N, classes). The architecture is the module of that name in
+    `plumbline/models/architectures/`.
     """
-    path = ARCHITECTURES / f"{candidate.architecture}.py"
-    if not candidate.architecture.isidentifier() or not path.is_file():
-        raise UserError(f"params.yaml: there is no architecture '{candidate.architecture}': expected {path}.")
     module = importlib.import_module(f"plumbline.models.architectures.{candidate.architecture}")
     softmax = candidate.head is not None and candidate.head.output == "softmax"
     try:
-        network: keras.Model = module.build(input_shape, output_layer(classes, several_labels, softmax), candidate)
+        network: keras.Model = module.build(input_shape, task.output_layer(classes, softmax), candidate)
     except ValueError as error:
         if "dimension" not in str(error) and "shape" not in str(error):
             raise
@@ -141,35 +152,6 @@ def build_network(
     return network
 
 
-def output_layer(classes: int, several_labels: bool = False, softmax: bool = False) -> keras.layers.Layer:
-    """The last layer: one sigmoid unit for two classes, a softmax for more, a sigmoid each for several labels.
-
-    It computes in float32 whatever the rest does: in bfloat16 all probabilities above 0.998 are the same number.
-    """
-    import keras
-
-    if several_labels:
-        return keras.layers.Dense(classes, activation="sigmoid", name="probability", dtype="float32")
-    if classes == 2 and not softmax:
-        return keras.layers.Dense(1, activation="sigmoid", name="probability", dtype="float32")
-    return keras.layers.Dense(classes, activation="softmax", name="probability", dtype="float32")
-
-
 def scaled(count: int, width: float) -> int:
     """`count` filters or units times `width`, at least one."""
     return max(1, round(count * width))
-
-
-def class_probabilities(output: Any, several_labels: bool = False) -> Any:
-    """Probabilities of every class (N, C), float64, from a network's output (N, 1) or (N, C).
-
-    They sum to 1, but for several labels, where each is a probability of its own.
-    """
-    import numpy as np
-
-    values = np.asarray(output, dtype=np.float64)
-    if several_labels:
-        return values
-    if values.shape[1] == 1:
-        return np.hstack([1 - values, values])
-    return values / values.sum(axis=1, keepdims=True)

@@ -7,28 +7,29 @@ it is not chosen for having seen the answers.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.files import file_digest
 from plumbline.common.params import Section
-from plumbline.models.assemble import CROSS_VALIDATION, HEAD_WEIGHTS, MODEL
-from plumbline.models.combination import Kind, evidence, fit_stacking, stacked
+from plumbline.common.records import read_record
+from plumbline.models.assemble import read_cost
+from plumbline.models.combination import Kind, evidence, stacked
 from plumbline.models.fitting import Targets, predictions_of, targets_of
+from plumbline.models.records import Cost, MemberRecord, ModelRecord
+from plumbline.tasks.known import task_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-CANDIDATES = Path("build/candidates")
-ENSEMBLES = Path("build/ensembles")
 FOLDS = 5
 
 
@@ -50,7 +51,7 @@ class Member:
     """A trained candidate: its model.json, its predictions and those of its cross-validation, sorted by path."""
 
     name: str
-    model: dict[str, Any]
+    model: ModelRecord
     table: pd.DataFrame
     folds: pd.DataFrame | None = None
 
@@ -60,9 +61,9 @@ def read_members(folder: Path, names: list[str]) -> list[Member]:
     members = []
     for name in names:
         try:
-            model = json.loads((folder / name / MODEL).read_text(encoding="utf-8"))
-            table = _sorted(folder / name / "predictions.parquet")
-            folds = folder / name / CROSS_VALIDATION
+            model = read_record(folder / name / artefacts.MODEL, ModelRecord, f"train@{name}")
+            table = _sorted(folder / name / artefacts.PREDICTIONS)
+            folds = folder / name / artefacts.CROSS_VALIDATION
             members.append(Member(name, model, table, _sorted(folds) if folds.is_file() else None))
         except (OSError, ValueError) as error:
             raise UserError(f"{folder / name} can't be read ({error}): run `dvc repro train@{name}`.") from None
@@ -77,36 +78,24 @@ def _sorted(file: Path) -> pd.DataFrame:
     return pd.read_parquet(file).sort_values("path", ignore_index=True)
 
 
-def log_loss(targets: Targets, probabilities: NDArray[np.float64]) -> float:
-    """Mean negative logarithm of the true class's probability; of each label's right answer for several labels."""
-    p = np.clip(probabilities, 1e-7, 1 - 1e-7)
-    if targets.several_labels:
-        return float(-np.mean(np.where(targets.values > 0, np.log(p), np.log1p(-p))))
-    return float(-np.log(p[np.arange(len(p)), targets.values]).mean())
-
-
 def choose_members(members: list[Member], count: int) -> list[Member]:
     """The `count` candidates of least validation loss among those of the best one's input size, which may be it alone.
 
     An ensemble takes two or more.
     """
     ranked = sorted(members, key=lambda member: (_validation_loss(member), member.name))
-    size = ranked[0].model["image_size"]
-    return [member for member in ranked if member.model["image_size"] == size][:count]
+    size = ranked[0].model.image_size
+    return [member for member in ranked if member.model.image_size == size][:count]
 
 
 def _validation_loss(member: Member) -> float:
     rows = (member.table["split"] == "validation").to_numpy()
     targets = targets_of(member.table["label"])
-    return log_loss(_of(targets, rows), _probabilities(member)[rows])
+    return targets.task.log_loss(targets.truth[rows], _probabilities(member)[rows])
 
 
 def _probabilities(member: Member) -> NDArray[np.float64]:
-    return member.table[[f"p_{name}" for name in member.model["classes"]]].to_numpy(np.float64)
-
-
-def _of(targets: Targets, rows: NDArray[np.bool_]) -> Targets:
-    return Targets(targets.classes, targets.values[rows], targets.several_labels)
+    return member.table[[f"p_{name}" for name in member.model.classes]].to_numpy(np.float64)
 
 
 def combine_predictions(
@@ -118,14 +107,14 @@ def combine_predictions(
     probabilities = np.stack([_probabilities(member) for member in members], axis=1)
     if kind == "soft_vote":
         return probabilities.mean(axis=1), None
-    several = targets.several_labels
-    seen = evidence(probabilities, several)
+    task = targets.task
+    seen = evidence(probabilities, task)
     rows = np.flatnonzero((table["split"] == "validation").to_numpy())
-    head = fit_stacking(seen[rows], targets.values[rows], several)
-    combined = stacked(seen, *head, several)
+    head = task.fit_stacking(seen[rows], targets.truth[rows])
+    combined = stacked(seen, *head, task)
     for learn, held in _folds(table.iloc[rows], folds):
-        fold = fit_stacking(seen[rows[learn]], targets.values[rows[learn]], several)
-        combined[rows[held]] = stacked(seen[rows[held]], *fold, several)
+        fold = task.fit_stacking(seen[rows[learn]], targets.truth[rows[learn]])
+        combined[rows[held]] = stacked(seen[rows[held]], *fold, task)
     return combined, head
 
 
@@ -147,35 +136,42 @@ def _folds(table: pd.DataFrame, folds: int) -> Iterator[tuple[NDArray[np.intp], 
 
     count = min(folds, table["group"].nunique())
     if count < 2:
-        raise UserError("build/splits.parquet: stacking needs two groups or more in validation: split anew.")
+        raise UserError(f"{artefacts.SPLITS}: stacking needs two groups or more in validation: split anew.")
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=0)
     yield from splitter.split(table, table["label"], table["group"])
 
 
-def describe(name: str, entry: Ensemble, members: list[Member], head_parameters: int) -> dict[str, Any]:
+def describe(name: str, entry: Ensemble, members: list[Member], head_parameters: int) -> ModelRecord:
     """model.json of an ensemble: the cost is the sum of its members', and their heads are sealed by digest."""
     first = members[0].model
-    origins = sorted({str(m.model["weights"]) for m in members}, key=lambda o: (not o.startswith("random"), o))
-    return {
-        "candidate": name,
-        "architecture": entry.kind,
-        "backbone": first["backbone"],
-        "network": " + ".join(str(member.model["network"]) for member in members),
-        "image_size": first["image_size"],
-        "parameters": sum(int(member.model["parameters"]) for member in members) + head_parameters,
-        "trainable_parameters": sum(int(m.model["trainable_parameters"]) for m in members) + head_parameters,
-        "weights": ", ".join(origins),
-        "classes": first["classes"],
-        "several_labels": bool(first.get("several_labels", False)),
-        "seed": first["seed"],
-        "epochs_run": 1,
-        "best_epoch": 1,
-        "members": [{"name": member.name, "backbone": member.model["backbone"]} for member in members],
-        "settings": {
-            **entry.model_dump(mode="json"),
-            "heads": {member.name: file_digest(CANDIDATES / member.name / HEAD_WEIGHTS) for member in members},
-        },
+    origins = sorted({m.model.weights for m in members}, key=lambda o: (not o.startswith("random"), o))
+    heads = {
+        member.name: file_digest(artefacts.CANDIDATES / member.name / artefacts.HEAD_WEIGHTS) for member in members
     }
+    return ModelRecord(
+        candidate=name,
+        architecture=entry.kind,
+        backbone=first.backbone,
+        network=" + ".join(member.model.network or "" for member in members),
+        image_size=first.image_size,
+        parameters=sum(member.model.parameters for member in members) + head_parameters,
+        trainable_parameters=sum(m.model.trainable_parameters for m in members) + head_parameters,
+        weights=", ".join(origins),
+        classes=first.classes,
+        **task_of(first).record,
+        seed=first.seed,
+        epochs_run=1,
+        best_epoch=1,
+        members=tuple(MemberRecord(name=member.name, backbone=member.model.backbone) for member in members),
+        settings={**entry.model_dump(mode="json"), "heads": heads},
+    )
+
+
+def cost_of(members: list[Member]) -> Cost:
+    """cost.json of an ensemble: its members score a picture one after the other, so their milliseconds add up."""
+    measured = [read_cost(artefacts.CANDIDATES / member.name).latency_ms for member in members]
+    known = [value for value in measured if value is not None]
+    return Cost(latency_ms=round(sum(known), 3)) if len(known) == len(members) else Cost()
 
 
 def history_of(targets: Targets, probabilities: NDArray[np.float64], split: pd.Series) -> pd.DataFrame:
@@ -183,10 +179,7 @@ def history_of(targets: Targets, probabilities: NDArray[np.float64], split: pd.S
     row: dict[str, float] = {"epoch": 1}
     for prefix, name in (("", "train"), ("val_", "validation")):
         rows = (split == name).to_numpy()
-        if targets.several_labels:
-            right = (probabilities > 0.5) == (targets.values > 0)
-        else:
-            right = probabilities.argmax(axis=1) == targets.values
-        row[f"{prefix}loss"] = log_loss(_of(targets, rows), probabilities[rows])
-        row[f"{prefix}accuracy"] = float(right[rows].mean())
+        answers, chances = targets.task.decisions(targets.truth[rows], probabilities[rows])
+        row[f"{prefix}loss"] = targets.task.log_loss(targets.truth[rows], probabilities[rows])
+        row[f"{prefix}accuracy"] = float((chances.argmax(axis=1) == answers).mean())
     return pd.DataFrame([row])[["epoch", "loss", "accuracy", "val_loss", "val_accuracy"]].assign(learning_rate=0.0)

@@ -22,19 +22,21 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict, Field
 
-from plumbline.common import cluster
+from plumbline.common import artefacts, cluster
 from plumbline.common.closure import code_digest
 from plumbline.common.errors import UserError
-from plumbline.common.files import file_digest, replacing_folder, write_json, write_table
+from plumbline.common.files import file_digest, replacing_folder, write_table
 from plumbline.common.params import Section
 from plumbline.common.progress import progress
+from plumbline.common.records import write_record
 from plumbline.common.store import STORE, Arrays, Store, open_store
 from plumbline.models.augment import Augmentation, augmented_view
 from plumbline.models.backbones import Backbone, record_entry
-from plumbline.models.features import BACKBONE, BACKBONE_WEIGHTS, INDEX, VALUES, Features, open_features, release
-from plumbline.models.networks import Freeze, build_backbone, collect, cut, find_network, freeze_by_size, scale_pixels
+from plumbline.models.features import Features, open_features, release
+from plumbline.models.networks import build_backbone, collect, cut, find_network, freeze_by_size, scale_pixels
 from plumbline.models.pooling import join, pooled
-from plumbline.models.precision import Precision, choose_precision, precision, processor_flags
+from plumbline.models.precision import choose_precision, precision, processor_flags
+from plumbline.models.records import BackboneRecord, Freeze, Part, Recipe
 from plumbline.models.weights import PIXELS, Weights
 
 if TYPE_CHECKING:
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
 
     from plumbline.imaging.collection import DataParams
 
-FEATURES = Path("build/features")
 BATCHES_A_PARTITION = 4
 ROWS_HELD = 64
 PACKAGES = ("keras", "numpy", "opencv-python-headless", "pillow", "tensorflow", "tensorflow-cpu")
@@ -60,31 +61,37 @@ class SplitShare(Section):
     fractions: dict[str, float] = Field(default={"train": 0.7})
 
 
-def describe_backbone(name: str, entry: Backbone, weights: list[Weights], training_images: int = 0) -> dict[str, Any]:
+def describe_backbone(
+    name: str, entry: Backbone, weights: list[Weights], training_images: int = 0, channels: str | None = None
+) -> Recipe:
     """How this backbone's features are made: everything that a row depends on besides the picture.
 
-    `training_images` decides where `freeze: auto` cuts.
+    `training_images` decides where `freeze: auto` cuts; `channels` as in `featurize`.
     """
     networks = entry.networks_of(name)
     pixels = networks == [PIXELS]
     freeze: Freeze = freeze_by_size(training_images) if entry.freeze == "auto" else entry.freeze
-    return {
-        "backbone": name,
-        "network": "+".join(networks),
-        "image_size": entry.image_size,
-        "pooling": entry.pooling,
-        "freeze": freeze,
-        "views": entry.views,
-        "augmentation": entry.augmentation.model_dump() if entry.views else None,
-        "precision": "uint8" if pixels or freeze == "all" else _precision_of(networks, entry),
-        "weights": record_entry(name, entry, weights),
-        "seed": entry.seed if any(one.origin == "random" for one in weights) else None,
-        "code": code_digest(__name__),
+    augmentation = Augmentation(**entry.augmentation.model_dump()) if entry.views else None  # with its defaults
+    return Recipe(
+        backbone=name,
+        network="+".join(networks),
+        image_size=entry.image_size,
+        pooling=entry.pooling,
+        freeze=freeze,
+        views=entry.views,
+        augmentation=augmentation,
+        precision="uint8" if pixels or freeze == "all" else _precision_of(networks, entry),
+        weights=record_entry(name, entry, weights),
+        seed=entry.seed if any(one.origin == "random" for one in weights) else None,
+        code=code_digest(__name__),
+        channels=channels,
+    )
+
+
+def _precision_of(networks: list[str], entry: Backbone) -> dict[str, str] | str:
+    chosen: dict[str, str] = {
+        n: choose_precision(entry.precision, find_network(n), processor_flags()) for n in networks
     }
-
-
-def _precision_of(networks: list[str], entry: Backbone) -> dict[str, Precision] | Precision:
-    chosen = {n: choose_precision(entry.precision, find_network(n), processor_flags()) for n in networks}
     return chosen if len(chosen) > 1 else next(iter(chosen.values()))
 
 
@@ -98,50 +105,46 @@ class Extractor:
 
     extract: Extract
     networks: keras.Model | None
-    parts: list[dict[str, Any]]
+    parts: tuple[Part, ...]
 
 
-def build_extractor(backbone: dict[str, Any], weights_files: list[Path | None]) -> Extractor:
+def build_extractor(backbone: Recipe, weights_files: list[Path | None]) -> Extractor:
     """Build what `describe_backbone` describes, from RGB pixels (N, S, S, 3) in [0, 255]."""
     import keras
     import tensorflow as tf
 
-    names = backbone["network"].split("+")
+    names = backbone.network_names
     if names == [PIXELS]:
-        return Extractor(lambda batch: batch, None, [])
+        return Extractor(lambda batch: batch, None, ())
     tf.config.experimental.enable_op_determinism()
     keras.utils.clear_session()  # layers are numbered per process, and the numbers end up in the weights file
-    size = backbone["image_size"]
+    size = backbone.image_size
     pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
     networks, maps, parts, start = [], [], [], 0
     for name, file in zip(names, weights_files, strict=True):
-        policy = backbone["precision"] if isinstance(backbone["precision"], str) else backbone["precision"][name]
+        policy = backbone.precision if isinstance(backbone.precision, str) else backbone.precision[name]
         with precision("float32" if policy == "uint8" else policy):
-            network = build_backbone(name, size, str(file) if file else None, backbone["seed"] or 0)
+            network = build_backbone(name, size, str(file) if file else None, backbone.seed or 0)
         networks.append(network)
-        lower, upper = cut(network, backbone["freeze"])
+        lower, upper = cut(network, backbone.freeze)
         if lower is None:
-            parts.append(
-                {"network": name, "shape": [size, size, 3], "start": 0, "stop": size * size * 3, "parameters": 0}
-            )
+            parts.append(Part(network=name, shape=(size, size, 3), start=0, stop=size * size * 3, parameters=0))
             continue
         # Scaling stays in float32: bfloat16 has 8 bits of precision and pixel values need all of them.
         x = lower(scale_pixels(pixels, find_network(name).scaling), training=False)
         x = x if upper is not None else pooled(x, backbone)
-        shape = list(x.shape[1:])
+        shape = tuple(x.shape[1:])
         stop = start + int(np.prod(shape))
-        parts.append(
-            {"network": name, "shape": shape, "start": start, "stop": stop, "parameters": lower.count_params()}
-        )
+        parts.append(Part(network=name, shape=shape, start=start, stop=stop, parameters=lower.count_params()))
         maps.append(x)
         start = stop
     if not maps:
-        return Extractor(lambda batch: batch, collect(networks), parts)
+        return Extractor(lambda batch: batch, collect(networks), tuple(parts))
     model = keras.Model(pixels, join(maps))
     return Extractor(
         lambda batch: to_half(np.asarray(model.predict_on_batch(batch.astype(np.float32)), dtype=np.float32)),
         collect(networks),
-        parts,
+        tuple(parts),
     )
 
 
@@ -202,24 +205,24 @@ class Extraction:
     def compute(self, task: Partition) -> Arrays:
         """Compute the rows on whichever machine this is."""
         with _ONE_AT_A_TIME:
-            entry = json.loads(self.backbone)
+            recipe = Recipe.model_validate_json(self.backbone)
             extractor = _extractor_of(self.backbone, self.weights, self.weights_sha256, self.store)
-            augmentation = Augmentation.model_validate(entry["augmentation"] or {})
-            pictures = self.images(task.paths, task.ids, entry["image_size"])
-            rows = compute_rows(pictures, task.ids, extractor.extract, entry["views"], augmentation, self.batch_size)
+            augmentation = recipe.augmentation or Augmentation()
+            pictures = self.images(task.paths, task.ids, recipe.image_size)
+            rows = compute_rows(pictures, task.ids, extractor.extract, recipe.views, augmentation, self.batch_size)
             return {"rows": np.stack(list(rows))}
 
 
 @functools.lru_cache(maxsize=1)
 def _extractor_of(backbone: str, weights: str, sha256: str, store: Store | None) -> Extractor:
-    entry = json.loads(backbone)
-    extractor = build_extractor(entry, [None] * len(entry["network"].split("+")))
+    recipe = Recipe.model_validate_json(backbone)
+    extractor = build_extractor(recipe, [None] * len(recipe.network_names))
     assert extractor.networks is not None
     # Random weights too: drawn here they would be others, since a worker's threads share the generator.
     with tempfile.TemporaryDirectory(prefix="plumbline-weights-") as folder:
         file = Path(weights)
         if store is not None:
-            file = Path(folder) / BACKBONE_WEIGHTS
+            file = Path(folder) / artefacts.BACKBONE_WEIGHTS
             file.write_bytes(store.read_bytes(weights) or b"")
         if not file.is_file() or file_digest(file) != sha256:
             raise UserError(
@@ -239,7 +242,7 @@ def partitions(missing: pd.DataFrame, views: int, batch_size: int) -> Iterator[P
 
 
 def spread_rows(
-    images: Pictures, missing: pd.DataFrame, backbone: dict[str, Any], weights: Path, batch_size: int
+    images: Pictures, missing: pd.DataFrame, backbone: Recipe, weights: Path, batch_size: int
 ) -> Iterator[NDArray[Any]]:
     """Yield rows as `compute_rows` does, by way of the Dask workers and the store that the environment names."""
     store = open_store()
@@ -249,8 +252,8 @@ def spread_rows(
         data = weights.read_bytes()
         if store.read_bytes(name) != data:
             store.write_bytes(name, data)
-    work = Extraction(Extraction.loaded, images, json.dumps(backbone), name, sha256, store, batch_size)
-    for arrays in cluster.spread(work, partitions(missing, backbone["views"], batch_size), map):
+    work = Extraction(Extraction.loaded, images, json.dumps(backbone.content()), name, sha256, store, batch_size)
+    for arrays in cluster.spread(work, partitions(missing, backbone.views, batch_size), map):
         yield from arrays["rows"]
 
 
@@ -272,9 +275,9 @@ def to_half(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
     return half
 
 
-def reusable(previous: Features | None, backbone: dict[str, Any]) -> dict[str, int]:
+def reusable(previous: Features | None, backbone: Recipe) -> dict[str, int]:
     """Rows of the last run that hold for `backbone` too, by picture id."""
-    if previous is None or {k: previous.backbone.get(k) for k in backbone} != backbone:
+    if previous is None or previous.backbone.recipe() != backbone:
         return {}
     return {image_id: row for row, image_id in enumerate(previous.index["id"])}
 
@@ -292,7 +295,7 @@ def write_features(
             row = previous.values[known[image_id]] if previous is not None and image_id in known else next(rows)
         if values is None:
             values = np.lib.format.open_memmap(
-                folder / VALUES, mode="w+", dtype=row.dtype, shape=(len(manifest), *row.shape)
+                folder / artefacts.VALUES, mode="w+", dtype=row.dtype, shape=(len(manifest), *row.shape)
             )
         values[number] = row
         done[image_id] = number
@@ -302,9 +305,9 @@ def write_features(
                 release(previous.values)
     next(rows, None)  # so that they end by themselves, bar and summary with them
     if values is None:
-        raise UserError("build/manifest.parquet lists no picture: run `dvc repro validate` to see why.")
+        raise UserError(f"{artefacts.MANIFEST} lists no picture: run `dvc repro validate` to see why.")
     values.flush()  # type: ignore[attr-defined]
-    write_table(folder / INDEX, manifest[["path", "id"]])
+    write_table(folder / artefacts.INDEX, manifest[["path", "id"]])
     return values.shape[2:]
 
 
@@ -317,31 +320,42 @@ def featurize(
     out: Path,
     training_images: int = 0,
     channels: str | None = None,
-) -> dict[str, Any]:
+) -> BackboneRecord:
     """Compute a backbone's features of every picture of `manifest` (path, id) into folder `out`; returns backbone.json.
 
     `images(paths, ids, size)` yields the pictures (size, size, 3), uint8, in order. Where the environment names a Dask
     scheduler or a store (see common.cluster), the work is done in partitions. `channels` is the order that arrays of
     pictures are read in (data.arrays.channels), which the ids do not show.
     """
-    backbone = {**describe_backbone(name, entry, weights, training_images), "channels": channels}
-    previous = open_features(out) if (out / BACKBONE).is_file() else None
-    known = reusable(previous, backbone)
+    recipe = describe_backbone(name, entry, weights, training_images, channels)
+    previous = last_features(out)
+    known = reusable(previous, recipe)
     missing = manifest[~manifest["id"].isin(list(known))].drop_duplicates("id")
     print(f"{name}: {len(missing)} pictures to compute, {len(manifest) - len(missing)} known", file=sys.stderr)
-    extractor = build_extractor(backbone, [one.path for one in weights])
+    extractor = build_extractor(recipe, [one.path for one in weights])
     with replacing_folder(out) as folder:
         if extractor.networks is not None:
-            extractor.networks.save_weights(folder / BACKBONE_WEIGHTS)
+            extractor.networks.save_weights(folder / artefacts.BACKBONE_WEIGHTS)
         if cluster.is_wanted() and extractor.networks is not None and len(missing):
-            rows = spread_rows(images, missing, backbone, folder / BACKBONE_WEIGHTS, entry.batch_size)
+            rows = spread_rows(images, missing, recipe, folder / artefacts.BACKBONE_WEIGHTS, entry.batch_size)
         else:
             pictures = images(list(missing["path"]), list(missing["id"]), entry.image_size)
             made = extractor.extract
             rows = compute_rows(pictures, missing["id"], made, entry.views, entry.augmentation, entry.batch_size)
         rows = progress(rows, f"featurize {name}", total=len(missing))
         shape = write_features(folder, manifest, previous, rows, known)
-        frozen = sum(part["parameters"] for part in extractor.parts)
-        backbone = {**backbone, "shape": list(shape), "parts": extractor.parts, "parameters": frozen}
-        write_json(folder / BACKBONE, backbone)
+        frozen = sum(part.parameters for part in extractor.parts)
+        backbone = BackboneRecord.of(recipe, shape, extractor.parts, frozen)
+        write_record(folder / artefacts.BACKBONE, backbone)
     return backbone
+
+
+def last_features(folder: Path) -> Features | None:
+    """The features of the last run, None where there are none or they can't be read: all is computed anew then."""
+    if not (folder / artefacts.BACKBONE).is_file():
+        return None
+    try:
+        return open_features(folder)
+    except UserError as error:
+        print(f"computed anew, for {error}", file=sys.stderr)
+        return None

@@ -7,7 +7,6 @@ the weights that made them.
 
 from __future__ import annotations
 
-import json
 import mmap
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,15 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
+from plumbline.common.records import read_record
+from plumbline.models.records import BackboneRecord
 
 if TYPE_CHECKING:
     import pandas as pd
 
-VALUES = "features.npy"
-INDEX = "index.parquet"
-BACKBONE = "backbone.json"
-BACKBONE_WEIGHTS = "backbone.weights.h5"
 ROWS_AT_ONCE = 8
 
 
@@ -34,7 +32,7 @@ class Features:
 
     values: NDArray[Any]
     index: pd.DataFrame
-    backbone: dict[str, Any]
+    backbone: BackboneRecord
     folder: Path
 
     @property
@@ -54,7 +52,7 @@ class Features:
         rows = pd.Index(self.index["path"]).get_indexer(pd.Index(paths))
         if (rows < 0).any():
             missing = paths[int(np.argmax(rows < 0))]
-            raise UserError(f"{missing} has no features of {self.backbone['backbone']}: run `dvc repro`.")
+            raise UserError(f"{missing} has no features of {self.backbone.backbone}: run `dvc repro`.")
         return np.asarray(rows)
 
 
@@ -86,11 +84,11 @@ def open_features(folder: Path) -> Features:
     import pandas as pd
 
     try:
-        values = np.load(folder / VALUES, mmap_mode="r", allow_pickle=False)
-        index = pd.read_parquet(folder / INDEX)
-        backbone = json.loads((folder / BACKBONE).read_text())
+        values = np.load(folder / artefacts.VALUES, mmap_mode="r", allow_pickle=False)
+        index = pd.read_parquet(folder / artefacts.INDEX)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no whole set of features ({error}): run `dvc repro`.") from None
+    backbone = read_record(folder / artefacts.BACKBONE, BackboneRecord, f"featurize@{folder.name}")
     if len(values) != len(index):
         raise UserError(f"{folder}: {len(values)} rows of features for {len(index)} pictures: run `dvc repro`.")
     return Features(values, index, backbone, folder)

@@ -4,51 +4,48 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.common.errors import UserError
-from plumbline.models.candidates import Candidate, class_probabilities
+from plumbline.models.candidates import Candidate
 from plumbline.models.features import read_rows
+from plumbline.tasks.known import task_of_labels
+from plumbline.tasks.labels import classes_of, truth_table
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
     import pandas as pd
     import tensorflow as tf
 
-SEVERAL = ";"  # parts the labels of a picture that has several: helmet;vest
-
 
 @dataclass(frozen=True)
 class Targets:
-    """What is to be learnt: `values` are class numbers (N,), or where pictures have several labels 0/1 (N, C)."""
+    """What is to be learnt: the task, and which of `classes` each picture has, `truth` (N, C)."""
 
     classes: list[str]
-    values: NDArray[Any]
-    several_labels: bool
+    truth: NDArray[np.bool_]
+    task: Task
+
+    @cached_property
+    def values(self) -> NDArray[Any]:
+        """What Keras learns from: class numbers (N,), or where pictures have several labels 0/1 (N, C)."""
+        return self.task.targets(self.truth)
 
 
 def targets_of(labels: pd.Series) -> Targets:
-    """Read classes and targets off the labels; one label `a;b` anywhere makes every picture one of several labels."""
-    parts = [frozenset(str(label).split(SEVERAL)) for label in labels]
-    classes = sorted(frozenset().union(*parts))
-    if any(len(names) > 1 for names in parts):
-        values = np.array([[name in names for name in classes] for names in parts], dtype=np.float32)
-        return Targets(classes, values, True)
-    number = {name: place for place, name in enumerate(classes)}
-    return Targets(classes, np.array([number[next(iter(names))] for names in parts], dtype=np.int64), False)
+    """Read classes, task and targets off the labels."""
+    classes = sorted(classes_of(labels))
+    return Targets(classes, truth_table(labels, classes), task_of_labels(labels))
 
 
 def balanced_weights(targets: Targets, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
     """Weights (N,) with which each class among `rows` counts the same, their mean over `rows` 1."""
-    if targets.several_labels:
-        raise UserError("params.yaml: class_weights: balanced is for pictures of one label each; these have several.")
-    counts = np.bincount(targets.values[rows], minlength=len(targets.classes))
-    share = np.maximum(counts, 1) / rows.sum()
-    weights: NDArray[np.float32] = (1 / (share * (counts > 0).sum())).astype(np.float32)[targets.values]
-    return weights
+    weights = targets.task.balanced_weights(targets.truth[rows]).astype(np.float32)
+    return np.asarray(weights[targets.values])
 
 
 def make_deterministic(seed: int) -> None:
@@ -128,13 +125,16 @@ class Batches:
         return batches.apply(tf.data.experimental.assert_cardinality(len(self)))
 
 
-def fit(
-    network: keras.Model,
-    candidate: Candidate,
-    train: Batches,
-    validation: Batches,
-    several_labels: bool = False,
-) -> pd.DataFrame:
+@dataclass(frozen=True)
+class Lesson:
+    """What a network is fitted to: the task, the batches it learns from, and those that say when to stop."""
+
+    task: Task
+    train: Batches
+    validation: Batches
+
+
+def fit(network: keras.Model, candidate: Candidate, lesson: Lesson) -> pd.DataFrame:
     """Train with Adam, early stopping on val_loss (best weights restored) and the learning rate of `schedule`.
 
     Returns one row per epoch: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate. The accuracy of several
@@ -143,17 +143,13 @@ def fit(
     import keras
     import pandas as pd
 
-    binary = several_labels or network.output_shape[-1] == 1
+    loss, accuracy = lesson.task.loss(network.output_shape[-1])
     network.compile(
         optimizer=keras.optimizers.AdamW(candidate.learning_rate, weight_decay=candidate.weight_decay)
         if candidate.weight_decay
         else keras.optimizers.Adam(candidate.learning_rate),
-        loss=keras.losses.BinaryCrossentropy() if binary else keras.losses.SparseCategoricalCrossentropy(),
-        weighted_metrics=[
-            keras.metrics.BinaryAccuracy(name="accuracy")
-            if binary
-            else keras.metrics.SparseCategoricalAccuracy(name="accuracy")
-        ],
+        loss=loss,
+        weighted_metrics=[accuracy],
     )
     callbacks = [
         _schedule(candidate),
@@ -163,10 +159,10 @@ def fit(
     ]
     if candidate.decay:
         callbacks.append(_decay(candidate.decay))
-    callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: train.draw()))
+    callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: lesson.train.draw()))
     history = network.fit(
-        train.stream(),
-        validation_data=validation.stream(),
+        lesson.train.stream(),
+        validation_data=lesson.validation.stream(),
         epochs=candidate.epochs,
         callbacks=callbacks,
         shuffle=False,
@@ -209,12 +205,11 @@ def predict(
     values: NDArray[Any],
     rows: NDArray[np.intp],
     batch_size: int,
-    several_labels: bool = False,
+    task: Task,
 ) -> NDArray[np.float64]:
     """Probabilities (N, C) of the pictures in `rows`, without augmentation."""
     data = Batches(values, rows, np.zeros(len(rows), dtype=np.int64), batch_size)
-    probabilities: NDArray[np.float64] = class_probabilities(network.predict(data.stream(), verbose=0), several_labels)
-    return probabilities
+    return task.probabilities(network.predict(data.stream(), verbose=0))
 
 
 def predictions_of(table: pd.DataFrame, targets: Targets, probabilities: NDArray[np.float64]) -> pd.DataFrame:

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from plumbline.common.errors import UserError
+from plumbline.models.records import Freeze
 
 if TYPE_CHECKING:
     import keras
 
 Scaling = Literal["caffe", "tf", "torch"]
-Freeze = Literal["head", "last_4", "all"]
 TUNED_LAYERS = 4
 KERAS_STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
 
@@ -25,7 +25,9 @@ class Network:
     "torch" (ImageNet mean and standard deviation; EfficientNet does the same inside, see `build_backbone`).
     `bfloat16` marks the networks that were measured to run faster on bfloat16 units (VGG16: 54 against 110 ms a picture
     with avx512_bf16) *and* to keep their pooled features within cosine 0.999 of float32. ResNet50 is faster too, but an
-    untrained one keeps 0.996 only; MobileNetV2 gains nothing.
+    untrained one keeps 0.996 only; MobileNetV2 gains nothing. `maps` names, by stride, the layer behind which a
+    detector finds feature maps (the last of their size; in blocks that widen first, MobileNetV2's and EfficientNet's,
+    the widened ones, as is usual), or says why there are none.
     """
 
     application: str
@@ -35,6 +37,7 @@ class Network:
     url: str
     md5: str | None
     bfloat16: bool
+    maps: dict[int, str] | str
 
 
 NETWORKS: dict[str, Network] = {
@@ -46,6 +49,7 @@ NETWORKS: dict[str, Network] = {
         f"{KERAS_STORE}/vgg16/vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5",
         "6d6bbae143d832006294945121d1f1fc",
         True,
+        {4: "block3_conv3", 8: "block4_conv3", 16: "block5_conv3", 32: "block5_pool"},
     ),
     "resnet50": Network(
         "ResNet50",
@@ -55,6 +59,7 @@ NETWORKS: dict[str, Network] = {
         f"{KERAS_STORE}/resnet/resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5",
         "4d473c1dd8becc155b73f8504c6f6626",
         False,
+        {4: "conv2_block3_out", 8: "conv3_block4_out", 16: "conv4_block6_out", 32: "conv5_block3_out"},
     ),
     "inception_v3": Network(
         "InceptionV3",
@@ -64,6 +69,7 @@ NETWORKS: dict[str, Network] = {
         f"{KERAS_STORE}/inception_v3/inception_v3_weights_tf_dim_ordering_tf_kernels_notop.h5",
         "bcbd6486424b2319ff4ef7d526e38f63",
         False,
+        "its convolutions are not padded, so that a map's places lie on no grid of the picture",
     ),
     "efficientnet_b0": Network(
         "EfficientNetB0",
@@ -73,6 +79,12 @@ NETWORKS: dict[str, Network] = {
         "https://storage.googleapis.com/keras-applications/efficientnetb0_notop.h5",
         "50bc09e76180e00e4465e1a485ddc09d",
         False,
+        {
+            4: "block3a_expand_activation",
+            8: "block4a_expand_activation",
+            16: "block6a_expand_activation",
+            32: "top_activation",
+        },
     ),
     "mobilenet": Network(
         "MobileNet",
@@ -82,6 +94,7 @@ NETWORKS: dict[str, Network] = {
         f"{KERAS_STORE}/mobilenet/mobilenet_1_0_224_tf_no_top.h5",
         None,
         False,
+        {4: "conv_pw_3_relu", 8: "conv_pw_5_relu", 16: "conv_pw_11_relu", 32: "conv_pw_13_relu"},
     ),
     "mobilenet_v2": Network(
         "MobileNetV2",
@@ -91,6 +104,7 @@ NETWORKS: dict[str, Network] = {
         f"{KERAS_STORE}/mobilenet_v2/mobilenet_v2_weights_tf_dim_ordering_tf_kernels_1.0_224_no_top.h5",
         None,
         False,
+        {4: "block_3_expand_relu", 8: "block_6_expand_relu", 16: "block_13_expand_relu", 32: "out_relu"},
     ),
     "densenet121": Network(
         "DenseNet121",
@@ -100,6 +114,7 @@ NETWORKS: dict[str, Network] = {
         f"{KERAS_STORE}/densenet/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5",
         "30ee3e1110167f948a6b9946edeeb738",
         False,
+        {4: "pool2_relu", 8: "pool3_relu", 16: "pool4_relu", 32: "relu"},
     ),
 }
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from plumbline.models.records import Recipe
 
 if TYPE_CHECKING:
     import keras
 
 
-def pooled(maps: keras.KerasTensor, backbone: dict[str, Any]) -> keras.KerasTensor:
+def pooled(maps: keras.KerasTensor, backbone: Recipe) -> keras.KerasTensor:
     """Average feature maps (N, h, w, c) to (N, c) in float32, where backbone.json says so."""
     import keras
 
-    if backbone["pooling"] == "average":
+    if backbone.pooling == "average":
         return keras.layers.GlobalAveragePooling2D(dtype="float32")(maps)
     return maps
 

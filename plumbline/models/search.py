@@ -22,6 +22,7 @@ import pandas as pd
 import yaml
 from pydantic import Field
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.models.candidates import TRANSFER, Candidate
@@ -30,7 +31,6 @@ from plumbline.models.features import Features
 if TYPE_CHECKING:
     import optuna
 
-FOLDER = Path("build/tune")
 AS_IT_STANDS = "as it stands"
 HEADS: dict[str, tuple[int, ...]] = {"linear": (), "128": (128,), "256": (256,), "256-128": (256, 128)}
 
@@ -108,7 +108,7 @@ def search(
     def objective(trial: optuna.Trial) -> float:
         changes = propose(trial, candidate, features)
         trial.set_user_attr("changes", changes)
-        _, history, _, _ = train(name, changed(candidate, changes), visible, features, seed)
+        history = train(name, changed(candidate, changes), visible, features, seed).history
         losses = history["val_loss"].to_numpy(np.float64)
         trial.set_user_attr("val_accuracy", float(history["val_accuracy"].to_numpy()[losses.argmin()]))
         return float(losses.min())
@@ -129,7 +129,7 @@ def as_it_stands(study: optuna.Study, *states: optuna.trial.TrialState) -> optun
     return next((trial for trial in trials if trial.user_attrs.get(AS_IT_STANDS)), None)
 
 
-def open_study(name: str, key: str, seed: int, folder: Path = FOLDER) -> optuna.Study:
+def open_study(name: str, key: str, seed: int, folder: Path = artefacts.TRIALS.path) -> optuna.Study:
     """Open or begin the study of candidate `name` on the data and settings that `key` stands for."""
     import optuna
 
@@ -146,7 +146,7 @@ def open_study(name: str, key: str, seed: int, folder: Path = FOLDER) -> optuna.
 def study_key(candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int) -> str:
     """Trials are comparable while entry, split, features and seed are the same; this digest is then the same too."""
     rows = splits[["path", "label", "split"]].to_csv(index=False)
-    text = json.dumps([candidate.model_dump(mode="json"), features.backbone, seed], sort_keys=True)
+    text = json.dumps([candidate.model_dump(mode="json"), features.backbone.content(), seed], sort_keys=True)
     return hashlib.sha256((rows + text).encode()).hexdigest()[:12]
 
 

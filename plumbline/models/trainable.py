@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from plumbline.common.errors import UserError
 from plumbline.models.candidates import Candidate, build_network
 from plumbline.models.networks import build_collected, cut, find_network, scale_pixels
 from plumbline.models.pooling import join, pooled
+from plumbline.models.records import BackboneRecord, Part
 from plumbline.models.weights import PIXELS
+from plumbline.tasks.one_label import ONE_LABEL
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -18,31 +21,31 @@ HEAD = "head"
 Parts = dict[str, tuple["keras.Model | None", "keras.Model | None"]]
 
 
-def chosen_parts(candidate: Candidate, backbone: dict[str, Any]) -> list[dict[str, Any]]:
+def chosen_parts(candidate: Candidate, backbone: BackboneRecord) -> tuple[Part, ...]:
     """The parts of backbone.json that the candidate reads: all, or those of its `networks`; none for pixels."""
-    parts: list[dict[str, Any]] = backbone.get("parts", [])
-    unknown = set(candidate.networks) - {part["network"] for part in parts}
+    parts = backbone.parts
+    unknown = set(candidate.networks) - {part.network for part in parts}
     if unknown:
         raise UserError(
             f"params.yaml: backbones.{candidate.backbone} has no network '{min(unknown)}': "
-            f"it has {', '.join(part['network'] for part in parts) or 'none'}."
+            f"it has {', '.join(part.network for part in parts) or 'none'}."
         )
-    return [part for part in parts if not candidate.networks or part["network"] in candidate.networks]
+    return tuple(part for part in parts if not candidate.networks or part.network in candidate.networks)
 
 
-def cut_networks(backbone: dict[str, Any], weights: str | None) -> Parts:
+def cut_networks(backbone: BackboneRecord, weights: str | None) -> Parts:
     """The networks of backbone.json by name, each as what is frozen and what is trained (None for neither)."""
-    names = [part["network"] for part in backbone["parts"]]
-    networks = build_collected(names, backbone["image_size"], weights)
-    return {name: cut(network, backbone["freeze"]) for name, network in zip(names, networks, strict=True)}
+    names = [part.network for part in backbone.parts]
+    networks = build_collected(names, backbone.image_size, weights)
+    return {name: cut(network, backbone.freeze) for name, network in zip(names, networks, strict=True)}
 
 
 def build_trainable(
     candidate: Candidate,
-    backbone: dict[str, Any],
+    backbone: BackboneRecord,
     networks: Parts | None,
     classes: int,
-    several_labels: bool = False,
+    task: Task = ONE_LABEL,
 ) -> keras.Model:
     """Build what is trained, from one view's features (N, ...) as stored to probabilities (N, 1) or (N, C).
 
@@ -52,38 +55,38 @@ def build_trainable(
     import keras
 
     parts = chosen_parts(candidate, backbone)
-    shape = tuple(backbone["shape"])
-    whole = len(parts) == len(backbone.get("parts", []))
-    if whole and backbone.get("freeze", "head") == "head":
-        return build_network(candidate, shape, classes, several_labels)
+    shape = backbone.shape
+    whole = len(parts) == len(backbone.parts)
+    if whole and backbone.freeze == "head":
+        return build_network(candidate, shape, classes, task)
     features = keras.Input(shape, name="features")
     maps = []
     for part in parts:
         x = features
-        if len(backbone["parts"]) > 1 and backbone["freeze"] != "all":
-            x = keras.layers.Reshape(part["shape"])(features[:, part["start"] : part["stop"]])
-        upper = networks[part["network"]][1] if networks else None
+        if len(backbone.parts) > 1 and backbone.freeze != "all":
+            x = keras.layers.Reshape(part.shape)(features[:, part.start : part.stop])
+        upper = networks[part.network][1] if networks else None
         if upper is not None:
-            if backbone["freeze"] == "all":
-                x = scale_pixels(x, find_network(part["network"]).scaling)
+            if backbone.freeze == "all":
+                x = scale_pixels(x, find_network(part.network).scaling)
             x = pooled(upper(x, training=False), backbone)
         maps.append(x)
     joined = join(maps)
-    head = build_network(candidate, tuple(joined.shape[1:]), classes, several_labels)
+    head = build_network(candidate, tuple(joined.shape[1:]), classes, task)
     head.name = HEAD
     return keras.Model(features, head(joined), name=OVER_PARTS)
 
 
-def assemble(candidate: Candidate, backbone: dict[str, Any], networks: Parts, trained: keras.Model) -> keras.Model:
+def assemble(candidate: Candidate, backbone: BackboneRecord, networks: Parts, trained: keras.Model) -> keras.Model:
     """The whole model from RGB pixels (N, S, S, 3) in [0, 255], with the parts that `trained` (see above) holds."""
     import keras
 
-    size = backbone["image_size"]
+    size = backbone.image_size
     pixels = keras.Input((size, size, 3), name="pixels")
     maps = []
     for part in chosen_parts(candidate, backbone):
-        lower, upper = networks[part["network"]]
-        x = scale_pixels(pixels, find_network(part["network"]).scaling)
+        lower, upper = networks[part.network]
+        x = scale_pixels(pixels, find_network(part.network).scaling)
         for half in (lower, upper):
             x = x if half is None else half(x, training=False)
         maps.append(pooled(x, backbone))
@@ -91,6 +94,6 @@ def assemble(candidate: Candidate, backbone: dict[str, Any], networks: Parts, tr
     return keras.Model(pixels, head(join(maps)), name="candidate")
 
 
-def reads_pixels(backbone: dict[str, Any]) -> bool:
+def reads_pixels(backbone: BackboneRecord) -> bool:
     """Whether the features are the pictures themselves and nothing stands between them and the candidate."""
-    return bool(backbone["network"] == PIXELS)
+    return backbone.network == PIXELS

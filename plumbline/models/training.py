@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.models.candidates import Candidate
-from plumbline.models.features import BACKBONE_WEIGHTS, Features
+from plumbline.models.features import Features
 from plumbline.models.fitting import (
     Batches,
+    Lesson,
     Targets,
     balanced_weights,
     fit,
@@ -25,6 +29,7 @@ from plumbline.models.fitting import (
     targets_of,
 )
 from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
+from plumbline.models.records import BackboneRecord, ModelRecord
 from plumbline.models.trainable import build_trainable, chosen_parts, cut_networks, reads_pixels
 from plumbline.models.weights import describe_origin
 
@@ -32,8 +37,6 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
-CANDIDATES = Path("build/candidates")
-COST = "cost.json"
 FASTER_IN_BFLOAT16 = frozenset({"simple_cnn", "alexnet", "custom_cnn", "compact_cnn"})
 """Measured with avx512_bf16 (`python -m benchmarks.precision`): 0.48, 0.90, 0.78, 0.55 of float32's time a step; the
 others, of many small layers, gain nothing."""
@@ -46,39 +49,90 @@ class TrainParams(Section):
     folds: Annotated[int, Field(ge=3)] | None = None
 
 
-def train(
-    name: str, candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int
-) -> tuple[keras.Model, pd.DataFrame, pd.DataFrame, dict[str, Any]]:
+class Trained(NamedTuple):
+    """What training leaves: the network, its learning curve (a row per epoch), predictions of all pictures (a p_CLASS
+    column per class) and model.json."""
+
+    network: keras.Model
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+    model: ModelRecord
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """The N pictures of a table of splits (path, id, label, group, split): their features' `rows` (N,) and targets."""
+
+    splits: pd.DataFrame
+    features: Features
+    rows: NDArray[np.intp]
+    targets: Targets
+
+    @classmethod
+    def of(cls, splits: pd.DataFrame, features: Features) -> TrainingSet:
+        """Find the pictures among the features; UserError names one that has none."""
+        return cls(splits, features, features.rows_of(list(splits["path"])), targets_of(splits["label"]))
+
+    def inside(self, split: str) -> NDArray[np.bool_]:
+        """Which pictures are in `split` (N,)."""
+        return (self.splits["split"] == split).to_numpy()
+
+    def lesson(self, candidate: Candidate, seed: int) -> Lesson:
+        """The training pictures, varied as the candidate says, and the validation pictures as they are."""
+        train = self.inside("train")
+        varied = Batches(
+            self.features.values,
+            self.rows[train],
+            self.targets.values[train],
+            candidate.batch_size,
+            views=self.features.views if candidate.augmented else 0,
+            seed=seed,
+            weights=balanced_weights(self.targets, train)[train] if candidate.class_weights == "balanced" else None,
+            mirror=candidate.mirror,
+            brightness=candidate.brightness,
+        )
+        return Lesson(self.targets.task, varied, self.plain("validation", candidate.batch_size))
+
+    def plain(self, split: str, batch_size: int, seed: int | None = None) -> Batches:
+        """The pictures of `split` as they are, shuffled anew in each epoch where there is a `seed`."""
+        inside = self.inside(split)
+        return Batches(self.features.values, self.rows[inside], self.targets.values[inside], batch_size, seed=seed)
+
+    def predictions(self, network: keras.Model, batch_size: int) -> pd.DataFrame:
+        """What `network` says of every picture: path, id, label, split, group and a p_CLASS column per class."""
+        p = predict(network, self.features.values, self.rows, batch_size, self.targets.task)
+        return predictions_of(self.splits, self.targets, p)
+
+
+def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int) -> Trained:
     """Train candidate `name` on the training pictures of `splits` (path, id, label, group, split).
 
-    Returns the trained network, its history (a row per epoch), the predictions of all pictures (a p_CLASS column per
-    class) and the description for model.json. The test pictures are predicted, never looked at in training.
+    The test pictures are predicted, never looked at in training.
     """
     if candidate.augmented and not features.views:
         raise UserError(
             f"params.yaml: candidates.{name}.augmented needs augmented views: set backbones.{candidate.backbone}.views."
         )
-    targets = targets_of(splits["label"])
-    rows = features.rows_of(list(splits["path"]))
-    in_split = {split: (splits["split"] == split).to_numpy() for split in ("train", "validation")}
+    data = TrainingSet.of(splits, features)
+    build = builder(candidate, data)
     policy = training_precision(candidate, features)
-    tuned = features.backbone.get("freeze", "head") != "head"
-    networks = cut_networks(features.backbone, str(features.folder / BACKBONE_WEIGHTS)) if tuned else None
     make_deterministic(seed)
-    shape = (len(targets.classes), targets.several_labels)
     with precision(policy):
-        network = build_trainable(candidate, features.backbone, networks, *shape)
-    history = fit_in_phases(
-        network, candidate, *training_data(candidate, features, rows, targets, in_split, seed), targets.several_labels
-    )
+        network = build()
+    history = fit_in_phases(network, candidate, data.lesson(candidate, seed))
     if policy != "float32":  # the model that serves runs in float32, so that is the one whose figures count
-        exact = build_trainable(candidate, features.backbone, networks, *shape)
-        exact.set_weights(network.get_weights())
-        network = exact
-    probabilities = predict(network, features.values, rows, candidate.batch_size, targets.several_labels)
-    predictions = predictions_of(splits, targets, probabilities)
-    model = describe(name, candidate, features.backbone, network, targets, history, seed)
-    return network, history, predictions, {**model, "training_precision": policy}
+        weights, network = network.get_weights(), build()
+        network.set_weights(weights)
+    predictions = data.predictions(network, candidate.batch_size)
+    return Trained(network, history, predictions, describe(name, candidate, data, network, history, seed))
+
+
+def builder(candidate: Candidate, data: TrainingSet) -> Callable[[], keras.Model]:
+    """What builds the candidate's network, with new weights each time, but for those of a backbone behind its cut."""
+    features, targets = data.features, data.targets
+    tuned = features.backbone.freeze != "head"
+    networks = cut_networks(features.backbone, str(features.folder / artefacts.BACKBONE_WEIGHTS)) if tuned else None
+    return partial(build_trainable, candidate, features.backbone, networks, len(targets.classes), targets.task)
 
 
 def cross_validate(
@@ -101,31 +155,25 @@ def cross_validate(
     for number in range(folds):
         print(f"{name}: part {number + 1} of {folds} of the cross-validation", file=sys.stderr)
         roles = np.select([part == number, part == (number + 1) % folds], ["test", "validation"], "train")
-        _, _, predictions, _ = train(name, candidate, seen.assign(split=roles), features, seed)
+        predictions = train(name, candidate, seen.assign(split=roles), features, seed).predictions
         tables.append(predictions[predictions["split"] == "test"])
     found = pd.concat(tables).sort_index()
     return found.assign(split=seen["split"])
 
 
-def fit_in_phases(
-    network: keras.Model,
-    candidate: Candidate,
-    train: Batches,
-    validation: Batches,
-    several_labels: bool,
-) -> pd.DataFrame:
+def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson) -> pd.DataFrame:
     """Train the head; where part of the backbone is to be trained too, that follows once the head can guide it."""
     import pandas as pd
 
     uppers = [layer for layer in network.layers if layer.name.startswith("upper_")]
     for upper in uppers:
         upper.trainable = False
-    history = fit(network, candidate, train, validation, several_labels)
+    history = fit(network, candidate, lesson)
     if not uppers:
         return history
     for upper in uppers:
         upper.trainable = True
-    second = fit(network, candidate.second_phase(), train, validation, several_labels)
+    second = fit(network, candidate.second_phase(), lesson)
     return pd.concat([history, second.assign(epoch=second["epoch"] + len(history))], ignore_index=True)
 
 
@@ -137,72 +185,47 @@ def training_precision(candidate: Candidate, features: Features) -> str:
     return "mixed_bfloat16" if gains and processor_flags() & BFLOAT16_UNITS else "float32"
 
 
-def training_data(
-    candidate: Candidate,
-    features: Features,
-    rows: NDArray[np.intp],
-    targets: Targets,
-    in_split: dict[str, NDArray[np.bool_]],
-    seed: int,
-) -> tuple[Batches, Batches]:
-    """Batches of the training pictures, varied as the candidate says, and of the validation pictures as they are."""
-    train, validation = in_split["train"], in_split["validation"]
-    balanced = candidate.class_weights == "balanced"
-    return (
-        Batches(
-            features.values,
-            rows[train],
-            targets.values[train],
-            candidate.batch_size,
-            views=features.views if candidate.augmented else 0,
-            seed=seed,
-            weights=balanced_weights(targets, train)[train] if balanced else None,
-            mirror=candidate.mirror,
-            brightness=candidate.brightness,
-        ),
-        Batches(features.values, rows[validation], targets.values[validation], candidate.batch_size),
-    )
-
-
 def describe(
     name: str,
     candidate: Candidate,
-    backbone: dict[str, Any],
+    data: TrainingSet,
     network: keras.Model,
-    targets: Targets,
     history: pd.DataFrame,
     seed: int,
-) -> dict[str, Any]:
+) -> ModelRecord:
     """model.json: what was trained, on what, and where its weights began; `parameters` count the backbone's too."""
+    backbone, targets = data.features.backbone, data.targets
     parts = chosen_parts(candidate, backbone)
-    return {
-        "candidate": name,
-        "architecture": candidate.architecture,
-        "backbone": backbone["backbone"],
-        "network": "+".join(part["network"] for part in parts) or backbone["network"],
-        "freeze": backbone.get("freeze", "head"),
-        "image_size": backbone["image_size"],
-        "parameters": sum(part["parameters"] for part in parts) + network.count_params(),
-        "trainable_parameters": int(sum(np.prod(variable.shape) for variable in network.trainable_variables)),
-        "weights": weights_origin(backbone, [part["network"] for part in parts]),
-        "weights_file": backbone["weights"]["file"],
-        "weights_sha256": backbone["weights"]["sha256"],
-        "precision": backbone["precision"],
-        "classes": targets.classes,
-        "several_labels": targets.several_labels,
-        "seed": seed,
-        "epochs_run": len(history),
-        "best_epoch": int(history["epoch"].to_numpy()[history["val_loss"].argmin()]),
-        "settings": candidate.model_dump(mode="json"),
-    }
+    return ModelRecord(
+        candidate=name,
+        architecture=candidate.architecture,
+        backbone=backbone.backbone,
+        network="+".join(part.network for part in parts) or backbone.network,
+        freeze=backbone.freeze,
+        image_size=backbone.image_size,
+        parameters=sum(part.parameters for part in parts) + network.count_params(),
+        trainable_parameters=int(sum(np.prod(variable.shape) for variable in network.trainable_variables)),
+        weights=weights_origin(backbone, [part.network for part in parts]),
+        weights_file=backbone.weights.file,
+        weights_sha256=backbone.weights.sha256,
+        precision=backbone.precision,
+        classes=tuple(targets.classes),
+        **targets.task.record,
+        seed=seed,
+        epochs_run=len(history),
+        best_epoch=int(history["epoch"].to_numpy()[history["val_loss"].argmin()]),
+        settings=candidate.model_dump(mode="json"),
+        training_precision=training_precision(candidate, data.features),
+    )
 
 
-def weights_origin(backbone: dict[str, Any], networks: list[str]) -> str:
+def weights_origin(backbone: BackboneRecord, networks: list[str]) -> str:
     """Where the weights of `networks` came from, for the leaderboard and the registry."""
     if not networks:
         return "from scratch"
-    records = backbone["weights"].get("networks", [backbone["weights"]])
-    return describe_origin([record for record in records if record.get("network", networks[0]) in networks])
+    if not backbone.weights.networks:
+        return describe_origin([backbone.weights])
+    return describe_origin([record for record in backbone.weights.networks if record.network in networks])
 
 
 def peak_megabytes() -> float:

@@ -11,12 +11,14 @@ import json
 import os
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from plumbline.common.errors import UserError
 from plumbline.models.networks import NETWORKS, Network, find_network
+from plumbline.models.records import NetworkWeights, WeightsRecord
 
 PIXELS = "pixels"
 Origin = Literal["imagenet", "file", "random", "none"]
@@ -33,15 +35,11 @@ class Weights:
     sha256: str | None
     path: Path | None
 
-    def record(self) -> dict[str, str | None]:
-        """What DVC should notice: other weights, another record; the same file elsewhere on disk, the same record."""
-        return {
-            "backbone": self.backbone,
-            "requested": self.requested,
-            "origin": self.origin,
-            "file": self.file,
-            "sha256": self.sha256,
-        }
+    def record(self) -> WeightsRecord:
+        """What DVC should notice."""
+        return WeightsRecord(
+            backbone=self.backbone, requested=self.requested, origin=self.origin, file=self.file, sha256=self.sha256
+        )
 
 
 def weights_directory() -> Path | None:
@@ -89,11 +87,12 @@ def resolve_weights(backbone: str, network: str, requested: str) -> Weights:
     return Weights(backbone, requested, "random", None, None, None)
 
 
-def describe_origin(records: list[dict[str, str | None]]) -> str:
+def describe_origin(records: Sequence[WeightsRecord | NetworkWeights]) -> str:
     """Where weights come from, for people: `imagenet`, or for networks that differ `random (a, b), imagenet (c)`."""
     by_origin: dict[str, list[str]] = {}
     for record in records:
-        by_origin.setdefault(str(record["origin"]), []).append(str(record.get("network", record["backbone"])))
+        name = record.network if isinstance(record, NetworkWeights) else record.backbone
+        by_origin.setdefault(record.origin, []).append(name)
     if len(by_origin) == 1:
         return next(iter(by_origin))
     # Random first: rules and readers that look at the beginning see the worst.
@@ -101,21 +100,25 @@ def describe_origin(records: list[dict[str, str | None]]) -> str:
     return ", ".join(f"{origin} ({', '.join(by_origin[origin])})" for origin in order)
 
 
-def join_records(backbone: str, requested: str, weights: list[Weights], networks: list[str]) -> dict[str, Any]:
+def join_records(backbone: str, requested: str, weights: list[Weights], networks: list[str]) -> WeightsRecord:
     """The record of a backbone of one network, or of several with one record each under `networks`."""
     if len(weights) == 1:
         return weights[0].record()
-    records = [{"network": network, **one.record()} for network, one in zip(networks, weights, strict=True)]
-    digest = hashlib.sha256(json.dumps(records, sort_keys=True).encode()).hexdigest()
+    records = tuple(
+        NetworkWeights(network=network, **one.record().content())
+        for network, one in zip(networks, weights, strict=True)
+    )
+    shown = json.dumps([record.content() for record in records], sort_keys=True)
+    digest = hashlib.sha256(shown.encode()).hexdigest()
     files = [one.file for one in weights if one.file]
-    return {
-        "backbone": backbone,
-        "requested": requested,
-        "origin": describe_origin(records),
-        "file": ", ".join(files) or None,
-        "sha256": digest if files else None,
-        "networks": records,
-    }
+    return WeightsRecord(
+        backbone=backbone,
+        requested=requested,
+        origin=describe_origin(records),
+        file=", ".join(files) or None,
+        sha256=digest if files else None,
+        networks=records,
+    )
 
 
 def _from_file(backbone: str, requested: str, origin: Origin, path: Path) -> Weights:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,22 +13,25 @@ import pandas as pd
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
+from plumbline.common.records import read_record
 from plumbline.models.anatomy import WHOLE, Layer, attention, layer_table
-from plumbline.models.assemble import HEAD_WEIGHTS, MODEL, load_candidate
-from plumbline.models.features import BACKBONE_WEIGHTS
-from plumbline.models.fitting import targets_of
-from plumbline.models.training import COST
+from plumbline.models.assemble import load_candidate, read_cost
+from plumbline.models.records import ModelRecord
 
 if TYPE_CHECKING:
-    import keras
+    pass
 
 from plumbline.pages.charts import Line, line_chart
 from plumbline.pages.template import data_uri, render_page
+from plumbline.tasks.known import task_of
+from plumbline.tasks.labels import label_texts, truth_table
+from plumbline.tasks.records import Confusion
+from plumbline.tasks.task import Task
 
 MISTAKES = 12
 LOOKED_AT = 6
-TIMED = 20
 Pictures = Callable[[list[str], int], Iterable[NDArray[np.uint8]]]
 
 
@@ -78,7 +79,7 @@ def summary(layers: list[Layer]) -> dict[str, str]:
     }
 
 
-def render(model: dict[str, Any], **content: Any) -> str:
+def render(model: ModelRecord, **content: Any) -> str:
     """Return the page; see the template for what it shows."""
     return render_page(
         "card.html.j2",
@@ -93,38 +94,30 @@ def render(model: dict[str, Any], **content: Any) -> str:
     )
 
 
-def judge(predictions: pd.DataFrame, classes: list[str], split: str = "test") -> pd.DataFrame:
+def judge(predictions: pd.DataFrame, classes: list[str], task: Task, split: str = "test") -> pd.DataFrame:
     """The pictures of `split` with `predicted`, `right` and `p_label`, the probability of what they are labelled.
 
     With several labels a picture is right where every label is, and `p_label` is the least sure of them.
     """
-    inside = (predictions["split"] == split).to_numpy()
-    test = predictions[inside].reset_index(drop=True)
-    targets = targets_of(predictions["label"])
-    p = test[[f"p_{name}" for name in classes]].to_numpy(np.float64)
-    truth = targets.values[inside]
-    if targets.several_labels:
-        told = p > 0.5
-        predicted = [";".join(np.array(classes)[row]) or "nothing" for row in told]
-        right, sure = (told == (truth > 0)).all(axis=1), np.where(truth > 0, p, 1 - p).min(axis=1)
-    else:
-        predicted = list(np.array(classes)[p.argmax(axis=1)])
-        right, sure = p.argmax(axis=1) == truth, p[np.arange(len(p)), truth]
-    return test.assign(predicted=predicted, right=right, p_label=sure)
+    part = predictions[predictions["split"] == split].reset_index(drop=True)
+    p, truth = probabilities_in(part, classes), truth_table(part["label"], classes)
+    predicted = task.predicted(p)
+    return part.assign(
+        predicted=label_texts(predicted, classes),
+        right=(predicted == truth).all(axis=1),
+        p_label=task.sure_of_label(truth, p),
+    )
 
 
-def confusions(judged: pd.DataFrame, classes: list[str], several: bool) -> list[dict[str, Any]]:
-    """One confusion matrix (rows true, columns predicted), or for several labels one of two rows for each label."""
-    if not several:
-        table = pd.crosstab(judged["label"], judged["predicted"]).reindex(index=classes, columns=classes, fill_value=0)
-        return [{"title": "Test pictures", "classes": classes, "counts": table.to_numpy().tolist()}]
-    matrices = []
-    for name in classes:
-        true = judged["label"].map(lambda label, name=name: name in label.split(";")).to_numpy()
-        told = (judged[f"p_{name}"] > 0.5).to_numpy()
-        counts = [[int((t & p).sum()) for p in (told, ~told)] for t in (true, ~true)]
-        matrices.append({"title": name, "classes": [name, f"not {name}"], "counts": counts})
-    return matrices
+def confusions(judged: pd.DataFrame, classes: list[str], task: Task) -> list[Confusion]:
+    """The task's confusion matrices of judged pictures."""
+    predicted = task.predicted(probabilities_in(judged, classes))
+    return task.confusions(truth_table(judged["label"], classes), predicted, classes)
+
+
+def probabilities_in(table: pd.DataFrame, classes: list[str]) -> NDArray[np.float64]:
+    """The p_CLASS columns of a table of predictions, (N, C)."""
+    return table[[f"p_{name}" for name in classes]].to_numpy(np.float64)
 
 
 def looked_at(judged: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -134,22 +127,6 @@ def looked_at(judged: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     hits = hits.groupby("label", sort=True).head(each).sort_values("label", kind="stable").head(LOOKED_AT)
     misses = judged[~judged["right"]].sort_values(["p_label", "path"]).head(LOOKED_AT)
     return hits, misses
-
-
-def latency_ms(model: keras.Model, picture: NDArray[np.float32]) -> float:
-    """Median milliseconds of the compiled model on one picture, after a warm-up."""
-    import tensorflow as tf
-
-    compiled = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
-    single = tf.constant(picture[None])
-    for _ in range(3):
-        compiled(single)
-    seconds = []
-    for _ in range(TIMED):
-        start = time.perf_counter()
-        np.asarray(compiled(single))
-        seconds.append(time.perf_counter() - start)
-    return float(np.median(seconds) * 1000)
 
 
 def heated(picture: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -168,33 +145,32 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
 
     `pictures(paths, size)` yields (size, size, 3) uint8 RGB in order.
     """
-    model_json = json.loads((folder / MODEL).read_text(encoding="utf-8"))
-    predictions = pd.read_parquet(folder / "predictions.parquet")
-    classes, several = model_json["classes"], bool(model_json.get("several_labels"))
-    judged = judge(predictions, classes)
+    record = read_record(folder / artefacts.MODEL, ModelRecord)
+    predictions = pd.read_parquet(folder / artefacts.PREDICTIONS)
+    classes, task = list(record.classes), task_of(record)
+    judged = judge(predictions, classes, task)
     if judged.empty:
         raise UserError(f"{folder}/predictions.parquet has no test picture: run `dvc repro split`.")
     model = load_candidate(folder, features)
-    size = int(model_json["image_size"])
+    size = record.image_size
     hits, misses = looked_at(judged)
     shown = pd.concat([hits, misses])
     pixels = np.stack(list(pictures(list(shown["path"]), size)))
-    p = shown[[f"p_{name}" for name in classes]].to_numpy(np.float64)
-    heat = attention(model, pixels.astype(np.float32), p.argmax(axis=1))
+    surest = probabilities_in(shown, classes).argmax(axis=1)
+    heat = attention(model, pixels.astype(np.float32), surest)
     heats = [
         Picture.of(row, pixels[n] if heat is None else heated(pixels[n], heat[n]))
         for n, row in enumerate(shown.itertuples())
     ]
     worst = judged[~judged["right"]].sort_values(["p_label", "path"]).head(MISTAKES)
     mistakes = zip(worst.itertuples(), pictures(list(worst["path"]), 160), strict=True)
-    cost_file = folder / COST
     return render(
-        model_json,
+        record,
         layers=layer_table(model),
-        history=pd.read_csv(folder / "history.csv"),
-        confusions=confusions(judged, classes, several),
+        history=pd.read_csv(folder / artefacts.HISTORY),
+        confusions=confusions(judged, classes, task),
         accuracy={
-            split: float(judge(predictions, classes, split)["right"].mean())
+            split: float(judge(predictions, classes, task, split)["right"].mean())
             for split in ("train", "validation", "test")
         },
         mistakes=[Picture.of(row, picture) for row, picture in mistakes],
@@ -203,9 +179,8 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
         hits=heats[: len(hits)],
         misses=heats[len(hits) :],
         has_heat=heat is not None,
-        cost=json.loads(cost_file.read_text()) if cost_file.is_file() else None,
-        megabytes=_megabytes(folder / HEAD_WEIGHTS, features / BACKBONE_WEIGHTS),
-        latency=latency_ms(model, pixels[0].astype(np.float32)),
+        cost=read_cost(folder),
+        megabytes=_megabytes(folder / artefacts.HEAD_WEIGHTS, features / artefacts.BACKBONE_WEIGHTS),
     )
 
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.leakage.certificate import Inputs, evidence_of, examples, largest
+from plumbline.leakage.records import Certificate, Pair, Price
 from plumbline.pages.template import data_uri, render_page
 
 SHOWN_APART = 12
@@ -16,7 +16,7 @@ SHOWN_CONFLICTS = 200  # pairs on the page; label_conflicts.csv names all
 Picture = Callable[[str], NDArray[np.uint8]]
 
 
-def page(inputs: Inputs, result: dict[str, Any], picture: Picture) -> str:
+def page(inputs: Inputs, result: Certificate, picture: Picture) -> str:
     """Return the certificate as one HTML file; `picture` gives a path's pixels (H, W, 3)."""
     uris: dict[str, str] = {}
 
@@ -30,46 +30,46 @@ def page(inputs: Inputs, result: dict[str, Any], picture: Picture) -> str:
         for p, lab, s in inputs.sides[["path", "label", "split"]].itertuples(index=False)
     }
 
-    def pair(one: dict[str, Any]) -> dict[str, Any]:
-        return {"a": shown(one["a"]), "b": shown(one["b"]), "evidence": evidence_of(one)}
+    def pair(one: Pair) -> dict[str, object]:
+        return {"a": shown(one.a), "b": shown(one.b), "evidence": evidence_of(one)}
 
     return render_page(
         "leakage.html.j2",
         "certificate.css",
         title=inputs.title,
         result=result,
-        crossing=[pair(one) for one in result["pairs"][:SHOWN_APART]],
+        crossing=[pair(one) for one in result.pairs[:SHOWN_APART]],
         groups=[
             {**group, "members": [shown(p) for p in group["members"]]} for group in largest(inputs.sides, inputs.edges)
         ],
         examples=[(kind, [pair(one) for one in pairs]) for kind, pairs in examples(inputs.edges, set(about))],
-        apart=[pair(one) for one in result["closest_apart"][:SHOWN_APART]],
-        bars=price_bars(result["price"]),
+        apart=[pair(one) for one in result.closest_apart[:SHOWN_APART]],
+        bars=price_bars(result.price),
     )
 
 
-def price_bars(found: dict[str, Any] | None) -> list[dict[str, Any]]:
+def price_bars(found: Price | None) -> list[dict[str, object]]:
     """Lay the price out: for each classifier the two accuracies on one scale, as shares of its width."""
     if not found:
         return []
-    values = [s[k] for s in found["classifiers"].values() for k in ("naive", "grouped")]
+    values = [value for scores in found.classifiers.values() for value in (scores.naive, scores.grouped)]
     start = max(0.0, np.floor((min(values) - 0.02) * 20) / 20)
     return [
         {
             "name": name.replace("_", " "),
-            **scores,
+            **scores.content(),
             "start": start,
-            "naive_at": (scores["naive"] - start) / (1 - start),
-            "grouped_at": (scores["grouped"] - start) / (1 - start),
+            "naive_at": (scores.naive - start) / (1 - start),
+            "grouped_at": (scores.grouped - start) / (1 - start),
         }
-        for name, scores in found["classifiers"].items()
+        for name, scores in found.classifiers.items()
     ]
 
 
 def conflicts_page(pairs: list[tuple[str, str]], label: dict[str, str], picture: Picture) -> str:
     """Return the page of label conflicts: each pair side by side, with what each is labelled."""
 
-    def shown(path: str) -> dict[str, Any]:
+    def shown(path: str) -> dict[str, str]:
         return {"path": path, "label": label[path], "image": data_uri(picture(path))}
 
     return render_page(

@@ -9,10 +9,25 @@ import numpy as np
 from markupsafe import Markup
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
+from plumbline.common.errors import UserError
 from plumbline.evidence import curves
-from plumbline.evidence.candidates import SPLITS, Candidate, names_told
+from plumbline.evidence.candidates import SPLITS, Candidate
+from plumbline.evidence.records import (
+    CandidateEvidence,
+    Comparison,
+    Costs,
+    Decision,
+    Evaluation,
+    Figure,
+    Selection,
+    SplitEvidence,
+)
+from plumbline.evidence.results import result_of
 from plumbline.pages.charts import Line, bar_chart, line_chart, range_bar
 from plumbline.pages.template import data_uri, read_asset, render_page
+from plumbline.tasks.known import task_of
+from plumbline.tasks.labels import label_texts
 
 STYLES = ("s1", "s2", "s3", "s4", "s5", "s6")
 THUMBNAIL = 128
@@ -21,8 +36,8 @@ Picture = Callable[[str], NDArray[np.uint8]]
 
 
 def render(
-    evaluation: dict[str, Any],
-    decision: dict[str, Any],
+    evaluation: Evaluation,
+    decision: Decision,
     candidates: dict[str, Candidate],
     picture: Picture,
     links: list[tuple[str, str]],
@@ -33,7 +48,7 @@ def render(
     `picture` returns the pixels (H, W, 3) for a path, `links` are (title, address) of other reports that exist, `cards`
     the address of a candidate's card by name.
     """
-    chosen = decision["candidate"]
+    chosen, selection = decision.candidate, selection_of(decision)
     names = in_order(evaluation, chosen)
     thumbnails = Thumbnails(picture)
     return render_page(
@@ -45,21 +60,24 @@ def render(
             "chance": chance,
             "title_of": title_of,
             "figure": figure,
+            "result_of": result_of,
         },
         script=Markup(read_asset("leaderboard.js")),
         decision=decision,
+        selection=selection,
         evaluation=evaluation,
-        violation=evaluation["violation_class"],
+        task=task_of(evaluation),
+        violation=evaluation.violation_class,
         chosen=chosen,
-        chosen_entry=evaluation["candidates"][chosen],
+        chosen_entry=evaluation.candidates[chosen],
         headline=headline(decision),
         notes=notes(evaluation, decision),
-        rows=[row(name, evaluation, decision) for name in names],
+        rows=[row(name, evaluation, decision, selection, candidates[name].latency) for name in names],
         references=references(evaluation),
         probed=[
-            {"name": name, "probes": evaluation["candidates"][name]["probes"]}
+            {"name": name, "probes": evaluation.candidates[name].probes}
             for name in names
-            if evaluation["candidates"][name]["probes"] is not None
+            if evaluation.candidates[name].probes is not None
         ],
         panels=[panel(candidates[name], evaluation, name == chosen, thumbnails) for name in names],
         links=links,
@@ -68,89 +86,98 @@ def render(
     )
 
 
-def in_order(evaluation: dict[str, Any], chosen: str) -> list[str]:
+def selection_of(decision: Decision) -> Selection:
+    """Return how the candidate was selected; UserError where an old decision does not say."""
+    if decision.selection is None:
+        again = f"dvc repro -f {artefacts.DECISION.by}"
+        raise UserError(f"{artefacts.DECISION} does not say how the candidate was selected: run `{again}`.")
+    return decision.selection
+
+
+def in_order(evaluation: Evaluation, chosen: str) -> list[str]:
     """Return the candidates' names, the chosen one first, then by accuracy on validation."""
-    entries = evaluation["candidates"]
+    entries = evaluation.candidates
 
     def validation(name: str) -> float:
-        return float(entries[name]["splits"]["validation"]["scores"]["accuracy"]["value"])
+        return entries[name].splits["validation"].scores["accuracy"].value
 
     return sorted(entries, key=lambda name: (name != chosen, -validation(name), name))
 
 
-def headline(decision: dict[str, Any]) -> str:
+def headline(decision: Decision) -> str:
     """Return what happens, as one short sentence."""
     return {
-        "PROMOTE": f"{decision['candidate']} may serve",
-        "HOLD": f"{decision['candidate']} waits for more evidence",
-        "REJECT": f"{decision['candidate']} is rejected",
-    }[decision["verdict"]]
+        "PROMOTE": f"{decision.candidate} may serve",
+        "HOLD": f"{decision.candidate} waits for more evidence",
+        "REJECT": f"{decision.candidate} is rejected",
+    }[decision.verdict]
 
 
-def notes(evaluation: dict[str, Any], decision: dict[str, Any]) -> list[tuple[bool, str]]:
+def notes(evaluation: Evaluation, decision: Decision) -> list[tuple[bool, str]]:
     """Return what a reader must know beside the verdict, as (alarming, sentence)."""
     found = [
-        (True, f"{rule['name'][0].upper()}{rule['name'][1:]}: {rule['reason']}.")
-        for rule in decision["rules"]
-        if not rule["passed"]
+        (True, f"{rule.name[0].upper()}{rule.name[1:]}: {rule.reason}.") for rule in decision.rules if not rule.passed
     ]
-    told = ", ".join(f"{audit['name']} {audit['auc']:.2f}" for audit in evaluation["shortcuts"])
+    told = ", ".join(f"{one.name} {one.auc:.2f}" for one in evaluation.shortcuts)
     found.append((False, f"How well each of these alone predicts the label (AUC, 0.5 is chance): {told}."))
-    probed = evaluation["candidates"][decision["candidate"]]["probes"]
+    probed = evaluation.candidates[decision.candidate].probes
     if probed is not None:
-        looked = f"on {probed['images']} test pictures"
-        found += [(False, f"{line[0].upper()}{line[1:]} ({looked}).") for line in probed["lines"]]
-    origin = str(evaluation["candidates"][decision["candidate"]]["model"]["weights"])
+        looked = f"on {probed.images} test pictures"
+        found += [(False, f"{line[0].upper()}{line[1:]} ({looked}).") for line in probed.lines]
+    origin = evaluation.candidates[decision.candidate].model.weights
     begun = "trained from scratch" if origin == "from scratch" else f"training started from {origin} weights"
     found.append((origin.startswith("random"), f"Weights: {begun}."))
-    if evaluation["missing"]:
-        found.append((True, f"Failed, so not compared: {', '.join(evaluation['missing'])}."))
-    for reason in dict.fromkeys(evaluation["not_made"].values()):
-        names = ", ".join(name for name, why in evaluation["not_made"].items() if why == reason)
+    if evaluation.missing:
+        found.append((True, f"Failed, so not compared: {', '.join(evaluation.missing)}."))
+    for reason in dict.fromkeys(evaluation.not_made.values()):
+        names = ", ".join(name for name, why in evaluation.not_made.items() if why == reason)
         found.append((False, f"No ensemble ({names}), which takes two candidates of one picture size: {reason}."))
     return found
 
 
-def row(name: str, evaluation: dict[str, Any], decision: dict[str, Any]) -> dict[str, Any]:
-    """Return what the table says of one candidate."""
-    entry = evaluation["candidates"][name]
+def row(
+    name: str, evaluation: Evaluation, decision: Decision, selection: Selection, latency: float | None
+) -> dict[str, Any]:
+    """Return what the table says of one candidate; `latency` in milliseconds, None where it was not measured."""
+    entry = evaluation.candidates[name]
     accuracies = [
-        figures["splits"][split]["scores"]["accuracy"]["low"]
-        for figures in evaluation["candidates"].values()
+        figures.splits[split].scores["accuracy"].low
+        for figures in evaluation.candidates.values()
         for split in ("validation", "test")
     ]
     start = min(0.9, np.floor(min(accuracies) * 10) / 10)
-    comparison = next((item for item in decision["selection"]["comparisons"] if item["candidate"] == name), None)
+    comparison = next((item for item in selection.comparisons if item.candidate == name), None)
     return {
         "name": name,
         "entry": entry,
-        "chosen": name == decision["candidate"],
-        "standing": standing(name, decision, comparison),
+        "chosen": name == decision.candidate,
+        "latency": latency,
+        "standing": standing(name, name == decision.candidate, selection, comparison),
         "bars": {
-            split: range_bar(*_ends(entry["splits"][split]["scores"]["accuracy"]), start, 1.0)
+            split: range_bar(*_ends(entry.splits[split].scores["accuracy"]), start, 1.0)
             for split in ("validation", "test")
         },
     }
 
 
-def standing(name: str, decision: dict[str, Any], comparison: dict[str, Any] | None) -> str:
+def standing(name: str, chosen: bool, selection: Selection, comparison: Comparison | None) -> str:
     """Return how a candidate stands to the best one on the pictures that select."""
     if comparison is not None:
-        place = "tied with the best" if comparison["tied"] else "worse than the best"
+        place = "tied with the best" if comparison.tied else "worse than the best"
     else:
-        place = "most accurate" if name == decision["selection"]["best"] else "does not stand: size, speed or weights"
-    return f"chosen, {place}" if name == decision["candidate"] else place
+        place = "most accurate" if name == selection.best else "does not stand: size, speed or weights"
+    return f"chosen, {place}" if chosen else place
 
 
-def references(evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+def references(evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return the plain rivals' rows."""
-    return [{"name": name, "splits": splits} for name, splits in evaluation["baselines"].items()]
+    return [{"name": name, "splits": splits} for name, splits in evaluation.baselines.items()]
 
 
-def panel(candidate: Candidate, evaluation: dict[str, Any], chosen: bool, thumbnails: Thumbnails) -> dict[str, Any]:
+def panel(candidate: Candidate, evaluation: Evaluation, chosen: bool, thumbnails: Thumbnails) -> dict[str, Any]:
     """Return what the drill-down of one candidate shows."""
-    entry = evaluation["candidates"][candidate.name]
-    scores = entry["splits"]["test"]["scores"]
+    entry = evaluation.candidates[candidate.name]
+    scores = entry.splits["test"].scores
     return {
         "name": candidate.name,
         "open": chosen,
@@ -166,22 +193,20 @@ def panel(candidate: Candidate, evaluation: dict[str, Any], chosen: bool, thumbn
     }
 
 
-def charts(candidate: Candidate, evaluation: dict[str, Any]) -> list[dict[str, Any]]:
+def charts(candidate: Candidate, evaluation: Evaluation) -> list[dict[str, Any]]:
     """Return the charts of one candidate: title, drawing, and legend as (style, name)."""
-    entry = evaluation["candidates"][candidate.name]
+    entry = evaluation.candidates[candidate.name]
     sample = candidate.sample("test")
-    violation = evaluation["violation_class"]
-    test = entry["splits"]["test"]
+    violation = evaluation.violation_class
+    test = entry.splits["test"]
     drawn = learning_charts(candidate)
-    drawn.append(
-        curve_chart("ROC on test", curves.roc(sample, candidate.classes, violation), test["scores"]["roc_auc"])
-    )
+    drawn.append(curve_chart("ROC on test", curves.roc(sample, candidate.classes, violation), test.scores["roc_auc"]))
     recall = curves.precision_recall(sample, candidate.classes, violation)
-    drawn.append(curve_chart("Precision and recall on test", recall, test["scores"]["pr_auc"]))
+    drawn.append(curve_chart("Precision and recall on test", recall, test.scores["pr_auc"]))
     drawn.append(confidence_chart(candidate, entry, violation))
     drawn.append(reliability_chart(test))
     if violation is not None:
-        drawn.append(cost_chart(entry, evaluation["costs"]))
+        drawn.append(cost_chart(entry, evaluation.costs))
     return drawn
 
 
@@ -211,7 +236,7 @@ def learning_charts(candidate: Candidate) -> list[dict[str, Any]]:
     return drawn
 
 
-def curve_chart(title: str, table: Any, area: dict[str, float]) -> dict[str, Any]:
+def curve_chart(title: str, table: Any, area: Figure) -> dict[str, Any]:
     """Return a ROC curve or a precision-recall curve, with a line per class shown."""
     across, up = (
         ("false_positive_rate", "true_positive_rate") if "false_positive_rate" in table else ("recall", "precision")
@@ -223,7 +248,7 @@ def curve_chart(title: str, table: Any, area: dict[str, float]) -> dict[str, Any
     key = [(line.style, line.name) for line in lines]
     if across == "false_positive_rate":
         lines.append(Line("chance", [0, 1], [0, 1], "faint"))
-    words = f"area {area['value']:.3f} ({area['low']:.3f} to {area['high']:.3f})"
+    words = f"area {area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
     labels = across.replace("_", " "), up.replace("_", " ")
     return {
         "title": title,
@@ -233,15 +258,15 @@ def curve_chart(title: str, table: Any, area: dict[str, float]) -> dict[str, Any
     }
 
 
-def confidence_chart(candidate: Candidate, entry: dict[str, Any], violation: str | None) -> dict[str, Any]:
+def confidence_chart(candidate: Candidate, entry: CandidateEvidence, violation: str | None) -> dict[str, Any]:
     """Return how confident the model is on test pictures: by true class with two classes, else by right and wrong.
 
     With several labels what is counted are the labels, not the pictures.
     """
-    sample = candidate.sample("test").scaled(entry["temperature"])
+    sample = candidate.sample("test").scaled(entry.temperature)
     edges = np.linspace(0, 1, 21)
-    if len(candidate.classes) == 2 and not candidate.several:
-        shown = violation or candidate.classes[-1]
+    shown, *more = sample.task.shown_classes(candidate.classes, violation)
+    if not more:
         values = sample.probabilities[:, candidate.classes.index(shown)]
         parts = {name: values[sample.truth[:, k]] for k, name in enumerate(candidate.classes)}
         label = f"probability of {shown}"
@@ -253,7 +278,7 @@ def confidence_chart(candidate: Candidate, entry: dict[str, Any], violation: str
     groups = [
         (name, STYLES[place], np.histogram(part, edges)[0].tolist()) for place, (name, part) in enumerate(parts.items())
     ]
-    marks = [] if entry["threshold"] is None else [(entry["threshold"], f"alarm from {entry['threshold']:.2f}")]
+    marks = [] if entry.threshold is None else [(entry.threshold, f"alarm from {entry.threshold:.2f}")]
     sure = float(np.mean((values < 0.1) | (values > 0.9)))
     return {
         "title": "Confidence on test",
@@ -261,24 +286,27 @@ def confidence_chart(candidate: Candidate, entry: dict[str, Any], violation: str
             groups,
             edges.tolist(),
             label,
-            "labels" if candidate.several else "pictures",
-            f"Histogram: {sure:.0%} of {'labels' if candidate.several else 'pictures'} below 0.1 or above 0.9",
+            sample.task.counted,
+            f"Histogram: {sure:.0%} of {sample.task.counted} below 0.1 or above 0.9",
             marks,
         ),
         "key": [(style, name) for name, style, _ in groups],
     }
 
 
-def reliability_chart(test: dict[str, Any]) -> dict[str, Any]:
+def reliability_chart(test: SplitEvidence) -> dict[str, Any]:
     """Return accuracy against confidence, before and after temperature scaling."""
     lines = [
-        Line(name, [b["confidence"] for b in bins], [b["accuracy"] for b in bins], style)
-        for (name, bins), style in zip(test["reliability"].items(), ("s2", "s1"), strict=True)
+        Line(name, [one.confidence for one in bins], [one.accuracy for one in bins], style)
+        for name, bins, style in (
+            ("before", test.reliability.before, "s2"),
+            ("after", test.reliability.after, "s1"),
+        )
     ]
-    before, after = test["scores"]["ece"]["value"], test["scores"]["ece_scaled"]["value"]
+    before, after = test.scores["ece"].value, test.scores["ece_scaled"].value
     words = (
         f"error {before:.3f} before, {after:.3f} after temperature scaling; "
-        f"a truly calibrated model would show {test['calibration_null']['mean']:.3f}"
+        f"a truly calibrated model would show {test.calibration_null.mean:.3f}"
     )
     key = [(line.style, f"{line.name} scaling") for line in lines]
     lines.append(Line("ideal", [0, 1], [0, 1], "faint"))
@@ -290,39 +318,38 @@ def reliability_chart(test: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def cost_chart(entry: dict[str, Any], costs: dict[str, float]) -> dict[str, Any]:
+def cost_chart(entry: CandidateEvidence, costs: Costs) -> dict[str, Any]:
     """Return the cost per picture at every threshold, on validation (which chose it) and on test."""
+    threshold = entry.threshold
+    assert threshold is not None, "drawn where one class is a violation: then there is a threshold"
     lines = [
-        Line(split, curve["threshold"], curve["cost"], style)
+        Line(split, list(curve.threshold), list(curve.cost), style)
         for split, style in (("validation", "s2"), ("test", "s1"))
-        for curve in [entry["splits"][split]["cost_curve"]]
+        if (curve := entry.splits[split].cost_curve) is not None
     ]
-    words = f"a miss costs {costs['missed_violation']:g}, a false alarm {costs['false_alarm']:g}"
+    words = f"a miss costs {costs.missed_violation:g}, a false alarm {costs.false_alarm:g}"
     return {
         "title": "Cost by threshold",
         "svg": line_chart(
             lines,
             "threshold of the alarm",
             "cost per picture",
-            f"Cost by threshold: {words}; cheapest on validation at {entry['threshold']:.2f}",
+            f"Cost by threshold: {words}; cheapest on validation at {threshold:.2f}",
             x_range=(0.0, 1.0),
-            marks=[(entry["threshold"], f"chosen {entry['threshold']:.2f}")],
+            marks=[(threshold, f"chosen {threshold:.2f}")],
         ),
         "key": [(line.style, line.name) for line in lines],
         "words": words,
     }
 
 
-def mistakes(candidate: Candidate, entry: dict[str, Any], most: int, thumbnails: Thumbnails) -> list[dict[str, Any]]:
+def mistakes(candidate: Candidate, entry: CandidateEvidence, most: int, thumbnails: Thumbnails) -> list[dict[str, Any]]:
     """Return the test pictures that the model was most confidently wrong about, worst first."""
-    sample = candidate.sample("test").scaled(entry["temperature"])
-    told, p = sample.told, sample.probabilities
-    # How sure it was of what it said wrongly: of the label told, or of the surest wrong one of several.
-    sure = np.where(told, p, 1 - p if candidate.several else 0)
-    confidence = np.where(told != sample.truth, sure, 0).max(axis=1)
+    sample = candidate.sample("test").scaled(entry.temperature)
+    confidence = sample.task.sure_of_mistake(sample.truth, sample.probabilities)
     wrong = np.flatnonzero(~sample.right)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:most]
-    labels, guesses = (names_told(rows, candidate.classes) for rows in (sample.truth, told))
+    labels, guesses = (label_texts(table, candidate.classes) for table in (sample.truth, sample.predicted))
     return [
         {
             "path": sample.paths[place],
@@ -354,9 +381,9 @@ def percent(value: float, digits: int = 1) -> str:
     return f"{100 * value:.{digits}f}%"
 
 
-def between(figures: dict[str, float]) -> str:
+def between(figures: Figure) -> str:
     """Return an interval of a share in words: 91.0 to 98.9%."""
-    return f"{100 * figures['low']:.1f} to {100 * figures['high']:.1f}%"
+    return f"{100 * figures.low:.1f} to {100 * figures.high:.1f}%"
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -387,5 +414,5 @@ def title_of(score: str) -> str:
     return known.get(base, base.replace("f1", "F1").replace("_", " ")) + scaled
 
 
-def _ends(figures: dict[str, float]) -> tuple[float, float, float]:
-    return figures["value"], figures["low"], figures["high"]
+def _ends(figures: Figure) -> tuple[float, float, float]:
+    return figures.value, figures.low, figures.high

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_table
+from plumbline.common.records import write_record
 from plumbline.imaging.describe import describe_camera
 from plumbline.registry import bundle
 from plumbline.registry.chosen import Chosen, Pictures, with_pixels
@@ -23,6 +25,7 @@ from plumbline.registry.export import (
     export_onnx,
     with_embedding,
 )
+from plumbline.registry.records import Provenance
 
 if TYPE_CHECKING:
     import keras
@@ -37,7 +40,7 @@ def build_folder(
     chosen: Chosen,
     model: keras.Model,
     pictures: Pictures,
-    origin: dict[str, Any],
+    origin: Provenance,
     onnx_tolerance: float,
     reference_images: int,
     batch_size: int,
@@ -49,7 +52,7 @@ def build_folder(
     """
     home = folder / bundle.HOME
     home.mkdir(parents=True)
-    size = int(chosen.model["image_size"])
+    size = chosen.model.image_size
     model.save_weights(home / "model.weights.h5")
     (home / "keras.json").write_text(model.to_json(), encoding="utf-8")
     onnx_file = folder.with_suffix(".onnx")
@@ -72,36 +75,36 @@ def build_folder(
     write_table(home / "splits.parquet", with_pixels(chosen.splits, chosen.manifest))
     write_table(home / "predictions.parquet", chosen.predictions)
     write_json(home / "serving.json", serving(chosen))
-    write_json(home / "decision.json", chosen.decision)
-    write_json(home / "leaderboard_row.json", chosen.row)
-    write_json(home / "model.json", chosen.model)
-    write_json(home / "backbones.json", chosen.backbones)
-    write_json(home / "provenance.json", origin)
+    write_record(home / "decision.json", chosen.decision)
+    write_record(home / "leaderboard_row.json", chosen.row)
+    write_record(home / "model.json", chosen.model)
+    write_json(home / "backbones.json", {name: one.content() for name, one in chosen.backbones.items()})
+    write_record(home / "provenance.json", origin)
     return {"onnx_difference": difference, "score_difference": score_difference(chosen, reference)}
 
 
 def serving(chosen: Chosen) -> dict[str, Any]:
     """Return what a reader of pictures needs to use the ONNX file as it was evaluated."""
-    entry = chosen.evaluation["candidates"][chosen.name]
+    entry = chosen.evaluation.candidates[chosen.name]
     return {
         "candidate": chosen.name,
         "classes": chosen.classes,
-        "violation_class": chosen.evaluation["violation_class"],
-        "threshold": entry["threshold"],
-        "temperature": entry["temperature"],
+        "violation_class": chosen.evaluation.violation_class,
+        "threshold": entry.threshold,
+        "temperature": entry.temperature,
         "input": INPUT,
         "outputs": [PROBABILITIES, EMBEDDING],
         "preprocessing": {
-            "image_size": chosen.model["image_size"],
+            "image_size": chosen.model.image_size,
             "colour": "RGB",
             "range": [0, 255],
             "dtype": "float32",
             "resize": "plumbline.imaging.collection.iter_rgb",
             "scaling": "inside the network",
         },
-        "several_labels": chosen.several,
+        **chosen.task.record,
         "backbones": sorted(chosen.backbones),
-        "weights": chosen.model["weights"],
+        "weights": chosen.model.weights,
         "order": "probabilities, then temperature: p^(1/T) normalised over the classes, or with several labels over p "
         "and 1 - p of each, then threshold on violation_class",
     }
@@ -111,7 +114,7 @@ def sample_reference(chosen: Chosen, most: int) -> pd.DataFrame:
     """Return up to `most` validation images (path, id, label, group, descriptors): the same ones every time."""
     validation = chosen.splits.loc[chosen.splits["split"] == "validation", ["path", "id", "label", "group"]]
     if validation.empty:
-        raise UserError("build/splits.parquet has no validation image: run `dvc repro split`.")
+        raise UserError(f"{artefacts.SPLITS} has no validation image: run `dvc repro split`.")
     if len(validation) > most:
         validation = validation.sample(most, random_state=0)
     validation = validation.sort_values("path")

@@ -182,6 +182,21 @@ def champions(log: Sequence[Entry]) -> list[int]:
     return order
 
 
+def last_champion(registry: Registry) -> int | None:
+    """Return the version that was champion last, be it gone by now, as the log has it; None if there never was one."""
+    return next(reversed(champions(entries(registry))), None)
+
+
+def what_became_of_it(registry: Registry) -> str:
+    """Return what happened where there is no champion, as a clause without full stop; empty if there never was one."""
+    last = last_champion(registry)
+    if last is None:
+        return ""
+    if registries.find(registry, last) is None:
+        return f"version {last}, the last one, was deleted in MLflow"
+    return f"the alias '{registries.CHAMPION}' was taken off version {last} in MLflow"
+
+
 def digest(entry: Entry) -> str:
     """Return the entry's SHA-256, which the next one carries and its outcome refers to."""
     return text_digest(json.dumps(asdict(entry), ensure_ascii=False))

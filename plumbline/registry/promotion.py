@@ -1,11 +1,12 @@
 """Register the chosen candidate in MLflow and make it champion, or record why not; and undo it.
 
-    python -m stages.promote [--dry-run] [--force --reason TEXT]
+    python -m stages.promote [--dry-run] [--here --reason TEXT] [--force --reason TEXT]
     python -m stages.promote rollback [--to VERSION] --reason TEXT [--dry-run]
     python -m stages.promote history
 
 Reads what the stages before left under build/, writes build/promotion.json. HOLD and REJECT are results: the champion
-stays, the refusal goes into the registry's log, and the exit code is 0.
+stays, the refusal goes into the registry's log, and the exit code is 0. Inside an experiment, or from a branch, commit
+or workspace that `promote.place` does not allow, the registry is not touched at all.
 """
 
 from __future__ import annotations
@@ -21,23 +22,29 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from plumbline.common.errors import UserError
-from plumbline.common.files import write_json
 from plumbline.common.params import Section, load_section
+from plumbline.common.records import write_record
+from plumbline.evidence.records import AgainstChampion, Decision, LeaderboardRow
+from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
 from plumbline.registry import bundle
 from plumbline.registry import history as audit
 from plumbline.registry import versions as registry
 from plumbline.registry.champion import paired_predictions
 from plumbline.registry.chosen import Chosen, Pictures, provenance, read_chosen, read_decision
-from plumbline.registry.folder import build_folder
+from plumbline.registry.folder import build_folder, serving
 from plumbline.registry.history import Entry
+from plumbline.registry.place import Place, is_newer, why_not_here, why_older
+from plumbline.registry.records import Compared, Outcome, Promotion, Provenance
 from plumbline.registry.versions import CHAMPION, PREVIOUS, Registry
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
     import pandas as pd
 
-BUILD = Path("build")
-PROMOTION = BUILD / "promotion.json"
+
+COMMIT_TAG = "git commit"
+WORDS = {PASSED: "passed", FAILED: "**failed**", NOT_JUDGED: "not judged"}
 
 
 class PromoteParams(Section):
@@ -50,15 +57,17 @@ class PromoteParams(Section):
     reference_images: int = Field(default=500, ge=30)
     batch_size: int = Field(default=32, ge=1)
     minimum_unseen_groups: int = Field(default=20, ge=1)
+    place: Place = Place()
 
 
 @dataclass(frozen=True)
 class Wish:
-    """What the command line asks for."""
+    """What the command line asks for; `here` overrules the place alone, `force` every refusal."""
 
     force: bool = False
     reason: str = ""
     dry_run: bool = False
+    here: bool = False
 
 
 @dataclass(frozen=True)
@@ -67,42 +76,42 @@ class Project:
 
     `pictures(paths, size)` yields images (size, size, 3) uint8, or as they are where size is None; `load(candidate
     folder, features folder)` assembles the network; `compare(champion's, challenger's scores, classes, manifest,
-    several labels)` returns {passed, rules}; `export` writes a version's folder.
+    task)` says whether the second may take the first's place; `export` writes a version's folder.
     """
 
     build: Path
     root: Path
     pictures: Pictures
     load: Callable[[Path, Path], keras.Model]
-    compare: Callable[[pd.DataFrame, pd.DataFrame, list[str], pd.DataFrame, bool], dict[str, Any]]
+    compare: Callable[[pd.DataFrame, pd.DataFrame, list[str], pd.DataFrame, Task], AgainstChampion]
     export: Callable[..., dict[str, float]] = build_folder
 
 
-def refusal(decision: dict[str, Any], wish: Wish) -> str | None:
+def refusal(decision: Decision, wish: Wish) -> str | None:
     """Return why the verdict forbids promotion, or None if it allows it or is overruled by force."""
-    if decision["verdict"] == "PROMOTE" or wish.force:
+    if decision.verdict == "PROMOTE" or wish.force:
         return None
-    failed = [f"{rule['name']}: {rule['reason']}" for rule in decision.get("rules", []) if not rule["passed"]]
-    return f"The gate said {decision['verdict']}. {'; '.join(failed) or 'No rule gave a reason'}."
+    failed = [f"{rule.name}: {rule.reason}" for rule in decision.rules if result_of(rule) != PASSED]
+    return f"The gate said {decision.verdict}. {'; '.join(failed) or 'No rule gave a reason'}."
 
 
-def judge_comparison(comparison: dict[str, Any], champion: int, minimum_groups: int) -> str | None:
+def judge_comparison(comparison: Compared, champion: int, minimum_groups: int) -> str | None:
     """Return why the challenger may not take the champion's place, or None if it may.
 
-    `comparison` holds {groups, passed, rules}: too few groups prove nothing (HOLD), a failed rule is a REJECT.
+    Too few groups prove nothing (HOLD), a failed rule is a REJECT.
     """
-    if comparison["groups"] < minimum_groups:
+    if (comparison.groups or 0) < minimum_groups:
         return (
-            f"HOLD: only {comparison['groups']} groups of test images are unseen by champion version {champion}, "
+            f"HOLD: only {comparison.groups} groups of test images are unseen by champion version {champion}, "
             f"promote.minimum_unseen_groups asks for {minimum_groups}: add labelled images that it never saw."
         )
-    failed = [f"{rule['name']}: {rule['reason']}" for rule in comparison["rules"] if not rule["passed"]]
-    if comparison["passed"]:
+    failed = [f"{rule.name}: {rule.reason}" for rule in comparison.rules if not rule.passed]
+    if comparison.passed:
         return None
     return f"REJECT: worse than champion version {champion} on images that neither learnt from: {'; '.join(failed)}."
 
 
-def promote(params: PromoteParams, wish: Wish, project: Project) -> dict[str, Any]:
+def promote(params: PromoteParams, wish: Wish, project: Project) -> Promotion:
     """Carry out build/decision.json and return what promotion.json holds.
 
     Safe to repeat: what a killed run left is cleared away, and the same decision on the same weights never becomes a
@@ -110,6 +119,9 @@ def promote(params: PromoteParams, wish: Wish, project: Project) -> dict[str, An
     """
     decision = read_decision(project.build)
     uri = registry.registry_uri()
+    elsewhere = None if wish.here or wish.force else why_not_here(project.root, params.place)
+    if elsewhere:
+        return outcome(decision, uri, "not here", elsewhere)
     if wish.dry_run and not registry.exists(uri):
         why = refusal(decision, wish)
         return outcome(decision, uri, "would refuse" if why else "would promote", why or "It would be the first.")
@@ -118,7 +130,11 @@ def promote(params: PromoteParams, wish: Wish, project: Project) -> dict[str, An
         if not wish.dry_run:
             registry.clear_leftovers(opened)
             audit.settle(opened)
-        step = _Step(opened, decision, registry.number(registry.find(opened, CHAMPION)), wish)
+        champion = registry.find(opened, CHAMPION)
+        why = _older(project.root, params.place, champion, wish)
+        if why:
+            return outcome(decision, uri, "not here", why, registry.number(champion), registry.number(champion))
+        step = _Step(opened, decision, registry.number(champion), wish)
         try:
             return _decide_and_act(step, params, project)
         except UserError as error:
@@ -126,24 +142,27 @@ def promote(params: PromoteParams, wish: Wish, project: Project) -> dict[str, An
             raise
 
 
-def _decide_and_act(step: _Step, params: PromoteParams, project: Project) -> dict[str, Any]:
+def _decide_and_act(step: _Step, params: PromoteParams, project: Project) -> Promotion:
     opened, wish = step.opened, step.wish
     why = refusal(step.decision, wish)
     if why:
         return step.refuse(why)
     chosen = read_chosen(project.build, step.decision)
-    known = registry.find_by_tag(opened, registry.FINGERPRINT_TAG, chosen.fingerprint)
-    if known and registry.number(known[0]) == step.champion:
-        registry.fetch(opened, known[0])
-        return step.unchanged(int(known[0].version))
+    known = _known(step, chosen)
+    if known and registry.number(known) == step.champion:
+        registry.fetch(opened, known)
+        return step.unchanged(int(known.version))
     withdrawn = _withdrawn(opened, chosen)
     if withdrawn and not wish.force:
         return step.refuse(f"{withdrawn} Its weights come back only by --force --reason TEXT.")
     if known:
+        why = _back_again(step, project.root, int(known.version))
+        if why:
+            return step.refuse(why)
         # It passed the comparison before it was made a version; the champion it was compared with may be another now.
-        folder = registry.fetch(opened, known[0]).folder
+        folder = registry.fetch(opened, known).folder
         why, comparison = _against_champion(step, params, project, chosen, folder)
-        return step.refuse(why, comparison) if why else step.move(int(known[0].version), comparison)
+        return step.refuse(why, comparison) if why else step.move(int(known.version), comparison)
     with tempfile.TemporaryDirectory(prefix="plumbline-promote-") as temporary:
         folder = Path(temporary) / "version"
         origin = provenance(project.root, chosen.manifest)
@@ -166,7 +185,7 @@ def _decide_and_act(step: _Step, params: PromoteParams, project: Project) -> dic
             return step.refuse(why, comparison)
         if wish.dry_run:
             return step.move(None, comparison)
-        write_json(folder / bundle.HOME / "comparison.json", comparison)
+        write_record(folder / bundle.HOME / "comparison.json", comparison)
         version = registry.register(
             opened,
             folder,
@@ -178,6 +197,49 @@ def _decide_and_act(step: _Step, params: PromoteParams, project: Project) -> dic
             description_of(chosen, origin, comparison, wish),
         )
     return step.move(version, comparison)
+
+
+def _older(root: Path, place: Place, champion: Any | None, wish: Wish) -> str | None:
+    if champion is None or wish.here or wish.force:
+        return None
+    return why_older(root, place, _commit_of(champion))
+
+
+def _commit_of(record: Any) -> str | None:
+    """Return the Git commit that a version was made at, None where it was made without Git."""
+    commit = str(record.tags.get(COMMIT_TAG, "none")).split()[0]
+    return None if commit == "none" else commit
+
+
+def _known(step: _Step, chosen: Chosen) -> Any | None:
+    """Return the version that serves the same already: the champion itself, or else the newest; None for none."""
+    alike = []
+    for record in registry.find_by_tag(step.opened, registry.WEIGHTS_TAG, chosen.weights_sha256):
+        if record.tags.get(registry.FINGERPRINT_TAG) == chosen.fingerprint or _serves_alike(step, record, chosen):
+            alike.append(record)
+    return next((record for record in alike if registry.number(record) == step.champion), next(iter(alike), None))
+
+
+def _serves_alike(step: _Step, record: Any, chosen: Chosen) -> bool:
+    """Whether a version of the same weights serves as `chosen` would: older ones have another fingerprint."""
+    with suppress(UserError):
+        theirs, ours = registry.fetch(step.opened, record).read("serving.json"), serving(chosen)
+        return all(theirs.get(key) == ours[key] for key in ("threshold", "temperature", "violation_class"))
+    return False
+
+
+def _back_again(step: _Step, root: Path, version: int) -> str | None:
+    """Return why a champion of former times may not come back by itself: only a newer commit may bring it back."""
+    if step.champion is None or step.wish.force or step.wish.here:
+        return None
+    if version not in audit.champions(audit.entries(step.opened)):
+        return None
+    if is_newer(root, _commit_of(registry.find(step.opened, step.champion))):
+        return None
+    return (
+        f"These weights are version {version}, which was champion before version {step.champion}: "
+        f"`python -m stages.promote rollback --to {version} --reason TEXT` makes it champion again."
+    )
 
 
 def _served_differently(difference: float, tolerance: float, wish: Wish) -> str | None:
@@ -200,23 +262,35 @@ def _withdrawn(opened: Registry, chosen: Chosen) -> str | None:
 
 def _against_champion(
     step: _Step, params: PromoteParams, project: Project, chosen: Chosen, folder: Path
-) -> tuple[str | None, dict[str, Any]]:
+) -> tuple[str | None, Compared]:
     """Compare the version in `folder` with the champion: (why not, the comparison); force overrules it."""
-    if step.champion is None:
-        return None, {"champion": None, "note": "There was no champion to compare with."}
-    record = registry.find(step.opened, step.champion)
+    number = step.champion or audit.last_champion(step.opened)
+    if number is None:
+        return None, Compared(champion=None, note="There was no champion to compare with.")
     try:
-        champion = registry.fetch(step.opened, record)
+        champion = _version_of_champion(step.opened, number)
         old, new = paired_predictions(chosen, folder / bundle.ONNX, champion, project.pictures, params.batch_size)
         groups = int(old["group"].nunique())
-        found = project.compare(old, new, chosen.classes, chosen.manifest, chosen.several)
+        found = project.compare(old, new, chosen.classes, chosen.manifest, chosen.task)
     except UserError as error:
         if step.wish.force:
-            return None, {"champion": step.champion, "note": f"Not compared, promoted by force: {error}"}
-        return f"HOLD: {error}", {"champion": step.champion, "note": str(error)}
-    comparison = {"champion": step.champion, "images": len(old), "groups": groups, **found}
-    why = judge_comparison(comparison, step.champion, params.minimum_unseen_groups)
+            return None, Compared(champion=number, note=f"Not compared, promoted by force: {error}")
+        return f"HOLD: {error}", Compared(champion=number, note=str(error))
+    comparison = Compared(champion=number, images=len(old), groups=groups, passed=found.passed, rules=found.rules)
+    why = judge_comparison(comparison, number, params.minimum_unseen_groups)
     return (None if step.wish.force else why), comparison
+
+
+def _version_of_champion(opened: Registry, number: int) -> registry.Version:
+    """Return the champion, or the last one that there was, even where it was deleted in MLflow since."""
+    record = registry.find(opened, number)
+    version = registry.fetch(opened, record) if record is not None else registry.fetch_deleted(opened, number)
+    if version is None:
+        raise UserError(
+            f"Version {number}, the last champion, was deleted in MLflow together with its files, so nothing can be "
+            "compared with it: roll back to another version first, or promote with --force --reason TEXT."
+        )
+    return version
 
 
 @dataclass(frozen=True)
@@ -224,26 +298,26 @@ class _Step:
     """The end of a run: the alias, the log and promotion.json say the same."""
 
     opened: Registry
-    decision: dict[str, Any]
+    decision: Decision
     champion: int | None
     wish: Wish
 
-    def refuse(self, why: str, comparison: dict[str, Any] | None = None) -> dict[str, Any]:
+    def refuse(self, why: str, comparison: Compared | None = None) -> Promotion:
         if self.wish.dry_run:
             return self._outcome("would refuse", why, self.champion, comparison)
         audit.append(self.opened, self._entry("refused", why, None))
         return self._outcome("refused", why, self.champion, comparison)
 
-    def unchanged(self, version: int) -> dict[str, Any]:
-        why = f"This decision on these weights is version {version}, champion already."
+    def unchanged(self, version: int) -> Promotion:
+        why = f"These weights are version {version}, champion already."
         if not self.wish.dry_run:
             audit.append(self.opened, self._entry("unchanged", why, version))
         return self._outcome("unchanged", why, version, None)
 
-    def move(self, version: int | None, comparison: dict[str, Any]) -> dict[str, Any]:
+    def move(self, version: int | None, comparison: Compared) -> Promotion:
         if self.wish.dry_run or version is None:
             return self._outcome("would promote", "Nothing was changed: --dry-run.", self.champion, comparison)
-        why = self.wish.reason if self.wish.force else "Every rule passed."
+        why = self.wish.reason if self.wish.force else f"Every rule passed. {self.wish.reason}".strip()
         audit.carry_out(self.opened, self._entry("begun", why, version))
         return self._outcome("promoted", why, version, comparison)
 
@@ -258,54 +332,54 @@ class _Step:
             outcome=what,
             reason=why[: audit.LONGEST_REASON],
             version=version,
-            candidate=str(self.decision.get("candidate") or ""),
-            verdict=self.decision["verdict"],
+            candidate=self.decision.candidate,
+            verdict=self.decision.verdict,
             forced=self.wish.force,
             champion_before=self.champion,
             champion_after=self.champion,
         )
 
-    def _outcome(self, what: str, why: str, champion: int | None, comparison: dict[str, Any] | None) -> dict[str, Any]:
+    def _outcome(self, what: Outcome, why: str, champion: int | None, comparison: Compared | None) -> Promotion:
         return outcome(self.decision, self.opened.uri, what, why, champion, self.champion, comparison)
 
 
 def outcome(
-    decision: dict[str, Any],
+    decision: Decision,
     uri: str,
-    what: str,
+    what: Outcome,
     why: str,
     champion: int | None = None,
     champion_before: int | None = None,
-    comparison: dict[str, Any] | None = None,
-) -> dict[str, Any]:
+    comparison: Compared | None = None,
+) -> Promotion:
     """Return what build/promotion.json holds."""
-    return {
-        "outcome": what,
-        "reason": why,
-        "verdict": decision["verdict"],
-        "candidate": decision.get("candidate"),
-        "champion": champion,
-        "champion_before": champion_before,
-        "comparison": comparison,
-        "registry": registry.shown_uri(uri),
-    }
+    return Promotion(
+        outcome=what,
+        reason=why,
+        verdict=decision.verdict,
+        candidate=decision.candidate,
+        champion=champion,
+        champion_before=champion_before,
+        comparison=comparison,
+        registry=registry.shown_uri(uri),
+    )
 
 
-def tags_of(chosen: Chosen, origin: dict[str, Any], wish: Wish) -> dict[str, str]:
+def tags_of(chosen: Chosen, origin: Provenance, wish: Wish) -> dict[str, str]:
     """Return the tags that MLflow shows beside the version."""
     tags = {
-        "verdict": chosen.decision["verdict"] + (" (forced)" if wish.force else ""),
+        "verdict": chosen.decision.verdict + (" (forced)" if wish.force else ""),
         "candidate": chosen.name,
         "test accuracy": _with_interval(chosen.row, "accuracy"),
-        "weights": str(chosen.row["weights"]),
-        "parameters": f"{chosen.row['parameters']:,}",
-        "data version": origin["data_md5"] or f"manifest {origin['manifest_sha256'][:12]}",
-        "git commit": (origin["git_commit"] or "none") + (" with changes" if origin["git_changed"] else ""),
-        "dvc.lock": origin["dvc_lock_sha256"] or "none",
+        "weights": chosen.row.weights,
+        "parameters": f"{chosen.row.parameters:,}",
+        "data version": origin.data_md5 or f"manifest {origin.manifest_sha256[:12]}",
+        COMMIT_TAG: (origin.git_commit or "none") + (" with changes" if origin.git_changed else ""),
+        "dvc.lock": origin.dvc_lock_sha256 or "none",
         registry.FINGERPRINT_TAG: chosen.fingerprint,
         registry.WEIGHTS_TAG: chosen.weights_sha256,
     }
-    violation = chosen.evaluation["violation_class"]
+    violation = chosen.evaluation.violation_class
     if violation is not None:
         tags[f"test recall {violation}"] = _with_interval(chosen.row, f"recall:{violation}")
     if wish.force:
@@ -313,44 +387,43 @@ def tags_of(chosen: Chosen, origin: dict[str, Any], wish: Wish) -> dict[str, str
     return tags
 
 
-def _with_interval(row: dict[str, Any], score: str) -> str:
-    low, high = row["intervals"]["test"][score]
-    return f"{row['metrics']['test'][score]:.3f} (95%: {low:.3f} to {high:.3f})"
+def _with_interval(row: LeaderboardRow, score: str) -> str:
+    low, high = row.intervals["test"][score]
+    return f"{row.metrics['test'][score]:.3f} (95%: {low:.3f} to {high:.3f})"
 
 
 def metrics_of(chosen: Chosen) -> dict[str, float]:
     """Return the leaderboard row as MLflow metrics: `test accuracy`, `validation log_loss`, ..."""
     return {
         f"{split} {score.replace(':', ' ')}": float(value)
-        for split, values in chosen.row["metrics"].items()
+        for split, values in chosen.row.metrics.items()
         for score, value in values.items()
     }
 
 
 def params_of(chosen: Chosen) -> dict[str, str]:
     """Return how the candidate was trained, as MLflow params."""
-    flat = {key: value for key, value in chosen.model.get("settings", {}).items() if not isinstance(value, dict)}
-    flat |= {key: chosen.model[key] for key in ("seed", "image_size", "weights") if key in chosen.model}
+    flat = {key: value for key, value in chosen.model.settings.items() if not isinstance(value, dict)}
+    flat |= {key: getattr(chosen.model, key) for key in ("seed", "image_size", "weights")}
     return {key: str(value) for key, value in flat.items() if value is not None}
 
 
-def description_of(chosen: Chosen, origin: dict[str, Any], comparison: dict[str, Any], wish: Wish) -> str:
+def description_of(chosen: Chosen, origin: Provenance, comparison: Compared, wish: Wish) -> str:
     """Return the version's page in Markdown: the verdict, its rules, where it comes from."""
     rules = [
-        f"| {rule['name']} | {_short(rule['value'])} | {_short(rule['bound'])} | "
-        f"{'passed' if rule['passed'] else '**failed**'} |"
-        for rule in [*chosen.decision.get("rules", []), *comparison.get("rules", [])]
+        f"| {rule.name} | {_short(rule.value)} | {_short(rule.bound)} | {WORDS[result_of(rule)]} |"
+        for rule in [*chosen.decision.rules, *comparison.rules]
     ]
     lines = [
-        f"{chosen.decision['verdict']} {chosen.name}: test accuracy {_with_interval(chosen.row, 'accuracy')}.",
+        f"{chosen.decision.verdict} {chosen.name}: test accuracy {_with_interval(chosen.row, 'accuracy')}.",
         *([f"Promoted by force: {wish.reason}"] if wish.force else []),
         "",
         "| rule | figure | bound | verdict |",
         "|---|---|---|---|",
         *rules,
         "",
-        f"{origin['images']:,} images, data version {origin['data_md5'] or origin['manifest_sha256']}, "
-        f"commit {origin['git_commit'] or 'none'}, weights {chosen.row['weights']}.",
+        f"{origin.images:,} images, data version {origin.data_md5 or origin.manifest_sha256}, "
+        f"commit {origin.git_commit or 'none'}, weights {chosen.row.weights}.",
     ]
     return "\n".join(lines)[:5000]
 
@@ -375,31 +448,39 @@ def rollback(params: PromoteParams, to: int | None, reason: str, dry_run: bool) 
         target = to if to is not None else _one_before(opened, champion)
         base = Entry("rollback", "begun", reason, target, champion_before=champion, champion_after=champion)
         try:
-            _check_target(opened, target, champion)
+            _check_target(opened, target, champion, audit.last_champion(opened))
         except UserError as error:
             if not dry_run:
                 why = f"{error} (asked because: {reason})"[: audit.LONGEST_REASON]
                 audit.append(opened, replace(base, outcome="refused", reason=why))
             raise
         assert target is not None
+        left = f"version {champion}" if champion is not None else f"no champion ({audit.what_became_of_it(opened)})"
         if dry_run:
-            return f"Would roll back from version {champion} to version {target}; nothing was changed."
+            return f"Would roll back from {left} to version {target}; nothing was changed."
         audit.carry_out(opened, base)
-        return f"Rolled back from version {champion} to version {target}: {reason}"
+        return f"Rolled back from {left} to version {target}: {reason}"
 
 
 def _one_before(opened: Registry, champion: int | None) -> int | None:
+    champion = champion or audit.last_champion(opened)
     previous = registry.number(registry.find(opened, PREVIOUS))
     if previous is not None and previous != champion:
         return previous
-    # A run killed between the two aliases leaves `previous` on the champion itself: the log knows better.
+    # A run killed between the two aliases leaves `previous` on the champion itself, and a version may have been deleted
+    # in MLflow: the log knows better.
     earlier = [version for version in audit.champions(audit.entries(opened)) if version != champion]
-    return earlier[-1] if earlier else None
+    return next((version for version in reversed(earlier) if registry.find(opened, version) is not None), None)
 
 
-def _check_target(opened: Registry, target: int | None, champion: int | None) -> None:
-    if champion is None:
+def _check_target(opened: Registry, target: int | None, champion: int | None, last: int | None) -> None:
+    if champion is None and last is None:
         raise UserError("There is no champion to roll back from.")
+    if target is None and champion is None:
+        raise UserError(
+            f"There is no champion ({audit.what_became_of_it(opened)}) and none before it is left: "
+            "promote a model anew (`dvc repro -f promote`)."
+        )
     if target is None:
         raise UserError(f"Version {champion} is the only champion there ever was: nothing to roll back to.")
     if target == champion:
@@ -421,6 +502,7 @@ def history(params: PromoteParams) -> list[str]:
         champion = registry.number(registry.find(opened, CHAMPION))
         previous = registry.number(registry.find(opened, PREVIOUS))
         records = opened.client.search_model_versions(f"name = '{opened.model}'")
+        gone = audit.what_became_of_it(opened) if champion is None else ""
     lines = [f"Registry {registry.shown_uri(uri)}, model {opened.model}"]
     for record in sorted(records, key=lambda record: int(record.version)):
         roles = {champion: " champion", previous: " previous"}.get(int(record.version), "")
@@ -430,6 +512,7 @@ def history(params: PromoteParams) -> list[str]:
     settled = {entry.settles for entry in log}
     log = [entry for entry in log if audit.digest(entry) not in settled]  # their outcome is shown
     lines += [f"{entry.number:4d} {entry.at[:19].replace('T', ' ')} {audit.describe(entry)}" for entry in log]
+    problems += [f"there is no champion: {gone}; `rollback --to VERSION` makes one"] if gone else []
     return lines + [f"WARNING: {problem}" for problem in problems]
 
 
@@ -439,6 +522,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", metavar="{rollback,history}")
     parser.add_argument("--dry-run", action="store_true", help="say what would happen, change nothing")
     parser.add_argument("--force", action="store_true", help="promote against the verdict; needs --reason")
+    parser.add_argument("--here", action="store_true", help="promote although promote.place says no; needs --reason")
     parser.add_argument("--reason", default="", help="goes into the registry's log")
     back = commands.add_parser("rollback", help="make an earlier version champion again")
     back.add_argument("--to", type=int, metavar="VERSION", help="default: the champion before this one")
@@ -446,8 +530,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     back.add_argument("--dry-run", action="store_true")
     commands.add_parser("history", help="versions and every action taken or refused")
     found = parser.parse_args(arguments)
-    if getattr(found, "force", False) and not found.reason.strip():
-        parser.error("--force needs --reason TEXT: it is kept in the registry's log")
+    for option in ("force", "here"):
+        if getattr(found, option, False) and not found.reason.strip():
+            parser.error(f"--{option} needs --reason TEXT: it is kept in the registry's log")
     if found.command == "rollback" and not found.reason.strip():
         parser.error("--reason must say something: it is kept in the registry's log")
     return found
@@ -468,12 +553,12 @@ def read_pictures(paths: list[str], size: int | None) -> Any:
 
 
 def compare(
-    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, several: bool
-) -> dict[str, Any]:
+    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, task: Task
+) -> AgainstChampion:
     """Compare two models' scores of the same images by the gate's rule: no worse overall nor in any slice."""
     from plumbline.evidence.rules import Gate, compare_with_champion
     from plumbline.evidence.slices import slicings
 
     shared = manifest.set_index("path").loc[sorted(old["path"])].reset_index()
     cuts, _ = slicings(shared)
-    return compare_with_champion(old, new, classes, cuts, load_section("gate", Gate), several)
+    return compare_with_champion(old, new, classes, cuts, load_section("gate", Gate), task)

@@ -7,24 +7,26 @@ Everything a killed run leaves is therefore out of sight of readers, and the nex
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import json
 import logging
 import os
 import shutil
 import socket
+import sqlite3
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
-from plumbline.common.errors import UserError, first_line
+from plumbline.common.errors import UserError, causes, first_line, no_room
 from plumbline.common.files import replacing_folder, text_digest, write_json
+from plumbline.common.locks import held
+from plumbline.common.users import name_this_user, user_name
 from plumbline.registry import bundle
 
 DEFAULT_URI = "sqlite:///registry/mlflow.db"
@@ -34,9 +36,22 @@ PREVIOUS = "previous"
 DIGEST_TAG = "plumbline.manifest_sha256"
 FINGERPRINT_TAG = "plumbline.fingerprint"
 WEIGHTS_TAG = "plumbline.weights_sha256"
+VERSION_TAG = "plumbline.version"
+BESIDE_TAG = "plumbline.beside_database"
 WITHDRAWN_TAG = "rolled back because"
 HOLDER_TAG = "plumbline.registered_by"
 MISSING = {"RESOURCE_DOES_NOT_EXIST", "NOT_FOUND", "INVALID_PARAMETER_VALUE"}
+ADDRESSES = (
+    ("runs", "artifact_uri"),
+    ("logged_models", "artifact_location"),
+    ("model_versions", "source"),
+    ("model_versions", "storage_location"),
+)
+"""Where MLflow's database keeps absolute addresses of files, besides the experiment's own."""
+
+PATIENCE, FIRST_PATIENCE = "30", "10"
+"""Seconds that a server has for an answer, and for the first, smallest one; MLflow's own default is 120. A question is
+asked MLFLOW_HTTP_REQUEST_MAX_RETRIES times more."""
 
 
 class RegistryDownError(UserError):
@@ -77,14 +92,23 @@ def registry_uri() -> str:
     """Return where the registry is: MLFLOW_TRACKING_URI, else SQLite under `registry/`; SQLite paths made absolute."""
     uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
     path = sqlite_path(uri)
-    return f"sqlite:///{path}" if path else uri
+    return sqlite_uri(path) if path else uri
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Return the absolute path of a SQLite registry's file, or None for a server or another database."""
+    """Return the absolute path of a SQLite registry's file, or None for a server or another database.
+
+    As MLflow reads it: the path as it is written, up to a `?`; percent signs mean something in `sqlite:///file:` only.
+    """
     if not uri.startswith("sqlite:///"):
         return None
-    return Path(unquote(uri.removeprefix("sqlite:///").split("?")[0])).absolute()
+    written = uri.removeprefix("sqlite:///").split("?")[0]
+    return Path(unquote(written.removeprefix("file:")) if written.startswith("file:") else written).absolute()
+
+
+def sqlite_uri(path: Path) -> str:
+    """Return the address of a SQLite file as MLflow takes it, whatever signs its path holds."""
+    return f"sqlite:///file:{quote(str(path))}?uri=true" if "?" in str(path) else f"sqlite:///{path}"
 
 
 def shown_uri(uri: str) -> str:
@@ -113,7 +137,23 @@ def open_registry(model: str = MODEL, uri: str | None = None) -> Registry:
         path = sqlite_path(uri)
         if path and not path.is_file():
             _create_sqlite(path)
-        return Registry(uri, model, _client(uri))
+        opened = Registry(uri, model, _client(uri))
+        if path:
+            _move_along_if_free(opened)
+        else:
+            _check_answer(opened)
+        return opened
+
+
+def _check_answer(registry: Registry) -> None:
+    """Ask a server for next to nothing, with little patience: one that hangs is found here, not minutes later."""
+    patience = os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", PATIENCE)
+    # Whoever asked for another patience has it here, too.
+    os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = FIRST_PATIENCE if patience == PATIENCE else patience
+    try:
+        registry.client.search_experiments(max_results=1)
+    finally:
+        os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = patience
 
 
 def _client(uri: str) -> Any:
@@ -147,7 +187,7 @@ def _create_sqlite(path: Path) -> None:
             return
         temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.new-", dir=path.parent))
         try:
-            _client(f"sqlite:///{temporary / path.name}").search_experiments(max_results=1)
+            _client(sqlite_uri(temporary / path.name)).search_experiments(max_results=1)
             os.replace(temporary / path.name, path)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
@@ -166,10 +206,9 @@ def readable_errors(uri: str) -> Iterator[None]:
 
 
 def _explained(uri: str, error: Exception) -> UserError:
-    chain = _causes(error)
-    text = " ".join(str(cause) for cause in chain).lower()
+    text = " ".join(str(cause) for cause in causes(error)).lower()
     untouched = "The champion it had is untouched."
-    if any(getattr(cause, "errno", None) in _FULL for cause in chain) or any(mark in text for mark in _FULL_TEXT):
+    if no_room(error):
         places = f"the registry {uri} or of {tempfile.gettempdir()}"
         return UserError(f"No room left on the disk of {places}: free some and run again. {untouched}")
     if any(mark in text for mark in _DOWN_TEXT):
@@ -182,8 +221,6 @@ def _explained(uri: str, error: Exception) -> UserError:
     return UserError(f"The registry {uri} refused: {first_line(error)}. {untouched}")
 
 
-_FULL = {28, 122, 27}  # ENOSPC, EDQUOT, EFBIG
-_FULL_TEXT = ("no space left", "disk is full", "file too large", "quota exceeded")
 _DOWN_TEXT = (
     "max retries exceeded",
     "connection refused",
@@ -197,15 +234,6 @@ _DOWN_TEXT = (
 )
 
 
-def _causes(error: BaseException) -> list[BaseException]:
-    chain: list[BaseException] = []
-    current: BaseException | None = error
-    while current and current not in chain:
-        chain.append(current)
-        current = current.__cause__ or current.__context__
-    return chain
-
-
 @contextmanager
 def locked(registry: Registry, timeout: float) -> Iterator[None]:
     """Hold the registry for one promotion of this user on this machine; the kernel frees it if we are killed.
@@ -213,26 +241,82 @@ def locked(registry: Registry, timeout: float) -> Iterator[None]:
     Between machines there is no lock that every MLflow store offers: `move_champion` checks there instead.
     Raises UserError after `timeout` seconds.
     """
-    from filelock import FileLock, Timeout
+    with held(_lock_file(registry), timeout, f"The registry {shown_uri(registry.uri)} is being changed"):
+        _move_along(registry)
+        yield
 
+
+def _lock_file(registry: Registry) -> Path:
     path = sqlite_path(registry.uri)
     if path:
-        lock = path.with_name(f".{path.name}.lock")
-    else:
-        key = hashlib.sha256(registry.uri.encode()).hexdigest()[:16]
-        lock = Path(tempfile.gettempdir()) / f"plumbline-{os.getuid()}-{key}.lock"
-    try:
-        with FileLock(lock, timeout=timeout):
-            yield
-    except Timeout:
-        raise UserError(
-            f"Another promotion has held {lock} for {timeout:.0f} seconds: wait for it, or end it, and run again."
-        ) from None
+        return path.with_name(f".{path.name}.lock")
+    key = hashlib.sha256(registry.uri.encode()).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"plumbline-{os.getuid()}-{key}.lock"
+
+
+def _move_along_if_free(registry: Registry) -> None:
+    """As `_move_along`, for readers: not while a promotion runs, and not where nothing may be written."""
+    from filelock import FileLock, Timeout
+
+    with suppress(Timeout, OSError, sqlite3.Error), FileLock(_lock_file(registry), timeout=0):
+        _move_along(registry)
+
+
+def _move_along(registry: Registry) -> None:
+    """Where a SQLite registry lies elsewhere than when it was made, correct the absolute paths that MLflow keeps.
+
+    A project that was moved would write under its old path, a copy into its original. Only experiments that keep their
+    files beside the database are touched; those that somebody placed elsewhere stay there.
+    """
+    path = sqlite_path(registry.uri)
+    if path is None:
+        return
+    here = _artifacts_beside(path)
+    # MLflow has no call that changes an experiment's location.
+    with closing(sqlite3.connect(path, timeout=60)) as database, database:
+        moved = _moved_experiments(database, registry, here)
+        for experiment, root in moved:
+            for table, column in ADDRESSES:
+                database.execute(
+                    f"update {table} set {column} = ? || substr({column}, ?) where substr({column}, 1, ?) = ?",
+                    (here.as_uri(), len(root) + 1, len(root) + 1, f"{root}/"),
+                )
+            database.execute(
+                "update experiments set artifact_location = ? where experiment_id = ?", (here.as_uri(), experiment)
+            )
+
+
+def _artifacts_beside(database: Path) -> Path:
+    return database.parent / "artifacts"
+
+
+def _moved_experiments(database: sqlite3.Connection, registry: Registry, here: Path) -> list[tuple[int, str]]:
+    """Return (experiment, its old location) of those that were made beside the database and are not there any more."""
+    rows = database.execute(
+        "select e.experiment_id, e.name, e.artifact_location, t.value from experiments e left join experiment_tags t"
+        " on t.experiment_id = e.experiment_id and t.key = ?",
+        (BESIDE_TAG,),
+    ).fetchall()
+    ours = (registry.model, f"{registry.model}-audit")
+    moved = []
+    for experiment, name, location, tag in rows:
+        root = _path_of(location or "")
+        if root is None or root.resolve() == here.resolve():
+            continue
+        made_before_the_tag = name in ours and root.name == here.name and here.is_dir()
+        if tag is not None or made_before_the_tag:
+            moved.append((int(experiment), str(location)))
+    return moved
+
+
+def _path_of(address: str) -> Path | None:
+    parts = urlsplit(address)
+    return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
 def holder() -> str:
     """Return who registers: two runs with the same holder exclude each other through `locked`."""
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    return f"{user_name()}@{socket.gethostname()}"
 
 
 def find(registry: Registry, alias_or_version: str | int) -> Any | None:
@@ -273,12 +357,33 @@ def fetch(registry: Registry, record: Any) -> Version:
             "Plumbline (it has no manifest): roll back to one that was."
         )
     address = registry.client.get_model_version_download_uri(registry.model, record.version)
-    folder = _local_folder(registry, address) or cache_folder() / digest
-    if folder.is_relative_to(cache_folder()):
+    folder = _checked_folder(registry, address, digest)
+    return Version(registry.model, int(record.version), folder, dict(record.tags), tuple(record.aliases))
+
+
+def fetch_deleted(registry: Registry, version: int) -> Version | None:
+    """Return a version that was deleted in MLflow, as long as its files are still there; None where they are not."""
+    place = registry.client.get_experiment_by_name(registry.model)
+    if place is None:
+        return None
+    wanted = f"tags.`{VERSION_TAG}` = '{version}'"
+    for logged in registry.client.search_logged_models([place.experiment_id], wanted):
+        digest = logged.tags.get(DIGEST_TAG)
+        with suppress(UserError):
+            if digest:
+                folder = _checked_folder(registry, logged.artifact_location, digest)
+                return Version(registry.model, version, folder, dict(logged.tags), ())
+    return None
+
+
+def _checked_folder(registry: Registry, address: str, digest: str) -> Path:
+    folder = _local_folder(registry, address)
+    if folder is None:
+        folder = cache_folder() / digest
         _fill_cache(folder, address, digest)
     else:
         bundle.verify(folder, digest)
-    return Version(registry.model, int(record.version), folder, dict(record.tags), tuple(record.aliases))
+    return folder
 
 
 def _fill_cache(folder: Path, address: str, digest: str) -> None:
@@ -302,20 +407,24 @@ def _fill_cache(folder: Path, address: str, digest: str) -> None:
 
 def cache_folder() -> Path:
     """Return where versions of a remote registry are kept on this machine: PLUMBLINE_CACHE, else ~/.cache/plumbline."""
+    name_this_user()
     return Path(os.environ.get("PLUMBLINE_CACHE") or Path.home() / ".cache" / "plumbline") / "versions"
 
 
 def _local_folder(registry: Registry, address: str) -> Path | None:
-    parts = urlsplit(address)
-    if parts.scheme not in ("file", ""):
+    """Return the folder behind an address, None for one on a server or in a bucket.
+
+    Beside a SQLite database if it is there: its copy has files of its own, and the address may be the original's.
+    """
+    if urlsplit(address).scheme not in ("file", ""):
         return None
-    folder = Path(unquote(parts.path))
+    folder = _path_of(address) or Path(address)
     database = sqlite_path(registry.uri)
-    if not folder.exists() and database and "artifacts" in folder.parts:
-        # MLflow stores absolute paths; a project that was moved keeps its files beside its database.
-        tail = folder.parts[folder.parts.index("artifacts") + 1 :]
-        return database.parent.joinpath("artifacts", *tail)
-    return folder
+    if database is None:
+        return folder
+    model_folder = folder.parts[-3:]  # models/ID/artifacts
+    beside = _artifacts_beside(database).joinpath(*model_folder)
+    return beside if beside.exists() or not folder.exists() else folder
 
 
 def load_version(
@@ -373,9 +482,10 @@ def experiment(registry: Registry, name: str) -> str:
         if found is not None:
             return str(found.experiment_id)
         path = sqlite_path(registry.uri)
-        location = (path.parent / "artifacts").as_uri() if path else None
+        location = _artifacts_beside(path).as_uri() if path else None
+        tags = {BESIDE_TAG: "true"} if path else {}
         try:
-            return str(registry.client.create_experiment(name, artifact_location=location))
+            return str(registry.client.create_experiment(name, artifact_location=location, tags=tags))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
@@ -409,7 +519,12 @@ def register(
         params=[Param(key, value) for key, value in params.items()],
     )
     logged = client.create_logged_model(
-        place, name=name, source_run_id=run.info.run_id, tags=tags, params=params, model_type="image classifier"
+        place,
+        name=name,
+        source_run_id=run.info.run_id,
+        tags={**tags, DIGEST_TAG: digest},
+        params=params,
+        model_type="image classifier",
     )
     try:
         client.log_model_artifacts(logged.model_id, str(folder))
@@ -432,8 +547,15 @@ def register(
         description=description,
         model_id=logged.model_id,
     )
-    client.set_terminated(run.info.run_id, "FINISHED")
+    _finish_run(registry, run, version)
     return int(version.version)
+
+
+def _finish_run(registry: Registry, run: Any, version: Any) -> None:
+    """Note the version's number beside its files, where it outlives the version, and end the run; safe to repeat."""
+    logged = str(version.source).removeprefix("models:/")
+    registry.client.set_logged_model_tags(logged, {VERSION_TAG: str(version.version)})
+    registry.client.set_terminated(run.info.run_id, "FINISHED")
 
 
 def clear_leftovers(registry: Registry) -> int:
@@ -449,8 +571,9 @@ def clear_leftovers(registry: Registry) -> int:
     mine = f"attributes.status = 'RUNNING' and tags.`{HOLDER_TAG}` = '{holder()}'"
     cleared = 0
     for run in registry.client.search_runs([place], mine):
-        if registry.client.search_model_versions(f"run_id = '{run.info.run_id}'"):
-            registry.client.set_terminated(run.info.run_id, "FINISHED")
+        registered = registry.client.search_model_versions(f"run_id = '{run.info.run_id}'")
+        if registered:
+            _finish_run(registry, run, registered[0])
             continue
         for logged in registry.client.search_logged_models([place], f"source_run_id = '{run.info.run_id}'"):
             _delete_files(registry, logged.artifact_location)
@@ -503,7 +626,8 @@ def move_champion(registry: Registry, to: int, expected: int | None) -> None:
 
 def withdraw(registry: Registry, left: int, back_to: int, reason: str) -> None:
     """Mark version `left` as rolled back, with the reason, and take that mark off `back_to`; safe to repeat."""
-    registry.client.set_model_version_tag(registry.model, str(left), WITHDRAWN_TAG, reason)
+    if find(registry, left) is not None:  # it may have been deleted in MLflow
+        registry.client.set_model_version_tag(registry.model, str(left), WITHDRAWN_TAG, reason)
     reinstate(registry, back_to)
 
 

@@ -10,6 +10,7 @@ from prefect.client.orchestration import get_client
 
 from flows import monitoring
 from monitoring.store import Store
+from plumbline.common.errors import UserError
 from plumbline.common.files import write_json
 from plumbline.registry import bundle
 from tests.monitoring import made_up
@@ -114,9 +115,9 @@ def test_each_window_is_noted_when_it_is_told(site):
     for window in ("0001", "0002", "0003"):
         (site.root / "drift" / "GATE" / "windows" / window).mkdir(parents=True)
         write_json(site.root / "drift" / "GATE" / "windows" / window / "result.json", {})
-    store.announced("0002")
+    store.announced(["0002"])
     assert store.unannounced() == ["0001", "0003"]
-    store.announced("0001")
+    store.announced(["0001"])
     assert store.unannounced() == ["0003"]
 
 
@@ -137,3 +138,21 @@ def test_a_failure_is_no_verdict(site, messages):
     (site.root / "drift" / "GATE").write_text("in the way")
     assert monitor().is_failed()
     assert messages == []
+
+
+@pytest.mark.parametrize("name", ["../..", "", "/etc", "a\\b", "evidently"])
+def test_a_name_that_leads_elsewhere_fails_at_once_and_judges_nothing(site, name, monkeypatch, capsys):
+    before = sorted(site.root.rglob("*"))
+    state = monitoring.monitor(name, return_state=True)  # with its own retries: none is waited for
+    assert state.is_failed()
+    assert "can't be a site's name" in state.message
+    monkeypatch.setattr("sys.argv", ["monitoring", name])
+    with pytest.raises(UserError, match="can't be a site's name"):
+        monitoring.main()
+    assert sorted(site.root.rglob("*")) == before
+
+
+def test_prefects_pages_know_that_the_name_is_text():
+    from prefect.utilities.callables import parameter_schema
+
+    assert parameter_schema(monitoring.monitor).properties["site"]["type"] == "string"

@@ -95,6 +95,98 @@ def test_frames_of_a_few_videos_are_too_few_however_many(project, monkeypatch, c
     assert "come from only 8 independent photographs or videos" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("header", "path", "mark"),
+    [
+        ("path,video", "cam\\{}.JPG", ","),
+        ("Path;Video", "GATE/cam/{}.jpg", ";"),
+        ("file_name\tvideo_id", "C:\\upload\\gate\\CAM\\{}.jpg", "\t"),
+    ],
+)
+def test_metadata_as_people_write_it_still_ties_the_frames_of_a_video(project, monkeypatch, capsys, header, path, mark):
+    project.send_many(GATE, 10_000, 80, folder="cam/")
+    rows = [mark.join([path.format(f"{10_000 + k:05d}"), f"v{k // 10}"]) for k in range(80)]
+    Path("incoming/GATE/metadata.csv").write_text("\n".join([header, *rows, mark, ""]))
+    assert run(monkeypatch, GATE) == 2
+    told = capsys.readouterr().out
+    assert "come from only 8 independent photographs or videos" in told
+    assert "80 of 80 rows of" in told
+    assert "match no picture" not in told
+
+
+def test_metadata_that_matches_nothing_is_said_in_the_verdict_and_on_the_page(project, monkeypatch, capsys):
+    project.send_many(GATE, 10_000, 60)
+    rows = "".join(f"YARD/{10_000 + k:05d}.jpg,v{k // 10}\n" for k in range(60))
+    Path("incoming/GATE/metadata.csv").write_text("path,video\n" + rows)
+    assert run(monkeypatch, GATE) == 0
+    lost = "60 of 60 rows of metadata.csv match no picture (the first: YARD/10000.jpg), and 60 of 60 new images have no"
+    assert lost in capsys.readouterr().out
+    (result,) = results()
+    assert (result["verdict"], result["metadata"]["rows"], result["metadata"]["unmatched"]) == ("WATCH", 60, 60)
+    assert lost in Path("reports/drift/index.html").read_text()
+    # Rows of pictures that were counted and cleared away since are no loss.
+    rows = "".join(f"{10_000 + k:05d}.jpg,v{k}\n" for k in range(120))
+    Path("incoming/GATE/metadata.csv").write_text("path,video\n" + rows)
+    for number in range(10_000, 10_060):
+        Path(f"incoming/GATE/{number}.jpg").unlink()
+    project.send_many(GATE, 10_060, 60)
+    assert run(monkeypatch, GATE) == 0
+    assert results()[1]["metadata"]["unmatched"] == 0
+
+
+def test_words_for_nothing_tie_no_strangers(project, monkeypatch):
+    project.send_many(GATE, 10_000, 60)
+    words = ["nan", "None", "-", "Unknown", "n/a", "NULL"]
+    rows = "".join(f"{10_000 + k:05d}.jpg,{words[k % 6]}\n" for k in range(60))
+    Path("incoming/GATE/metadata.csv").write_text("path,person\n" + rows)
+    assert run(monkeypatch, GATE) == 0
+    assert results()[0]["counts"]["groups"] == 60
+
+
+@pytest.mark.parametrize("limit", [1_000, 20_000, 45_000])
+def test_a_full_disk_is_one_sentence_and_loses_nothing(project, monkeypatch, capsys, limit):
+    """Wherever it strikes: while images wait, when the window is kept, on the page."""
+    import resource
+
+    project.send_many(GATE, 10_000, 60, dark=0.4)
+    project.send(GATE, "torn.jpg", picture(1, 0)[:300])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    try:
+        code = run(monkeypatch, GATE)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    told = [line for line in capsys.readouterr().err.splitlines() if not line.startswith("GATE: new images")]
+    assert code == 3
+    assert len([line for line in told if line]) == 1
+    assert told[-1].startswith("error: ")
+    assert "can't be written (File too large)" in told[-1]
+    assert not [path for path in project.root.rglob("*") if ".tmp-" in path.name or path.name.startswith(".00")]
+    kept = len(results())
+    assert run(monkeypatch, GATE) == (2 if kept else 1)
+    (result,) = results()
+    assert (result["verdict"], result["counts"]["new"], result["counts"]["quarantined"]) == ("DRIFT", 60, 1)
+
+
+def test_a_run_waits_for_another_that_judges_the_site_and_goes_on(project):
+    import subprocess
+
+    from plumbline.common.locks import held
+
+    project.send_many(GATE, 10_000, 10)
+    root = str(Path(drift.__file__).resolve().parents[1])
+    command = [sys.executable, "-u", "-m", "monitoring.drift", GATE]
+    with held(Path("drift/GATE/.lock"), 0, "a test holds it"):
+        late = subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root}
+        )
+        assert late.stderr is not None
+        said = next(line for line in late.stderr if "waiting" in line)
+    assert said == "GATE is being judged by another run: waiting for it, 600 seconds at most\n"
+    out, _ = late.communicate(timeout=120)
+    assert (late.returncode, out.splitlines()[0][:23]) == (2, "GATE: NOT ENOUGH IMAGES")
+
+
 def test_late_repeated_and_broken_files_do_no_harm(project, monkeypatch, capsys):
     project.send_many(GATE, 10_000, 60)
     project.send(GATE, "torn.jpg", picture(1, 0)[:300])
@@ -301,3 +393,10 @@ def test_nothing_heavy_is_needed_for_a_verdict(project, monkeypatch):
     env = {**os.environ, "PYTHONPATH": root}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 2, done.stderr
+
+
+def test_times_are_ordered_as_times():
+    table = pd.DataFrame({"captured_at": ["2026-10-01T00:30Z", "2026-10-01T01:00+02:00", None, "yesterday"]})
+    assert drift.captured_between(table) == ["2026-09-30T23:00:00+00:00", "2026-10-01T00:30:00+00:00"]
+    assert drift.captured_between(pd.DataFrame({"captured_at": [None, ""]})) is None
+    assert drift.captured_between(pd.DataFrame({"path": ["a"]})) is None

@@ -144,3 +144,66 @@ def test_names_are_escaped_and_nothing_judged_says_so():
     assert "&lt;b&gt;x" in page
     assert "Not judged: &lt;none&gt;" in page
     assert json.dumps(CLASSES) not in page
+
+
+@pytest.mark.slow
+def test_the_verdict_is_out_before_evidently_and_a_full_disk_there_is_said(judged, registered, monkeypatch, capsys):
+    """Evidently's page has 4 MB: on a disk that takes 2 everything that anybody waits for is written all the same."""
+    import resource
+
+    from made_up import Site
+
+    monkeypatch.chdir(judged)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registered}/registry/mlflow.db")
+    Site(judged).send_many("GATE", 40_000, 60)
+    index, page = judged / "reports/drift/index.html", judged / "reports/drift/GATE/0003.html"
+    (judged / "build/drift.json").unlink()
+    index.unlink()
+    monkeypatch.setattr(sys, "argv", ["drift", "--every-site", "--record", "build/drift.json"])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, before[1]))
+    try:
+        with pytest.raises(SystemExit) as ended:
+            drift.command()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert ended.value.code == 3
+    assert "error: reports/drift/GATE/0003.html can't be written (File too large)" in capsys.readouterr().err
+    assert not page.exists()
+    recorded = json.loads((judged / "build/drift.json").read_text())
+    assert recorded["sites"]["GATE"]["window"] == "0003"
+    assert "Window 0003" in index.read_text()
+    assert drift.main() == 0
+    assert page.is_file(), "the next run draws it"
+    assert "GATE/0003.html" in index.read_text()
+
+
+@pytest.mark.slow
+def test_pages_and_snapshots_are_kept_by_parameter_and_a_damaged_project_is_made_anew(judged, registered, monkeypatch):
+    from made_up import PARAMS
+
+    from monitoring.history import snapshot_of
+    from monitoring.store import Store
+
+    monkeypatch.chdir(judged)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registered}/registry/mlflow.db")
+    workspace, pages = judged / "drift/evidently", judged / "reports/drift/GATE"
+    (pages / "notes.html").write_text("somebody's")
+    snapshots = {name: snapshot_of(workspace, "GATE", name) for name in ("0001", "0002", "0003")}
+    assert all(path.is_file() for path in snapshots.values())
+    (snapshots["0001"].parents[1] / "metadata.json").write_text('{"id": "')
+    (pages / "0003.html").unlink()
+    kept = PARAMS.replace("drift: {", "drift: {keep_pages: 1, keep_snapshots: 2, ")
+    (judged / "params.yaml").write_text(kept)
+    monkeypatch.setattr(sys, "argv", ["drift", "GATE"])
+    assert drift.main() == 2
+    assert sorted(path.name for path in pages.iterdir()) == ["0003.html", "notes.html"]
+    assert [name for name, path in snapshots.items() if path.is_file()] == ["0002", "0003"]
+    assert Store(judged / "drift", "GATE").windows() == ["0001", "0002", "0003"], "what was judged stays"
+    from evidently.ui.workspace import Workspace
+
+    opened = Workspace("drift/evidently")
+    assert sorted(project.name for project in opened.list_projects()) == ["GATE", "YARD"]
+    before = (pages / "0003.html").stat().st_mtime_ns
+    assert drift.main() == 2
+    assert (pages / "0003.html").stat().st_mtime_ns == before, "what went is not drawn again"

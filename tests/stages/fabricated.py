@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import yaml
+from recorded import backbone_json, certificate_json
 
 CLASSES = ["with_helmet", "without_helmet"]
 
@@ -60,6 +61,7 @@ def write_candidate(
         "epochs_run": 3,
     }
     (folder / "model.json").write_text(json.dumps(model))
+    (folder / "cost.json").write_text(json.dumps({"seconds": 3.0, "peak_megabytes": 900, "latency_ms": 31.5}))
     history = pd.DataFrame(
         {"epoch": [1, 2, 3], "loss": [0.6, 0.4, 0.3], "accuracy": [0.7, 0.8, 0.9], "val_loss": [0.7, 0.5, 0.4]}
         | {"val_accuracy": [0.6, 0.7, 0.8], "learning_rate": [0.001] * 3}
@@ -130,18 +132,19 @@ def write_project(
     features.mkdir(parents=True)
     np.save(features / "features.npy", pixels[:, None])
     table[["path", "id"]].to_parquet(features / "index.parquet", index=False)
-    (features / "backbone.json").write_text(json.dumps({"backbone": "pixels"}))
+    (features / "backbone.json").write_text(json.dumps(backbone_json()))
     manifest_of(table, pixels).to_parquet(root / "build" / "manifest.parquet", index=False)
     table.to_parquet(root / "build" / "splits.parquet", index=False)
     for place, (name, skill) in enumerate(skills.items()):
         scored = predictions(table, skill, classes, seed=10 + place)
         write_candidate(root / "build" / "candidates" / name, scored, 1000 * (place + 1), classes=classes)
-    (root / "build" / "leakage.json").write_text('{"pairs_across_splits": 0}')
+    (root / "build" / "leakage.json").write_text(json.dumps(certificate_json()))
     section = {
         "candidates": {name: {"architecture": "transfer"} for name in [*skills, *absent]},
         "evaluate": {"resamples": 400, "permutations": 100, "slice_minimum_groups": 5}
         | ({} if "without_helmet" in classes else {"violation_class": None}),
-        "gate": {"resamples": 400, "minimum_test_groups": 10, "accuracy_floor": 0.7, "recall_floor": 0.5},
+        "gate": {"resamples": 400, "minimum_test_groups": 10, "accuracy_floor": 0.7, "recall_floor": 0.5}
+        | {"probes": {"head": None, "background": None, "zoom": None}},  # nothing here was probed
     }
     (root / "params.yaml").write_text(yaml.safe_dump(section, sort_keys=False))
     return table

@@ -10,14 +10,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from plumbline.common.records import write_record
 from plumbline.imaging.collection import DataParams, iter_rgb
 from plumbline.models.assemble import load_candidate
 from plumbline.models.backbones import Backbone
-from plumbline.models.candidates import Candidate, Head, class_probabilities
+from plumbline.models.candidates import Candidate, Head
 from plumbline.models.extraction import featurize
 from plumbline.models.features import open_features
 from plumbline.models.training import train
 from plumbline.models.weights import resolve_weights
+from plumbline.tasks.one_label import ONE_LABEL
 
 SHARED = Path(__file__).parents[3] / "shared"
 HELMET = SHARED / "data" / "helmet"
@@ -52,14 +54,14 @@ def model(tmp_path_factory):
     folder = top / "candidates" / "x"
     folder.mkdir(parents=True)
     network.save_weights(folder / "head.weights.h5")
-    pd.Series(description).to_json(folder / "model.json")
+    write_record(folder / "model.json", description)
     test = table[table["split"] == "test"]
     pictures = np.stack(list(iter_rgb(data, list(test["path"]), (SIZE, SIZE))))
     whole = load_candidate(folder, features)
 
     def scores(images):
         """p(with_helmet) of pictures (N, S, S, 3)."""
-        return class_probabilities(whole.predict(np.asarray(images, np.float32), verbose=0))[:, 0]
+        return ONE_LABEL.probabilities(whole.predict(np.asarray(images, np.float32), verbose=0))[:, 0]
 
     return scores, pictures, (test["label"] == "with_helmet").to_numpy()
 

@@ -6,13 +6,15 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from recorded import backbone_json, model_json
 
 from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_table
+from plumbline.common.records import write_record
 from plumbline.evidence.candidates import read_not_made
 from plumbline.models.assemble import load_candidate
-from plumbline.models.candidates import Candidate, build_network, class_probabilities
-from plumbline.models.combination import evidence, fit_stacking, stacked, write_head
+from plumbline.models.candidates import Candidate, build_network
+from plumbline.models.combination import evidence, stacked, write_head
 from plumbline.models.ensembles import (
     Ensemble,
     Member,
@@ -23,6 +25,9 @@ from plumbline.models.ensembles import (
     read_members,
 )
 from plumbline.models.fitting import targets_of
+from plumbline.models.records import ModelRecord
+from plumbline.tasks.one_label import ONE_LABEL
+from plumbline.tasks.several_labels import SEVERAL_LABELS
 from stages import ensemble
 
 SIZE = 16
@@ -42,18 +47,17 @@ def member(name, table, skill, seed, size=SIZE, classes=("no", "yes")):
     for place, label in enumerate(classes):
         score[:, place] += skill * table["label"].eq(label)
     p = np.exp(score) / np.exp(score).sum(axis=1, keepdims=True)
-    model = {
-        "candidate": name,
-        "backbone": "pixels",
-        "network": "pixels",
-        "image_size": size,
-        "classes": list(classes),
-        "parameters": 100,
-        "trainable_parameters": 10,
-        "weights": "imagenet" if seed % 2 else "random",
-        "seed": 0,
-    }
-    return Member(name, model, table.assign(**{f"p_{label}": p[:, n] for n, label in enumerate(classes)}))
+    model = model_json(
+        candidate=name,
+        image_size=size,
+        classes=list(classes),
+        parameters=100,
+        trainable_parameters=10,
+        weights="imagenet" if seed % 2 else "random",
+    )
+    return Member(
+        name, ModelRecord(**model), table.assign(**{f"p_{label}": p[:, n] for n, label in enumerate(classes)})
+    )
 
 
 @pytest.fixture
@@ -94,7 +98,7 @@ def test_validation_figures_come_from_folds_that_did_not_see_the_group(table):
     rows = (table["split"] == "validation").to_numpy()
     truth = targets_of(table["label"]).values[rows]
     probabilities = np.stack([m.table[["p_no", "p_yes"]].to_numpy() for m in members], axis=1)
-    by_heart = stacked(evidence(probabilities, False), kernel, bias, False)[rows].argmax(axis=1)
+    by_heart = stacked(evidence(probabilities, ONE_LABEL), kernel, bias, ONE_LABEL)[rows].argmax(axis=1)
     assert (by_heart == truth).mean() > 0.75
     assert (combined[rows].argmax(axis=1) == truth).mean() < 0.65
 
@@ -108,9 +112,10 @@ def test_three_classes_and_several_labels():
     targets = targets_of(pd.Series(["a;b", "a", "b", "c", "a;c", "b;c"] * 10))
     random = np.random.default_rng(0)
     seen = random.normal(size=(60, 2, 3)) + 2 * targets.values[:, None, :]
-    kernel, bias = fit_stacking(seen, targets.values, True)
-    p = stacked(seen, kernel, bias, True)
-    assert ((p > 0.5) == (targets.values > 0)).mean() > 0.9
+    assert targets.task == SEVERAL_LABELS
+    kernel, bias = targets.task.fit_stacking(seen, targets.truth)
+    p = stacked(seen, kernel, bias, targets.task)
+    assert ((p > 0.5) == targets.truth).mean() > 0.9
     assert kernel[0, 1] == 0, "a label is judged by its own evidence"
 
 
@@ -122,16 +127,16 @@ def test_cost_is_counted_and_random_weights_come_first(table, tmp_path, monkeypa
         folder.mkdir(parents=True)
         (folder / "head.weights.h5").write_bytes(m.name.encode())
     described = describe("vote", Ensemble(kind="soft_vote", members=2), members, 0)
-    assert described["parameters"] == 200
-    assert described["trainable_parameters"] == 20
-    assert described["weights"] == "random, imagenet"
-    json.dumps(described, allow_nan=False)
+    assert described.parameters == 200
+    assert described.trainable_parameters == 20
+    assert described.weights == "random, imagenet"
+    json.dumps(described.content(), allow_nan=False)
 
 
 def test_candidates_of_another_split_are_refused(table, tmp_path):
     for n, m in enumerate((member("a", table, 1, 1), member("b", table, 1, 2))):
         changed = m.table.assign(split=m.table["split"].replace("train", "test")) if n else m.table
-        write_json(tmp_path / m.name / "model.json", m.model)
+        write_record(tmp_path / m.name / "model.json", m.model)
         write_table(tmp_path / m.name / "predictions.parquet", changed)
     with pytest.raises(UserError, match="b was trained on another split"):
         read_members(tmp_path, ["a", "b"])
@@ -148,24 +153,24 @@ def test_the_served_ensemble_says_what_was_evaluated(kind, tmp_path):
         folder = tmp_path / "ensembles" / "e" / "members" / f"m{number}"
         folder.mkdir(parents=True)
         network.save_weights(folder / "head.weights.h5")
-        model = {"classes": ["no", "yes"], "settings": candidate.model_dump(mode="json")}
+        model = model_json(classes=["no", "yes"], settings=candidate.model_dump(mode="json"))
         write_json(folder / "model.json", model)
-        outputs.append(class_probabilities(network(pixels)))
+        outputs.append(ONE_LABEL.probabilities(network(pixels)))
     features = tmp_path / "features" / "pixels"
-    write_json(features / "backbone.json", {"network": "pixels", "shape": [SIZE, SIZE, 3], "image_size": SIZE})
+    write_json(features / "backbone.json", backbone_json(image_size=SIZE, shape=[SIZE, SIZE, 3]))
     probabilities = np.stack(outputs, axis=1)
     if kind == "soft_vote":
         expected, head = probabilities.mean(axis=1), (np.zeros((0, 0)), np.zeros(0))
     else:
         head = np.array([[0.7], [1.3]]), np.array([0.2])
-        expected = stacked(evidence(probabilities, False), *head, False)
+        expected = stacked(evidence(probabilities, ONE_LABEL), *head, ONE_LABEL)
     folder = tmp_path / "ensembles" / "e"
     write_head(folder / "head.weights.h5", *head)
     members = [{"name": f"m{number}", "backbone": "pixels"} for number in range(2)]
-    description = {"architecture": kind, "members": members, "several_labels": False, "classes": ["no", "yes"]}
+    description = model_json(architecture=kind, members=members, several_labels=False, classes=["no", "yes"])
     write_json(folder / "model.json", description)
     whole = load_candidate(folder, features)
-    np.testing.assert_allclose(class_probabilities(whole(pixels)), expected, atol=1e-5)
+    np.testing.assert_allclose(ONE_LABEL.probabilities(whole(pixels)), expected, atol=1e-5)
 
 
 def test_a_failed_candidate_is_left_out_and_a_lonely_best_one_makes_none(table, tmp_path, monkeypatch):
@@ -177,7 +182,7 @@ def test_a_failed_candidate_is_left_out_and_a_lonely_best_one_makes_none(table, 
     (tmp_path / "params.yaml").write_text(json.dumps(sections))
     for m in (member("good", table, 2, 1), member("other", table, 2, 2), member("best", table, 4, 3, size=96)):
         folder = tmp_path / "build" / "candidates" / m.name
-        write_json(folder / "model.json", m.model)
+        write_record(folder / "model.json", m.model)
         write_table(folder / "predictions.parquet", m.table)
         (folder / "head.weights.h5").write_bytes(b"")
     ensemble.main()

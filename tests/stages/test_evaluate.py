@@ -13,10 +13,14 @@ from fabricated import CLASSES, draw_people, manifest_of, predictions, split_tab
 from sklearn import metrics
 
 from plumbline.common.errors import UserError
-from plumbline.evidence import calibration, intervals, scores, shortcuts, slices, thresholds
+from plumbline.evidence import calibration, intervals, shortcuts, slices, thresholds
 from plumbline.evidence.baselines import leave_one_site_out, pixel_regression
 from plumbline.evidence.candidates import sample_of
 from plumbline.evidence.rules import Gate, shortcut_rule
+from plumbline.tasks import scores
+from plumbline.tasks.one_label import ONE_LABEL
+from plumbline.tasks.several_labels import SEVERAL_LABELS
+from plumbline.tasks.task import LabelSets
 from stages import evaluate
 
 
@@ -102,14 +106,13 @@ def test_a_sample_of_several_labels_is_right_where_every_label_is():
         {"path": list("abc"), "group": list("xyz"), "label": ["helmet;vest", "vest", "helmet"]}
         | {"p_helmet": [0.9, 0.8, 0.7], "p_vest": [0.6, 0.9, 0.2]}
     )
-    sample = sample_of(table, ["helmet", "vest"], several=True)
+    sample = sample_of(table, ["helmet", "vest"], task=SEVERAL_LABELS)
     assert sample.right.tolist() == [True, False, True]
     assert sample.brier[1] == pytest.approx((0.8**2 + 0.1**2) / 2)
     sharper = sample.scaled(0.5)
-    assert (sharper.told == sample.told).all()
+    assert (sharper.predicted == sample.predicted).all()
     assert sharper.probabilities[0, 0] == pytest.approx(0.81 / (0.81 + 0.01))
-    sets, members = sample.label_sets
-    assert (members[sets] == sample.truth).all()
+    assert (sample.label_sets.truth == sample.truth).all()
 
 
 def test_calibration_error_by_hand():
@@ -240,10 +243,14 @@ def people():
     return table, labels, draw_people(labels, seed=5)
 
 
+def sets_of(labels: np.ndarray) -> LabelSets:
+    return ONE_LABEL.label_sets(np.eye(labels.max() + 1, dtype=bool)[labels])
+
+
 def audits_of(table: pd.DataFrame, labels: np.ndarray, pixels: np.ndarray) -> dict[str, shortcuts.Audit]:
     manifest = manifest_of(table, pixels).drop(columns="site")
     codes = intervals.group_codes(table["group"])
-    return {item.name: item for item in shortcuts.audit_all(manifest, pixels, labels, codes, 200, seed=0)}
+    return {item.name: item for item in shortcuts.audit_all(manifest, pixels, sets_of(labels), codes, 200, seed=0)}
 
 
 def test_a_fair_data_set_is_not_called_rigged(people):
@@ -251,7 +258,7 @@ def test_a_fair_data_set_is_not_called_rigged(people):
     bounds = Gate().shortcut_auc
     for name in ("metadata", "framing", "border"):
         assert audits[name].low < bounds[name], name
-        assert shortcut_rule(vars(audits[name]), bounds[name]).passed
+        assert shortcut_rule(audits[name], bounds[name]).passed
     assert audits["border"].p > 0.01
     assert audits["framing"].p > 0.01
 
@@ -260,7 +267,7 @@ def test_a_data_set_with_one_class_zoomed_is_caught(people):
     table, labels, pixels = people
     rigged = np.stack([zoom_in(p, 0.65) if label else p for p, label in zip(pixels, labels, strict=True)])
     audits = audits_of(table, labels, rigged)
-    rule = shortcut_rule(vars(audits["framing"]), Gate().shortcut_auc["framing"])
+    rule = shortcut_rule(audits["framing"], Gate().shortcut_auc["framing"])
     assert not rule.passed
     assert rule.more_test_groups is None, "no amount of evidence makes it better"
     assert rule.reason == "framing alone predicts the label with AUC 1.00: this data set teaches zoom"
@@ -271,7 +278,7 @@ def test_a_background_that_gives_the_label_away_is_caught(people):
     rigged = pixels.copy()
     rigged[labels == 1, :6] = rigged[labels == 1, :6] // 2
     border = audits_of(table, labels, rigged)["border"]
-    assert not shortcut_rule(vars(border), Gate().shortcut_auc["border"]).passed
+    assert not shortcut_rule(border, Gate().shortcut_auc["border"]).passed
 
 
 def test_permuted_labels_stay_together_in_groups_of_one_size():
@@ -288,7 +295,7 @@ def test_chance_explains_random_labels_as_often_as_it_says(people):
     codes = intervals.group_codes(table["group"])
     source = shortcuts.Source("", "", shortcuts.border_features(pixels))
     draws = [np.random.default_rng(seed).integers(0, 2, codes.max() + 1)[codes] for seed in range(12)]
-    p_values = np.array([shortcuts.audit("border", source, labels, codes, 99, 0).p for labels in draws])
+    p_values = np.array([shortcuts.audit("border", source, sets_of(labels), codes, 99, 0).p for labels in draws])
     assert (p_values < 0.05).sum() <= 3
     assert 0.25 < p_values.mean() < 0.75
 
@@ -300,9 +307,9 @@ def test_a_site_that_wears_its_own_colours_costs_a_model_that_never_saw_it():
     sign = np.where(sites == "east", 1.0, -1.0)
     features = np.column_stack([labels * sign, sign, random.normal(size=200)])
     features = np.hstack([features, features[:, :1] * features[:, 1:2]])[:, [0, 1, 2]]
-    rows = leave_one_site_out(features, labels, np.arange(200), sites, seed=0)
-    assert [row["site"] for row in rows] == ["east", "west"]
-    assert all(row["auc_unseen"] < 0.1 for row in rows)
+    rows = leave_one_site_out(features, sets_of(labels), np.arange(200), sites, seed=0)
+    assert [row.site for row in rows] == ["east", "west"]
+    assert all(row.auc_unseen < 0.1 for row in rows)
 
 
 def test_pixel_regression_learns_a_helmet_and_leaves_the_test_set_alone(people):
@@ -432,6 +439,5 @@ def test_a_sample_keeps_labels_and_probabilities_together():
     table = predictions(split_table(), skill=2.0)
     sample = sample_of(table, CLASSES, "test")
     assert sample.paths == table.loc[table["split"] == "test", "path"].tolist()
-    assert (
-        sample.labels == [label == "without_helmet" for label in table.loc[table["split"] == "test", "label"]]
-    ).all()
+    test = table.loc[table["split"] == "test", "label"]
+    assert (sample.truth == np.column_stack([test == name for name in CLASSES])).all()

@@ -1,5 +1,6 @@
 """Groups from pictures on disk: copies and columns, chains refused, opposite labels listed, audits of folders."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,13 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import ImageOps
+from recorded import WEIGHTS, backbone_json
 
 from drawn import scene, with_worker
 from plumbline.common.errors import UserError
 from plumbline.imaging.collection import DataParams, load_rgb
 from plumbline.imaging.manifest import IngestParams, ingest
 from plumbline.leakage.chains import refuse_chain, weakest_links
-from plumbline.leakage.columns import column_edges, moment_edges
+from plumbline.leakage.columns import column_edges, moment_edges, sentence, tied_by_column
 from plumbline.leakage.conflicts import conflict_table, conflicting_pairs, same_shot
 from plumbline.leakage.copies import Edge, Joined
 from plumbline.leakage.groups import (
@@ -117,6 +119,35 @@ def test_images_that_share_a_value_are_tied_and_blanks_are_not():
     assert ends(column_edges(manifest, ["photo", "video", "person"])) == {(0, 2), (2, 5), (3, 4)}
 
 
+WORDS = ["nan", "NaN", "None", " none ", "-", "–", "unknown", "Unknown", "n/a", "N/A", "null", "<NA>", "?", "na"]
+
+
+def test_words_for_nothing_tie_no_strangers_and_are_a_parameter():
+    manifest = table(person=[*WORDS, *WORDS, "Ann", "Ann"])
+    (tie,) = column_edges(manifest, ["person"])
+    assert (tie.a, tie.b) == (len(manifest) - 2, len(manifest) - 1)
+    assert len(column_edges(manifest, ["person"], blank_words=())) == 1 + len(WORDS)
+    own = table(person=["Unbekannt", "unbekannt", "unbekannt", "nan", "nan"])
+    assert ends(column_edges(own, ["person"], blank_words=["unbekannt"])) == {(3, 4)}
+    missing = pd.DataFrame({"path": list("abc"), "person": [np.nan, None, np.nan]})
+    assert column_edges(missing, ["person"]) == []
+    # Cameras, too: shots of "unknown" are not of one camera.
+    shots = table(captured_at=["2026-05-01T10:00:00"] * 4, camera=["unknown", "unknown", "c1", "c1"])
+    assert ends(moment_edges(shots, "camera", 10)) == {(2, 3)}
+
+
+def test_the_largest_groups_of_each_column_are_said():
+    manifest = table(person=["Ann"] * 3 + ["Bob"] * 2 + ["nan", "", None], photo=[f"p{k}" for k in range(8)])
+    photo, person = tied_by_column(manifest, ["photo", "video", "person"])
+    assert (person.images, person.values, person.blank_words) == (5, 2, 1)
+    assert person.largest == [("Ann", 3), ("Bob", 2)]
+    assert sentence(person) == (
+        "person: 2 values on 5 images, the largest Ann (3 images), Bob (2 images); 1 images have a word for no value, "
+        "which ties nothing (group.blank_words)"
+    )
+    assert len(photo.largest) == 3
+
+
 def test_shots_of_one_camera_close_in_time_are_tied():
     at = ["2026-05-01T10:00:00", "2026-05-01T10:00:04", "2026-05-01T10:00:30", "", "2026-05-01T10:00:05Z"]
     manifest = table(captured_at=at, camera=["n", "n", "n", "n", "s"])
@@ -172,7 +203,7 @@ def test_random_weights_bring_no_neighbours_and_it_is_said(tmp_path):
     np.save(folder / "features.npy", np.ones((2, 1, 3, 3, 5), np.float16))
     manifest[["path", "id"]].to_parquet(folder / "index.parquet")
     for origin, expected in (("random", None), ("imagenet", (2, 5))):
-        (folder / "backbone.json").write_text(f'{{"backbone": "net", "weights": {{"origin": "{origin}"}}}}')
+        (folder / "backbone.json").write_text(json.dumps(backbone_json(weights={**WEIGHTS, "origin": origin})))
         vectors, said = read_embeddings(folder, manifest)
         assert (None if vectors is None else vectors.shape) == expected
         assert origin in said

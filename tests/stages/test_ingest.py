@@ -263,3 +263,29 @@ def members(session: int) -> list[str]:
         if int(rest[2]) == session and state != "Z":
             found.append(folder.name)
     return found
+
+
+@pytest.mark.parametrize("limit", [10, 2_000])
+def test_a_full_disk_is_one_sentence_that_names_the_file_and_what_was_there_stays(data, tmp_path, limit):
+    """The kernel lets no file grow beyond `limit` bytes, as on a full disk; the stage is started as DVC starts it."""
+    import resource
+
+    (tmp_path / "params.yaml").write_text("data: {}\ningest: {}\n")
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "manifest.parquet").write_text("of the last run")
+    done = subprocess.run(
+        [sys.executable, "-m", "stages.ingest"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(TOP)},
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    told = [line for line in done.stderr.splitlines() if not line.startswith("ingest:") and "rows of" not in line]
+    assert done.returncode == 1
+    assert [line for line in told if line.strip()][-1].startswith("error: build/")
+    assert "can't be written (" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert (tmp_path / "build" / "manifest.parquet").read_text() == "of the last run"
+    assert not [path for path in (tmp_path / "build").iterdir() if path.name.startswith(".")]

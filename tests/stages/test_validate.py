@@ -114,6 +114,9 @@ def test_several_labels_count_for_each_class():
 def test_groups_hang_together_through_several_columns():
     manifest = manifest_of(["cat"] * 5, photo=["a", "a", "b", None, None], video=[None, "v", "v", None, None])
     assert len(set(tied_by_columns(manifest, GROUPING))) == 3
+    words = manifest.assign(photo="unknown", person=None)
+    assert len(set(tied_by_columns(words, ("photo", "person")))) == len(words), "a word for nothing ties nothing"
+    assert len(set(tied_by_columns(words, ("photo", "person"), blank_words=()))) == 1
     assert len(set(tied_by_columns(manifest, ("photo",)))) == 4
     assert len(set(tied_by_columns(manifest, ()))) == 5
 

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from plumbline.models.candidates import Candidate
 
+FEATURE_MAPS = {4: "maps_4", 8: "maps_8"}
+
 
 def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: Candidate) -> keras.Model:
     """Build it from RGB pixels (N, H, W, 3) in [0, 255], scaled to [0, 1] inside.
@@ -21,15 +23,15 @@ def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: C
     from plumbline.models.candidates import scaled
 
     layers = [keras.Input(input_shape, name="pixels"), keras.layers.Rescaling(1 / 255)]
-    for filters, pooled in ((64, True), (128, True), (256, False), (256, True)):
+    for filters, pooled, name in ((64, True, None), (128, True, None), (256, False, None), (256, True, "maps_4")):
         layers += [
             keras.layers.Conv2D(scaled(filters, candidate.width), 3, padding="same"),
             # Keras' own momentum, 0.99, needs some 500 steps to forget its start; a small data set has a hundred.
             keras.layers.BatchNormalization(momentum=0.9),
-            keras.layers.ReLU(),
+            keras.layers.ReLU(name=name),
         ]
         if pooled:
-            layers.append(keras.layers.MaxPooling2D(2))
+            layers.append(keras.layers.MaxPooling2D(2, name="maps_8" if name else None))
     layers += [
         keras.layers.GlobalAveragePooling2D(),
         keras.layers.Dense(scaled(512, candidate.width), activation="relu"),

@@ -13,6 +13,7 @@ BLOCKS = (4, 4, 4)
 GROWTH = 16
 BOTTLENECK = 4
 COMPRESSION = 0.5
+FEATURE_MAPS = {4: "maps_4", 8: "maps_8", 16: "maps_16"}
 
 
 def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: Candidate) -> keras.Model:
@@ -32,10 +33,10 @@ def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: C
     x = keras.layers.MaxPooling2D(2)(x)
     for number, layers in enumerate(BLOCKS):
         if number:
-            x = transition(x)
+            x = transition(x, f"maps_{2 ** (number + 1)}")
         for _ in range(layers):
             x = dense_layer(x, growth)
-    x = keras.layers.GlobalAveragePooling2D()(_active(x))
+    x = keras.layers.GlobalAveragePooling2D()(_active(x, f"maps_{2 ** (len(BLOCKS) + 1)}"))
     return keras.Model(pixels, output(x), name="densenet_small")
 
 
@@ -48,16 +49,19 @@ def dense_layer(x: keras.KerasTensor, growth: int) -> keras.KerasTensor:
     return keras.layers.Concatenate()([x, y])
 
 
-def transition(x: keras.KerasTensor) -> keras.KerasTensor:
-    """Halve the number of maps and their size: (N, h, w, c) to (N, h / 2, w / 2, c / 2)."""
+def transition(x: keras.KerasTensor, name: str | None = None) -> keras.KerasTensor:
+    """Halve the number of maps and their size: (N, h, w, c) to (N, h / 2, w / 2, c / 2).
+
+    `name` is that of the layer whose maps are as large as `x`.
+    """
     import keras
 
-    x = keras.layers.Conv2D(int(x.shape[-1] * COMPRESSION), 1, use_bias=False)(_active(x))
+    x = keras.layers.Conv2D(int(x.shape[-1] * COMPRESSION), 1, use_bias=False)(_active(x, name))
     return keras.layers.AveragePooling2D(2)(x)
 
 
-def _active(x: keras.KerasTensor) -> keras.KerasTensor:
+def _active(x: keras.KerasTensor, name: str | None = None) -> keras.KerasTensor:
     import keras
 
     # Keras' own momentum, 0.99, needs some 500 steps to forget its start; a small data set has a hundred.
-    return keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+    return keras.layers.ReLU(name=name)(keras.layers.BatchNormalization(momentum=0.9)(x))

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from plumbline.models.candidates import Candidate
 
+FEATURE_MAPS = {4: "maps_4", 8: "maps_8"}
+
 
 def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: Candidate) -> keras.Model:
     """Build it from RGB pixels (N, H, W, 3) in [0, 255], scaled to [0, 1] inside.
@@ -19,9 +21,9 @@ def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: C
 
     from plumbline.models.candidates import scaled
 
-    def module(x: keras.KerasTensor, *filters: int) -> keras.KerasTensor:
+    def module(x: keras.KerasTensor, *filters: int, name: str | None = None) -> keras.KerasTensor:
         ones, reduce3, threes, reduce5, fives, pooled = (scaled(count, candidate.width) for count in filters)
-        return inception_module(x, ones, reduce3, threes, reduce5, fives, pooled)
+        return inception_module(x, ones, reduce3, threes, reduce5, fives, pooled, name=name)
 
     pixels = keras.Input(input_shape, name="pixels")
     x = keras.layers.Rescaling(1 / 255)(pixels)
@@ -29,9 +31,9 @@ def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: C
     x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
     x = keras.layers.MaxPooling2D(2)(x)
     x = module(x, 16, 24, 32, 4, 8, 8)
-    x = module(x, 32, 32, 48, 8, 24, 16)
+    x = module(x, 32, 32, 48, 8, 24, 16, name="maps_4")
     x = keras.layers.MaxPooling2D(2)(x)
-    x = module(x, 48, 48, 96, 8, 24, 24)
+    x = module(x, 48, 48, 96, 8, 24, 24, name="maps_8")
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(pixels, output(x), name="inception_small")
 
@@ -45,10 +47,12 @@ def inception_module(
     fives: int,
     pooled: int,
     normalised: bool = True,
+    name: str | None = None,
 ) -> keras.KerasTensor:
     """Four ways side by side, joined by channel: 1x1; 1x1 then 3x3; 1x1 then 5x5; pool then 1x1.
 
-    (N, h, w, c) to (N, h, w, ones + threes + fives + pooled). `normalised=False` is the paper's own module.
+    (N, h, w, c) to (N, h, w, ones + threes + fives + pooled). `normalised=False` is the paper's own module;
+    `name` is that of the last layer.
     """
     import keras
 
@@ -59,7 +63,7 @@ def inception_module(
             x = keras.layers.BatchNormalization(momentum=0.9)(x)
         return keras.layers.ReLU()(x)
 
-    return keras.layers.Concatenate()(
+    return keras.layers.Concatenate(name=name)(
         [
             convolution(x, ones, 1),
             convolution(convolution(x, reduce3, 1), threes, 3),

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from plumbline.models.candidates import Candidate
 
+NO_FEATURE_MAPS = "its convolutions are not padded, so that a map's places lie on no grid of the picture"
+
 
 def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: Candidate) -> keras.Model:
     """Build it from RGB pixels (N, H, W, 3) in [0, 255], scaled to [0, 1] inside.

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 STAGES = (32, 64, 128)
 BLOCKS = 2
 REDUCTION = 8
+FEATURE_MAPS = {4: "maps_4", 8: "maps_8"}
 
 
 def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: Candidate) -> keras.Model:
@@ -29,15 +30,17 @@ def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: C
     x = keras.layers.ReLU()(x)
     for stage, filters in enumerate(STAGES):
         for block in range(BLOCKS):
-            x = residual_block(x, scaled(filters, candidate.width), strides=2 if stage and not block else 1)
+            name = f"maps_{2 ** (stage + 1)}" if block == BLOCKS - 1 else None
+            x = residual_block(x, scaled(filters, candidate.width), 2 if stage and not block else 1, name)
     x = keras.layers.GlobalAveragePooling2D()(x)
     return keras.Model(pixels, output(x), name="se_resnet")
 
 
-def residual_block(x: keras.KerasTensor, filters: int, strides: int) -> keras.KerasTensor:
+def residual_block(x: keras.KerasTensor, filters: int, strides: int, name: str | None = None) -> keras.KerasTensor:
     """Two 3x3 convolutions whose maps are weighed by squeeze-and-excitation and added to the input.
 
     (N, h, w, c) to (N, h / strides, w / strides, filters); where the shape changes, the way past is a 1x1 convolution.
+    `name` is that of the last layer.
     """
     import keras
 
@@ -47,7 +50,7 @@ def residual_block(x: keras.KerasTensor, filters: int, strides: int) -> keras.Ke
     y = _normalised(keras.layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(x))
     y = keras.layers.ReLU()(y)
     y = _normalised(keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(y))
-    return keras.layers.ReLU()(keras.layers.Add()([past, squeeze_and_excite(y)]))
+    return keras.layers.ReLU(name=name)(keras.layers.Add()([past, squeeze_and_excite(y)]))
 
 
 def squeeze_and_excite(x: keras.KerasTensor) -> keras.KerasTensor:

@@ -9,6 +9,8 @@ if TYPE_CHECKING:
 
     from plumbline.models.candidates import Candidate
 
+FEATURE_MAPS = {4: "maps_4", 8: "maps_8"}
+
 
 def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: Candidate) -> keras.Model:
     """Build it from RGB pixels (N, H, W, 3) in [0, 255], scaled to [0, 1] inside.
@@ -19,8 +21,8 @@ def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: C
 
     from plumbline.models.candidates import scaled
 
-    def convolution(filters: int) -> keras.layers.Layer:
-        return keras.layers.Conv2D(scaled(filters, candidate.width), 3, padding="same", activation="relu")
+    def convolution(filters: int, name: str | None = None) -> keras.layers.Layer:
+        return keras.layers.Conv2D(scaled(filters, candidate.width), 3, padding="same", activation="relu", name=name)
 
     return keras.Sequential(
         [
@@ -28,9 +30,9 @@ def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: C
             keras.layers.Rescaling(1 / 255),
             convolution(32),
             keras.layers.MaxPooling2D(4, padding="same"),
-            convolution(64),
+            convolution(64, "maps_4"),
             keras.layers.MaxPooling2D(2, padding="same"),
-            convolution(128),
+            convolution(128, "maps_8"),
             keras.layers.Flatten(),
             keras.layers.Dense(scaled(4, candidate.width), activation="relu"),
             output,

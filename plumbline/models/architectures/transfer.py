@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 
     from plumbline.models.candidates import Candidate
 
+NO_FEATURE_MAPS = "it is a head that reads the features of a backbone; ask for those of the backbone's network"
+
 
 def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: Candidate) -> keras.Model:
     """Build the head from features (N, h, w, c), or pooled ones (N, c), as `candidate.head` says."""

@@ -1,14 +1,19 @@
 """The architectures trained from scratch are the ones their papers and systems describe."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
+from recorded import backbone_json, model_json
 
 from plumbline.common.errors import UserError
+from plumbline.common.params import load_section
 from plumbline.models.architectures.densenet_small import dense_layer, transition
 from plumbline.models.architectures.inception_small import inception_module
 from plumbline.models.architectures.se_resnet import residual_block, squeeze_and_excite
-from plumbline.models.candidates import PRESETS, Candidate, build_network
+from plumbline.models.assemble import load_candidate
+from plumbline.models.candidates import PRESETS, Candidate, architecture_names, build_network
 
 SCRATCH = [
     "simple_cnn",
@@ -117,3 +122,34 @@ def test_a_preset_fills_in_what_the_entry_leaves_out(preset):
     assert candidate.epochs == 2
     assert candidate.model_dump(include=PRESETS[preset].keys()) == {**PRESETS[preset], "epochs": 2}
     assert Candidate.model_validate(candidate.model_dump(mode="json")) == candidate
+
+
+def test_every_architecture_that_params_may_name_can_be_built():
+    assert architecture_names() == sorted([*SCRATCH, "transfer"])
+    for name in architecture_names():
+        head = {"head": {}} if name == "transfer" else {}
+        candidate = Candidate.model_validate({"architecture": name, "backbone": "pixels", **head})
+        assert build_network(candidate, (96, 96, 3), 2).output_shape == (None, 1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["weights", "__init__", "../weights", "architectures/se_resnet", "se_resnet.py", "no_such", "", "SE_ResNet", 5],
+)
+def test_only_an_architecture_is_accepted_and_those_there_are_are_named(name, tmp_path):
+    params = tmp_path / "params.yaml"
+    params.write_text(json.dumps({"candidates": {"mine": {"architecture": name, "backbone": "pixels"}}}))
+    with pytest.raises(UserError, match=r"params\.yaml: candidates\.mine\.architecture: ") as told:
+        load_section("candidates.mine", Candidate, params)
+    if isinstance(name, str):
+        assert f"there is no architecture '{name}': use one of alexnet, compact_cnn, custom_cnn, " in str(told.value)
+    assert "\n" not in str(told.value)
+
+
+def test_a_trained_candidate_of_an_architecture_that_is_gone_is_one_sentence(tmp_path):
+    (tmp_path / "features").mkdir()
+    (tmp_path / "features" / "backbone.json").write_text(json.dumps(backbone_json()))
+    settings = {**Candidate(architecture="lenet5", backbone="pixels").model_dump(mode="json"), "architecture": "gone"}
+    (tmp_path / "model.json").write_text(json.dumps(model_json(settings=settings)))
+    with pytest.raises(UserError, match=r"model\.json: settings\.architecture: .*there is no architecture 'gone'"):
+        load_candidate(tmp_path, tmp_path / "features")

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from plumbline.common.errors import UserError
-from plumbline.models.candidates import Candidate, build_network, class_probabilities
+from plumbline.models.candidates import Candidate, build_network
 from plumbline.models.combination import combine, write_head
 from plumbline.registry.export import (
     EMBEDDING,
@@ -18,6 +18,7 @@ from plumbline.registry.export import (
     export_onnx,
     with_embedding,
 )
+from plumbline.tasks.one_label import ONE_LABEL
 
 SIZE = 32
 
@@ -62,7 +63,7 @@ def exported(tmp_path_factory):
 def test_onnx_gives_what_keras_gives(exported):
     model, whole, path = exported
     probabilities, _ = OnnxModel(path)(pixels())
-    expected = class_probabilities(model(pixels().astype(np.float32), training=False))
+    expected = ONE_LABEL.probabilities(model(pixels().astype(np.float32), training=False))
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     assert check_export(whole, path, pixels(), 1e-4) < 1e-4
 
@@ -108,11 +109,11 @@ def test_an_ensemble_keeps_its_output_and_its_members_embeddings_side_by_side(tm
     batch = pixels().astype(np.float32)
     expected = np.hstack([averaged_maps(member, batch) for member in members])
     write_head(tmp_path / "head.weights.h5", np.array([[0.7], [0.4]]), np.array([0.1]))
-    model = combine(members, kind, tmp_path / "head.weights.h5", several_labels=False)
+    model = combine(members, kind, tmp_path / "head.weights.h5", ONE_LABEL)
     whole = with_embedding(model)
     export_onnx(whole, tmp_path / "model.onnx")
     probabilities, embeddings = OnnxModel(tmp_path / "model.onnx")(pixels())
-    np.testing.assert_allclose(probabilities, class_probabilities(model(batch, training=False)), atol=1e-5)
+    np.testing.assert_allclose(probabilities, ONE_LABEL.probabilities(model(batch, training=False)), atol=1e-5)
     np.testing.assert_allclose(embeddings, expected, rtol=1e-4, atol=1e-5)
     convolutions = [node for node in onnx.load(tmp_path / "model.onnx").graph.node if node.op_type == "Conv"]
     assert len(convolutions) == 2, "a member is computed twice"

@@ -1,0 +1,83 @@
+"""Every file and folder that a run leaves under build/ and reports/: where it lies, what writes it, what is in it.
+
+dvc.yaml names the same paths, as what its stages write; tests/test_artefacts.py holds the two together, and that the
+types named here exist. Nothing else may stand in this module: since it only says what dvc.yaml says as well, no stage
+depends on it, and a new artefact makes no stage run again.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from plumbline.common.files import Artefact
+
+BUILD = Path("build")
+REPORTS = Path("reports")
+
+# Tables, arrays and JSON of the data.
+WEIGHTS = Artefact("build/weights", "weights", "BACKBONE.json: plumbline.models.records.WeightsRecord")
+PLACE = Artefact("build/place.json", "weights", "whether a model may be promoted from here, and why not")
+MANIFEST = Artefact("build/manifest.parquet", "ingest", "a row per picture: path, id, label, measures, metadata")
+QUARANTINE = Artefact("build/quarantine.csv", "ingest", "a row per file that is not used: path, reason, kind, ...")
+FINGERPRINTS = Artefact("build/fingerprints.npy", "ingest", "perceptual hashes by picture and window, uint64")
+THUMBNAILS = Artefact("build/thumbnails.npy", "ingest", "a small grey picture each (N, S, S), uint8")
+VALIDATION = Artefact("build/validation.json", "validate", "the verdict, and each expectation with its failing rows")
+GROUPS = Artefact("build/groups.parquet", "group", "path, group")
+EDGES = Artefact("build/edges.parquet", "group", "pairs that were joined: path_a, path_b, kind, distance, score")
+APART = Artefact("build/apart.parquet", "group", "the closest pairs that were not joined, in the same columns")
+GROUPING = Artefact("build/group.json", "group", "plumbline.leakage.records.Grouping")
+LABEL_CONFLICTS = Artefact("build/label_conflicts.csv", "group", "copies with different labels: path, reason, ...")
+SPLITS = Artefact("build/splits.parquet", "split", "path, id, label, group, split")
+SET_ASIDE = Artefact("build/set_aside.csv", "split", "path, reason")
+CERTIFICATE = Artefact("build/leakage.json", "leakage", "plumbline.leakage.records.Certificate")
+
+# Folders with an entry for each backbone, candidate or ensemble; what is in an entry follows below.
+FEATURES = Artefact("build/features", "featurize", "BACKBONE/: VALUES, INDEX, BACKBONE, BACKBONE_WEIGHTS")
+CANDIDATES = Artefact(
+    "build/candidates", "train", "CANDIDATE/: MODEL, HEAD_WEIGHTS, HISTORY, PREDICTIONS, COST; CROSS_VALIDATION"
+)
+ENSEMBLES = Artefact("build/ensembles", "ensemble", "NOT_MADE; ENSEMBLE/: as a candidate's, and MEMBERS")
+DISTURBED = Artefact("build/disturbed", "disturb", "BACKBONE/: VALUES, INDEX, CONDITIONS")
+PROBES = Artefact("build/probes", "probe", "CANDIDATE/: ANSWERS, ATTENTION")
+ABLATIONS = Artefact("build/ablations", "ablation", "CANDIDATE.json: accuracy of every subset of its networks")
+TRIALS = Artefact("build/tune", "plumbline tune", "CANDIDATE.db: Optuna's study; CANDIDATE.json: its winner")
+
+# Results.
+EVALUATION = Artefact("build/evaluation.json", "evaluate", "plumbline.evidence.records.Evaluation")
+LEADERBOARD = Artefact("build/leaderboard.json", "evaluate", "a list of plumbline.evidence.records.LeaderboardRow")
+METRICS = Artefact("build/metrics", "evaluate", "CANDIDATE.json: a few figures for `dvc metrics`")
+PLOTS = Artefact("build/plots", "evaluate", "KIND/CANDIDATE.csv: curves for `dvc plots`")
+DECISION = Artefact("build/decision.json", "gate", "plumbline.evidence.records.Decision")
+PROMOTION = Artefact("build/promotion.json", "promote", "plumbline.registry.records.Promotion")
+DRIFT = Artefact("build/drift.json", "drift", "the verdict of each site's last window")
+
+# Pages.
+VALIDATION_PAGES = Artefact("reports/validation", "validate", "Great Expectations' data docs, from index.html on")
+CONFLICTS_PAGE = Artefact("reports/label_conflicts.html", "group", "a page: copies with different labels")
+CERTIFICATE_PAGE = Artefact("reports/leakage.html", "leakage", "a page: the leakage certificate")
+CARDS = Artefact("reports/candidates", "card", "CANDIDATE.html: the card of a candidate")
+ABLATION_PAGES = Artefact("reports/ablations", "ablation", "CANDIDATE.html: the subsets of its networks")
+LEADERBOARD_PAGE = Artefact("reports/leaderboard.html", "leaderboard", "the page that people read")
+DRIFT_PAGES = Artefact("reports/drift", "drift", "index.html: every site; SITE/WINDOW.html: one window")
+AUDIT_PAGE = Artefact("reports/audit.html", "plumbline audit", "the certificate of somebody else's split")
+
+# Inside the folder of a backbone (FEATURES, DISTURBED).
+VALUES = Artefact("features.npy", "featurize", "(N, views, ...), of disturbed pictures (N, conditions, ...)")
+INDEX = Artefact("index.parquet", "featurize", "path, id, of disturbed pictures also the head's box; a row per picture")
+BACKBONE = Artefact("backbone.json", "featurize", "plumbline.models.records.BackboneRecord")
+BACKBONE_WEIGHTS = Artefact("backbone.weights.h5", "featurize", "weights of the network that made the features")
+CONDITIONS = Artefact("conditions.json", "disturb", "a list of the conditions' names")
+
+# Inside the folder of a candidate (CANDIDATES, ENSEMBLES).
+MODEL = Artefact("model.json", "train", "plumbline.models.records.ModelRecord")
+HEAD_WEIGHTS = Artefact("head.weights.h5", "train", "weights of what was trained")
+HISTORY = Artefact("history.csv", "train", "epoch, loss, accuracy, val_loss, val_accuracy, learning_rate")
+PREDICTIONS = Artefact("predictions.parquet", "train", "path, id, label, split, group, p_CLASS by class")
+CROSS_VALIDATION = Artefact("cross_validation.parquet", "train", "as PREDICTIONS, by models that never saw it")
+COST = Artefact("cost.json", "train", "plumbline.models.records.Cost")
+MEMBERS = Artefact("members", "ensemble", "CANDIDATE/: MODEL and HEAD_WEIGHTS of each member")
+NOT_MADE = Artefact("not_made.json", "ensemble", "the ensembles that have no folder, each with the reason")
+
+# Inside the folder of a probe (PROBES).
+ANSWERS = Artefact("answers.parquet", "probe", "path, condition, p_CLASS by class")
+ATTENTION = Artefact("attention.parquet", "probe", "path, mass, area")

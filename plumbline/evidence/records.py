@@ -1,0 +1,302 @@
+"""What this room writes for others to read: build/evaluation.json, leaderboard.json, decision.json.
+
+Rates are shares between 0 and 1; an interval goes from `low` to `high` and holds the truth with 95% confidence.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from plumbline.common.records import Record
+from plumbline.models.records import ModelDescription
+from plumbline.tasks.records import Confusion
+
+KNOWN_KEYS = ConfigDict(extra="forbid")
+Verdict = Literal["PROMOTE", "HOLD", "REJECT"]
+
+
+class Figure(Record):
+    """A figure and its 95% interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Gain(Figure):
+    """How much more accurate a candidate is than a plain rival on the same pictures.
+
+    `spread` is the standard deviation over redrawn test sets, `share_better` the share of them on which it is better.
+    """
+
+    spread: float
+    share_better: float
+
+
+class Count(Record):
+    """How many images, in how many groups."""
+
+    images: int
+    groups: int
+
+
+class SplitSize(Count):
+    """What a split holds, in all and by class."""
+
+    by_class: dict[str, Count]
+
+
+class Costs(Record):
+    """What a mistake costs, in any one unit."""
+
+    missed_violation: float
+    false_alarm: float
+
+
+class Shortcut(Record):
+    """How well one source alone tells the label: area under the ROC curve (macro over classes) with its interval.
+
+    `p` is the probability that chance explains it; `teaches` says what the data set would teach if that sufficed.
+    """
+
+    name: str
+    what: str
+    teaches: str
+    auc: float
+    low: float
+    high: float
+    p: float
+    features: int
+
+
+class SiteLeftOut(Record):
+    """Area under the ROC curve at one site, when learned elsewhere and when its own pictures helped too."""
+
+    site: str
+    images: int
+    auc_unseen: float
+    auc_seen: float
+
+
+class Bin(Record):
+    """The predictions of one range of confidence: how many, their mean confidence, and how many are right."""
+
+    start: float = Field(validation_alias="from", serialization_alias="from")
+    end: float = Field(validation_alias="to", serialization_alias="to")
+    images: int
+    confidence: float
+    accuracy: float
+
+
+class Reliability(Record):
+    """Confidence against accuracy, before and after temperature scaling."""
+
+    before: tuple[Bin, ...]
+    after: tuple[Bin, ...]
+
+
+class CalibrationNull(Record):
+    """The calibration error that a truly calibrated model would show on as many images: mean and quantiles."""
+
+    mean: float
+    in_95: float = Field(validation_alias="95%", serialization_alias="95%")
+    in_99: float = Field(validation_alias="99%", serialization_alias="99%")
+
+
+class OperatingPoint(Record):
+    """What happens when an alarm is raised from one threshold on."""
+
+    threshold: float
+    caught: int
+    missed: int
+    false_alarms: int
+    quiet: int
+    recall: float
+    precision: float
+    false_alarm_rate: float
+    accuracy: float
+    chosen: bool
+
+
+class AtThreshold(Record):
+    """The rates of alarms at the chosen threshold."""
+
+    accuracy: Figure
+    recall: Figure
+    false_alarm_rate: Figure
+
+
+class CostCurve(Record):
+    """The cost per picture at each threshold."""
+
+    threshold: tuple[float, ...]
+    cost: tuple[float, ...]
+
+
+class SplitEvidence(Record):
+    """One candidate on one split. What is about alarms is there where one class is a violation."""
+
+    scores: dict[str, Figure]
+    confusion: tuple[Confusion, ...]
+    reliability: Reliability
+    calibration_null: CalibrationNull
+    operating_points: tuple[OperatingPoint, ...] | None = None
+    scores_at_threshold: AtThreshold | None = None
+    cost_curve: CostCurve | None = None
+
+
+class SliceEvidence(Record):
+    """One candidate on the test pictures that share a value; of too few groups it is not judged."""
+
+    column: str
+    value: str
+    images: int
+    groups: int
+    judged: bool
+    accuracy: Figure
+    recall: Figure | None = None
+
+
+class ConditionAnswers(Record):
+    """Under one condition of the probes: how many answers change, and how many are right."""
+
+    changed: Figure
+    right: Figure
+
+
+class AttentionEvidence(Record):
+    """The share of Grad-CAM that falls on the head, and the head's share of the picture."""
+
+    images: int
+    mass: Figure
+    area: float
+
+
+class ProbeEvidence(Record):
+    """What a candidate answers when framing, background or head are taken away; `lines` say it in words."""
+
+    images: int
+    groups: int
+    test_images: int
+    right: Figure
+    conditions: dict[str, ConditionAnswers]
+    attention: AttentionEvidence | None
+    lines: tuple[str, ...] = ()
+
+
+class CandidateEvidence(Record):
+    """All that is known about one candidate. `splits`: train, validation and test."""
+
+    model: ModelDescription
+    temperature: float
+    threshold: float | None
+    train_test_difference: float
+    splits: dict[str, SplitEvidence]
+    slices: tuple[SliceEvidence, ...] = ()
+    versus: dict[str, Gain] = Field(default_factory=dict)
+    probes: ProbeEvidence | None = None
+
+
+class Evaluation(Record):
+    """build/evaluation.json: all that is known about the candidates and their data; it judges nothing.
+
+    `missing` names candidates of params.yaml without a result, `not_made` ensembles that could not be made, and why.
+    """
+
+    classes: tuple[str, ...]
+    several_labels: bool = False
+    task: str | None = None
+    violation_class: str | None
+    costs: Costs
+    data: dict[str, SplitSize]
+    missing: tuple[str, ...]
+    slices_skipped: tuple[str, ...]
+    shortcuts: tuple[Shortcut, ...]
+    sites: tuple[SiteLeftOut, ...]
+    baselines: dict[str, dict[str, Figure]]
+    candidates: dict[str, CandidateEvidence]
+    not_made: dict[str, str] = Field(default_factory=dict)
+
+
+class LeaderboardRow(Record):
+    """A row of build/leaderboard.json: by split the scores and the ends of their intervals."""
+
+    candidate: str
+    parameters: int
+    trainable_parameters: int
+    weights: str
+    metrics: dict[str, dict[str, float]]
+    intervals: dict[str, dict[str, tuple[float, float]]]
+
+    def accuracy(self, split: str) -> float:
+        return self.metrics[split]["accuracy"]
+
+
+@dataclass(frozen=True, config=KNOWN_KEYS)
+class Rule:
+    """One rule's verdict. `more_test_groups` is how many more would settle a rule that fails for want of evidence.
+
+    A rule that could not be judged, because what it asks for was not measured, has not passed: `judged` is False.
+    """
+
+    name: str
+    value: int | float | str | None
+    bound: int | float | str | None
+    passed: bool
+    reason: str
+    more_test_groups: int | None = None
+    judged: bool = True
+
+
+@dataclass(frozen=True, config=KNOWN_KEYS)
+class Comparison:
+    """One candidate against the best: accuracy it lacks, Brier score it has too much, p-values, whether it is tied."""
+
+    candidate: str
+    difference: float
+    brier_difference: float
+    only_best_right: int
+    only_it_right: int
+    p_mcnemar: float
+    p_bootstrap: float
+    p_brier: float
+    p_corrected: float
+    tied: bool
+
+
+@dataclass(frozen=True, config=KNOWN_KEYS)
+class Selection:
+    """`chosen` is the first of `order` (cheapest first) that is tied with `best`."""
+
+    best: str
+    chosen: str
+    order: list[str]
+    comparisons: list[Comparison]
+
+
+class Decision(Record):
+    """build/decision.json: the verdict on the one candidate chosen, every rule with its figure, and how it was chosen.
+
+    `more_test_groups` would settle a HOLD; `threshold` and `temperature` are those that would serve.
+    """
+
+    verdict: Verdict
+    candidate: str
+    reason: str = ""
+    more_test_groups: int | None = None
+    threshold: float | None = None
+    temperature: float | None = None
+    violation_class: str | None = None
+    selected_on: str | None = None
+    selection: Selection | None = None
+    rules: tuple[Rule, ...]
+
+
+class AgainstChampion(Record):
+    """A challenger against the champion: whether it may take its place, and the rules that say so."""
+
+    passed: bool
+    rules: tuple[Rule, ...]

@@ -1,0 +1,25 @@
+"""How a rule of the gate ended: passed, failed, or not judged because what it asks for was not measured."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from plumbline.evidence.records import Rule
+
+Result = Literal["passed", "failed", "not judged"]
+PASSED: Result = "passed"
+FAILED: Result = "failed"
+NOT_JUDGED: Result = "not judged"
+
+
+def result_of(rule: Rule) -> Result:
+    """Return how a rule of decision.json or comparison.json ended."""
+    if not rule.judged:
+        return NOT_JUDGED
+    return PASSED if rule.passed else FAILED
+
+
+def stands_in_the_way(rule: Rule, unjudged: Literal["hold", "allow"]) -> bool:
+    """Whether a rule keeps a model from promotion: it failed, or it was not judged and `gate.unjudged` is hold."""
+    result = result_of(rule)
+    return result == FAILED or (result == NOT_JUDGED and unjudged == "hold")

@@ -1,0 +1,362 @@
+"""metadata.csv: a table of what is known of pictures, for data/, for a batch and for a site's folder alike.
+
+People write such tables with spreadsheets, on other systems and from other folders. What can mean one thing only is
+taken as that and said; what can mean two is not guessed: the row matches nothing, and that is said, too.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import unicodedata
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from plumbline.common.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Values = dict[str, str | None]
+Parts = tuple[str, ...]
+
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+# Columns that something is done with, under other spellings than their own and its case, spaces and dashes.
+_KNOWN = ("path", "label", "photo", "video", "person", "camera", "site", "captured_at")
+_SPELLINGS = {
+    **{name.replace("_", ""): name for name in _KNOWN},
+    **dict.fromkeys(("filename", "filepath", "imagepath"), "path"),
+    **{f"{name}id": name for name in ("photo", "video", "person", "camera", "site")},
+}
+# What may well be such a column, but may be something else: named, not taken.
+_LOOKALIKES = {
+    **dict.fromkeys(("file", "files", "image", "images", "imagename", "img", "name", "picture", "url", "key"), "path"),
+    **dict.fromkeys(("labels", "class", "classes", "classname", "category", "target", "tag"), "label"),
+    **dict.fromkeys(("timestamp", "datetime", "date", "time", "takenat", "datetaken", "capturetime"), "captured_at"),
+}
+_NO_PATH = "(row {}, without a path)"
+_OTHER_FORMATS = (".tsv", ".tab", ".txt", ".xls", ".xlsx", ".ods", ".json", ".jsonl", ".parquet")
+
+
+# What people and programs write where they know nothing. Taken for a name, it would tie strangers to one another.
+BLANK_WORDS = (
+    *("nan", "none", "null", "nil", "na", "n/a", "n.a.", "n.a", "#n/a", "<na>", "nat", "undefined", "undef", "void"),
+    *("unknown", "unk", "unnamed", "unspecified", "not known", "not available", "not applicable", "missing", "tbd"),
+    *(
+        "-",
+        "--",
+        "---",
+        "–",
+        "—",
+        "_",
+        ".",
+        "..",
+        "...",
+        "?",
+        "??",
+        "???",
+        "*",
+        "(none)",
+        "(unknown)",
+        "(blank)",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """A table as {path as the file has it: {column: text, None where blank}}; `notes` say what is unusual about it."""
+
+    rows: dict[str, Values]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns beside path and label."""
+        return list(dict.fromkeys(name for values in self.rows.values() for name in values if name != "label"))
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Which row is which picture's: `of` maps a name to the row's path, `unmatched` a row's path to why it is nobody's.
+
+    `otherwise` holds (row's path, name) where the two are not written alike.
+    """
+
+    of: dict[str, str]
+    unmatched: dict[str, str]
+    otherwise: list[tuple[str, str]] = field(default_factory=list)
+
+
+# --------------------------------------------------------------------------------------------------------- reading
+
+
+def find_table(names: Iterable[str], wanted: str) -> tuple[str | None, list[str]]:
+    """Return which of a folder's file names is the table `wanted`, None where none is, and notes.
+
+    Another case is the same name; the same table in another format is named, not read.
+    """
+    there = sorted(names)
+    if wanted in there:
+        return wanted, []
+    same = [name for name in there if name.casefold() == wanted.casefold()]
+    if len(same) == 1:
+        return same[0], [f"{same[0]} is read as {wanted}"]
+    if same:
+        return None, [f"neither {' nor '.join(same)} is read: keep one of them, as {wanted}"]
+    stem = PurePosixPath(wanted).stem.casefold()
+    formats = [
+        name
+        for name in there
+        if PurePosixPath(name).stem.casefold() == stem and PurePosixPath(name).suffix.casefold() in _OTHER_FORMATS
+    ]
+    return None, [f"{name} is not read: save it as CSV, as {wanted}" for name in formats]
+
+
+def read_table(folder: Path, wanted: str, reserved: Collection[str]) -> Metadata | None:
+    """Return the table `wanted` of a folder, None where there is none; UserError where it is no table."""
+    name, notes = find_table((entry.name for entry in folder.iterdir()) if folder.is_dir() else (), wanted)
+    path = folder / (name or wanted)
+    if name is None and not path.is_file():  # `wanted` may lie in another folder
+        return Metadata({}, tuple(notes)) if notes else None
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror}): put that right.") from None
+    table = parse_table(content, str(path), reserved)
+    return Metadata(table.rows, (*notes, *table.notes))
+
+
+def parse_table(content: bytes, shown: str, reserved: Collection[str]) -> Metadata:
+    """Return the table that a file holds; `shown` is how messages name it, `reserved` the columns it can't bring.
+
+    Raises UserError where it is no table, has no `path`, or says two things of one path.
+    """
+    text = _decoded(content, shown)
+    mark = _separator(text, shown)
+    try:
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
+    except csv.Error as error:
+        raise UserError(f"{shown} is no CSV file ({error}): save it again as one.") from None
+    numbered = [(number, [cell.strip() for cell in line]) for number, line in enumerate(lines, 1) if _holds_text(line)]
+    if not numbered:
+        raise UserError(f"{shown} is empty: give it the columns path and what is known of each picture, or remove it.")
+    notes = [] if mark == "," else [f"{shown} is separated by {_SEPARATORS[mark]}"]
+    header, own_notes = _named_columns(_without_blank_columns(numbered), shown)
+    for name in header:
+        if (name in reserved and name not in ("path", "label")) or name.startswith("_"):
+            raise UserError(f"{shown} has a column {name!r}, a name that ingest uses itself: rename it.")
+    rows: dict[str, Values] = {}
+    for number, line in numbered[1:]:
+        cells = line[: len(header)] if not _holds_text(line[len(header) :]) else line
+        if len(cells) != len(header):
+            raise UserError(f"{shown}, row {number}: {len(cells)} values under {len(header)} column names, correct it.")
+        values: Values = {name: cell or None for name, cell in zip(header, cells, strict=True)}
+        path = values.pop("path")
+        key = str(PurePosixPath(path)) if path else _NO_PATH.format(number)
+        if rows.setdefault(key, values) != values:
+            raise UserError(f"{shown} has two rows for {key} that differ: keep one of them.")
+    return Metadata(rows, (*notes, *own_notes))
+
+
+def written_path(key: str) -> str:
+    """What stands in the column `path` of the row known by `key`: nothing, where it has no path."""
+    return "" if re.fullmatch(re.escape(_NO_PATH).replace(r"\{\}", r"\d+"), key) else key
+
+
+def _holds_text(cells: list[str]) -> bool:
+    return any(cell.strip() for cell in cells)
+
+
+def _decoded(content: bytes, shown: str) -> str:
+    if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise UserError(f"{shown} is a spreadsheet or an archive, not a text file: save it as CSV in UTF-8.")
+    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
+    try:
+        text = content.decode("utf-16" if wide else "utf-8-sig")
+        return re.sub(r'\A"?sep=."?\r?\n', "", text)  # what Excel writes and reads before the table
+    except UnicodeDecodeError as error:
+        raise UserError(f"{shown} is no CSV file in UTF-8 ({error}): save it again as one.") from None
+
+
+def _separator(text: str, shown: str) -> str:
+    """The separator under which the first line has a column for the path; UserError where there is none."""
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    headers = {mark: next(csv.reader([first], delimiter=mark), []) for mark in _SEPARATORS}
+    for mark, header in headers.items():
+        if any(_SPELLINGS.get(_folded(name)) == "path" for name in header):
+            return mark
+    header = [name.strip() for name in max(headers.values(), key=len)]
+    if not first:
+        return ","
+    likely = [name for name in header if _LOOKALIKES.get(_folded(name)) == "path"]
+    way_out = f"rename `{likely[0]}` if it holds" if likely else "rename the one that holds"
+    raise UserError(f"{shown} has no column `path` but {', '.join(header)}: {way_out} the pictures' paths.")
+
+
+def _without_blank_columns(numbered: list[tuple[int, list[str]]]) -> list[str]:
+    """The header without the nameless columns at its end that no row fills: spreadsheets leave such."""
+    header = list(numbered[0][1])
+    while (
+        header
+        and not header[-1]
+        and not any(len(line) >= len(header) and line[len(header) - 1] for _, line in numbered)
+    ):
+        header.pop()
+    return header
+
+
+def _named_columns(header: list[str], shown: str) -> tuple[list[str], list[str]]:
+    """Return the columns under the names that the rest of the project knows them by, and notes on those renamed."""
+    named, notes = list(header), []
+    for known in _KNOWN:
+        if known in header:
+            continue
+        meant = [name for name in header if _SPELLINGS.get(_folded(name)) == known]
+        if len(meant) > 1:
+            raise UserError(
+                f"{shown} has the columns {' and '.join(meant)}, and only one can be `{known}`: rename one."
+            )
+        if meant:
+            named[header.index(meant[0])] = known
+            notes.append(f"{shown}: the column `{meant[0]}` is read as `{known}`")
+            continue
+        likely = [name for name in header if _LOOKALIKES.get(_folded(name)) == known]
+        if likely:
+            notes.append(f"{shown}: no column `{known}`, but `{likely[0]}`: rename it if that is what it holds")
+    repeated = next((name for place, name in enumerate(named) if not name or name in named[:place]), None)
+    if repeated is not None:
+        raise UserError(f"{shown} has a column name twice, or without a name ({repeated!r}): rename it.")
+    return named, notes
+
+
+def _folded(name: str) -> str:
+    return re.sub(r"[\s_.-]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+# -------------------------------------------------------------------------------------------------------- matching
+
+
+def match(table: Metadata, names: Iterable[str], own: Collection[str] = (), others: Collection[str] = ()) -> Matches:
+    """Say which row belongs to which of the pictures `names` (POSIX paths below the folder).
+
+    A row's path fits as it is; else with `\\` for `/`, in another case or Unicode form; else with folders in front
+    that the picture's lacks, or without some that it has. A row that fits two pictures, and a picture that two rows
+    fit equally well and differently, stay unmatched.
+
+    Args:
+        own: names that may well stand in front: of the folder itself.
+        others: names of folders whose pictures these are not.
+    """
+    known = _Names(names)
+    mine, foreign = {_plain(name) for name in own}, {_plain(name) for name in others}
+    unmatched: dict[str, str] = {}
+    claims: dict[str, list[tuple[int, str]]] = {}
+    for key in table.rows:
+        level, name, why = _place(key, known, mine, foreign)
+        if name is None:
+            unmatched[key] = why
+        else:
+            claims.setdefault(name, []).append((level, key))
+    of = {}
+    for name, claimed in claims.items():
+        best = min(level for level, _ in claimed)
+        first = [key for level, key in claimed if level == best]
+        if all(table.rows[key] == table.rows[first[0]] for key in first):
+            of[name] = first[0]
+            late = [key for _, key in claimed if table.rows[key] != table.rows[first[0]]]
+            unmatched |= dict.fromkeys(late, f"{name} has another row, that says something else")
+        else:
+            unmatched |= {key: f"other rows fit {name} as well, and differ" for _, key in claimed}
+    otherwise = [(key, name) for name, key in of.items() if key != name]
+    return Matches(of, {key: unmatched[key] for key in table.rows if key in unmatched}, otherwise)
+
+
+class _Names:
+    """Pictures' names by their plain parts, and by the ends of these."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.exact = set(names)
+        self.whole: dict[Parts, list[str]] = {}
+        for name in sorted(self.exact):
+            self.whole.setdefault(_parts(name), []).append(name)
+        self._ends: dict[Parts, list[str]] | None = None
+
+    def ending(self, parts: Parts) -> list[str]:
+        """The names that have `parts` behind one or more folders."""
+        if self._ends is None:
+            self._ends = {}
+            for own, names in self.whole.items():
+                for cut in range(1, len(own)):
+                    self._ends.setdefault(own[cut:], []).extend(names)
+        return self._ends.get(parts, [])
+
+
+def _place(key: str, known: _Names, mine: Collection[str], foreign: Collection[str]) -> tuple[int, str | None, str]:
+    """Return how well (0 best) a row's path fits which name, or None and why it fits none."""
+    if key in known.exact:
+        return 0, key, ""
+    parts = _parts(key)
+    if not parts or ".." in parts:
+        return 0, None, "there is no such file"
+    for level, found in _fitting(parts, known, mine, foreign):
+        if len(found) == 1:
+            return level, found[0], ""
+        if found:
+            return 0, None, f"it fits {found[0]} and {found[1]} alike"
+    return 0, None, "there is no such file"
+
+
+def _fitting(
+    parts: Parts, known: _Names, mine: Collection[str], foreign: Collection[str]
+) -> Iterator[tuple[int, list[str]]]:
+    yield 1, known.whole.get(parts, [])
+    last = max((place for place, part in enumerate(parts[:-1]) if part in mine), default=None)
+    if last is not None:
+        yield 2, known.whole.get(parts[last + 1 :], [])
+    for cut in range(1, len(parts)):
+        if parts[cut - 1] in foreign:
+            return
+        yield 3, known.whole.get(parts[cut:], [])
+    yield 4, known.ending(parts)
+    if last is not None:
+        yield 5, known.ending(parts[last + 1 :])
+
+
+def _parts(path: str) -> Parts:
+    return tuple(part for part in _plain(path).replace("\\", "/").split("/") if part not in ("", "."))
+
+
+def _plain(text: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
+
+
+def said(shown: str, table: Metadata, found: Matches) -> list[str]:
+    """Return, as sentences, what is unusual about a table and its matching: nothing that a person must look for."""
+    lines = [f"{note}." for note in table.notes]
+    if found.otherwise:
+        row, name = found.otherwise[0]
+        lines.append(
+            f"{len(found.otherwise)} of {len(table.rows)} rows of {shown} write their path in another way "
+            f"({row} is taken for {name})."
+        )
+    if found.unmatched:
+        row, why = next(iter(found.unmatched.items()))
+        lines.append(
+            f"{len(found.unmatched)} of {len(table.rows)} rows of {shown} match no picture (the first: {row}: "
+            f"{why}): correct their paths, or remove them."
+        )
+    return lines
+
+
+# ------------------------------------------------------------------------------------------------- blank words
+
+
+def grouping_values(table: pd.DataFrame, column: str, blank_words: Sequence[str] = BLANK_WORDS) -> pd.Series[str]:
+    """Return (N,) the values of a grouping column as text, "" where there is none or only a word for none."""
+    text = table[column].fillna("").astype(str)
+    plain = text.str.strip().str.casefold()
+    return text.where(~plain.isin({"", *(word.strip().casefold() for word in blank_words)}), "")

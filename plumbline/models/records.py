@@ -1,0 +1,137 @@
+"""What this room writes for others to read: build/weights/*.json, backbone.json, model.json."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from plumbline.common.records import Record
+from plumbline.models.augment import Augmentation
+
+Freeze = Literal["head", "last_4", "all"]
+
+
+class NetworkWeights(Record):
+    """Where the weights of one network of several came from."""
+
+    network: str
+    backbone: str
+    requested: str
+    origin: str
+    file: str | None
+    sha256: str | None
+
+
+class WeightsRecord(Record):
+    """build/weights/BACKBONE.json: other weights, another record; the same file elsewhere on disk, the same record."""
+
+    backbone: str
+    requested: str
+    origin: str
+    file: str | None
+    sha256: str | None
+    networks: tuple[NetworkWeights, ...] = ()
+
+
+class Part(Record):
+    """Which network's features lie where in the flattened features, and how many frozen parameters made them."""
+
+    network: str
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+    parameters: int
+
+
+class Recipe(Record):
+    """How a backbone's features are made: all that a row depends on besides the picture."""
+
+    backbone: str
+    network: str
+    image_size: int
+    pooling: str = "none"
+    freeze: Freeze = "head"
+    views: int = 0
+    augmentation: Augmentation | None = None
+    precision: str | dict[str, str]
+    weights: WeightsRecord
+    seed: int | None = None
+    code: str
+    channels: str | None = None
+
+    @property
+    def network_names(self) -> list[str]:
+        return self.network.split("+")
+
+
+class BackboneRecord(Recipe):
+    """backbone.json. `shape` is that of one view's features; pixels have no `parts`."""
+
+    shape: tuple[int, ...]
+    parts: tuple[Part, ...] = ()
+    parameters: int = 0
+
+    @classmethod
+    def of(cls, recipe: Recipe, shape: tuple[int, ...], parts: tuple[Part, ...], parameters: int) -> BackboneRecord:
+        """Complete a recipe by what came out."""
+        return cls(**dict(recipe), shape=shape, parts=parts, parameters=parameters)
+
+    def recipe(self) -> Recipe:
+        """Return how the features were made, without what came out."""
+        return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
+
+
+class MemberRecord(Record):
+    """A member of an ensemble."""
+
+    name: str
+    backbone: str
+
+
+class ModelDescription(Record):
+    """What was trained, on what, and where its weights began; `parameters` count the backbone's too.
+
+    `settings` are those of the entry in params.yaml. An ensemble has `members`; what only one network can have, such as
+    `freeze`, it has not.
+    """
+
+    candidate: str
+    architecture: str
+    backbone: str
+    network: str | None = None
+    freeze: Freeze | None = None
+    image_size: int
+    parameters: int
+    trainable_parameters: int
+    weights: str
+    weights_file: str | None = None
+    weights_sha256: str | None = None
+    precision: str | dict[str, str] | None = None
+    classes: tuple[str, ...] = ()
+    several_labels: bool = False
+    task: str | None = None
+    seed: int
+    epochs_run: int
+    best_epoch: int | None = None
+    members: tuple[MemberRecord, ...] = ()
+    settings: dict[str, Any] = Field(default_factory=dict)
+    training_precision: str | None = None
+
+
+class ModelRecord(ModelDescription):
+    """model.json, in the folder of a candidate or ensemble."""
+
+    classes: tuple[str, ...]
+
+    def description(self) -> ModelDescription:
+        """Return it without its classes, which all candidates share."""
+        return ModelDescription.model_validate(self.model_dump(exclude={"classes"}, exclude_unset=True))
+
+
+class Cost(Record):
+    """cost.json: what it took to train, and the milliseconds of one picture; None where it was not measured."""
+
+    seconds: float | None = None
+    peak_megabytes: int | None = None
+    latency_ms: float | None = None
