@@ -41,10 +41,46 @@ class Stopped(Exception):
     """The run is being stopped, and this child with it."""
 
 
+class Guardian:
+    """The process that ends what it was told to watch once this process is over, or closes it.
+
+    The file descriptors `hold` stay open in it: a file lock held through them is free once nothing watched is left.
+    """
+
+    def __init__(self, hold: Sequence[int] = ()) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _GUARDIAN, str(GRACE)],
+            stdin=subprocess.PIPE,
+            text=True,
+            pass_fds=tuple(hold),
+            start_new_session=True,
+        )
+        assert self._process.stdin is not None
+        self._pipe = self._process.stdin
+
+    def watch(self, group: int) -> None:
+        """End this process group when the time comes."""
+        self._tell(f"+{group}")
+
+    def forget(self, group: int) -> None:
+        """Leave it alone: it has ended."""
+        self._tell(f"-{group}")
+
+    def _tell(self, line: str) -> None:
+        if not self._pipe.closed:  # closed, it has seen to what was left
+            self._pipe.write(line + "\n")
+            self._pipe.flush()
+
+    def close(self) -> None:
+        """Let it end what is left, and wait for that."""
+        self._pipe.close()
+        self._process.wait()
+
+
 class Children:
     """The child processes of one run; see `guarded`."""
 
-    def __init__(self, guardian: IO[str]) -> None:
+    def __init__(self, guardian: Guardian) -> None:
         self._guardian = guardian
         self._alive: dict[int, subprocess.Popen[bytes]] = {}
         self._lock = threading.Lock()
@@ -97,19 +133,13 @@ class Children:
                 start_new_session=True,
             )
             self._alive[child.pid] = child
-            self._tell(f"+{child.pid}")
+            self._guardian.watch(child.pid)
             return child
 
     def _forget(self, child: subprocess.Popen[bytes]) -> None:
         with self._lock:
             self._alive.pop(child.pid, None)
-            self._tell(f"-{child.pid}")
-
-    def _tell(self, line: str) -> None:
-        if self._guardian.closed:  # the run is over, and the guardian has seen to what was left
-            return
-        self._guardian.write(line + "\n")
-        self._guardian.flush()
+            self._guardian.forget(child.pid)
 
 
 @contextmanager
@@ -119,21 +149,13 @@ def guarded(hold: Sequence[int] = ()) -> Iterator[Children]:
     The file descriptors `hold` stay open in the guardian: a file lock held through them is free only once nothing of
     this run is left.
     """
-    guardian = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _GUARDIAN, str(GRACE)],
-        stdin=subprocess.PIPE,
-        text=True,
-        pass_fds=tuple(hold),
-        start_new_session=True,
-    )
-    assert guardian.stdin is not None
-    children = Children(guardian.stdin)
+    guardian = Guardian(hold)
+    children = Children(guardian)
     try:
         yield children
     finally:
         children.stop()
-        guardian.stdin.close()
-        guardian.wait()
+        guardian.close()
 
 
 def _end(children: list[subprocess.Popen[bytes]]) -> None:

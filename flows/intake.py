@@ -43,6 +43,7 @@ from flows.command import run_dvc
 from flows.label_studio import read_label_studio
 from flows.notify import notify
 from flows.outcomes import may_pass
+from flows.server import run_flow
 from flows.switch import git, lay_ready, recover, switch
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError, one_line, run
@@ -316,14 +317,14 @@ def main() -> None:
     )
     parser.add_argument("--label-tag", help="for an export with choices of several names: the one that is the label")
     given = parser.parse_args()
-    state = intake(
+    state = run_flow(
+        intake,
         given.batch,
         given.images,
         not given.no_training,
         parse_same_as(given.same_as),
         given.new_class,
         given.label_tag,
-        return_state=True,
     )
     if not state.is_completed():
         error = state.result(raise_on_failure=False)

@@ -1,62 +1,91 @@
 """The keeper flow: runs whose process or machine died are picked up again, the same run, by any worker of the pool.
 
-An automation (flows.setup) marks a silent run as crashed. This flow asks the server for crashed runs instead of
-waiting for an event to tell it, because events get lost when the server's database is busy.
+A run that a worker has taken and that shows no sign of life is marked as crashed. The server is asked every time; an
+automation would forget the runs it watched when it is made anew, and never hear of one whose worker died before it
+began.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from prefect import flow, get_run_logger
 from prefect.client.orchestration import get_client
-from prefect.states import Completed, Scheduled
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Crashed, Scheduled
 
+from flows.server import run_flow
 from plumbline.common.errors import run
 
 if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun, State
 
 MOST_RESTARTS = 10  # a run whose process died this often is left to people
 OLDEST = timedelta(days=1)
+SILENCE = timedelta(seconds=90)  # a run says it is alive every 30 s (flows/__init__.py); three in a row may get lost
+LISTEN = 40.0  # seconds in which a run that lives says so once more
+START = timedelta(minutes=5)  # from a worker's taking a run to its first line, on a busy machine
 # Not `elsewhere`: the run that asked for such a stage asks again itself.
+FLOWS = ("training", "intake", "monitor", "keeper", "stage")
 KEPT = ("train", "intake", "monitor-")
+PAGE = 200  # the most that Prefect lists at once
+HEARTBEAT = "prefect.flow-run.heartbeat"
 
 
 @flow(name="keeper", persist_result=False)
 def keeper() -> State[Any]:
-    """Schedule every run again that crashed in the last day and that no later run of its deployment made good."""
+    """Mark the dead as crashed, then schedule again what crashed in the last day and no later run made good."""
     logger = get_run_logger()
-    again = lost_runs()
     with get_client(sync_client=True) as client:
+        silent = dead_runs(client, datetime.now(UTC))
+        if silent:  # the clock may have been set since their last sign, or the server be late: listen for another
+            logger.info("Silent: %s.", ", ".join(run.name for run in silent))
+            time.sleep(LISTEN)
+            still = {run.id for run in dead_runs(client, datetime.now(UTC))}
+            silent = [run for run in silent if run.id in still]
+        for dead in silent:
+            end = Cancelled if dead.state_type is not None and dead.state_type.value == "CANCELLING" else Crashed
+            client.set_flow_run_state(dead.id, end(message="No sign of life: its process or machine died."))
+            logger.warning("%s shows no sign of life.", dead.name)
+        again = lost_runs(client)
         for lost in again:
             client.set_flow_run_state(lost.id, Scheduled(name="AwaitingRetry", message="Its process died."))
-            logger.warning("%s is picked up again, for the %d. time.", lost.name, lost.run_count)
-    return Completed(message=f"{len(again)} runs picked up again.")
+            logger.warning("%s is picked up again, for the %d. time.", lost.name, max(lost.run_count, 1))
+    return Completed(message=f"{len(again)} {'run' if len(again) == 1 else 'runs'} picked up again.")
 
 
-def lost_runs() -> list[FlowRun]:
-    """Return the crashed runs of the kept deployments that nothing has made good since."""
-    from prefect.client.schemas.filters import (
-        DeploymentFilter,
-        DeploymentFilterName,
-        FlowRunFilter,
-        FlowRunFilterStartTime,
-        FlowRunFilterState,
-        FlowRunFilterStateType,
+def dead_runs(client: SyncPrefectClient, now: datetime) -> list[FlowRun]:
+    """Return the runs of Plumbline's flows, deployed or by hand, that have begun and been silent for too long."""
+    taken = _runs(client, ["PENDING", "RUNNING", "CANCELLING"])
+    return [run for run in taken if str(run.id) != flow_run.id and not _is_alive(client, run, now)]
+
+
+def _is_alive(client: SyncPrefectClient, run: FlowRun, now: datetime) -> bool:
+    from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
+
+    if run.state is None:
+        return True
+    if run.state.is_pending():
+        return run.state.timestamp > now - START
+    beats = EventFilter(
+        # Up to long after now: on a machine whose clock was set back, signs of life seem to come from the future.
+        occurred=EventOccurredFilter(since=cast(Any, now - SILENCE), until=cast(Any, now + OLDEST)),
+        event=EventNameFilter(name=[HEARTBEAT]),
+        resource=EventResourceFilter(id=[f"prefect.flow-run.{run.id}"]),
     )
-    from prefect.client.schemas.objects import StateType
+    return run.state.timestamp > now - SILENCE or bool(client.read_events(beats, limit=1).events)
 
-    states = FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED, StateType.COMPLETED]))
-    since = FlowRunFilterStartTime(after_=cast(Any, datetime.now(UTC) - OLDEST))
-    with get_client(sync_client=True) as client:
-        names = [found.name for found in client.read_deployments() if found.name.startswith(KEPT)]
-        runs = client.read_flow_runs(
-            flow_run_filter=FlowRunFilter(state=states, start_time=since),
-            deployment_filter=DeploymentFilter(name=DeploymentFilterName(any_=names)),
-        )
-    return [lost for lost in runs if _is_lost(lost, runs)]
+
+def lost_runs(client: SyncPrefectClient) -> list[FlowRun]:
+    """Return the crashed runs of the kept deployments that nothing has made good since."""
+    kept = {found.id for found in _pages(client.read_deployments) if found.name.startswith(KEPT)}
+    runs = _runs(client, ["CRASHED", "COMPLETED"], datetime.now(UTC) - OLDEST)
+    return [lost for lost in runs if lost.deployment_id in kept and _is_lost(lost, runs)]
 
 
 def _is_lost(candidate: FlowRun, runs: list[FlowRun]) -> bool:
@@ -74,9 +103,38 @@ def _is_lost(candidate: FlowRun, runs: list[FlowRun]) -> bool:
     )
 
 
+def _runs(client: SyncPrefectClient, states: list[str], since: datetime | None = None) -> list[FlowRun]:
+    """Return every run of ours in one of these states, of those due since then."""
+    from prefect.client.schemas.filters import (
+        FlowFilter,
+        FlowFilterName,
+        FlowRunFilter,
+        FlowRunFilterExpectedStartTime,
+        FlowRunFilterState,
+        FlowRunFilterStateType,
+    )
+    from prefect.client.schemas.objects import StateType
+
+    types = FlowRunFilterStateType(any_=[StateType(name) for name in states])
+    due = FlowRunFilterExpectedStartTime(after_=cast(Any, since)) if since else None
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=types), expected_start_time=due)
+    ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
+    return _pages(partial(client.read_flow_runs, flow_filter=ours, flow_run_filter=wanted))
+
+
+def _pages(read: Callable[..., list[Any]]) -> list[Any]:
+    """Return everything a client's method lists, which hands out PAGE at most at a time."""
+    found: list[Any] = []
+    while True:
+        page = read(limit=PAGE, offset=len(found))
+        found += page
+        if len(page) < PAGE:
+            return found
+
+
 def main() -> None:
     """Look once."""
-    keeper()
+    print(run_flow(keeper).message)
 
 
 if __name__ == "__main__":

@@ -11,10 +11,14 @@ cool-down (prefect.yaml). Where there are none, the images to label first are na
 from __future__ import annotations
 
 import argparse
+import json
+import logging
 import sys
+import tempfile
 from collections import deque
 from pathlib import Path
 from typing import Any
+from uuid import NAMESPACE_URL, UUID, uuid5
 
 from prefect import State, flow, get_run_logger  # State: Prefect evaluates the flow's signature for its schema
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
@@ -24,7 +28,8 @@ from prefect.states import Completed
 from flows import graph, report, workspace
 from flows.children import guarded
 from flows.notify import notify
-from flows.outcomes import failure
+from flows.outcomes import failure, percent
+from flows.server import run_flow
 from monitoring.result import Result
 from monitoring.settings import DriftParams, SiteName, checked_site
 from monitoring.store import SiteState
@@ -34,53 +39,69 @@ from plumbline.common.params import PARAMS, load_section
 
 DRIFT = "plumbline.drift"
 NEW_LABELS = "plumbline.new-labels"
-# Exit codes of monitoring.drift; 0 is WATCH, too, and its words say so.
-VERDICTS = {0: "OK", 1: "DRIFT", 2: "NOT ENOUGH IMAGES"}
 
 
 @flow(name="monitor", flow_run_name="monitor {site}", persist_result=False, retries=2, retry_delay_seconds=60)
 def monitor(site: SiteName) -> State[Any]:
     """Judge the new images of `site`; ends Ok, Watch, Drift or Not Enough Images, fails where that was impossible."""
-    logger = get_run_logger()
     root = workspace.find_root()
+    verdict = judged(site, root)
+    state = root / load_section("drift", DriftParams, root / PARAMS).state
+    announce(SiteState(state, site), root)
+    return Completed(name=verdict["verdict"].title(), message=verdict["said"])
+
+
+def judged(site: str, root: Path) -> dict[str, Any]:
+    """Run `python -m monitoring.drift` and return what it wrote of `site`; raises StageFailed where it wrote nothing.
+
+    The verdict comes as data in a file of this run's own; the lines it prints are for people, in the log.
+    """
+    logger = get_run_logger()
     last: deque[str] = deque(maxlen=200)
 
     def on_line(line: str) -> None:
         last.append(line)
-        logger.info("%s", line)
+        logger.log(logging.DEBUG if percent(line) is not None else logging.INFO, "%s", line)
 
-    with guarded() as children:
-        code = children.run([sys.executable, "-m", "monitoring.drift", site], root, on_line, TELEMETRY_OFF)
-    said = next((line for line in last if line.startswith(f"{site}: ")), "")
-    verdict = "WATCH" if code == 0 and said.startswith(f"{site}: WATCH") else VERDICTS.get(code)
-    if verdict is None or not said.startswith(f"{site}: {verdict}"):
-        raise failure(site, code, list(last))
-    state = root / load_section("drift", DriftParams, root / PARAMS).state
-    announce(SiteState(state, site), root)
-    return Completed(name=verdict.title(), message=said)
+    with guarded() as children, tempfile.TemporaryDirectory(prefix="plumbline-monitor-") as scratch:
+        result = Path(scratch) / "result.json"
+        command = [sys.executable, "-m", "monitoring.drift", "--result", str(result), "--", site]
+        code = children.run(command, root, on_line, TELEMETRY_OFF)
+        if not result.is_file():
+            raise failure(site, code, list(last))
+        return dict(json.loads(result.read_text(encoding="utf-8"))["sites"][site])
 
 
 def announce(store: SiteState, root: Path) -> None:
-    """Tell of every window that nobody was told of yet."""
+    """Tell of every window that nobody was told of yet, and note it of each once it is told.
+
+    A run killed between the two tells of that window again: under the same id, by which Prefect knows the event again,
+    and whoever gets the message can.
+    """
     logger = get_run_logger()
-    for window in (windows := store.unannounced()):
+    for window in store.unannounced():
         result = store.result(window)
         key = report.artifact_key(f"drift {store.site}")
         create_markdown_artifact(as_markdown(result, root), key=key, description=result["verdict"])
         create_table_artifact(table_of(result), key=f"{key}-tests", description=f"Tests of window {window}")
-        if result["verdict"] != "DRIFT":
-            continue
-        labels = new_labels(result, root)
-        emit_event(
-            DRIFT,
-            resource={"prefect.resource.id": f"plumbline.site.{store.site}", NEW_LABELS: "yes" if labels else "no"},
-            payload={name: result[name] for name in ("window", "reasons", "basis", "counts")},
-        )
-        words = "\n".join([*result["reasons"], advice(result, labels)])
-        why_not = notify("drift", f"Drift at {store.site}", words)
-        if why_not:
-            logger.warning("The message could not be sent: %s", why_not)
-    store.announced(windows)
+        if result["verdict"] == "DRIFT":
+            labels, name = new_labels(result, root), identity(result, root)
+            emit_event(
+                DRIFT,
+                resource={"prefect.resource.id": f"plumbline.site.{store.site}", NEW_LABELS: "yes" if labels else "no"},
+                payload={part: result[part] for part in ("window", "reasons", "basis", "counts")},
+                id=name,
+            )
+            words = "\n".join([*result["reasons"], advice(result, labels)])
+            why_not = notify("drift", f"Drift at {store.site}", words, str(name))
+            if why_not:
+                logger.warning("The message could not be sent: %s", why_not)
+        store.announced([window])
+
+
+def identity(result: Result, root: Path) -> UUID:
+    """Return an id for a judged window, the same whenever it is told."""
+    return uuid5(NAMESPACE_URL, f"{workspace.identity(root)}/{result['site']}/{result['window']}/{result['judged_at']}")
 
 
 def new_labels(result: Result, root: Path) -> bool:
@@ -137,7 +158,7 @@ def main() -> None:
     """Judge one site here; exit code 1 where it could not be judged."""
     parser = argparse.ArgumentParser(prog="python -m flows.monitoring", description="Judge a site's new images.")
     parser.add_argument("site")
-    state = monitor(checked_site(parser.parse_args().site), return_state=True)
+    state = run_flow(monitor, checked_site(parser.parse_args().site))
     if not state.is_completed():
         raise UserError(str(state.message))
     print(f"{state.name}: {state.message}")

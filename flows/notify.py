@@ -8,19 +8,20 @@ from typing import Any, Literal
 What = Literal["promotion", "refusal", "drift", "failure", "intake"]
 
 
-def notify(what: What, subject: str, text: str) -> str | None:
+def notify(what: What, subject: str, text: str, key: str | None = None) -> str | None:
     """Send one message where PLUMBLINE_NOTIFY says; return why it could not be sent, None if it was or nobody asked.
 
     PLUMBLINE_NOTIFY is a Prefect block (`slack-webhook/plumbline`), a webhook (`https://...`, which gets JSON with
     `what`, `subject`, `text`) or any other Apprise URL (`mailto://user:password@host?to=...`). A message that can't be
-    sent never fails the run it tells of; the caller logs the reason.
+    sent never fails the run it tells of; the caller logs the reason. `key` becomes the webhook's `id`: a message comes
+    twice where a run was killed right after it, and by its id is known again.
     """
     target = os.environ.get("PLUMBLINE_NOTIFY", "")
     if not target:
         return None
     try:
         if target.startswith(("http://", "https://")):
-            _post(target, {"what": what, "subject": subject, "text": text})
+            _post(target, {"what": what, "subject": subject, "text": text, **({"id": key} if key else {})})
         elif "://" in target:
             _apprise(target, subject, text)
         else:

@@ -15,7 +15,7 @@ from flows.children import Children, Stopped, guarded
 from flows.setup import POOLS
 from flows.workspace import find_root
 from plumbline.common import artefacts
-from plumbline.common.errors import TELEMETRY_OFF, UserError, run
+from plumbline.common.errors import TELEMETRY_OFF, UserError, first_line, run
 
 
 def environment(root: Path, port: int) -> dict[str, str]:
@@ -80,14 +80,17 @@ def _once(name: str, command: list[str], root: Path, env: Mapping[str, str], chi
 def _wait_for(url: str, ended: list[str], seconds: float = 120.0) -> None:
     import httpx
 
-    deadline = time.monotonic() + seconds
+    deadline, said = time.monotonic() + seconds, "nothing"
     while time.monotonic() < deadline and not ended:
         try:
-            if httpx.get(url, timeout=2).status_code == 200:
+            answer = httpx.get(url, timeout=2)
+            if answer.status_code == httpx.codes.OK:
                 return
-        except httpx.HTTPError:
-            time.sleep(0.3)
-    raise UserError(f"{url} does not answer: is the port taken? Choose another with --port.")
+            said = f"status {answer.status_code}"
+        except httpx.HTTPError as error:
+            said = f"{type(error).__name__}: {first_line(error)}"
+        time.sleep(0.3)
+    raise UserError(f"{url} does not answer ({said}): is the port taken? Choose another with --port.")
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import yaml
 from pydantic import Field, field_validator
 
 from monitoring.settings import site_names
@@ -37,19 +38,24 @@ class Site(Section):
 
 
 def deployments(sites: dict[str, Site]) -> str:
-    """Return the entries for prefect.yaml."""
+    """Return the entries for prefect.yaml, names in quotes: YAML reads a bare NO, 007 or `Hall #3` otherwise."""
     return "".join(
-        f"""  - name: monitor-{name}
-    description: New images of {name}, judged on its own clock.
-    entrypoint: flows/monitoring.py:monitor
-    parameters: {{site: {name}}}
+        f"""  - name: {quoted(f"monitor-{name}")}
+    description: {quoted(f"New images of {name}, judged on its own clock.")}
+    entrypoint: flows.monitoring.monitor
+    parameters: {{site: {quoted(name)}}}
     work_pool: *pool
     concurrency_limit: {{limit: 1, collision_strategy: CANCEL_NEW}}
     schedules:
-      - {{cron: "{site.cron}", timezone: {site.timezone}, slug: hourly}}
+      - {{cron: {quoted(site.cron)}, timezone: {quoted(site.timezone)}, slug: hourly}}
 """
         for name, site in sites.items()
     )
+
+
+def quoted(text: str) -> str:
+    """Return a text as YAML reads it back, whatever is in it."""
+    return yaml.safe_dump(text, default_style='"', allow_unicode=True, width=float("inf")).strip()
 
 
 def rewritten(text: str, sites: dict[str, Site]) -> str:

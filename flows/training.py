@@ -30,6 +30,7 @@ from flows.command import run_dvc
 from flows.graph import Node
 from flows.notify import What, notify
 from flows.outcomes import StageFailed, may_pass
+from flows.server import run_flow
 from flows.switch import recover
 from plumbline.common import artefacts, interrupted
 from plumbline.common.errors import UserError, run
@@ -99,7 +100,8 @@ def training(
         states = run_graph(
             nodes, work, side_by_side, again.submit, report.Progress("training", "Stages that ended", logger.warning)
         )
-        _label(root)
+        if any(nodes[name].source and ending == "ran" for name, ending in work.endings.items()):
+            _label(root)  # what lay in data/ was no version before
         report.publish_results(root)
         return conclude(nodes, work, states)
 
@@ -244,7 +246,7 @@ def main() -> None:
     parser.add_argument("--retry-seconds", type=float, default=10.0, help="wait before the first of them (10)")
     parser.add_argument("--elsewhere", action="append", metavar="PATTERN", help="stages for other machines: 'train@*'")
     given = parser.parse_args()
-    state = training(given.side_by_side, given.retries, given.retry_seconds, given.elsewhere, return_state=True)
+    state = run_flow(training, given.side_by_side, given.retries, given.retry_seconds, given.elsewhere)
     if not state.is_completed():
         raise UserError(_message(state))
     print(state.message)

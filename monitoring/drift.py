@@ -1,6 +1,7 @@
 """Judge sites' new images: can the champion still be trusted there?
 
     python -m monitoring.drift SITE ...          exit code 0 OK or WATCH, 1 DRIFT, 2 NOT ENOUGH IMAGES, 3 error
+    python -m monitoring.drift SITE --result FILE    the verdicts as JSON, too: what another process should read
     python -m monitoring.drift --every-site --record build/drift.json    the stage of dvc.yaml; DRIFT is its result
 
 New images are collected, measured and scored by the registry's champion (`monitoring.collect`, `monitoring.store`),
@@ -429,6 +430,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("site", nargs="*", help="a folder under drift.source")
     parser.add_argument("--every-site", action="store_true", help="those listed under `sites` in params.yaml")
     parser.add_argument("--record", type=Path, help="write the verdicts there and end with 0 unless it failed")
+    parser.add_argument("--result", type=Path, help="write the verdicts there, too, once all is judged")
     given = parser.parse_args(arguments)
     listed = site_names()
     sites = [checked_site(site) for site in given.site] or (listed if given.every_site else [])
@@ -463,16 +465,22 @@ def main(arguments: list[str] | None = None) -> int:
             continue
         print("\n".join(in_lines(results[-1])), flush=True)
     write_index(artefacts.DRIFT_PAGES.path, drift.state, listed)
-    if given.record:
-        short = {r["site"]: {key: r[key] for key in ("verdict", "window", "reasons", "counts")} for r in results}
-        verdict = worst([result["verdict"] for result in results]) if results else None
-        write_json(given.record, {"verdict": verdict, "reason": "", "sites": short})
+    for asked in (given.result, given.record):
+        if asked:
+            write_json(asked, record_of(results))
     print(f"  page: {(artefacts.DRIFT_PAGES / 'index.html').resolve().as_uri()}", flush=True)
     # Everything that anybody waits for is written: Evidently takes its seconds, and may fail, after that.
     drawn = [keep_history(SiteState(drift.state, site), artefacts.DRIFT_PAGES.path, model, drift) for site in sites]
     if any(drawn):
         write_index(artefacts.DRIFT_PAGES.path, drift.state, listed)
     return 0 if given.record else EXIT[worst([result["verdict"] for result in results])]
+
+
+def record_of(results: list[Result]) -> dict[str, Any]:
+    """Return what was said of each site as plain data: verdict, the sentence about it, window, reasons, counts."""
+    kept = ("verdict", "window", "reasons", "counts")
+    sites = {one["site"]: {"said": in_lines(one)[0], **{key: one[key] for key in kept}} for one in results}
+    return {"verdict": worst([one["verdict"] for one in results]) if results else None, "reason": "", "sites": sites}
 
 
 def no_verdict_in_experiments() -> str | None:

@@ -8,7 +8,7 @@ import re
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
@@ -16,6 +16,7 @@ from typing import TextIO
 from plumbline.common import interrupted
 from plumbline.common.users import name_this_user
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
 TELEMETRY_OFF = {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "GX_ANALYTICS_ENABLED": "false"}
 # A disk that is full, a quota that is used up, a file larger than `ulimit -f` allows.
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -120,6 +121,7 @@ def run(main: Callable[[], object], failed: int = 1) -> None:
     What is printed is printed before the exit code is decided: a full disk under stdout is a failure, too.
     """
     os.environ.update(TELEMETRY_OFF)
+    prepare_environment()
     name_this_user()
     try:
         try:
@@ -163,3 +165,24 @@ def _drop(stream: TextIO) -> None:
     """Let what can't be printed go: the interpreter would try again at its end, and end with 120."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def prepare_environment(env: MutableMapping[str, str] = os.environ) -> None:
+    """Let child processes find this environment's `python`, `dvc` and `prefect`, and reach servers on this machine.
+
+    People start commands by the interpreter's path (`.venv/bin/python -m flows.training`) without its folder on PATH,
+    while the commands of dvc.yaml say `python`; and with HTTP_PROXY set but not NO_PROXY.
+    """
+    own = str(Path(sys.executable).parent)
+    others = [folder for folder in env.get("PATH", os.defpath).split(os.pathsep) if folder != own]
+    env["PATH"] = os.pathsep.join([own, *others])
+    # Libraries read one spelling or the other, and the small one where both are set.
+    names = [name for text in _no_proxy(env) for name in text.split(",") if name.strip()]
+    if any(name.strip() == "*" for name in names):
+        return  # no proxy at all; some libraries know `*` only where it stands alone
+    value = ",".join(dict.fromkeys([*(name.strip() for name in names), *LOOPBACK]))
+    env["NO_PROXY"] = env["no_proxy"] = value
+
+
+def _no_proxy(env: MutableMapping[str, str]) -> list[str]:
+    return [env[name] for name in ("no_proxy", "NO_PROXY") if name in env]

@@ -47,6 +47,9 @@ def load_sections(
         return {}
     if not isinstance(value, dict) or not value:
         raise UserError(f"{path} has no entries under '{name}': add one, or restore params.yaml from Git.")
+    for key in value:
+        if not isinstance(key, str):
+            raise UserError(f"{path}: {name}: YAML reads {key!r} here, which is no name: write the name in quotes.")
     return {key: parse_section(f"{name}.{key}", item or {}, model, path) for key, item in value.items()}
 
 

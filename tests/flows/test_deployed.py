@@ -18,7 +18,7 @@ from flows.children import guarded
 from flows.serve import environment
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-ROOMS = ("common", "flows", "imaging", "stages", "prefect.yaml")
+ROOMS = ("flows", "monitoring", "plumbline", "stages", "prefect.yaml")
 
 
 def wait_until(condition, seconds=90.0):
@@ -149,8 +149,8 @@ def test_a_deployed_run_goes_through_and_a_killed_one_is_picked_up_again(stack, 
     worker = stack.worker("plumbline", place.root)
     run = stack.run("training/train", side_by_side=2)
     wait_until(lambda: place.calls("train@p"))
-    wait_until(lambda: place.calls("train@r"))
-    time.sleep(3)
+    lock = place.root / "dvc.lock"
+    wait_until(lambda: lock.exists() and all(f"train@{name}:" in lock.read_text() for name in "qr"))
     before = {name: place.calls(name) for name in ("ingest", "features@x", "features@y", "train@q", "train@r")}
     engines = [
         child for child in psutil.Process(worker.pid).children(recursive=True) if "engine" in " ".join(child.cmdline())

@@ -1,61 +1,63 @@
-"""The monitoring flow on a real Prefect server: each window told once, training asked for only where it could help."""
+"""The monitoring flow on a real Prefect server, a real registry and the real judge: each window told once."""
 
 import json
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import pandas as pd
 import pytest
 from prefect.client.orchestration import get_client
 
 from flows import monitoring
 from monitoring.store import SiteState
 from plumbline.common.errors import UserError
+from plumbline.common.files import write_json
+from plumbline.registry import bundle
+from tests.monitoring import made_up
 
 pytestmark = pytest.mark.usefixtures("server")
 
-JUDGE = """
-import json, pathlib, sys
-script = json.loads(pathlib.Path("script.json").read_text())
-print("\\n".join(script["lines"]))
-sys.exit(script["code"])
-"""
 
+class Webhook(BaseHTTPRequestHandler):
+    """Keeps what it is sent in the server's list."""
 
-def result(window, verdict, data_md5):
-    return {
-        "site": "GATE",
-        "window": window,
-        "verdict": verdict,
-        "reasons": ["darker (brightness 41 against 87 to 160)"],
-        "basis": "100 images of 60 independent photographs or videos",
-        "counts": {"new": 100},
-        "champion": {"version": 1, "data_md5": data_md5, "digest": "d"},
-        "accuracy": {"value": 0.83, "low": 0.71, "high": 0.91},
-        "level": 0.0025,
-        "tests": [{"name": "brightness", "p": 0.0001, "adjusted": 0.001, "words": "darker"}],
-        "to_label": "incoming/GATE/to_label/0001",
-    }
+    def do_POST(self):
+        self.server.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_):
+        return
 
 
 @pytest.fixture
-def site(project, monkeypatch):
-    """The small project, with a judge in place of monitoring.drift that says what it is told to."""
-    (project.root / "params.yaml").write_text("data: {}\ndrift: {}\n")
-    (project.root / "monitoring").mkdir()
-    (project.root / "monitoring" / "__init__.py").write_text("")
-    (project.root / "monitoring" / "drift.py").write_text(JUDGE)
-    project.events = []
-    monkeypatch.setattr(monitoring, "emit_event", lambda name, **event: project.events.append((name, event)))
-    project.store = SiteState(project.root / "drift", "GATE")
-
-    def judges(code, lines):
-        (project.root / "script.json").write_text(json.dumps({"code": code, "lines": lines}))
-
-    project.judges = judges
-    return project
+def messages(monkeypatch):
+    """What a webhook of our own is sent."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
+    server.received = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setenv("PLUMBLINE_NOTIFY", f"http://127.0.0.1:{server.server_address[1]}/")
+    yield server.received
+    server.shutdown()
 
 
-def monitor():
-    return monitoring.monitor.with_options(retries=0)("GATE", return_state=True)
+@pytest.fixture
+def site(project, tmp_path):
+    """The small project with a champion made of the data it holds now, and a site."""
+    (project.root / "params.yaml").write_text(made_up.PARAMS)
+    known = next(line.split()[-1] for line in (project.root / "data.dvc").read_text().splitlines() if "md5:" in line)
+    promote(tmp_path / "first", known)
+    return made_up.Site(project.root)
+
+
+def promote(folder, data_md5, first_seed=0):
+    made_up.write_version(folder, first_seed)
+    write_json(folder / bundle.HOME / "provenance.json", {"data_md5": data_md5})
+    made_up.promote(folder)
+
+
+def monitor(site="GATE"):
+    return monitoring.monitor.with_options(retries=0)(site, return_state=True)
 
 
 def artifacts(state):
@@ -65,36 +67,77 @@ def artifacts(state):
     return {artifact["key"]: artifact["data"] for artifact in found}
 
 
-def test_drift_is_told_once_and_training_asked_for_only_with_new_labels(site):
-    known = next(line.split()[-1] for line in (site.root / "data.dvc").read_text().splitlines() if "md5:" in line)
-    site.store.close_window("0001", pd.DataFrame({"key": ["a"]}), result("0001", "DRIFT", known))
-    site.judges(1, ["GATE: DRIFT in window 0001, champion version 1 (x)"])
+def events(site, at_least=0):
+    """Return the drift events of a site on the server, the newest first, once there are so many."""
+    only = {"event": {"name": ["plumbline.drift"]}, "resource": {"id": [f"plumbline.site.{site}"]}}
+    deadline = time.monotonic() + 30
+    while True:
+        with get_client(sync_client=True) as client:
+            found = client._client.post("/events/filter", json={"filter": only, "limit": 50}).json()["events"]
+        if len(found) >= at_least:
+            return found
+        assert time.monotonic() < deadline, "the event did not arrive"
+        time.sleep(0.3)
+
+
+def test_drift_is_told_once_and_training_asked_for_only_with_new_labels(site, messages, tmp_path):
+    site.send_many("GATE", 1000, 120, dark=0.4)
     state = monitor()
     assert (state.name, state.is_completed()) == ("Drift", True), state.message
+    assert state.message == "GATE: DRIFT in window 0001, champion version 1 (halves)"
     found = artifacts(state)
-    assert "darker (brightness 41 against 87 to 160)" in found["drift-gate"]
+    assert "darker" in found["drift-gate"]
     assert "label incoming/GATE/to_label/0001 first" in found["drift-gate"]
     assert "darker" in str(found["drift-gate-tests"])
-    ((name, event),) = site.events
-    assert (name, event["resource"]["plumbline.new-labels"]) == ("plumbline.drift", "no")
-    # The window is told; a later one, by a champion of older data than there is now, asks for training.
-    site.judges(2, ["GATE: NOT ENOUGH IMAGES, champion version 1 (x)"])
+    (event,) = events("GATE", 1)
+    assert event["resource"]["plumbline.new-labels"] == "no"
+    assert [(one["what"], one["subject"], one["id"]) for one in messages] == [("drift", "Drift at GATE", event["id"])]
+    # Nothing new: nothing is told again.
     assert monitor().name == "Not Enough Images"
-    assert len(site.events) == 1
-    site.store.close_window("0002", pd.DataFrame({"key": ["b"]}), result("0002", "DRIFT", "0000000older.dir"))
-    site.judges(1, ["GATE: DRIFT in window 0002, champion version 1 (x)"])
+    assert (len(messages), len(events("GATE"))) == (1, 1)
+    # Killed after the message, before that was noted: it comes again, and is known by its id.
+    (site.root / "drift" / "GATE" / "announced.json").unlink()
     monitor()
-    assert site.events[1][1]["resource"]["plumbline.new-labels"] == "yes"
+    assert [one["id"] for one in messages] == [event["id"]] * 2
+    time.sleep(1)
+    assert len(events("GATE")) == 1
+    # A later window, by a champion of older data than there is now, asks for training.
+    promote(tmp_path / "second", "0000000older.dir", first_seed=500)
+    site.send_many("GATE", 2000, 120, dark=0.4)
+    assert monitor().name == "Drift"
+    assert events("GATE", 2)[0]["resource"]["plumbline.new-labels"] == "yes"
+    assert len(messages) == 3
 
 
-def test_a_watched_site_completes_and_a_failure_is_no_drift(site):
-    site.judges(0, ["GATE: WATCH in window 0001, champion version 1 (x)"])
-    assert monitor().name == "Watch"
-    site.judges(1, ["Traceback (most recent call last):", "ValueError: no"])
-    state = monitor()
+def test_each_window_is_noted_when_it_is_told(site):
+    """Two windows wait to be told and the run dies between them: the first is not told again."""
+    store = SiteState(site.root / "drift", "GATE")
+    for window in ("0001", "0002", "0003"):
+        (site.root / "drift" / "GATE" / "windows" / window).mkdir(parents=True)
+        write_json(site.root / "drift" / "GATE" / "windows" / window / "result.json", {})
+    store.announced(["0002"])
+    assert store.unannounced() == ["0001", "0003"]
+    store.announced(["0001"])
+    assert store.unannounced() == ["0003"]
+
+
+@pytest.mark.parametrize("name", ["007", "-x", "North gate"])
+def test_a_site_of_any_name_is_data_for_the_judge(site, name):
+    site.send_many(name, 1000, 3)
+    state = monitor(name)
+    assert (state.name, state.is_completed()) == ("Not Enough Images", True), state.message
+    assert state.message.startswith(f"{name}: NOT ENOUGH IMAGES")
+
+
+def test_a_failure_is_no_verdict(site, messages):
+    state = monitor("NOBODY")
     assert state.is_failed()
-    assert "ValueError: no" in state.message
-    assert site.events == []
+    assert "NOBODY: incoming/NOBODY is missing" in state.message
+    site.send_many("GATE", 1000, 120, dark=0.4)
+    (site.root / "drift").mkdir(exist_ok=True)
+    (site.root / "drift" / "GATE").write_text("in the way")
+    assert monitor().is_failed()
+    assert messages == []
 
 
 @pytest.mark.parametrize("name", ["../..", "", "/etc", "a\\b", "evidently"])

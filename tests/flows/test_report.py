@@ -6,7 +6,7 @@ from pathlib import Path
 
 from recorded import certificate_json
 
-from flows import report, setup
+from flows import keeper, report
 from plumbline.evidence.records import Decision, LeaderboardRow
 from plumbline.leakage.records import Certificate
 
@@ -67,7 +67,7 @@ def test_a_page_that_nobody_serves_is_no_link(tmp_path, monkeypatch):
     assert report.link("drift", page, tmp_path) == "[drift](http://127.0.0.1:4201/drift/index.html)"
 
 
-def test_a_run_started_by_hand_beats_often_enough_for_the_automation():
+def test_a_run_started_by_hand_beats_often_enough_for_the_keeper():
     """Prefect's own 180 s would have a healthy run declared dead after 90 s."""
     ask = (
         "import flows.training; from prefect.settings import get_current_settings as s; "
@@ -75,4 +75,4 @@ def test_a_run_started_by_hand_beats_often_enough_for_the_automation():
     )
     root = Path(__file__).resolve().parents[2]
     done = subprocess.run([sys.executable, "-c", ask], cwd=root, capture_output=True, text=True, check=True)
-    assert int(done.stdout) * 3 <= setup.SILENCE.total_seconds()
+    assert int(done.stdout) * 3 <= keeper.SILENCE.total_seconds()
