@@ -478,8 +478,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 def record_of(results: list[Result]) -> dict[str, Any]:
     """Return what was said of each site as plain data: verdict, the sentence about it, window, reasons, counts."""
-    kept = ("verdict", "window", "reasons", "counts")
-    sites = {one["site"]: {"said": in_lines(one)[0], **{key: one[key] for key in kept}} for one in results}
+    sites = {
+        one["site"]: {
+            "said": in_lines(one)[0],
+            "verdict": one["verdict"],
+            "window": one["window"],
+            "reasons": one["reasons"],
+            "counts": one["counts"],
+        }
+        for one in results
+    }
     return {"verdict": worst([one["verdict"] for one in results]) if results else None, "reason": "", "sites": sites}
 
 

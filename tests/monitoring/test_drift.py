@@ -285,7 +285,7 @@ def test_without_a_champion_the_command_fails_and_the_stage_says_so(project, mon
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
     project.send_many(GATE, 10_000, 60)
     assert run(monkeypatch, GATE) == 3
-    assert "promote a model first" in capsys.readouterr().err
+    assert "has no champion" in capsys.readouterr().err
     assert run(monkeypatch, "--every-site", "--record", "build/drift.json") == 0
     recorded = json.loads(Path("build/drift.json").read_text())
     assert recorded["reason"].startswith("Not judged: the registry")

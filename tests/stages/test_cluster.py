@@ -149,7 +149,7 @@ def test_features_by_workers_are_the_same_bytes_and_the_store_repeats_none(proje
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
     # As `python -m` does in dvc.yaml: a stage is `__main__`, whose classes workers can't import.
     weights.main()
-    command(project, "plumbline.models.extraction", "mobilenet")
+    command(project, "stages.featurize", "mobilenet")
     assert bytes_in(project / "build" / "features" / "mobilenet") == alone
     monkeypatch.setattr(plumbline.models.extraction, "compute_rows", never)
     store = project / "store"
@@ -168,7 +168,7 @@ def test_the_command_of_ingest_finds_workers_too(project, cluster, monkeypatch):
     alone = ingested(project)
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
     monkeypatch.setenv("PLUMBLINE_STORE", "store")
-    assert "1 partitions computed, 0 found" in command(project, "plumbline.imaging.manifest")
+    assert "1 partitions computed, 0 found" in command(project, "stages.ingest")
     assert {name: (project / "build" / name).read_bytes() for name in OUTPUTS} == alone
 
 

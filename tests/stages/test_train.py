@@ -353,7 +353,7 @@ def test_model_json_says_where_weights_came_from(splits, features):
     assert trained("transfer", splits, features)[3].weights == "random"
     model = trained("simple_cnn", splits, features)[3]
     assert model.weights == "from scratch"
-    json.dumps(model, allow_nan=False)
+    json.dumps(model.content(), allow_nan=False)
 
 
 def test_rows_are_read_in_the_order_asked_for(tmp_path):
