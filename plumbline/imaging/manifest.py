@@ -43,7 +43,7 @@ from plumbline.imaging.collection import (
 )
 from plumbline.imaging.decode import DecodeError, shrink_grey
 from plumbline.imaging.describe import MEASURES, describe
-from plumbline.imaging.hashing import THUMBNAIL, WINDOWS, fingerprint, phash, thumbnail
+from plumbline.imaging.hashing import STORED, WINDOWS, fingerprint, phash, stored_thumbnail
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +52,7 @@ BUILD = Path("build")
 PACK = 16  # pictures in one task
 WORTH_PROCESSES = 64 * PACK  # pictures; starting processes costs a second
 PARTITION = 512  # pictures; a second or two of a core, and 4 MB
-PACKAGES = ("numpy", "opencv-python-headless", "pillow", "scipy")
+PACKAGES = ("imagehash", "numpy", "opencv-python-headless", "pillow", "scipy")
 QUARANTINE = ("path", "reason", "kind", "label")
 
 
@@ -69,7 +69,7 @@ class Ingested:
     manifest: COMPUTED columns, then the metadata columns (text, None where blank).
     quarantine: path, reason, kind (see plumbline.imaging.collection.Refused), label.
     fingerprints: (N, 2, 37) uint64, see plumbline.imaging.hashing.fingerprint.
-    thumbnails: (N, 72, 96) uint8, grey.
+    thumbnails: (N, 81, 96) uint8, see plumbline.imaging.hashing.stored_thumbnail.
     """
 
     manifest: pd.DataFrame
@@ -95,7 +95,7 @@ def ingest(data: DataParams, params: IngestParams) -> Ingested:
     collection = list_images(data)
     images, refused = collection.images, list(collection.refused)
     fingerprints = np.empty((len(images), 2, len(WINDOWS)), np.uint64)
-    thumbnails = np.empty((len(images), *THUMBNAIL), np.uint8)
+    thumbnails = np.empty((len(images), *STORED), np.uint8)
     rows: list[dict[str, Any]] = []
     paths = list(images["path"])
     if cluster.is_wanted():
@@ -140,7 +140,7 @@ def measure(picture: Picture, min_side: int) -> _Measured:
         "phash": phash(grey),
         **describe(rgb, np.asarray(grey)),
     }
-    return _Measured(row, fingerprint(small), thumbnail(small))
+    return _Measured(row, fingerprint(small), stored_thumbnail(image, small))
 
 
 def pixels_sha256(rgb: NDArray[np.uint8]) -> str:
@@ -266,7 +266,7 @@ def packed(measured: list[Measurement]) -> Arrays:
     )
     return {
         "fingerprints": np.array([one.fingerprint for one in rows], np.uint64).reshape(-1, 2, len(WINDOWS)),
-        "thumbnails": np.array([one.thumbnail for one in rows], np.uint8).reshape(-1, *THUMBNAIL),
+        "thumbnails": np.array([one.thumbnail for one in rows], np.uint8).reshape(-1, *STORED),
         "text": np.frombuffer(text.encode(), np.uint8),
     }
 
