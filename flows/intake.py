@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -47,12 +49,14 @@ from plumbline.common.files import write_text
 from plumbline.common.params import PARAMS, load_section
 from plumbline.imaging.collection import COMPUTED, DataParams
 from plumbline.imaging.manifest import IngestParams, ingest
+from plumbline.leakage.groups import GroupParams
 
 if TYPE_CHECKING:
     import pandas as pd
     from prefect.client.schemas.objects import State
 
 MANIFEST = "build/manifest.parquet"
+THUMBNAILS = "build/thumbnails.npy"
 REQUEST = "plumbline.training.requested"
 
 
@@ -72,8 +76,9 @@ def intake(batch: str, images: str | None = None, request_training: bool = True)
         data, source = _checked_data(root)
         with tempfile.TemporaryDirectory(prefix="plumbline-batch-") as scratch:
             read = _validate(Path(batch), Path(images) if images else None, Path(scratch), root, data)
-            known = _known(root, data)
-            new, copies = new_pictures(read, known, _section(root, "intake", IntakeParams))
+            known, thumbnails = _known(root, data)
+            asked = (_section(root, "intake", IntakeParams), thumbnails, _section(root, "group", GroupParams))
+            new, copies = new_pictures(read, known, *asked)
             refused = [*read.refused, *copies]
             _publish(batch, new, refused)
             if new.empty:
@@ -122,16 +127,18 @@ def _validate(batch: Path, images: Path | None, scratch: Path, root: Path, data:
 
 
 @task(name="known pictures", cache_policy=NO_CACHE)
-def _known(root: Path, data: DataParams) -> pd.DataFrame:
-    """Return the manifest of data/ as it is: from the last run where that is still true, else measured now."""
+def _known(root: Path, data: DataParams) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """Return the manifest of data/ as it is, and the thumbnails of its rows: from the last run where that is still
+    true, else measured now."""
     import pandas as pd
 
     makers = [node.name for node in graph.read_graph(root).values() if MANIFEST in node.outs]
     if makers and not graph.changed(root, makers):
-        return pd.read_parquet(root / MANIFEST)
+        return pd.read_parquet(root / MANIFEST), np.load(root / THUMBNAILS, mmap_mode="r", allow_pickle=False)
     get_run_logger().info("The manifest is older than the data: measuring every picture again.")
     here = data.model_copy(update={"root": root / data.root})
-    return ingest(here, _section(root, "ingest", IngestParams)).manifest
+    found = ingest(here, _section(root, "ingest", IngestParams))
+    return found.manifest, found.thumbnails
 
 
 @task(

@@ -120,8 +120,8 @@ class Local:
 
 
 def shrink(grey: Grey, longer_side: int = LOCAL_SIDE) -> Grey:
-    """Return the picture with its longer side at most `longer_side`, averaged over areas."""
-    height, width = grey.shape
+    """Return the picture, grey or RGB, with its longer side at most `longer_side`, averaged over areas."""
+    height, width = grey.shape[:2]
     factor = longer_side / max(height, width)
     if factor >= 1:
         return grey
@@ -186,6 +186,12 @@ def align_thumbnails(a: Grey, b: Grey) -> tuple[float, Overlap]:
     """
     ecc, warp = _refined(a, b)
     return (ecc, NOTHING) if warp is None else (ecc, compare_overlap(a, b, _inverse(warp), blur=0.0))
+
+
+def align_whole(a: Grey, b: Grey) -> tuple[Overlap, Affine | None]:
+    """Return the overlap of `align_thumbnails`, and the map from pixels of `a` to pixels of `b`."""
+    _, warp = _refined(a, b)
+    return (NOTHING, None) if warp is None else (compare_overlap(a, b, _inverse(warp), blur=0.0), _inverse(warp))
 
 
 def compare_thumbnails(a: Grey, b: Grey, place: tuple[float, float, float, float]) -> Likeness:

@@ -25,6 +25,7 @@ from plumbline.imaging.collection import cores
 from plumbline.leakage.alignment import (
     CELL,
     CELLS,
+    FLAT,
     NOTHING,
     UNLIKE,
     Grey,
@@ -59,6 +60,7 @@ MIN_COARSE = 0.5  # correlation of 18 x 24 pixels, below which a pair is not loo
 MIRROR_COSINE = 0.7  # a backbone sees little difference between a picture and its mirror image
 NOT_JOINED = 60  # closest pairs that were looked at and not joined, kept for the report
 WHOLE = (0.0, 0.0, 1.0, 1.0)
+CERTAIN = ("same bytes", "same pixels")
 
 
 class CopyParams(Section):
@@ -169,8 +171,8 @@ def find_copies(
         sides: (N,) numbers; with `merge`, every pair whose pictures have different numbers is listed all the same.
     """
     search = _Search(pictures, joined, params, merge, sides)
-    search.equal("id", "same bytes")
-    search.equal("pixels_sha256", "same pixels")
+    for column, kind in zip(("id", "pixels_sha256"), CERTAIN, strict=True):
+        search.equal(column, kind)
     search.whole()
     search.parts()
     if pictures.embeddings is not None:
@@ -194,6 +196,8 @@ def same_picture(a: Grey, b: Grey, distance: int, params: CopyParams) -> bool:
     Pictures without texture are never copies by likeness, only by equal bytes or pixels: any two plain grounds of one
     colour are alike.
     """
+    if min(float(grey_of(a).std()), float(grey_of(b).std())) < FLAT:
+        return False
     return _prove(a, b, [_Try(WHOLE, 1.0, "near", distance)], params).found
 
 

@@ -87,7 +87,8 @@ def split_images(
         excluded: path, reason: images that must not be used (label conflicts).
         params: fractions, seed, strata.
 
-    Raises UserError where a class has too few groups to be on every side.
+    Raises UserError where nothing is left of the images or of a class, or a class has too few groups to be on every
+    side.
     """
     keys = _keys(manifest, columns)
     graph = _Graph(manifest, edges, keys, memberships)
@@ -96,6 +97,7 @@ def split_images(
     for row, reason in graph.ties(keep).items():
         aside[manifest["path"].iat[row]] = reason
         keep[row] = False
+    _refuse_nothing_left(manifest, keep, aside)
     part, locked = graph.parts(keep)
     kept = manifest[keep].reset_index(drop=True)
     names = _part_names(kept, part, groups)
@@ -104,6 +106,21 @@ def split_images(
     out = manifest[~keep].merge(groups, on="path", how="left")
     set_aside = out[["path", "id", "label", "group"]].assign(reason=[aside[p] for p in out["path"]])
     return Split(splits, set_aside, _extended(memberships, keys[keys["row"].isin(np.flatnonzero(keep))], splits, keep))
+
+
+def _refuse_nothing_left(manifest: pd.DataFrame, keep: NDArray[np.bool_], aside: dict[str, str]) -> None:
+    """Raise UserError where no picture, or none of a class, is left to draw from."""
+    if manifest.empty:
+        raise UserError(f"{BUILD}/manifest.parquet names no picture: put photographs into data/ and run ingest again.")
+    for label in (None, *sorted(manifest["label"].unique())):
+        here = np.ones(len(manifest), bool) if label is None else (manifest["label"] == label).to_numpy()
+        if not keep[here].any():
+            first = str(manifest["path"][here].iat[0])
+            raise UserError(
+                f"all {int(here.sum())} pictures{'' if label is None else f' of class {label!r}'} are set aside, so "
+                f"there is nothing to split (the first: {first}, {aside[first]}): look at "
+                "reports/label_conflicts.html, correct the labels in data/ and run again."
+            )
 
 
 def draw(

@@ -55,7 +55,8 @@ def test_copies_of_known_pictures_and_inside_the_batch_are_found(tmp_path):
     draw(tmp_path / "new" / "with_helmet" / "other.png", 2)
     draw(tmp_path / "new" / "with_helmet" / "other_twice.png", 2)
     batch = read(tmp_path / "new")
-    new, copies = new_pictures(batch, read(tmp_path / "known").table, IntakeParams())
+    known = read(tmp_path / "known")
+    new, copies = new_pictures(batch, known.table, IntakeParams(), known.thumbnails)
     assert list(new["path"]) == ["with_helmet/other.png"]
     reasons = {one.path: one.reason for one in copies}
     assert reasons["with_helmet/same_bytes.png"] == "is a copy of with_helmet/k.png"
