@@ -264,6 +264,8 @@ def _colours(a: NDArray[np.float64], b: NDArray[np.float64]) -> Colours:
     if pale < FADED * rich and rich > COLOURED:  # black and white of the other: then it is as bright everywhere
         coloured = np.maximum(np.linalg.norm(u, axis=1), np.linalg.norm(v, axis=1)) > COLOURED
         return Colours(agreement, float((_unlike_brightness(a[:, 2], b[:, 2]) & coloured).mean()))
+    if pale > COLOURED:  # the more saturated one is faded to the other's saturation
+        u, v = u * (pale / saturation[0]), v * (pale / saturation[1])
     tint = np.median(v - u, axis=0)
     tint *= min(1.0, MAX_TINT / max(float(np.linalg.norm(tint)), 1e-9))
     return Colours(agreement, float((np.linalg.norm(v - u - tint, axis=1) > CONTRARY).mean()))

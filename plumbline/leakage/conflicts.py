@@ -27,7 +27,7 @@ from plumbline.leakage.alignment import (
     thumbnail,
     turned,
 )
-from plumbline.leakage.copies import CERTAIN
+from plumbline.leakage.copies import CERTAIN, SAME_COLOURS
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 # grouped, but not called a conflict.
 MIN_WORST = 0.75
 MIN_COMMON = 0.6
-MAX_CONTRARY = 0.004  # share of places whose colour is another: one of 400 is noise, two a small helmet
 LIKENESS = (*CERTAIN, "near", "mirrored", "cropped", "embedding")
 
 
@@ -88,7 +87,7 @@ def same_shot(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
     overlap, affine, flip = max(tries, key=lambda one: (_is_whole(one[0]), one[0].score))
     if affine is None or not _is_whole(overlap):
         return False
-    return compare_colours(turned(first[1]) if flip else first[1], second[1], affine).contrary <= MAX_CONTRARY
+    return compare_colours(turned(first[1]) if flip else first[1], second[1], affine).contrary <= SAME_COLOURS
 
 
 def _is_whole(overlap: Overlap) -> bool:

@@ -61,6 +61,7 @@ MIRROR_COSINE = 0.7  # a backbone sees little difference between a picture and i
 NOT_JOINED = 60  # closest pairs that were looked at and not joined, kept for the report
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 CERTAIN = ("same bytes", "same pixels")
+SAME_COLOURS = 0.004  # share of places with another colour: one of 400 is noise, two a small helmet
 
 
 class CopyParams(Section):
@@ -193,12 +194,13 @@ def candidate_radius(images: int, params: CopyParams) -> int:
 def same_picture(a: Grey, b: Grey, distance: int, params: CopyParams) -> bool:
     """Whether two thumbnails whose pHashes are `distance` bits apart show one shot: what `group` calls a copy, too.
 
-    Pictures without texture are never copies by likeness, only by equal bytes or pixels: any two plain grounds of one
-    colour are alike.
+    Every place must have the other's colour: `group` ties pictures together in which a little differs, too. Pictures
+    without texture are never copies by likeness, only by equal bytes or pixels: any two plain grounds are alike.
     """
     if min(float(grey_of(a).std()), float(grey_of(b).std())) < FLAT:
         return False
-    return _prove(a, b, [_Try(WHOLE, 1.0, "near", distance)], params).found
+    strict = params.model_copy(update={"max_contrary": min(params.max_contrary, SAME_COLOURS)})
+    return _prove(a, b, [_Try(WHOLE, 1.0, "near", distance)], strict).found
 
 
 @dataclass(frozen=True)
