@@ -112,8 +112,9 @@ def _refuse_nothing_left(manifest: pd.DataFrame, keep: NDArray[np.bool_], aside:
     """Raise UserError where no picture, or none of a class, is left to draw from."""
     if manifest.empty:
         raise UserError(f"{BUILD}/manifest.parquet names no picture: put photographs into data/ and run ingest again.")
-    for label in (None, *sorted(manifest["label"].unique())):
-        here = np.ones(len(manifest), bool) if label is None else (manifest["label"] == label).to_numpy()
+    classes = manifest["label"].str.split(";").map(frozenset)  # helmet;vest belongs to both
+    for label in (None, *sorted(frozenset().union(*classes))):
+        here = np.array([label is None or label in names for names in classes])
         if not keep[here].any():
             first = str(manifest["path"][here].iat[0])
             raise UserError(
