@@ -100,8 +100,8 @@ UNLIKE = Likeness(0.0, NOTHING, 0.0, 0, UNKNOWN)
 def evidence(likeness: Likeness) -> float:
     """Return how much speaks for two pictures being one shot: above about 6.8 more than chance and fashion give.
 
-    atanh(firm) + 1.3 ln(textured) + 1.1 agreement: a form that a logistic regression chose and weighed, on 1,100 pairs
-    of CIFAR-10 that were sorted by eye into copies and strangers (see docs/leakage.md). With 80 textured blocks that
+    atanh(firm) + 1.3 ln(textured) + 1.1 agreement: a form that a logistic regression chose and weighed, on 650 pairs
+    of CIFAR-10 that people sorted by eye into copies and strangers (see docs/leakage.md). With 80 textured blocks that
     agree in colour a quarter of them may be alike by 0.2 or less; with 25 it is 0.95.
     """
     if likeness.textured < MIN_BLOCKS:
