@@ -10,7 +10,7 @@ export GX_ANALYTICS_ENABLED = false
 export MLFLOW_DISABLE_TELEMETRY = true
 
 .DEFAULT_GOAL := help
-.PHONY: help env run serve-flows test lint format lock sample clean
+.PHONY: help env run serve-flows test test-fast coverage lint format lock sample clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -29,10 +29,17 @@ serve-flows: env ## Prefect's server, UI and a worker on this machine, and the r
 test: env $(VENV)/.installed-test ## The whole test suite
 	python -m pytest
 
+test-fast: env $(VENV)/.installed-test ## The fast layer: no pipeline, server, browser or training
+	python -m pytest -m "not slow and not browser"
+
+coverage: env $(VENV)/.installed-test ## The whole suite with the lines that no test ran
+	python -m pytest --cov --cov-report=term-missing:skip-covered --cov-report=html
+
 lint: env $(VENV)/.installed-test ## Ruff and mypy
 	ruff check .
 	ruff format --check .
-	mypy common imaging models stages monitoring samples benchmarks
+	mypy plumbline stages monitoring flows samples benchmarks
+	lint-imports --no-cache
 
 format: $(VENV)/.installed-test ## Let ruff format and sort the code
 	ruff check --fix .
@@ -58,6 +65,7 @@ $(VENV)/.installed: requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14) and "Plumbline needs Python 3.11, 3.12 or 3.13: make env PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --no-deps --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --no-index --editable .
 	touch $@
 
 $(VENV)/.installed-test: requirements-test.lock $(VENV)/.installed

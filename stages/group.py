@@ -29,8 +29,8 @@ from plumbline.leakage.groups import (
 def main() -> None:
     """Run the stage, or the audit."""
     if sys.argv[1:2] == ["audit"]:
-        del sys.argv[1]
-        runpy.run_module("plumbline.commands.audit", run_name="__main__")  # ends with its exit code
+        del sys.argv[1]  # handed over, not imported: what an audit runs, the stage does not depend on
+        runpy.run_module("plumbline.commands.audit", run_name="__main__")
         return
     import pandas as pd
 

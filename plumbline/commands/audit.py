@@ -39,7 +39,7 @@ class Side:
 def audit(arguments: Sequence[str]) -> int:
     """Compare the folders, print and write the certificate. Returns 0 (clean), 1 (leaks) or 2 (bad input)."""
     parser = argparse.ArgumentParser(
-        prog="python -m stages.group audit", description="Does one picture, or its copy, stand in two of these folders?"
+        prog="plumbline audit", description="Does one picture, or its copy, stand in two of these folders?"
     )
     parser.add_argument(
         "folders", nargs="+", type=Path, metavar="FOLDER", help="two or more: train, (validation,) test"
@@ -233,5 +233,10 @@ def _tiny(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     return resize(rgb, (16, 16)).reshape(-1).astype(np.float32) / np.float32(255)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Audit the folders of the command line; exit code 0 clean, 1 leaks, 2 bad input."""
     sys.exit(audit(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    main()

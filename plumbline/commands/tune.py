@@ -22,7 +22,9 @@ def main() -> None:
 
     from plumbline.models.training import TrainParams
 
-    parser = argparse.ArgumentParser(description="Search a candidate's parameters on validation pictures.")
+    parser = argparse.ArgumentParser(
+        prog="plumbline tune", description="Search a candidate's parameters on validation pictures."
+    )
     parser.add_argument("candidate")
     parser.add_argument("--trials", type=int, help="how many more (default: params.yaml, tune.trials)")
     parser.add_argument("--write", action="store_true", help="put the winning values into params.yaml")

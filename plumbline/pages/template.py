@@ -60,11 +60,10 @@ def read_asset(name: str, folder: Path = HERE) -> str:
 
 
 def data_uri(rgb: NDArray[np.uint8], side: int = THUMBNAIL) -> str:
-    """Return a picture (H, W, 3), shrunk to at most `side` pixels, as a JPEG in a `data:` address."""
-    from PIL import Image
+    """Return a picture (H, W, 3), its longer side brought to `side` pixels, as a JPEG in a `data:` address."""
+    from PIL import Image, ImageOps
 
-    image = Image.fromarray(rgb)
-    image.thumbnail((side, side))
+    image = ImageOps.contain(Image.fromarray(rgb), (side, side))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
     return jpeg_uri(buffer.getvalue())

@@ -16,12 +16,12 @@ from PIL import Image
 
 import plumbline.models.extraction
 from plumbline.common.errors import UserError
-from plumbline.imaging import manifest as ingest
+from plumbline.imaging import manifest as measuring
 from plumbline.imaging.collection import DataParams, Refused
-from plumbline.models import backbones as weights
 from plumbline.models.backbones import Backbone
 from plumbline.models.extraction import featurize, read_pictures
 from plumbline.models.weights import Weights
+from stages import ingest, weights
 
 TOP = Path(__file__).parents[2]
 RANDOM = Weights("mobilenet", "random", "random", None, None, None)
@@ -52,7 +52,7 @@ def project(tmp_path, monkeypatch):
     params = {"data": {"root": str(tmp_path / "data")}, "ingest": {"min_side": 8}, "backbones": backbones}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params))
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(ingest, "PARTITION", 5)
+    monkeypatch.setattr(measuring, "PARTITION", 5)
     monkeypatch.setattr(plumbline.models.extraction, "BATCHES_A_PARTITION", 1)
     monkeypatch.delenv("DASK_SCHEDULER_ADDRESS", raising=False)
     monkeypatch.delenv("PLUMBLINE_STORE", raising=False)
@@ -100,7 +100,7 @@ def test_ingest_by_two_workers_gives_the_same_bytes(project, cluster, monkeypatc
     alone = ingested(project)
     assert alone["quarantine.csv"].count(b"cat/") == 2
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
-    monkeypatch.setattr(ingest, "_measure_all", never)
+    monkeypatch.setattr(measuring, "_measure_all", never)
     assert ingested(project) == alone
 
 
@@ -109,7 +109,7 @@ def test_ingest_through_a_store_repeats_nothing_and_notices_damage(project, clus
     store = project / "store"
     monkeypatch.setenv("PLUMBLINE_STORE", store.as_uri())
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "_measure_all", never)
+        patch.setattr(measuring, "_measure_all", never)
         patch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
         assert ingested(project) == alone
         first = objects(store)
@@ -117,7 +117,7 @@ def test_ingest_through_a_store_repeats_nothing_and_notices_damage(project, clus
         assert "3 partitions computed, 0 found" in capsys.readouterr().err
     # Another machine, without workers: all is there.
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "_measure_all", never)
+        patch.setattr(measuring, "_measure_all", never)
         assert ingested(project) == alone
         assert objects(store) == first
         assert "0 partitions computed, 3 found" in capsys.readouterr().err
@@ -175,7 +175,7 @@ def test_a_worker_that_sees_other_data_is_refused(project, cluster, monkeypatch)
     """Ingest lists one folder, and by the time that a worker looks the file has another size, or other bytes."""
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "_size", lambda data, source: 1)
+        patch.setattr(measuring, "_size", lambda data, source: 1)
         with pytest.raises(UserError, match=r"cat/0\.png in .*data/ on .* is not the file that this run listed"):
             ingest.main()
     images = functools.partial(read_pictures, DataParams(root=project / "data"))
@@ -186,7 +186,7 @@ def test_a_worker_that_sees_other_data_is_refused(project, cluster, monkeypatch)
 
 def test_a_worker_with_other_code_is_refused(project, cluster, monkeypatch):
     monkeypatch.setenv("DASK_SCHEDULER_ADDRESS", cluster.scheduler_address)
-    monkeypatch.setattr(ingest.Measuring, "loaded", "what this process has after an edit")
+    monkeypatch.setattr(measuring.Measuring, "loaded", "what this process has after an edit")
     with pytest.raises(UserError, match=r"the Dask worker on .* has other code loaded than this run"):
         ingest.main()
 
@@ -217,10 +217,10 @@ def test_a_store_that_cannot_be_used_is_one_sentence(project, monkeypatch, url, 
 
 def test_measurements_survive_packing():
     row = {"path": "a#1", "phash": np.uint64(2**64 - 1), "brightness": 0.123457}
-    whole = ingest._Measured(row, np.full((2, 37), 2**64 - 1, np.uint64), np.zeros((72, 96), np.uint8))
+    whole = measuring._Measured(row, np.full((2, 37), 2**64 - 1, np.uint64), np.zeros((72, 96), np.uint8))
     refused = Refused("b\udcff", "is a line\nbreak", "unreadable", "cat")
-    first, second = ingest.unpacked(ingest.packed([refused, whole]))
+    first, second = measuring.unpacked(measuring.packed([refused, whole]))
     assert first.row == row
     np.testing.assert_array_equal(first.fingerprint, whole.fingerprint)
     assert second == refused
-    assert ingest.unpacked(ingest.packed([])) == []
+    assert measuring.unpacked(measuring.packed([])) == []

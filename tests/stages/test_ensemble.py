@@ -10,7 +10,6 @@ import pytest
 from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_table
 from plumbline.evidence.candidates import read_not_made
-from plumbline.models import ensembles as ensemble
 from plumbline.models.assemble import load_candidate
 from plumbline.models.candidates import Candidate, build_network, class_probabilities
 from plumbline.models.combination import evidence, fit_stacking, stacked, write_head
@@ -24,6 +23,7 @@ from plumbline.models.ensembles import (
     read_members,
 )
 from plumbline.models.fitting import targets_of
+from stages import ensemble
 
 SIZE = 16
 

@@ -14,10 +14,10 @@ from sklearn import metrics
 
 from plumbline.common.errors import UserError
 from plumbline.evidence import calibration, intervals, scores, shortcuts, slices, thresholds
-from plumbline.evidence import evaluation as evaluate
 from plumbline.evidence.baselines import leave_one_site_out, pixel_regression
 from plumbline.evidence.candidates import sample_of
 from plumbline.evidence.rules import Gate, shortcut_rule
+from stages import evaluate
 
 
 @pytest.fixture

@@ -13,10 +13,11 @@ import pytest
 from PIL import Image, ImageOps
 
 from plumbline.common.errors import UserError
-from plumbline.imaging import manifest as stage
+from plumbline.imaging import manifest
 from plumbline.imaging.collection import DataParams, load_rgb
 from plumbline.imaging.decode import decode_small_grey
 from plumbline.imaging.manifest import IngestParams, ingest, pixels_sha256
+from stages import ingest as stage
 
 TOP = Path(__file__).parents[2]
 
@@ -69,9 +70,9 @@ def test_row_i_of_each_array_is_row_i_of_the_manifest(data):
     assert found.thumbnails.shape == (7, 72, 96)
     for row, path in enumerate(found.manifest["path"]):
         grey = decode_small_grey((data.root / path).read_bytes())
-        distance = int(found.fingerprints[row, 0, 0] ^ stage.fingerprint(grey)[0, 0]).bit_count()
+        distance = int(found.fingerprints[row, 0, 0] ^ manifest.fingerprint(grey)[0, 0]).bit_count()
         assert distance <= 2
-        assert np.abs(found.thumbnails[row].astype(int) - stage.thumbnail(grey)).mean() < 2
+        assert np.abs(found.thumbnails[row].astype(int) - manifest.thumbnail(grey)).mean() < 2
 
 
 def test_the_same_pixels_in_another_file_share_the_pixel_hash_not_the_id(data):
@@ -167,9 +168,9 @@ def test_array_rows_are_named_by_their_bytes(tmp_path):
 def test_threads_and_processes_find_the_same(data, monkeypatch):
     spoil(data.root)
     threads = run_ingest(data)
-    monkeypatch.setattr(stage, "PACK", 2)
-    monkeypatch.setattr(stage, "WORTH_PROCESSES", 1)
-    monkeypatch.setattr(stage, "cores", lambda: 2)
+    monkeypatch.setattr(manifest, "PACK", 2)
+    monkeypatch.setattr(manifest, "WORTH_PROCESSES", 1)
+    monkeypatch.setattr(manifest, "cores", lambda: 2)
     processes = run_ingest(data)
     pd.testing.assert_frame_equal(threads.manifest, processes.manifest)
     pd.testing.assert_frame_equal(threads.quarantine, processes.quarantine)

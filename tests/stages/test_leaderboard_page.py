@@ -11,11 +11,9 @@ import yaml
 from fabricated import write_project
 
 from plumbline.common.files import write_json
-from plumbline.evidence import evaluation as evaluate
-from plumbline.evidence import rules as gate
 from plumbline.pages.charts import Frame, axes, ticks
 from plumbline.pages.leaderboard import chance, figure, title_of
-from stages import leaderboard
+from stages import evaluate, gate, leaderboard
 
 
 @pytest.fixture(scope="module")

@@ -14,14 +14,14 @@ import pytest
 from benchmarks.tiny_project import CLASSES, NAME, SIZE, pictures, whole_project, write_project
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import file_digest
-from plumbline.registry import bundle
+from plumbline.registry import bundle, promotion
 from plumbline.registry import history as audit
-from plumbline.registry import promotion as stage
 from plumbline.registry import versions as registry
 from plumbline.registry.champion import champion_predictions, unseen_pictures
 from plumbline.registry.chosen import read_chosen, read_decision, weights_digest
 from plumbline.registry.export import OnnxModel
 from plumbline.registry.promotion import PromoteParams, Wish, history, judge_comparison, parse, promote, rollback
+from stages import promote as stage
 
 PARAMS = PromoteParams(minimum_unseen_groups=3)
 
@@ -170,7 +170,7 @@ def test_the_same_decision_twice_is_one_version(project):
 def test_weights_are_the_same_whatever_keras_calls_its_layers(project, tmp_path):
     here = project("good")
     before = weights_digest(here.build / "candidates" / NAME, here.build / "features")
-    network = stage.load_network(here.build / "candidates" / NAME, here.build / "features" / "pixels")
+    network = promotion.load_network(here.build / "candidates" / NAME, here.build / "features" / "pixels")
     network.save_weights(here.build / "candidates" / NAME / "head.weights.h5")
     assert weights_digest(here.build / "candidates" / NAME, here.build / "features") == before
     network.layers[-1].bias.assign_add([1e-6])

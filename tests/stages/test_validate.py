@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plumbline.common.errors import UserError
-from plumbline.imaging import validation as stage
 from plumbline.imaging.validation import (
     ValidateParams,
     count_classes,
@@ -19,6 +18,7 @@ from plumbline.imaging.validation import (
     tied_by_columns,
     validate,
 )
+from stages import validate as stage
 
 GROUPING = ("photo", "video")
 
