@@ -43,6 +43,8 @@ TEXTURED_SHARE = 0.3  # ... or this share of the whole picture's, where that is 
 COLOURED = 12.0  # levels of Cb and Cr away from grey: less is no colour but noise and compression
 CONTRARY = 40.0  # levels between the colours of two places, the tint of the whole allowed for: not one colour
 MAX_TINT = 40.0  # levels that a camera's or publisher's tint may move all colours by
+NEAR = 13  # pixels of a thumbnail, each way, that are looked at to tell whether two places show the same shapes ...
+SAME_SHAPE = 0.5  # ... by the absolute value of their correlation
 FADED = 0.3  # saturation of one picture over the other's, below which it is taken for a black and white version
 
 
@@ -69,7 +71,8 @@ class Colours:
     """How the colours of two pictures agree where they overlap.
 
     `agreement` is the correlation of their Cb and Cr, -1 to 1, 0 where either picture has none; `contrary` the share of
-    places, of about 400 in a whole picture, whose colours are not the same though the whole's tint was allowed for.
+    places, of about 400 in a whole picture, that show the same shapes in other colours, though the whole's
+    tint was allowed for.
     """
 
     agreement: float
@@ -250,11 +253,26 @@ def compare_colours(a: Grey, b: Grey, affine: Affine) -> Colours:
     first = np.dstack([*planes_a, lumas[0]])
     first = cv2.warpAffine(first, cells, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     second = np.dstack([*planes_b, lumas[1]])
-    return _colours(first[inside].astype(np.float64), second[inside].astype(np.float64))
+    same_shape = _same_shape(grey_of(a), grey_of(b), affine)
+    return _colours(first[inside].astype(np.float64), second[inside].astype(np.float64), same_shape[inside])
 
 
-def _colours(a: NDArray[np.float64], b: NDArray[np.float64]) -> Colours:
-    """Compare (N, 3) Cb, Cr and luma of places that lie over one another."""
+def _same_shape(a: Grey, b: Grey, affine: Affine) -> NDArray[np.bool_]:
+    """Which of the cells (18, 24) of `b` show in both pictures the same shapes, or nothing, dark on bright or reversed.
+
+    Where somebody walked into a scene other colours are no wonder.
+    """
+    x = cv2.warpAffine(a, affine, THUMBNAIL, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
+    y = b.astype(np.float32)
+    mean_x, mean_y, xx, yy, xy = (cv2.boxFilter(v, -1, (NEAR, NEAR)) for v in (x, y, x * x, y * y, x * y))
+    spread_x, spread_y = np.maximum(xx - mean_x**2, 0.0), np.maximum(yy - mean_y**2, 0.0)
+    likeness = np.abs(xy - mean_x * mean_y) / np.maximum(np.sqrt(spread_x * spread_y), 0.25)
+    same = (likeness >= SAME_SHAPE) | (np.maximum(spread_x, spread_y) < FLAT**2)
+    return np.asarray(same[CELL // 2 :: CELL, CELL // 2 :: CELL])
+
+
+def _colours(a: NDArray[np.float64], b: NDArray[np.float64], same_shape: NDArray[np.bool_]) -> Colours:
+    """Compare (N, 3) Cb, Cr and luma of places that lie over one another; `same_shape` (N,) are those that count."""
     u, v = a[:, :2] - 128, b[:, :2] - 128
     p, q = u - u.mean(axis=0), v - v.mean(axis=0)
     spread = np.sqrt((p * p).sum() * (q * q).sum())
@@ -263,12 +281,13 @@ def _colours(a: NDArray[np.float64], b: NDArray[np.float64]) -> Colours:
     pale, rich = min(saturation), max(saturation)
     if pale < FADED * rich and rich > COLOURED:  # black and white of the other: then it is as bright everywhere
         coloured = np.maximum(np.linalg.norm(u, axis=1), np.linalg.norm(v, axis=1)) > COLOURED
-        return Colours(agreement, float((_unlike_brightness(a[:, 2], b[:, 2]) & coloured).mean()))
+        return Colours(agreement, float((_unlike_brightness(a[:, 2], b[:, 2]) & coloured & same_shape).mean()))
     if pale > COLOURED:  # the more saturated one is faded to the other's saturation
         u, v = u * (pale / saturation[0]), v * (pale / saturation[1])
     tint = np.median(v - u, axis=0)
     tint *= min(1.0, MAX_TINT / max(float(np.linalg.norm(tint)), 1e-9))
-    return Colours(agreement, float((np.linalg.norm(v - u - tint, axis=1) > CONTRARY).mean()))
+    contrary = (np.linalg.norm(v - u - tint, axis=1) > CONTRARY) & same_shape
+    return Colours(agreement, float(contrary.mean()))
 
 
 def _unlike_brightness(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:

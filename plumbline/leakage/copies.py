@@ -56,11 +56,13 @@ BATCH = 512
 PACK = 16  # pairs in one task of a thread
 # From so many images on, at most so many bits: 11 costs little more than 10, 12 five times as much.
 WIDEST = ((5_000, 14), (20_000, 12), (50_000, 11), (100_000, 10), (500_000, 8))
-MIN_COARSE = 0.5  # correlation of 18 x 24 pixels, below which a pair is not looked at again
+MIN_COARSE = 0.4  # correlation of 18 x 24 pixels, below which a pair is not looked at again
 MIRROR_COSINE = 0.7  # a backbone sees little difference between a picture and its mirror image
 NOT_JOINED = 60  # closest pairs that were looked at and not joined, kept for the report
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 CERTAIN = ("same bytes", "same pixels")
+WHOLE_LESS = 0.5  # evidence that a whole picture over a whole other may lack: one way to lie, where parts have seventy
+SURE = 1.0  # evidence beyond group.min_evidence that needs no group.min_ecc
 SAME_COLOURS = 0.004  # share of places with another colour: one of 400 is noise, two a small helmet
 
 
@@ -70,7 +72,7 @@ class CopyParams(Section):
     join_radius: int = Field(default=8, ge=0, le=32)
     join_correlation: float = Field(default=0.50, ge=-1, le=1)
     candidate_radius: int = Field(default=16, ge=0, le=20)
-    min_correlation: float = Field(default=0.70, ge=-1, le=1)
+    min_correlation: float = Field(default=0.65, ge=-1, le=1)
     min_ecc: float = Field(default=0.85, ge=0, le=1)
     min_overlap_score: float = Field(default=0.75, ge=-1, le=1)
     min_evidence: float = Field(default=6.5, ge=0, le=20)
@@ -234,13 +236,15 @@ def _prove(a: Grey, b: Grey, tries: Sequence[_Try], params: CopyParams) -> _Proo
     aligned = 0
     for one in tries:
         wanted = turned(b) if one.flip else b
-        near = one.kind == "near" and one.scale == 1.0 and one.distance <= params.join_radius
+        whole = one.kind == "near"
+        near = whole and one.distance <= params.join_radius
         fit, place = locate(grey_of(a), grey_of(wanted), one.scale)
         look = UNLIKE
         if fit >= (params.join_correlation if near else params.min_correlation):
             aligned += 1
             look = compare_thumbnails(a, wanted, place)
-        if is_copy(look, params, min_ecc=0.0 if near else params.min_ecc):
+        asked = params.min_evidence - (WHOLE_LESS if whole else 0.0)
+        if is_copy(look, params, 0.0 if near else params.min_ecc, asked):
             return _Proof(True, one.kind, one.distance, look.overlap.score, aligned)
         score = look.overlap.score if look.overlap.blocks else min(fit, 0.5)
         if score > best.score:
@@ -250,12 +254,16 @@ def _prove(a: Grey, b: Grey, tries: Sequence[_Try], params: CopyParams) -> _Proo
     return _Proof(False, best.kind, best.distance, best.score, aligned)
 
 
-def is_copy(look: Likeness, params: CopyParams, min_ecc: float) -> bool:
-    """Whether what two pictures have in common is enough, and their colours don't contradict it."""
+def is_copy(look: Likeness, params: CopyParams, min_ecc: float, min_evidence: float) -> bool:
+    """Whether what two pictures have in common is enough, and their colours don't contradict it.
+
+    The ECC is over the whole, so a caption over a third of a picture lowers it: much evidence makes up for that.
+    """
+    known = evidence(look)
     return (
-        look.ecc >= min_ecc
+        (look.ecc >= min_ecc or known >= params.min_evidence + SURE)
         and look.overlap.score >= params.min_overlap_score
-        and evidence(look) >= params.min_evidence
+        and known >= min_evidence
         and look.colours.contrary <= params.max_contrary
     )
 
