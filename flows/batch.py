@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from plumbline.common.errors import UserError
@@ -24,6 +25,7 @@ from plumbline.imaging.labels import SEVERAL, LabelError, label_classes, read_la
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import Ingested, IngestParams, ingest
 from plumbline.imaging.settings import DataParams
+from plumbline.leakage.copies import CopyParams, same_picture
 from plumbline.leakage.hash_search import matches_within
 
 if TYPE_CHECKING:
@@ -35,8 +37,9 @@ METADATA = ("metadata.csv", "labels.csv")
 class IntakeParams(Section):
     """params.yaml, section `intake`.
 
-    A picture whose pHash is within `copy_distance` bits of a known one is a copy and stays out (2: the same picture,
-    encoded or scaled again); nearer relatives than strangers go in, and `group` keeps them on one side of the split.
+    A picture whose pHash is within `copy_distance` bits of a known one, and which `group` would call its copy, colours
+    included, stays out (2: the same picture, encoded or scaled again); nearer relatives than strangers go in, and
+    `group` keeps them on one side of the split.
     """
 
     copy_distance: int = Field(2, ge=0, le=16)
@@ -53,11 +56,15 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Batch:
-    """The readable, labelled pictures of a batch (`table`: ingest's manifest) under `root`, and the refused."""
+    """The readable, labelled pictures of a batch under `root`, and the refused.
+
+    `table` is ingest's manifest, `thumbnails` (N, 81, 96) what ingest keeps to compare its rows by.
+    """
 
     root: Path
     table: pd.DataFrame
     refused: list[Refusal]
+    thumbnails: NDArray[np.uint8]
 
 
 def read_folder(root: Path, data: DataParams, params: IngestParams, refused: list[Refusal] | None = None) -> Batch:
@@ -77,21 +84,40 @@ def read_folder(root: Path, data: DataParams, params: IngestParams, refused: lis
     if found.manifest.empty:
         first = f"; the first: {all_refused[0].path} {all_refused[0].reason}" if all_refused else ""
         raise UserError(f"{root} holds no picture that can be used{first}.")
-    return Batch(root, found.manifest, all_refused)
+    return Batch(root, found.manifest, all_refused, found.thumbnails)
 
 
-def new_pictures(batch: Batch, known: pd.DataFrame, params: IntakeParams) -> tuple[pd.DataFrame, list[Refusal]]:
-    """Return the rows of `batch.table` that `known` (a manifest) doesn't have in any form, and the copies among them.
+def new_pictures(
+    batch: Batch,
+    known: pd.DataFrame,
+    params: IntakeParams,
+    thumbnails: NDArray[np.uint8],
+    likeness: CopyParams | None = None,
+) -> tuple[pd.DataFrame, list[Refusal]]:
+    """Return the rows of `batch.table` that are not known in any form, and the copies among them.
 
     A copy with another label than its twin is told apart: one of the two labels is wrong, and only a person can say
     which. Where both are in the batch, neither goes in.
+
+    Args:
+        batch: what comes in.
+        known: the manifest of what is there.
+        params: how near the hashes of copies are.
+        thumbnails: (len(known), 81, 96), what ingest keeps of the known pictures.
+        likeness: what the section `group` of params.yaml asks of copies; None is its defaults.
     """
     import pandas as pd
 
     columns = ["path", "id", "pixels_sha256", "label", "phash"]
     everything = pd.concat([known[columns], batch.table[columns]], ignore_index=True)
     offset = len(known)
-    twins = _twins(everything, offset, params.copy_distance)
+    asked = likeness or CopyParams()
+
+    def alike(new: int, other: int, distance: int) -> bool:
+        a, b = (batch.thumbnails[row - offset] if row >= offset else thumbnails[row] for row in (new, other))
+        return same_picture(a, b, distance, asked)
+
+    twins = _twins(everything, offset, params.copy_distance, alike)
     refused, kept = [], []
     disputed: dict[int, int] = {}
     for row in range(offset, len(everything)):
@@ -116,8 +142,12 @@ def new_pictures(batch: Batch, known: pd.DataFrame, params: IntakeParams) -> tup
     return batch.table.iloc[kept].reset_index(drop=True), refused
 
 
-def _twins(table: pd.DataFrame, offset: int, distance: int) -> dict[int, int]:
-    """Return row -> earlier row that is the same picture, for rows from `offset` on: bytes, pixels, then hashes."""
+def _twins(table: pd.DataFrame, offset: int, distance: int, alike: Callable[[int, int, int], bool]) -> dict[int, int]:
+    """Return row -> earlier row that is the same picture, for rows from `offset` on: bytes, pixels, then likeness.
+
+    Args:
+        alike: whether two rows whose hashes are so many bits apart are `same_picture`.
+    """
     twins: dict[int, int] = {}
     for column in ("id", "pixels_sha256"):
         first: dict[str, int] = {}
@@ -127,9 +157,11 @@ def _twins(table: pd.DataFrame, offset: int, distance: int) -> dict[int, int]:
                 twins.setdefault(row, earlier)
     hashes = table["phash"].to_numpy(np.uint64)
     near = matches_within(hashes[offset:], hashes, distance)
-    for new, other in zip(near.first + offset, near.second, strict=True):
-        if other < new:
-            twins.setdefault(int(new), int(other))
+    for new, other, bits in zip(
+        (near.first + offset).tolist(), near.second.tolist(), near.distance.tolist(), strict=True
+    ):
+        if other < new and new not in twins and alike(new, other, bits):
+            twins[new] = other
     return twins
 
 

@@ -20,6 +20,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import NDArray
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -56,6 +58,7 @@ from plumbline.imaging.manifest import IngestParams, ingest
 from plumbline.imaging.metadata import Metadata, find_table, meaning, read_table, written_path
 from plumbline.imaging.pictures import COMPUTED, RESERVED
 from plumbline.imaging.settings import DataParams
+from plumbline.leakage.groups import GroupParams
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,9 +95,10 @@ def intake(
         data, source = _checked_data(root)
         with tempfile.TemporaryDirectory(prefix="plumbline-batch-") as scratch:
             read = _validate(Path(batch), Path(images) if images else None, Path(scratch), root, data, label_tag)
-            known = _known(root, data)
+            known, thumbnails = _known(root, data)
             read = settle_classes(read, known["label"], same_as or {}, new_classes or [])
-            new, copies = new_pictures(read, known, _section(root, "intake", IntakeParams))
+            asked = (_section(root, "intake", IntakeParams), thumbnails, _section(root, "group", GroupParams))
+            new, copies = new_pictures(read, known, *asked)
             refused = [*read.refused, *copies]
             _publish(batch, new, refused)
             if new.empty:
@@ -146,16 +150,19 @@ def _validate(
 
 
 @task(name="known pictures", cache_policy=NO_CACHE)
-def _known(root: Path, data: DataParams) -> pd.DataFrame:
-    """Return the manifest of data/ as it is: from the last run where that is still true, else measured now."""
+def _known(root: Path, data: DataParams) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """Return the manifest of data/ as it is, and the thumbnails of its rows: from the last run where that is still
+    true, else measured now."""
     import pandas as pd
 
     makers = [node.name for node in graph.read_graph(root).values() if artefacts.MANIFEST.name in node.outs]
     if makers and not graph.changed(root, makers):
-        return pd.read_parquet(root / artefacts.MANIFEST)
+        thumbnails = np.load(root / artefacts.THUMBNAILS, mmap_mode="r", allow_pickle=False)
+        return pd.read_parquet(root / artefacts.MANIFEST), thumbnails
     get_run_logger().info("The manifest is older than the data: measuring every picture again.")
     here = data.model_copy(update={"root": root / data.root})
-    return ingest(here, _section(root, "ingest", IngestParams)).manifest
+    found = ingest(here, _section(root, "ingest", IngestParams))
+    return found.manifest, found.thumbnails
 
 
 @task(

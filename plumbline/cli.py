@@ -64,11 +64,20 @@ def audit(
     folders: Annotated[list[Path], typer.Argument(help="Two or more: train, (validation,) test.")],
     page: Annotated[Path, typer.Option(help="Where to write the certificate.")] = artefacts.AUDIT_PAGE.path,
     json: Annotated[Path | None, typer.Option(help="Where to write its figures; default: beside the page.")] = None,
+    pairs: Annotated[Path | None, typer.Option(help="Where to write every pair (.csv, .parquet).")] = None,
     no_embeddings: Annotated[bool, typer.Option("--no-embeddings", help="Look at no embedding neighbours.")] = False,
 ) -> None:
     """Does a published split leak? Exit code 0 clean, 1 leaks, 2 bad input."""
     flags = ["--no-embeddings"] if no_embeddings else []
-    run_module("plumbline.commands.audit", *folders, "--page", page, *_option("--json", json), *flags)
+    run_module(
+        "plumbline.commands.audit",
+        *folders,
+        "--page",
+        page,
+        *_option("--json", json),
+        *_option("--pairs", pairs),
+        *flags,
+    )
 
 
 @app.command()

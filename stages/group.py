@@ -6,6 +6,7 @@ python -m stages.group audit TRAIN TEST ...  any published split: certificate; e
 
 from __future__ import annotations
 
+import runpy
 import sys
 
 import numpy as np
@@ -22,9 +23,9 @@ from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader
 def main() -> None:
     """Run the stage, or the audit."""
     if sys.argv[1:2] == ["audit"]:
-        from plumbline.commands.audit import audit
-
-        sys.exit(audit(sys.argv[2:]))
+        del sys.argv[1]  # handed over, not imported: what an audit runs, the stage does not depend on
+        runpy.run_module("plumbline.commands.audit", run_name="__main__")
+        return
     import pandas as pd
 
     from plumbline.imaging.reading import load_rgb
@@ -47,7 +48,7 @@ def main() -> None:
         embeddings,
     )
     found = group_images(manifest, pictures, params)
-    pairs = conflicting_pairs(manifest, found.edges, pictures.grey)
+    pairs = conflicting_pairs(manifest, found.edges, lambda row: load_rgb(data, str(manifest["path"].iat[row])))
     label = dict(zip(manifest["path"], manifest["label"], strict=True))
     conflicts = conflict_table(pairs, label)
     write_text(artefacts.CONFLICTS_PAGE, conflicts_page(pairs, label, lambda path: load_rgb(data, path)))

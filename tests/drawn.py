@@ -31,5 +31,35 @@ def with_worker(image, seed):
     return image
 
 
+def with_helmet(image, colour, radius=30):
+    """A face in the middle of a scene, under a helmet of one colour."""
+    image = image.copy()
+    draw = ImageDraw.Draw(image)
+    x, y = image.width // 2, image.height // 2
+    draw.ellipse((x - radius, y - radius, x + radius, y + radius + 10), fill=(200, 160, 130))
+    draw.pieslice((x - radius - 6, y - radius - 14, x + radius + 6, y + radius), 180, 360, fill=colour)
+    return image
+
+
+def silhouette(seed, sky=(150, 180, 220), size=(320, 240)):
+    """A dark thing of its own shape before a plain sky: all that two such pictures share is that."""
+    rng = np.random.default_rng(seed)
+    image = Image.new("RGB", size, sky)
+    angles = np.linspace(0, 2 * np.pi, 9, endpoint=False)
+    away = rng.uniform(0.55, 1.0, 9)
+    outline = [
+        (size[0] / 2 + 110 * r * np.cos(t), size[1] / 2 + 45 * r * np.sin(t)) for r, t in zip(away, angles, strict=True)
+    ]
+    ImageDraw.Draw(image).polygon(outline, fill=(40, 45, 50))
+    return image.filter(ImageFilter.GaussianBlur(2))
+
+
+def hue_shifted(image, by):
+    """Every colour another, by a share of the colour circle in 256ths."""
+    hsv = np.array(image.convert("HSV"))
+    hsv[..., 0] += np.uint8(by)
+    return Image.fromarray(hsv, "HSV").convert("RGB")
+
+
 def grey(image):
     return np.asarray(image.convert("L"))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
-from plumbline.common.files import write_text
+from plumbline.common.files import write_table, write_text
 from plumbline.common.params import PARAMS, load_section
 from plumbline.common.records import write_record
 
@@ -50,23 +50,31 @@ def audit(arguments: Sequence[str]) -> int:
     parser.add_argument("--page", type=Path, default=artefacts.AUDIT_PAGE.path, help="where to write the certificate")
     parser.add_argument("--json", type=Path, help="where to write its figures; default: beside the page")
     parser.add_argument(
+        "--pairs",
+        type=Path,
+        help="where to write every pair, and what to drop of it, as CSV or Parquet; default: beside the page",
+    )
+    parser.add_argument(
         "--no-embeddings", action="store_true", help="leave out embedding neighbours even where weights are at hand"
     )
     options = parser.parse_args(arguments)  # ends with exit code 2 by itself
     try:
-        result = _audit(options.folders, options.page, options.json, not options.no_embeddings)
+        pairs = options.pairs or options.page.with_name(options.page.stem + "_pairs.csv")
+        if pairs.suffix not in (".csv", ".parquet"):
+            raise UserError(f"--pairs {pairs} names no table: end it in .csv or .parquet.")
+        result = _audit(options.folders, options.page, options.json, pairs, not options.no_embeddings)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     return LEAKS if result.pairs_across_splits else CLEAN
 
 
-def _audit(folders: list[Path], page_path: Path, json_path: Path | None, embed: bool) -> Certificate:
+def _audit(folders: list[Path], page_path: Path, json_path: Path | None, pairs_path: Path, embed: bool) -> Certificate:
     import pandas as pd
 
     from plumbline.imaging.reading import load_rgb
     from plumbline.leakage.certificate import Inputs, certificate, report
-    from plumbline.leakage.crossings import crossing_pairs
+    from plumbline.leakage.crossings import recorded_crossings, removals
     from plumbline.leakage.groups import GroupParams, describe_pictures, group_images
     from plumbline.leakage.price import LeakageParams, measure_price
     from plumbline.pages.certificate import page
@@ -89,24 +97,38 @@ def _audit(folders: list[Path], page_path: Path, json_path: Path | None, embed: 
         vectors,
     )
     # Others' chains are theirs to know: the guard stops a run, not an audit.
-    grouped = group_images(table, pictures, params.model_copy(update={"max_share": 1.0}))
+    unguarded = params.model_copy(update={"max_share": 1.0})
+    grouped = group_images(table, pictures, unguarded, pd.factorize(table["split"])[0].astype(np.int64))
     here = table.merge(grouped.groups, on="path", validate="one_to_one")
-    raw = np.stack([_tiny(picture(path)) for path in here["path"]]) if vectors is None else vectors
+    crossing = recorded_crossings(here, grouped.edges, params.columns, params.blank_words)
+    to_drop = removals(crossing, here, list(where))
+
+    def tiny(rows: NDArray[np.intp]) -> NDArray[np.float32]:
+        return np.stack([_tiny(picture(path)) for path in here["path"].iloc[rows]])
+
     inputs = Inputs(
         title="Audit of " + ", ".join(str(folder) for folder in folders),
         sides=here,
         edges=grouped.edges,
         apart=grouped.apart,
-        crossing=crossing_pairs(here, grouped.edges, pictures, params.columns, params, params.blank_words),
+        crossing=crossing,
         set_aside=pd.DataFrame({"path": [], "reason": []}, dtype=object),
-        price=measure_price(raw, here, LeakageParams()) if here["label"].nunique() > 1 else None,
+        price=measure_price(tiny if vectors is None else vectors, here, LeakageParams())
+        if here["label"].nunique() > 1
+        else None,
         features=source if vectors is not None else "raw 16x16 pixels",
         embeddings=source,
     )
-    result = certificate(inputs)
+    drops = to_drop.drop_duplicates("drop")["drop_from"].value_counts()
+    counts = {str(name): int(n) for name, n in drops.items()}
+    result = certificate(inputs).model_copy(update={"pairs_table": str(pairs_path), "to_drop": counts})
     write_text(page_path, page(inputs, result, picture))
+    write_table(pairs_path, to_drop)
     write_record(json_path or page_path.with_suffix(".json"), result)
     print(report(result, page_path))
+    if counts:
+        words = ", ".join(f"{n} pictures of {name}" for name, n in counts.items())
+        print(f"every pair, and what to drop so that none is left ({words}): {pairs_path}")
     return result
 
 

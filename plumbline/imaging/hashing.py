@@ -1,4 +1,7 @@
-"""64-bit perceptual hashes: imagehash's pHash, its mirror image's, and those of 37 windows for finding crops.
+"""64-bit perceptual hashes, and the small picture on which two that hash alike are compared.
+
+The hash that the manifest names is imagehash's own. What imagehash has not, the hashes of 37 windows of a picture (for
+finding crops) and of their mirror images, is computed here, and tests check it against imagehash.
 
 A hash is a uint64 whose highest bit is the top left DCT coefficient, so `f"{value:016x}"` is what imagehash prints.
 """
@@ -7,6 +10,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import cv2
+import imagehash
 import numpy as np
 import scipy.fft
 from numpy.typing import NDArray
@@ -21,6 +26,9 @@ PLACES = (0.0, 0.5, 1.0)
 # (scale, vertical place, horizontal place); window 0 is the whole picture.
 WINDOWS = ((1.0, 0.0, 0.0), *((scale, y, x) for scale in SCALES for y in PLACES for x in PLACES))
 THUMBNAIL = (72, 96)
+CHROMA = (18, 24)  # cells of 4 x 4 pixels of a thumbnail
+CHROMA_ROWS = 2 * CHROMA[0] * CHROMA[1] // THUMBNAIL[1]
+STORED = (THUMBNAIL[0] + CHROMA_ROWS, THUMBNAIL[1])  # a grey thumbnail, and below it its two planes of colour
 
 Hashes = NDArray[np.uint64]
 _INTERVALS = ((1.0, 0.0), *((scale, place) for scale in SCALES for place in PLACES))
@@ -29,9 +37,9 @@ _STEP = 8.0  # coefficients are rounded to this, a tenth of what rounding the ti
 
 
 def phash(image: Image.Image) -> np.uint64:
-    """Return imagehash.phash of a Pillow image, bit for bit."""
-    tile = np.asarray(image.convert("L").resize((TILE, TILE), Image.Resampling.LANCZOS))
-    return np.uint64(tile_hashes(tile[None])[0])
+    """Return imagehash.phash of a Pillow image as a number."""
+    bits = imagehash.phash(image, hash_size=LOW, highfreq_factor=TILE // LOW).hash
+    return np.uint64(int.from_bytes(np.packbits(bits).tobytes(), "big"))
 
 
 def tile_hashes(tiles: Pixels) -> Hashes:
@@ -94,6 +102,23 @@ def thumbnail(grey: Pixels) -> Pixels:
     """Return a small grey picture stretched to THUMBNAIL = (72, 96) uint8, for aligning two of them."""
     height, width = THUMBNAIL
     return np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.BILINEAR))
+
+
+def chroma(image: Image.Image) -> Pixels:
+    """Return (2, 18, 24) uint8: Cb and Cr (ITU-R BT.601, 128 is colourless) of an RGB picture, averaged over cells."""
+    height, width = CHROMA
+    small = np.asarray(image.resize((width, height), Image.Resampling.BOX))
+    return np.ascontiguousarray(cv2.cvtColor(small, cv2.COLOR_RGB2YCrCb)[:, :, [2, 1]].transpose(2, 0, 1))
+
+
+def stored_thumbnail(image: Image.Image, grey: Pixels) -> Pixels:
+    """Return STORED = (81, 96) uint8: the `thumbnail` of a small grey picture, and below it the picture's `chroma`.
+
+    Args:
+        image: the picture, RGB.
+        grey: the same in grey, small.
+    """
+    return np.vstack([thumbnail(grey), chroma(image).reshape(CHROMA_ROWS, THUMBNAIL[1])])
 
 
 def _tile_coefficients(tiles: Pixels) -> NDArray[np.float64]:

@@ -32,7 +32,7 @@ from plumbline.common.store import Arrays
 from plumbline.imaging.collection import list_images
 from plumbline.imaging.decode import DecodeError, shrink_grey
 from plumbline.imaging.describe import MEASURES
-from plumbline.imaging.hashing import THUMBNAIL, WINDOWS, fingerprint, thumbnail
+from plumbline.imaging.hashing import STORED, WINDOWS, fingerprint, stored_thumbnail
 from plumbline.imaging.measures import Row, measures_of
 from plumbline.imaging.pictures import COMPUTED, Picture, Refused, source_of
 from plumbline.imaging.reading import read_source, source_states
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 PACK = 16  # pictures in one task
 WORTH_PROCESSES = 64 * PACK  # pictures; starting processes costs a second
 PARTITION = 512  # pictures; a second or two of a core, and 4 MB
-PACKAGES = ("numpy", "opencv-python-headless", "pillow", "scipy")
+PACKAGES = ("imagehash", "numpy", "opencv-python-headless", "pillow", "scipy")
 QUARANTINE = ("path", "reason", "kind", "label")
 
 
@@ -61,7 +61,7 @@ class Ingested:
     manifest: COMPUTED columns, then the metadata columns (text, None where blank).
     quarantine: path, reason, kind (see plumbline.imaging.pictures.Refused), label.
     fingerprints: (N, 2, 37) uint64, see plumbline.imaging.hashing.fingerprint.
-    thumbnails: (N, 72, 96) uint8, grey.
+    thumbnails: (N, 81, 96) uint8, see plumbline.imaging.hashing.stored_thumbnail.
     """
 
     manifest: pd.DataFrame
@@ -87,7 +87,7 @@ def ingest(data: DataParams, params: IngestParams) -> Ingested:
     collection = list_images(data)
     images, refused = collection.images, list(collection.refused)
     fingerprints = np.empty((len(images), 2, len(WINDOWS)), np.uint64)
-    thumbnails = np.empty((len(images), *THUMBNAIL), np.uint8)
+    thumbnails = np.empty((len(images), *STORED), np.uint8)
     rows: list[Row] = []
     paths = list(images["path"])
     if cluster.is_wanted():
@@ -118,7 +118,7 @@ def measure(picture: Picture, min_side: int) -> _Measured:
     """Hash and describe one decoded picture; DecodeError where it is smaller than `min_side` pixels."""
     found = measures_of(picture.path, picture.id, picture.bytes, picture.format, picture.image, min_side)
     small = np.asarray(shrink_grey(found.grey))
-    return _Measured(found.row, fingerprint(small), thumbnail(small))
+    return _Measured(found.row, fingerprint(small), stored_thumbnail(picture.image, small))
 
 
 Source = tuple[str, list[str]]
@@ -237,7 +237,7 @@ def packed(measured: list[Measurement]) -> Arrays:
     )
     return {
         "fingerprints": np.array([one.fingerprint for one in rows], np.uint64).reshape(-1, 2, len(WINDOWS)),
-        "thumbnails": np.array([one.thumbnail for one in rows], np.uint8).reshape(-1, *THUMBNAIL),
+        "thumbnails": np.array([one.thumbnail for one in rows], np.uint8).reshape(-1, *STORED),
         "text": np.frombuffer(text.encode(), np.uint8),
     }
 

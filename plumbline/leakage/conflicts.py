@@ -5,27 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
+from plumbline.imaging.hashing import stored_thumbnail
 from plumbline.leakage.alignment import (
+    NOTHING,
+    Affine,
     Grey,
     Overlap,
-    align_local,
-    align_thumbnails,
+    align_whole,
+    compare_colours,
+    compare_overlap,
     local_features,
+    locate_local,
     mirrored,
+    on_thumbnails,
+    shrink,
     thumbnail,
+    turned,
 )
+from plumbline.leakage.copies import CERTAIN, SAME_COLOURS
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # Every part of the overlap must be alike, and the overlap most of either picture. The next shot of a fixed camera fails
 # the first (someone moved; planted sequences reach 0.68, plain copies 0.85), two crops of one photograph around two
-# workers the second. A copy with a caption over it fails too: it is grouped, but not called a conflict.
+# workers the second, the same helmet in red and in blue the third. A copy with a caption over it fails too: it is
+# grouped, but not called a conflict.
 MIN_WORST = 0.75
 MIN_COMMON = 0.6
-CERTAIN = ("same bytes", "same pixels")
 LIKENESS = (*CERTAIN, "near", "mirrored", "cropped", "embedding")
 
 
@@ -42,33 +54,65 @@ def conflict_table(pairs: list[tuple[str, str]], label: dict[str, str]) -> pd.Da
 
 
 def conflicting_pairs(
-    manifest: pd.DataFrame, edges: pd.DataFrame, grey: Callable[[int], Grey]
+    manifest: pd.DataFrame, edges: pd.DataFrame, picture: Callable[[int], NDArray[np.uint8]]
 ) -> list[tuple[str, str]]:
-    """Return the pairs that show the same shot under different labels."""
+    """Return the pairs that show the same shot under different labels.
+
+    Args:
+        manifest: path, label.
+        edges: path_a, path_b, kind, verified.
+        picture: a row of the manifest to its pixels, RGB, or grey, whose colours can't be compared.
+    """
     row = {path: i for i, path in enumerate(manifest["path"])}
     label = manifest["label"].to_numpy()
     found = []
     for edge in edges[edges["verified"] & edges["kind"].isin(LIKENESS)].itertuples():
         a, b = row[edge.path_a], row[edge.path_b]
-        if label[a] != label[b] and (edge.kind in CERTAIN or same_shot(grey(a), grey(b))):
+        if label[a] != label[b] and (edge.kind in CERTAIN or same_shot(picture(a), picture(b))):
             found.append((str(edge.path_a), str(edge.path_b)))
     return found
 
 
-def same_shot(a: Grey, b: Grey) -> bool:
-    """Whether two pictures show one shot as a whole, not merely the same scene at another moment."""
-    best = overlay(a, b)
-    return best.worst >= MIN_WORST and best.common >= MIN_COMMON
-
-
-def overlay(a: Grey, b: Grey) -> Overlap:
-    """Return the best overlap of two pictures, either way round, by local features or, without any, as a whole."""
-    first, second = local_features(a), local_features(b)
-    small_a, small_b = thumbnail(a), thumbnail(b)
+def same_shot(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
+    """Whether two pictures (RGB, or grey) show one shot as a whole, not the same scene at another moment or in another
+    colour."""
+    a, b = shrink(a), shrink(b)
+    first, second = _with_thumbnail(a), _with_thumbnail(b)
     tries = [
-        align_local(first, second)[1],
-        align_local(mirrored(first), second)[1],
-        align_thumbnails(small_a, small_b)[1],
-        align_thumbnails(np.ascontiguousarray(small_a[:, ::-1]), small_b)[1],
+        _by_local_features(first[0], second[0], flip=False),
+        _by_local_features(first[0], second[0], flip=True),
+        _as_a_whole(first[0], second[0], flip=False),
+        _as_a_whole(first[0], second[0], flip=True),
     ]
-    return max(tries, key=lambda o: (o.worst >= MIN_WORST and o.common >= MIN_COMMON, o.score))
+    overlap, affine, flip = max(tries, key=lambda one: (_is_whole(one[0]), one[0].score))
+    if affine is None or not _is_whole(overlap):
+        return False
+    return compare_colours(turned(first[1]) if flip else first[1], second[1], affine).contrary <= SAME_COLOURS
+
+
+def _is_whole(overlap: Overlap) -> bool:
+    return overlap.worst >= MIN_WORST and overlap.common >= MIN_COMMON
+
+
+def _with_thumbnail(picture: NDArray[np.uint8]) -> tuple[Grey, Grey]:
+    """A picture in grey, and its thumbnail, with colours where it has any."""
+    if picture.ndim == 2:
+        return picture, thumbnail(picture)
+    grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
+    return grey, stored_thumbnail(Image.fromarray(picture), grey)
+
+
+def _by_local_features(a: Grey, b: Grey, flip: bool) -> tuple[Overlap, Affine | None, bool]:
+    """The overlap by local features, the map between the thumbnails, and whether `a` was mirrored for it."""
+    first, second = local_features(a), local_features(b)
+    first = mirrored(first) if flip else first
+    _, affine = locate_local(first, second)
+    if affine is None:
+        return NOTHING, None, flip
+    return compare_overlap(first.grey, second.grey, affine), on_thumbnails(affine, first.grey, second.grey), flip
+
+
+def _as_a_whole(a: Grey, b: Grey, flip: bool) -> tuple[Overlap, Affine | None, bool]:
+    """The same by laying the whole pictures over one another."""
+    small = thumbnail(a)
+    return (*align_whole(np.ascontiguousarray(small[:, ::-1]) if flip else small, thumbnail(b)), flip)

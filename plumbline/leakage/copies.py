@@ -6,31 +6,43 @@ is not looked at again. What was skipped that way is still listed, unverified, f
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field
 
+from plumbline.common.parallel import cores
 from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.leakage.alignment import (
+    CELL,
+    CELLS,
+    FLAT,
     NOTHING,
+    UNLIKE,
     Grey,
+    Likeness,
     Local,
     Overlap,
-    align_local,
-    align_thumbnails,
-    correlation,
+    compare_colours,
+    compare_overlap,
+    compare_thumbnails,
+    evidence,
+    grey_of,
     local_features,
     locate,
+    locate_local,
     mirrored,
-    part,
+    on_thumbnails,
+    turned,
 )
 from plumbline.leakage.hash_search import Pairs, matches_within, pairs_within
 
@@ -41,11 +53,17 @@ EQUAL_HASHES = 64  # of more pictures with one hash, each is compared with this 
 TRIES = 4  # windows of one pair that are tried before it is given up
 FEATURE_CACHE = 4000  # pictures whose local features are kept: about 180 KB each
 BATCH = 512
-WIDEST = ((5_000, 14), (20_000, 12), (50_000, 10), (500_000, 8))  # from so many images on, at most so many bits
-MIN_COARSE = 0.3  # correlation there, below which a pair is not looked at again
+PACK = 16  # pairs in one task of a thread
+# From so many images on, at most so many bits: 11 costs little more than 10, 12 five times as much.
+WIDEST = ((5_000, 14), (20_000, 12), (50_000, 11), (100_000, 10), (500_000, 8))
+MIN_COARSE = 0.4  # correlation of 18 x 24 pixels, below which a pair is not looked at again
 MIRROR_COSINE = 0.7  # a backbone sees little difference between a picture and its mirror image
-COARSE = (24, 18)  # width, height at which candidates are compared first, all at once
 NOT_JOINED = 60  # closest pairs that were looked at and not joined, kept for the report
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+CERTAIN = ("same bytes", "same pixels")
+WHOLE_LESS = 0.5  # evidence that a whole picture over a whole other may lack: one way to lie, where parts have seventy
+SURE = 1.0  # evidence beyond group.min_evidence that needs no group.min_ecc
+SAME_COLOURS = 0.004  # share of places with another colour: one of 400 is noise, two a small helmet
 
 
 class CopyParams(Section):
@@ -57,6 +75,8 @@ class CopyParams(Section):
     min_correlation: float = Field(default=0.65, ge=-1, le=1)
     min_ecc: float = Field(default=0.85, ge=0, le=1)
     min_overlap_score: float = Field(default=0.75, ge=-1, le=1)
+    min_evidence: float = Field(default=6.5, ge=0, le=20)
+    max_contrary: float = Field(default=0.02, ge=0, le=1)
     embedding_cosine: float = Field(default=0.60, ge=-1, le=1)
     embedding_neighbours: int = Field(default=30, ge=1, le=1000)
     min_local_score: float = Field(default=0.85, ge=-1, le=1)
@@ -126,8 +146,8 @@ class Joined:
 class Pictures:
     """What the search knows of N pictures.
 
-    `thumbnails` gives the (72, 96) grey of a row; `grey` its larger grey for local features; `embeddings` (N, D) or
-    None where no pretrained backbone is at hand.
+    `thumbnail` gives the (81, 96) thumbnail of a row, or the (72, 96) grey alone, whose colours are then not looked at;
+    `grey` its larger grey for local features; `embeddings` (N, D) or None where no pretrained backbone is at hand.
     """
 
     identity: pd.DataFrame
@@ -137,7 +157,13 @@ class Pictures:
     embeddings: NDArray[np.floating[Any]] | None = None
 
 
-def find_copies(pictures: Pictures, joined: Joined, params: CopyParams, merge: bool = True) -> Copies:
+def find_copies(
+    pictures: Pictures,
+    joined: Joined,
+    params: CopyParams,
+    merge: bool = True,
+    sides: NDArray[np.int64] | None = None,
+) -> Copies:
     """Return the verified copies among `pictures`.
 
     Args:
@@ -145,10 +171,11 @@ def find_copies(pictures: Pictures, joined: Joined, params: CopyParams, merge: b
         joined: what belongs together already; pairs inside one component are not looked at. Changed by `merge`.
         params: thresholds.
         merge: join what is found, so that it is found once. False lists every pair between the given components.
+        sides: (N,) numbers; with `merge`, every pair whose pictures have different numbers is listed all the same.
     """
-    search = _Search(pictures, joined, params, merge)
-    search.equal("id", "same bytes")
-    search.equal("pixels_sha256", "same pixels")
+    search = _Search(pictures, joined, params, merge, sides)
+    for column, kind in zip(("id", "pixels_sha256"), CERTAIN, strict=True):
+        search.equal(column, kind)
     search.whole()
     search.parts()
     if pictures.embeddings is not None:
@@ -166,10 +193,93 @@ def candidate_radius(images: int, params: CopyParams) -> int:
     return min([params.candidate_radius, *(radius for size, radius in WIDEST if images >= size)])
 
 
+def same_picture(a: Grey, b: Grey, distance: int, params: CopyParams) -> bool:
+    """Whether two thumbnails whose pHashes are `distance` bits apart show one shot: what `group` calls a copy, too.
+
+    Every place must have the other's colour: `group` ties pictures together in which a little differs, too. Pictures
+    without texture are never copies by likeness, only by equal bytes or pixels: any two plain grounds are alike.
+    """
+    if min(float(grey_of(a).std()), float(grey_of(b).std())) < FLAT:
+        return False
+    strict = params.model_copy(update={"max_contrary": min(params.max_contrary, SAME_COLOURS)})
+    return _prove(a, b, [_Try(WHOLE, 1.0, "near", distance)], strict).found
+
+
+@dataclass(frozen=True)
+class _Try:
+    """One way to lay a picture over another: its part `box` (whose side is `scale`) looks like the other's hash."""
+
+    box: tuple[float, float, float, float]
+    scale: float
+    kind: str
+    distance: int
+
+    @property
+    def flip(self) -> bool:
+        return self.kind == "mirrored"
+
+
+@dataclass(frozen=True)
+class _Proof:
+    """Whether a pair was proved, by which kind at what distance and score; how many alignments that took."""
+
+    found: bool
+    kind: str
+    distance: float
+    score: float
+    aligned: int
+
+
+def _prove(a: Grey, b: Grey, tries: Sequence[_Try], params: CopyParams) -> _Proof:
+    """Lay `a` over `b` in each way until one proves them copies; else tell the best."""
+    best = _Proof(False, tries[0].kind, tries[0].distance, -1.0, 0)
+    aligned = 0
+    for one in tries:
+        wanted = turned(b) if one.flip else b
+        whole = one.kind == "near"
+        near = whole and one.distance <= params.join_radius
+        fit, place = locate(grey_of(a), grey_of(wanted), one.scale)
+        look = UNLIKE
+        if fit >= (params.join_correlation if near else params.min_correlation):
+            aligned += 1
+            look = compare_thumbnails(a, wanted, place)
+        asked = params.min_evidence - (WHOLE_LESS if whole else 0.0)
+        if is_copy(look, params, 0.0 if near else params.min_ecc, asked):
+            return _Proof(True, one.kind, one.distance, look.overlap.score, aligned)
+        score = look.overlap.score if look.overlap.blocks else min(fit, 0.5)
+        if score > best.score:
+            best = _Proof(False, one.kind, one.distance, score, aligned)
+        if aligned >= TRIES:
+            break
+    return _Proof(False, best.kind, best.distance, best.score, aligned)
+
+
+def is_copy(look: Likeness, params: CopyParams, min_ecc: float, min_evidence: float) -> bool:
+    """Whether what two pictures have in common is enough, and their colours don't contradict it.
+
+    The ECC is over the whole, so a caption over a third of a picture lowers it: much evidence makes up for that.
+    """
+    known = evidence(look)
+    return (
+        (look.ecc >= min_ecc or known >= params.min_evidence + SURE)
+        and look.overlap.score >= params.min_overlap_score
+        and known >= min_evidence
+        and look.colours.contrary <= params.max_contrary
+    )
+
+
 class _Search:
-    def __init__(self, pictures: Pictures, joined: Joined, params: CopyParams, merge: bool) -> None:
+    def __init__(
+        self,
+        pictures: Pictures,
+        joined: Joined,
+        params: CopyParams,
+        merge: bool,
+        sides: NDArray[np.int64] | None,
+    ) -> None:
         self.pictures, self.joined, self.params, self.merge = pictures, joined, params, merge
         self.size = len(pictures.fingerprints.whole)
+        self.sides = np.zeros(self.size, np.int64) if sides is None else sides
         self.radius = candidate_radius(self.size, params)
         self.copies = Copies()
         self.listed: set[tuple[int, int]] = set()
@@ -180,118 +290,95 @@ class _Search:
         if self.merge and edge.verified:
             self.joined.union(edge.a, edge.b)
 
+    def is_open(self, a: int, b: int) -> bool:
+        """Whether a pair is still worth a look: not joined, or on two sides, whose pairs are all listed."""
+        return self.joined.find(a) != self.joined.find(b) or self.sides[a] != self.sides[b]
+
     def skip(self, a: int, b: int, kind: str, distance: float) -> bool:
         """Whether a pair needs no look: joined already, in which case it is listed as unverified."""
         if (a, b) in self.listed:
             return True
-        if self.joined.find(a) != self.joined.find(b):
+        if self.is_open(a, b):
             return False
         if self.merge:
             self.join(Edge(a, b, kind, distance, float("nan"), verified=False))
         return True
 
+    def labels(self) -> NDArray[np.int64]:
+        """(N,) numbers, equal where a pair is not worth a look."""
+        return self.joined.labels() * (int(self.sides.max(initial=0)) + 1) + self.sides
+
     def equal(self, column: str, kind: str) -> None:
         """Chain the pictures whose `column` is the same."""
         for rows in self.pictures.identity.groupby(column, sort=False).indices.values():
+            if len(rows) < 2:
+                continue
             rows = np.sort(rows)
-            # Without merging each pair between two components counts; with it a chain says all.
-            pairs = pairwise(rows) if self.merge else _all_pairs(rows)
-            for a, b in pairs:
-                if self.joined.find(a) != self.joined.find(b) and (a, b) not in self.listed:
+            # Without merging each pair between two components counts; with it a chain says all, on one side.
+            several = len(np.unique(self.sides[rows])) > 1
+            for a, b in pairwise(rows) if self.merge and not several else _all_pairs(rows):
+                if self.is_open(a, b) and (a, b) not in self.listed:
                     self.join(Edge(int(a), int(b), kind, 0.0, 1.0))
 
     def whole(self) -> None:
-        """Join pictures whose hashes are near; look at those that are nearly so."""
+        """Look at pictures whose hashes are near."""
         whole = self.pictures.fingerprints.whole
+        labels = self.labels() if not self.merge else self.sides
+        found = []
         if self.merge:
-            pairs = pairs_within(whole, self.radius, cap=EQUAL_HASHES)
-        else:
-            labels = self.joined.labels()
+            found.append(pairs_within(whole, self.radius, cap=EQUAL_HASHES))
+        if not self.merge or self.sides.any():
             pairs = matches_within(whole, whole, self.radius, (labels, labels))
-            pairs = _select(pairs, pairs.first < pairs.second)
-        self.copies.looked_at["near"] = len(pairs)
-        order = np.argsort(pairs.distance, kind="stable")
-        unsure = []
-        for k in order.tolist():
-            a, b, distance = int(pairs.first[k]), int(pairs.second[k]), int(pairs.distance[k])
-            if (a, b) in self.listed:
-                continue
-            likeness = correlation(self.pictures.thumbnail(a), self.pictures.thumbnail(b))
-            if distance <= self.params.join_radius and likeness >= self.params.join_correlation:
-                self.join(Edge(a, b, "near", distance, likeness))
-            else:
-                unsure.append((a, b, -1, False, distance))
-        self._verify(unsure)
+            found.append(_select(pairs, pairs.first < pairs.second))
+        ways = [_Ways.of(pairs, -1, flip=False) for pairs in found]
+        self.copies.looked_at["near"] = sum(len(way) for way in ways)
+        self._verify(_Ways.joined(ways))
 
     def parts(self) -> None:
         """Look at pairs where a window of one, or of its mirror image, looks like the whole of the other."""
         prints = self.pictures.fingerprints
-        found: list[tuple[int, int, int, bool, int]] = []
+        labels = self.labels()
+        coarse = _all_coarse(self.pictures.thumbnail, self.size)
+        found = []
         looked_at = 0
-        labels = self.joined.labels()
-        rows = np.arange(self.size)
         queries = [(-1, prints.whole, True)]
         queries += [(w, prints.windows[:, w], flip) for w in range(prints.windows.shape[1]) for flip in (False, True)]
-        for window, hashes, flip in queries:
+        for window, hashes, flip in progress(queries, "search parts and mirrors", unit="window"):
             target = prints.mirror if flip else prints.whole
             pairs = matches_within(np.ascontiguousarray(hashes), target, self.radius, (labels, labels))
             if window < 0:  # a's mirror image is like b just when b's is like a
-                pairs = _select(pairs, rows[pairs.first] < rows[pairs.second])
+                pairs = _select(pairs, pairs.first < pairs.second)
             looked_at += len(pairs)
-            pairs = _select(pairs, self._alike(pairs, window, flip))
-            found += zip(
-                pairs.first.tolist(),
-                pairs.second.tolist(),
-                [window] * len(pairs),
-                [flip] * len(pairs),
-                pairs.distance.tolist(),
-                strict=True,
-            )
+            box = np.array(WHOLE) if window < 0 else prints.boxes[window]
+            alike = _correlations(coarse, pairs.first, pairs.second, box, flip)
+            found.append(_Ways.of(_select(pairs, alike >= MIN_COARSE), window, flip))
         self.copies.looked_at["cropped or mirrored"] = looked_at
-        self._verify(found)
+        self._verify(_Ways.joined(found))
 
-    def _alike(self, pairs: Pairs, window: int, flip: bool) -> NDArray[np.bool_]:
-        """Whether each pair's thumbnails correlate, coarsely: what leaves a few of many chance neighbours."""
-        keep = np.zeros(len(pairs), bool)
-        if not len(pairs):
-            return keep
-        rows_a, at_a = np.unique(pairs.first, return_inverse=True)
-        rows_b, at_b = np.unique(pairs.second, return_inverse=True)
-        box = self.pictures.fingerprints.boxes[window] if window >= 0 else None
-        a = _standardised([_coarse(self.pictures.thumbnail(int(r)), box) for r in rows_a])
-        b = _standardised([_coarse(self.pictures.thumbnail(int(r)), None)[:, :: -1 if flip else 1] for r in rows_b])
-        for start in range(0, len(pairs), 20_000):
-            chunk = slice(start, start + 20_000)
-            keep[chunk] = np.einsum("ij,ij->i", a[at_a[chunk]], b[at_b[chunk]]) >= MIN_COARSE
-        return keep
-
-    def _verify(self, candidates: list[tuple[int, int, int, bool, int]]) -> None:
-        """Join the candidates (a, b, window of a or -1, mirrored, distance) that align, nearest first."""
-        candidates.sort(key=lambda c: (c[4], c[2] >= 0, c[3], c[0], c[1], c[2]))
-        tries: dict[tuple[int, int], int] = {}
+    def _verify(self, ways: _Ways) -> None:
+        """Join the pairs that align in one of their ways, nearest first, over all cores."""
+        thumbnail = self.pictures.thumbnail
         aligned = 0
-        for a, b, window, flip, distance in candidates:
-            pair = (min(a, b), max(a, b))
-            kind = "mirrored" if flip else "cropped" if window >= 0 else "near"
-            if tries.get(pair, 0) >= TRIES or self.skip(*pair, kind, distance):
-                continue
-            thumb_a, thumb_b = self.pictures.thumbnail(a), self.pictures.thumbnail(b)
-            wanted = np.ascontiguousarray(thumb_b[:, ::-1]) if flip else thumb_b
-            likeness, place = locate(thumb_a, wanted, self._scale(window))
-            ecc, overlap = 0.0, NOTHING
-            if likeness >= self.params.min_correlation:
-                aligned += 1
-                tries[pair] = tries.get(pair, 0) + 1
-                ecc, overlap = align_thumbnails(part(thumb_a, place), wanted)
-            if ecc >= self.params.min_ecc and overlap.score >= self.params.min_overlap_score:
-                self.join(Edge(*pair, kind, distance, overlap.score))
-            else:
-                self._note(Edge(*pair, kind, distance, overlap.score if overlap.blocks else min(likeness, 0.5)))
-        self.copies.looked_at["aligned"] = self.copies.looked_at.get("aligned", 0) + aligned
 
-    def _scale(self, window: int) -> float:
-        box = self.pictures.fingerprints.boxes[window]
-        return float(box[2] - box[0]) if window >= 0 else 1.0
+        def look(pairs: list[_Pair]) -> list[_Proof]:
+            return [_prove(thumbnail(p.a), thumbnail(p.b), p.tries, self.params) for p in pairs]
+
+        total, pairs = ways.by_pair(self.pictures.fingerprints.boxes)
+        with _all_cores() as pool:
+            bar = progress(range(total), "verify", unit="pair")
+            while batch := list(islice(pairs, BATCH)):
+                list(islice(bar, len(batch)))
+                fresh = [p for p in batch if not self.skip(*p.ends, p.tries[0].kind, p.tries[0].distance)]
+                packs = [fresh[k : k + PACK] for k in range(0, len(fresh), PACK)]
+                for pair, proof in zip(fresh, itertools.chain(*pool.map(look, packs)), strict=True):
+                    # Another pair of this batch may have joined these two meanwhile: as if it had not been looked at.
+                    if self.skip(*pair.ends, pair.tries[0].kind, pair.tries[0].distance):
+                        continue
+                    aligned += proof.aligned
+                    edge = Edge(*pair.ends, proof.kind, proof.distance, proof.score)
+                    self.join(edge) if proof.found else self._note(edge)
+            list(bar)
+        self.copies.looked_at["aligned"] = self.copies.looked_at.get("aligned", 0) + aligned
 
     def _note(self, edge: Edge) -> None:
         """Keep a pair that was not joined if it is among the closest."""
@@ -302,41 +389,124 @@ class _Search:
 
     def neighbours(self, embeddings: NDArray[np.floating[Any]]) -> None:
         """Look for the overlap of pictures that are near each other in embedding space."""
-        import cv2
-        from threadpoolctl import threadpool_limits
-
         first, second, cosine = nearest_neighbours(
-            embeddings, self.joined.labels(), self.params.embedding_neighbours, self.params.embedding_cosine
+            embeddings, self.labels(), self.params.embedding_neighbours, self.params.embedding_cosine
         )
         self.copies.looked_at["embedding"] = len(first)
         features = _Cache(lambda row: local_features(self.pictures.grey(row)), FEATURE_CACHE)
-        threads = cv2.getNumThreads()
-        cv2.setNumThreads(1)  # one pair per core is faster than all cores on one pair
-        try:
-            with threadpool_limits(1), ThreadPoolExecutor(os.cpu_count()) as pool:
-                pairs = iter(zip(first.tolist(), second.tolist(), cosine.tolist(), strict=True))
-                bar = progress(range(len(first)), "verify neighbours", unit="pair")
-                while batch := list(islice(pairs, BATCH)):
-                    list(islice(bar, len(batch)))
-                    fresh = [p for p in batch if not self.skip(p[0], p[1], "embedding", 1 - p[2])]
-                    features.fill({row for p in fresh for row in p[:2]}, pool)
-                    looks = pool.map(lambda p: _overlay(features.get(p[0]), features.get(p[1]), p[2]), fresh)
-                    for (a, b, near), overlap in zip(fresh, looks, strict=True):
-                        edge = Edge(a, b, "embedding", 1 - near, overlap.score)
-                        good = overlap.score >= self.params.min_local_score
-                        self.join(edge) if good else self._note(edge)
-                list(bar)
-        finally:
-            cv2.setNumThreads(threads)
+
+        def look(pair: tuple[int, int, float]) -> Overlap:
+            a, b, near = pair
+            thumbs = (self.pictures.thumbnail(a), self.pictures.thumbnail(b))
+            return _overlay(features.get(a), features.get(b), near, thumbs, self.params)
+
+        with _all_cores() as pool:
+            pairs = iter(zip(first.tolist(), second.tolist(), cosine.tolist(), strict=True))
+            bar = progress(range(len(first)), "verify neighbours", unit="pair")
+            while batch := list(islice(pairs, BATCH)):
+                list(islice(bar, len(batch)))
+                fresh = [p for p in batch if not self.skip(p[0], p[1], "embedding", 1 - p[2])]
+                features.fill({row for p in fresh for row in p[:2]}, pool)
+                for (a, b, near), overlap in zip(fresh, pool.map(look, fresh), strict=True):
+                    edge = Edge(a, b, "embedding", 1 - near, overlap.score)
+                    good = overlap.score >= self.params.min_local_score
+                    self.join(edge) if good else self._note(edge)
+            list(bar)
 
 
-def _overlay(a: Local, b: Local, cosine: float) -> Overlap:
-    """The overlap of two pictures, or, where they are near enough, of one and the other's mirror image if better."""
-    upright = align_local(a, b)[1]
+@contextmanager
+def _all_cores() -> Iterator[ThreadPoolExecutor]:
+    """A pool with a thread for each core, while OpenCV and the matrix products keep to one thread each."""
+    import cv2
+    from threadpoolctl import threadpool_limits
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
+            yield pool
+    finally:
+        cv2.setNumThreads(threads)
+
+
+def _overlay(a: Local, b: Local, cosine: float, thumbs: tuple[Grey, Grey], params: CopyParams) -> Overlap:
+    """The overlap of two pictures, or, where they are near enough, of one and the other's mirror image if better.
+
+    NOTHING where the colours of what overlaps contradict each other.
+    """
+    upright = _coloured_overlap(a, b, thumbs, params)
     if upright.score > 0.5 or cosine < MIRROR_COSINE:
         return upright
-    turned = align_local(mirrored(a), b)[1]
-    return max(upright, turned, key=lambda o: o.score)
+    other = _coloured_overlap(mirrored(a), b, (turned(thumbs[0]), thumbs[1]), params)
+    return max(upright, other, key=lambda o: o.score)
+
+
+def _coloured_overlap(a: Local, b: Local, thumbs: tuple[Grey, Grey], params: CopyParams) -> Overlap:
+    _, affine = locate_local(a, b)
+    if affine is None:
+        return NOTHING
+    overlap = compare_overlap(a.grey, b.grey, affine)
+    if overlap.score < params.min_local_score:
+        return overlap
+    colours = compare_colours(*thumbs, on_thumbnails(affine, a.grey, b.grey))
+    return overlap if colours.contrary <= params.max_contrary else NOTHING
+
+
+@dataclass(frozen=True)
+class _Pair:
+    """Two rows and the ways in which `a` may lie over `b`, the most likely first."""
+
+    a: int
+    b: int
+    tries: list[_Try]
+
+    @property
+    def ends(self) -> tuple[int, int]:
+        return min(self.a, self.b), max(self.a, self.b)
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """Ways to lay one picture over another, one in each column of `table`: a, b, window (-1 whole), flip, distance."""
+
+    table: NDArray[np.int32]
+
+    def __len__(self) -> int:
+        return len(self.table[0])
+
+    @staticmethod
+    def of(pairs: Pairs, window: int, flip: bool) -> _Ways:
+        rows = (pairs.first, pairs.second, np.full(len(pairs), window), np.full(len(pairs), flip), pairs.distance)
+        return _Ways(np.stack([np.asarray(row, np.int32) for row in rows]))
+
+    @staticmethod
+    def joined(ways: Sequence[_Ways]) -> _Ways:
+        return _Ways(np.concatenate([way.table for way in ways], axis=1))
+
+    def by_pair(self, boxes: NDArray[np.float64]) -> tuple[int, Iterator[_Pair]]:
+        """How many pairs there are, and they, the nearest first; (b, a) is another than (a, b)."""
+        a, b, window, flip, distance = self.table
+        order = np.lexsort((window, b, a, flip, window >= 0, distance))
+        key = a[order].astype(np.int64) << 32 | b[order]
+        _, first, number = np.unique(key, return_index=True, return_inverse=True)
+        rank = np.argsort(np.argsort(first))[number]  # pairs numbered in the order in which they first come
+        order = order[np.argsort(rank, kind="stable")]
+        ends = np.cumsum(np.bincount(rank, minlength=len(first)))
+
+        def pairs() -> Iterator[_Pair]:
+            start = 0
+            for end in ends.tolist():
+                here = self.table[:, order[start:end]].T.tolist()
+                yield _Pair(here[0][0], here[0][1], [_try_of(w, flip, d, boxes) for _, _, w, flip, d in here])
+                start = end
+
+        return len(ends), pairs()
+
+
+def _try_of(window: int, flip: int, distance: int, boxes: NDArray[np.float64]) -> _Try:
+    box = WHOLE if window < 0 else tuple(boxes[window].tolist())
+    kind = "mirrored" if flip else "cropped" if window >= 0 else "near"
+    return _Try(box, box[2] - box[0], kind, distance)
 
 
 def nearest_neighbours(
@@ -382,23 +552,56 @@ class _Cache:
         return self.values[row]
 
 
-def _coarse(thumb: Grey, box: NDArray[np.float64] | None) -> Grey:
-    """Return (18, 24): a thumbnail, or the part of it inside `box` (shares of left, top, right, bottom)."""
-    import cv2
+def _all_coarse(thumbnail: Callable[[int], Grey], size: int) -> NDArray[np.uint8]:
+    """Return (N, 18, 24): every thumbnail's grey, averaged over cells of 4 x 4 pixels."""
+    rows, columns = CELLS
+    coarse = np.empty((size, rows, columns), np.uint8)
+    for row in range(size):
+        grey = thumbnail(row)[: rows * CELL].reshape(rows, CELL, columns, CELL)
+        coarse[row] = grey.mean(axis=(1, 3), dtype=np.float32)
+    return coarse
 
-    if box is not None:
-        height, width = thumb.shape
-        left, top, right, bottom = np.rint(box * (width, height, width, height)).astype(int)
-        thumb = thumb[top:bottom, left:right]
-    return np.asarray(cv2.resize(thumb, COARSE, interpolation=cv2.INTER_AREA), np.uint8)
+
+def _correlations(
+    coarse: NDArray[np.uint8], first: NDArray[np.int64], second: NDArray[np.int64], box: NDArray[np.float64], flip: bool
+) -> NDArray[np.float32]:
+    """Return for each pair the correlation of the part `box` of one picture with the (mirrored) other, over all cores.
+
+    Coarse, and all at once: it leaves a few of many chance neighbours.
+    """
+    cuts = np.linspace(0, len(first), 8 * cores() + 1).astype(int)
+    pieces = [slice(start, stop) for start, stop in pairwise(cuts)]
+    with ThreadPoolExecutor(cores()) as pool:
+        parts = pool.map(lambda p: _correlate(coarse, first[p], second[p], box, flip), pieces)
+        return np.concatenate(list(parts))
 
 
-def _standardised(images: list[Grey]) -> NDArray[np.float32]:
-    """One row per image, of mean 0 and length 1: products of rows are correlations."""
-    rows = np.stack(images).reshape(len(images), -1).astype(np.float32)
-    rows -= rows.mean(axis=1, keepdims=True)
-    rows /= np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-3)
-    return rows
+@njit(cache=True, nogil=True)
+def _correlate(
+    coarse: NDArray[np.uint8], first: NDArray[np.int64], second: NDArray[np.int64], box: NDArray[np.float64], flip: bool
+) -> NDArray[np.float32]:
+    rows, columns = coarse.shape[1], coarse.shape[2]
+    found = np.empty(len(first), np.float32)
+    size = rows * columns
+    for k in range(len(first)):
+        a, b = coarse[first[k]], coarse[second[k]]
+        sx, sy, sxx, syy, sxy = 0.0, 0.0, 0.0, 0.0, 0.0
+        for i in range(rows):
+            y = (box[1] + (i + 0.5) / rows * (box[3] - box[1])) * rows - 0.5
+            top = min(max(int(np.floor(y)), 0), rows - 2)
+            down = min(max(y - top, 0.0), 1.0)
+            for j in range(columns):
+                x = (box[0] + (j + 0.5) / columns * (box[2] - box[0])) * columns - 0.5
+                left = min(max(int(np.floor(x)), 0), columns - 2)
+                along = min(max(x - left, 0.0), 1.0)
+                above = a[top, left] * (1 - along) + a[top, left + 1] * along
+                below = a[top + 1, left] * (1 - along) + a[top + 1, left + 1] * along
+                p = above * (1 - down) + below * down
+                q = np.float64(b[i, columns - 1 - j if flip else j])
+                sx, sy, sxx, syy, sxy = sx + p, sy + q, sxx + p * p, syy + q * q, sxy + p * q
+        spread = max(sxx - sx * sx / size, 0.0) * max(syy - sy * sy / size, 0.0)
+        found[k] = (sxy - sx * sy / size) / np.sqrt(spread) if spread > 1.0 else 0.0
+    return found
 
 
 def _select(pairs: Pairs, keep: NDArray[np.bool_]) -> Pairs:

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
-from plumbline.leakage.copies import CopyParams, Fingerprints, Joined, Pictures, find_copies
+from plumbline.leakage.copies import (
+    CERTAIN,
+    CopyParams,
+    Fingerprints,
+    Joined,
+    Pictures,
+    candidate_radius,
+    find_copies,
+)
 from plumbline.leakage.records import GroupSize, KindOfEdge
 
 if TYPE_CHECKING:
@@ -38,16 +46,62 @@ def crossing_pairs(
         columns: grouping columns.
         blank_words: values of these that say nothing.
     """
+    side = dict(zip(sides["path"], sides["split"], strict=True))
+    return _once(
+        [_recorded(side, edges), _searched_anew(side, pictures, params), _shared_values(sides, columns, blank_words)]
+    )
+
+
+def recorded_crossings(
+    sides: pd.DataFrame, edges: pd.DataFrame, columns: Sequence[str], blank_words: Sequence[str] = BLANK_WORDS
+) -> pd.DataFrame:
+    """Return the same without searching anew, of `edges` that name every pair of copies on two sides already."""
+    side = dict(zip(sides["path"], sides["split"], strict=True))
+    return _once([_recorded(side, edges), _shared_values(sides, columns, blank_words)])
+
+
+def removals(crossing: pd.DataFrame, sides: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
+    """Return every crossing pair with what to drop so that none is left, the most certain pairs first.
+
+    Of each pair the picture on the side that comes first in `order` goes: training gives way to validation, validation
+    to test, so that what was measured on the test set can still be compared.
+
+    Args:
+        crossing: path_a, path_b, kind, distance, score, of `crossing_pairs`.
+        sides: path, label, split.
+        order: the names of the sides, training first.
+
+    Returns drop, drop_from, drop_label, keep, keep_in, keep_label, kind, distance, score.
+    """
+    about = sides.set_index("path")
+    rank = {name: place for place, name in enumerate(order)}
+    first, second = crossing["path_a"], crossing["path_b"]
+    swapped = first.map(about["split"]).map(rank) > second.map(about["split"]).map(rank)
+    drop, keep = first.where(~swapped, second), second.where(~swapped, first)
+    table = crossing[["kind", "distance", "score"]].copy()
+    for place, (name, role, paths) in enumerate((("drop", "drop_from", drop), ("keep", "keep_in", keep))):
+        table.insert(3 * place, name, paths)
+        table.insert(3 * place + 1, role, paths.map(about["split"]))
+        table.insert(3 * place + 2, f"{name}_label", paths.map(about["label"]))
+    likely = table["kind"].map({kind: place for place, kind in enumerate(CERTAIN)}).fillna(len(CERTAIN))
+    table = table.assign(likely=likely).sort_values(
+        ["likely", "score", "distance", "drop", "keep"], ascending=[True, False, True, True, True]
+    )
+    return table.drop(columns="likely").reset_index(drop=True)
+
+
+def _recorded(side: dict[str, str], edges: pd.DataFrame) -> pd.DataFrame:
+    verified = edges[edges["verified"] & edges["path_a"].isin(side) & edges["path_b"].isin(side)]
+    return verified[verified["path_a"].map(side) != verified["path_b"].map(side)].drop(columns="verified")
+
+
+def _once(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The tables together, each pair of paths once."""
     import pandas as pd
 
-    side = dict(zip(sides["path"], sides["split"], strict=True))
-    verified = edges[edges["verified"] & edges["path_a"].isin(side) & edges["path_b"].isin(side)]
-    recorded = verified[verified["path_a"].map(side) != verified["path_b"].map(side)]
-    anew = _searched_anew(side, pictures, params)
-    shared = _shared_values(sides, columns, blank_words)
-    table = pd.concat([t for t in (recorded.drop(columns="verified"), anew, shared) if len(t)] or [anew])
+    table = pd.concat([t for t in tables if len(t)] or [tables[-1]])
     ends = pd.DataFrame(np.sort(table[["path_a", "path_b"]].to_numpy(str), axis=1), index=table.index)
-    return table[~ends.duplicated()].reset_index(drop=True)
+    return table[~ends.duplicated().to_numpy()].reset_index(drop=True)
 
 
 def _searched_anew(side: dict[str, str], pictures: Pictures, params: CopyParams) -> pd.DataFrame:
@@ -60,7 +114,9 @@ def _searched_anew(side: dict[str, str], pictures: Pictures, params: CopyParams)
     first: dict[str, int] = {}
     for row, path in enumerate(paths[rows]):
         joined.union(first.setdefault(side[path], row), row)
-    found = find_copies(here, joined, params, merge=False)
+    # As wide as grouping looked, which knew the images that were set aside since.
+    radius = candidate_radius(len(paths), params)
+    found = find_copies(here, joined, params.model_copy(update={"candidate_radius": radius}), merge=False)
     return pd.DataFrame(
         [(paths[rows[e.a]], paths[rows[e.b]], e.kind, e.distance, e.score) for e in found.edges],
         columns=["path_a", "path_b", "kind", "distance", "score"],

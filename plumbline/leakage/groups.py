@@ -6,8 +6,10 @@ python -m stages.group audit TRAIN TEST ...  any published split: certificate; e
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -15,12 +17,22 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from plumbline.common.errors import UserError
 from plumbline.imaging.hashing import WINDOWS
 from plumbline.imaging.metadata import BLANK_WORDS
 from plumbline.leakage.alignment import Grey, shrink
 from plumbline.leakage.chains import refuse_chain
 from plumbline.leakage.columns import Tied, column_edges, moment_edges
-from plumbline.leakage.copies import CopyParams, Edge, Fingerprints, Joined, Pictures, find_copies
+from plumbline.leakage.copies import (
+    Copies,
+    CopyParams,
+    Edge,
+    Fingerprints,
+    Joined,
+    Pictures,
+    candidate_radius,
+    find_copies,
+)
 from plumbline.leakage.records import Grouping
 
 if TYPE_CHECKING:
@@ -51,8 +63,16 @@ class Grouped:
     looked_at: dict[str, int]
 
 
-def group_images(manifest: pd.DataFrame, pictures: Pictures, params: GroupParams) -> Grouped:
+def group_images(
+    manifest: pd.DataFrame, pictures: Pictures, params: GroupParams, sides: NDArray[np.int64] | None = None
+) -> Grouped:
     """Tie copies and the user's columns into groups: connected components, each named by its smallest image id.
+
+    Args:
+        manifest: path, id, pixels_sha256 and grouping columns.
+        pictures: of the manifest's rows.
+        params: thresholds.
+        sides: (N,) numbers, of a split that others drew: the edges then name every pair of copies on two sides.
 
     Raises UserError where likeness chains more than `params.max_share` of the images into one group.
     """
@@ -61,15 +81,51 @@ def group_images(manifest: pd.DataFrame, pictures: Pictures, params: GroupParams
     paths = manifest["path"].to_numpy()
     given = column_edges(manifest, params.columns, params.blank_words)
     given += moment_edges(manifest, params.camera_column, params.captured_within_seconds, params.blank_words)
-    joined = Joined(len(manifest))
-    for edge in given:
-        joined.union(edge.a, edge.b)
-    copies = find_copies(pictures, joined, params)
-    component = joined.labels()
-    refuse_chain(paths.tolist(), component, copies.edges, given, params.max_share)
+    component, copies = _tie(pictures, given, params, sides)
+    if params.max_share < 1:
+        words = partial(_remedy, paths.tolist(), pictures, given, params)
+        refuse_chain(paths.tolist(), component, copies.edges, given, params.max_share, words)
     smallest = manifest["id"].groupby(component).transform("min")
     groups = pd.DataFrame({"path": paths, "group": "g" + smallest.str[:16]})
     return Grouped(groups, edge_table(paths, given + copies.edges), edge_table(paths, copies.apart), copies.looked_at)
+
+
+def _tie(
+    pictures: Pictures, given: list[Edge], params: GroupParams, sides: NDArray[np.int64] | None = None
+) -> tuple[NDArray[np.int64], Copies]:
+    """Return the component of each picture, and the copies that made it, beyond what is `given`."""
+    joined = Joined(len(pictures.identity))
+    for edge in given:
+        joined.union(edge.a, edge.b)
+    copies = find_copies(pictures, joined, params, sides=sides)
+    return joined.labels(), copies
+
+
+def _remedy(paths: list[str], pictures: Pictures, given: list[Edge], params: GroupParams) -> str:
+    """Say which radius leaves no chain in this very set: found by grouping it again, the widest that does."""
+    print("one group is too large: looking for the radius that parts it", file=sys.stderr)
+
+    def parts_it(radius: int) -> bool:
+        narrower = params.model_copy(
+            update={"candidate_radius": radius, "join_radius": min(params.join_radius, radius)}
+        )
+        component, copies = _tie(pictures, given, narrower)
+        try:
+            refuse_chain(paths, component, copies.edges, given, params.max_share)
+        except UserError:
+            return False
+        return True
+
+    low, high = 0, candidate_radius(len(paths), params)  # `high` doesn't, or there were nothing to say
+    if not parts_it(low):
+        return "say in group.columns which images belong together (no group.candidate_radius, not even 0, parts them)"
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if parts_it(middle) else (low, middle)
+    return (
+        f"set group.candidate_radius: {low} and group.join_radius: {min(params.join_radius, low)} (tried on this set: "
+        "no group is too large then)"
+    )
 
 
 def edge_table(paths: NDArray[np.object_], edges: list[Edge]) -> pd.DataFrame:
@@ -95,7 +151,7 @@ def describe_pictures(
     grey: Callable[[int], Grey],
     embeddings: NDArray[np.floating[Any]] | None,
 ) -> Pictures:
-    """Put together what ingest found for `find_copies`: fingerprints (N, 2, 37), thumbnails (N, 72, 96)."""
+    """Put together what ingest found for `find_copies`: fingerprints (N, 2, 37), thumbnails (N, 81, 96)."""
     boxes = np.array([(x * (1 - s), y * (1 - s), x * (1 - s) + s, y * (1 - s) + s) for s, y, x in WINDOWS[1:]])
     prints = Fingerprints(manifest["phash"].to_numpy(np.uint64), fingerprints[:, 0, 1:], fingerprints[:, 1, 0], boxes)
     return Pictures(manifest, prints, lambda row: thumbnails[row], grey, embeddings)

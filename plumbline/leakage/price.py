@@ -25,11 +25,12 @@ FOLDS = 5
 RESAMPLES = 2000
 Floats = NDArray[np.float64]
 RAW_SIDE = 16  # pixels: what stands in for features where no pretrained backbone is at hand
+Features = NDArray[np.floating[Any]] | Callable[[NDArray[np.intp]], NDArray[np.floating[Any]]]
 Classifier = Callable[[Floats, NDArray[np.int64], Floats], NDArray[np.int64]]
 
 
 def price(
-    features: NDArray[np.floating[Any]],
+    features: Features,
     labels: NDArray[np.int64],
     groups: NDArray[np.int64],
     repeats: int,
@@ -39,7 +40,7 @@ def price(
     """Score cheap classifiers by repeated 5-fold cross-validation, folds drawn by image and drawn by group.
 
     Args:
-        features: (N, D).
+        features: (N, D), or a function from the rows that were drawn to theirs, (rows, D).
         labels, groups: (N,) numbers.
         repeats: how many times the folds are drawn anew.
         most: of more images, whole groups are drawn until there are this many.
@@ -50,7 +51,8 @@ def price(
     """
     rng = np.random.default_rng(seed)
     rows = _sample(groups, most, rng)
-    values, labels, groups = np.asarray(features[rows], np.float64), labels[rows], groups[rows]
+    drawn = features(rows) if callable(features) else features[rows]
+    values, labels, groups = np.asarray(drawn, np.float64), labels[rows], groups[rows]
     if min(len(np.unique(groups[labels == c])) for c in np.unique(labels)) < FOLDS or len(np.unique(labels)) < 2:
         return None
     seeds = rng.integers(2**31, size=repeats)
@@ -182,7 +184,7 @@ def price_features(folder: Path, manifest: pd.DataFrame, data: DataParams) -> tu
     return raw_pixels(data, manifest["path"].tolist()), f"raw {RAW_SIDE}x{RAW_SIDE} pixels, no pretrained weights"
 
 
-def measure_price(features: NDArray[np.floating[Any]], sides: pd.DataFrame, params: LeakageParams) -> Price | None:
+def measure_price(features: Features, sides: pd.DataFrame, params: LeakageParams) -> Price | None:
     """Return the price on the images in use; `features` rows are those of `sides`."""
     import pandas as pd
 

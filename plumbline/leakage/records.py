@@ -95,3 +95,5 @@ class Certificate(Record):
     embeddings: str
     price: Price | None
     price_sentence: str
+    pairs_table: str | None = None  # of an audit: the file with every pair
+    to_drop: dict[str, int] | None = None  # of an audit: pictures to drop from each side so that no pair is left

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, model_validator
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.imaging.labels import label_classes
@@ -91,7 +92,8 @@ def split_images(
         params: fractions, seed, strata.
         blank_words: values of grouping columns that say nothing.
 
-    Raises UserError where a class has too few groups to be on every side.
+    Raises UserError where nothing is left of the images or of a class, or a class has too few groups to be on every
+    side.
     """
     keys = _keys(manifest, columns, blank_words)
     graph = _Graph(manifest, edges, keys, memberships)
@@ -100,6 +102,7 @@ def split_images(
     for row, reason in graph.ties(keep).items():
         aside[manifest["path"].iat[row]] = reason
         keep[row] = False
+    _refuse_nothing_left(manifest, keep, aside)
     part, locked = graph.parts(keep)
     kept = manifest[keep].reset_index(drop=True)
     names = _part_names(kept, part, groups)
@@ -108,6 +111,22 @@ def split_images(
     out = manifest[~keep].merge(groups, on="path", how="left")
     set_aside = out[["path", "id", "label", "group"]].assign(reason=[aside[p] for p in out["path"]])
     return Split(splits, set_aside, _extended(memberships, keys[keys["row"].isin(np.flatnonzero(keep))], splits, keep))
+
+
+def _refuse_nothing_left(manifest: pd.DataFrame, keep: NDArray[np.bool_], aside: dict[str, str]) -> None:
+    """Raise UserError where no picture, or none of a class, is left to draw from."""
+    if manifest.empty:
+        raise UserError(f"{artefacts.MANIFEST} names no picture: put photographs into data/ and run ingest again.")
+    classes = manifest["label"].map(label_classes).map(frozenset)  # helmet;vest belongs to both
+    for label in (None, *sorted(frozenset().union(*classes))):
+        here = np.array([label is None or label in names for names in classes])
+        if not keep[here].any():
+            first = str(manifest["path"][here].iat[0])
+            raise UserError(
+                f"all {int(here.sum())} pictures{'' if label is None else f' of class {label!r}'} are set aside, so "
+                f"there is nothing to split (the first: {first}, {aside[first]}): look at "
+                f"{artefacts.CONFLICTS_PAGE}, correct the labels in data/ and run again."
+            )
 
 
 def draw(

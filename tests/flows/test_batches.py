@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from drawn import hue_shifted, scene, with_helmet
 from flows.batch import IntakeParams, class_folders, metadata_rows, new_pictures, place, read_folder
 from flows.classes import ANY, parse_same_as, settle_classes
 from flows.intake import batch_name, check_placed, place_pictures
@@ -78,13 +79,32 @@ def test_copies_of_known_pictures_and_inside_the_batch_are_found(tmp_path):
     draw(tmp_path / "new" / "with_helmet" / "other.png", 2)
     draw(tmp_path / "new" / "with_helmet" / "other_twice.png", 2)
     batch = read(tmp_path / "new")
-    new, copies = new_pictures(batch, read(tmp_path / "known").table, IntakeParams())
+    known = read(tmp_path / "known")
+    new, copies = new_pictures(batch, known.table, IntakeParams(), known.thumbnails)
     assert list(new["path"]) == ["with_helmet/other.png"]
     reasons = {one.path: one.reason for one in copies}
     assert reasons["with_helmet/same_bytes.png"] == "is a copy of with_helmet/k.png"
     assert reasons["with_helmet/encoded_again.jpg"] == "is a copy of with_helmet/k.png"
     assert reasons["with_helmet/other_twice.png"] == "is a copy of with_helmet/other.png"
     assert "labelled without_helmet, not with_helmet" in reasons["without_helmet/scaled.png"]
+
+
+def test_colour_is_looked_at_before_a_picture_is_called_a_copy(tmp_path):
+    def put(path, image):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        image.save(path)
+
+    put(tmp_path / "known" / "red" / "k.png", with_helmet(scene(1), (220, 30, 30)))
+    put(tmp_path / "known" / "red" / "flat.png", Image.new("RGB", (64, 64), (200, 30, 30)))
+    put(tmp_path / "known" / "red" / "hue.png", scene(2))
+    put(tmp_path / "new" / "blue" / "helmet.png", with_helmet(scene(1), (30, 60, 220)))
+    put(tmp_path / "new" / "blue" / "flat.png", Image.new("RGB", (64, 64), (30, 60, 200)))
+    put(tmp_path / "new" / "blue" / "hue.png", hue_shifted(scene(2), 128))
+    put(tmp_path / "new" / "red" / "small.png", with_helmet(scene(1), (220, 30, 30)).resize((160, 120)))
+    known = read(tmp_path / "known")
+    new, copies = new_pictures(read(tmp_path / "new"), known.table, IntakeParams(copy_distance=16), known.thumbnails)
+    assert sorted(new["path"]) == ["blue/flat.png", "blue/helmet.png", "blue/hue.png"]
+    assert [one.twin for one in copies] == ["red/k.png"]
 
 
 def test_new_files_get_a_name_that_nothing_else_can_have(tmp_path):

@@ -1,6 +1,7 @@
 """Groups from pictures on disk: copies and columns, chains refused, opposite labels listed, audits of folders."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from recorded import WEIGHTS, backbone_json
+from sklearn.datasets import load_digits
 
-from drawn import scene, with_worker
+from drawn import scene, with_helmet, with_worker
 from plumbline.common.errors import UserError
 from plumbline.imaging.manifest import IngestParams, ingest
 from plumbline.imaging.reading import load_rgb
@@ -182,6 +184,44 @@ def test_a_chain_that_swallows_the_data_stops_the_run_and_names_its_weakest_link
     refuse_chain(paths, component, edges, [], 0.5)
 
 
+def test_the_radius_that_the_message_names_works_on_this_very_set(tmp_path):
+    """Without evidence asked for, pictures of little detail chain: as 300 handwritten digits did."""
+    digits = load_digits()
+    for number in range(60):
+        image = Image.fromarray((digits.images[number] * 15).astype(np.uint8))
+        write(tmp_path, {f"{digits.target[number]}/{number}.png": image.resize((28, 28), Image.Resampling.BICUBIC)})
+    lax = {"min_evidence": 0}
+    with pytest.raises(UserError, match="images") as refused:
+        grouped(tmp_path, **lax)
+    named = re.search(r"group\.candidate_radius: (\d+) and group\.join_radius: (\d+)", str(refused.value))
+    radii = {"candidate_radius": int(named[1]), "join_radius": int(named[2])}
+    sizes = grouped(tmp_path, **lax, **radii)[1].groups["group"].value_counts()
+    assert sizes.iloc[0] <= 15
+    assert radii["candidate_radius"] < 16
+
+
+def test_one_file_many_times_over_is_called_that(tmp_path):
+    write(tmp_path, {f"a/{number}.jpg": scene(number) for number in range(18)})
+    write(tmp_path, {f"b/same_{number:02}.jpg": scene(99) for number in range(12)})
+    with pytest.raises(UserError, match=r"12 of 30 images \(40%.* one and the same picture, such as b/same_00\.jpg"):
+        grouped(tmp_path)
+
+
+def test_red_and_blue_helmets_in_the_same_scene_are_no_copies_and_no_conflict(tmp_path):
+    for number in range(6):
+        for label, colour in (("red", (220, 30, 30)), ("blue", (30, 60, 220))):
+            write(tmp_path, {f"{label}/{number}.jpg": with_helmet(scene(number), colour)})
+    # A helmet so small that the pictures are tied together, as shots of one scene: still no contradiction.
+    for label, colour in (("red", (220, 30, 30)), ("blue", (30, 60, 220))):
+        write(tmp_path, {f"{label}/small.jpg": with_helmet(scene(20), colour, 12)})
+    manifest, found, _ = grouped(tmp_path)
+    group = found.groups.set_index("path")["group"]
+    assert all(group[f"red/{number}.jpg"] != group[f"blue/{number}.jpg"] for number in range(6))
+    assert group["red/small.jpg"] == group["blue/small.jpg"]
+    rgb = [load_rgb(DataParams(root=tmp_path), path) for path in manifest["path"]]
+    assert not conflicting_pairs(manifest, found.edges, rgb.__getitem__)
+
+
 def test_a_large_group_of_the_users_own_is_the_users_word():
     edges, component = chain_of(20)
     given = [Edge(i, i + 1, "video", 0, 1) for i in range(19)]
@@ -250,6 +290,25 @@ class TestAudit:
         assert "train/b/3.jpg - test/a/stolen.jpg" in done.stdout
         assert "stolen.jpg" in (folders / "out/found.html").read_text()
         assert '"pairs_across_splits": 1' in (folders / "out/found.json").read_text()
+
+    def test_every_pair_is_in_a_table_with_what_to_drop(self, folders):
+        write(folders, {"test/a/stolen.jpg": scene(3).crop((10, 8, 310, 232)), "test/b/again.png": scene(3)})
+        write(folders, {"train/a/twin.jpg": scene(3).resize((300, 225))})
+        done = audit("train", "test", cwd=folders)
+        assert done.returncode == 1
+        assert "2 pictures of train): reports/audit_pairs.csv" in done.stdout
+        table = pd.read_csv(folders / "reports/audit_pairs.csv")
+        drops = ["train/b/3.jpg", "train/a/twin.jpg"]
+        expected = {(drop, keep) for drop in drops for keep in ("test/a/stolen.jpg", "test/b/again.png")}
+        assert set(zip(table["drop"], table["keep"], strict=True)) == expected
+        assert set(table["drop_from"]) == {"train"}
+        assert table["score"].is_monotonic_decreasing
+        for path in table["drop"].unique():
+            (folders / path).unlink()
+        done = audit("train", "test", "--pairs", "out/left.parquet", cwd=folders)
+        assert done.returncode == 0, done.stdout
+        assert pd.read_parquet(folders / "out/left.parquet").empty
+        assert audit("train", "test", "--pairs", "left.txt", cwd=folders).returncode == 2
 
     def test_folders_without_classes_are_audited_too(self, folders):
         write(folders, {"flat_a/x.jpg": scene(1), "flat_a/y.jpg": scene(2), "flat_b/z.png": scene(1)})

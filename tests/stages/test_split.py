@@ -262,6 +262,23 @@ def test_a_class_with_too_few_groups_is_refused_by_name():
         split(manifest)
 
 
+def test_where_everything_is_set_aside_it_is_said_in_one_sentence():
+    manifest = manifest_of([f"{i}.jpg" for i in range(32)], ["red", "blue"] * 16)
+    excluded = pd.DataFrame({"path": manifest["path"], "reason": "labelled red, its copy 1.jpg blue"})
+    with pytest.raises(UserError, match=r"all 32 pictures are set aside.*0\.jpg, labelled red.*label_conflicts\.html"):
+        split(manifest, excluded=excluded)
+    with pytest.raises(UserError, match="names no picture"):
+        split(manifest.iloc[:0])
+
+
+def test_a_class_of_which_nothing_is_left_is_named():
+    manifest = manifest_of([f"{i}.jpg" for i in range(30)], ["a", "b", "b;c"] * 10)
+    excluded = pd.DataFrame({"path": manifest["path"][2::3], "reason": "was wrong"})
+    with pytest.raises(UserError, match=r"all 10 pictures of class 'c' are set aside.*2\.jpg, was wrong"):
+        split(manifest, excluded=excluded)
+    split(manifest.assign(label=["a", "b", "b;a"] * 10), excluded=excluded)
+
+
 def test_new_groups_make_up_for_what_is_missing():
     old = balanced(100)
     everything_in_train = pd.DataFrame({"key": [digest(f"bytes {p}")[:16] for p in old["path"]], "side": "train"})

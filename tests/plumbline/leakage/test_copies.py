@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from drawn import grey, scene
-from plumbline.imaging.hashing import WINDOWS, fingerprint
-from plumbline.leakage.alignment import thumbnail
+from drawn import grey, hue_shifted, scene, silhouette, with_helmet
+from plumbline.imaging.hashing import WINDOWS, fingerprint, phash, stored_thumbnail
 from plumbline.leakage.copies import (
     CopyParams,
     Fingerprints,
@@ -18,7 +17,10 @@ from plumbline.leakage.copies import (
     candidate_radius,
     find_copies,
     nearest_neighbours,
+    same_picture,
 )
+
+RED, BLUE, YELLOW, WHITE = (220, 30, 30), (30, 60, 220), (240, 210, 30), (250, 250, 250)
 
 
 def reencode(image):
@@ -54,7 +56,7 @@ def pictures_of(images, embeddings=None):
     greys = [grey(image) for image in images]
     prints = np.array([fingerprint(g) for g in greys], np.uint64)
     boxes = np.array([(x * (1 - s), y * (1 - s), x * (1 - s) + s, y * (1 - s) + s) for s, y, x in WINDOWS[1:]])
-    thumbs = [thumbnail(g) for g in greys]
+    thumbs = [stored_thumbnail(image.convert("RGB"), g) for image, g in zip(images, greys, strict=True)]
     identity = pd.DataFrame(
         {
             "path": [f"{i}.jpg" for i in range(len(images))],
@@ -144,7 +146,106 @@ def test_neighbours_are_symmetric_unjoined_and_near():
     assert nearest <= set(zip(first.tolist(), second.tolist(), strict=True))
 
 
-@pytest.mark.parametrize(("images", "radius"), [(100, 16), (5_000, 14), (20_000, 12), (100_000, 10), (1_000_000, 8)])
+def tinted(image, by):
+    return Image.fromarray(np.clip(np.asarray(image).astype(int) + by, 0, 255).astype(np.uint8))
+
+
+RECOLOURED = {
+    "tinted": lambda image: tinted(image, [25, 0, -25]),
+    "faded": lambda image: ImageEnhance.Color(image).enhance(0.5),
+    "richer": lambda image: ImageEnhance.Color(image).enhance(1.5),
+    "black and white": lambda image: image.convert("L").convert("RGB"),
+    "sepia": lambda image: ImageOps.colorize(image.convert("L"), (20, 10, 0), (255, 240, 200)),
+}
+
+
+@pytest.mark.parametrize("kind", RECOLOURED)
+def test_a_picture_recoloured_as_a_whole_is_a_copy(kind):
+    images = [scene(1), RECOLOURED[kind](scene(1)), RECOLOURED[kind](crop(0.1)(scene(1))), scene(50)]
+    joined = Joined(len(images))
+    find_copies(pictures_of(images), joined, CopyParams())
+    assert joined.labels().tolist() == [0, 0, 0, 3]
+
+
+@pytest.mark.parametrize("colours", [(RED, BLUE), (YELLOW, WHITE)])
+@pytest.mark.parametrize("base", [scene(1), scene(2).convert("L").convert("RGB")], ids=["colourful", "grey"])
+def test_the_same_but_for_the_colour_of_a_helmet_is_no_copy(base, colours):
+    images = [with_helmet(base, colour) for colour in colours]
+    images += [ImageOps.mirror(images[1]), crop(0.1)(images[1]), reencode(images[0])]
+    joined = Joined(len(images))
+    find_copies(pictures_of(images), joined, CopyParams())
+    assert joined.labels().tolist() == [0, 1, 1, 1, 0]
+
+
+def test_an_embedding_neighbour_of_another_colour_is_no_copy():
+    images = [with_helmet(scene(3, (640, 480)), colour, 90) for colour in (RED, BLUE)]
+    embeddings = np.ones((2, 8)) + np.random.default_rng(0).normal(size=(2, 8)) * 0.01
+    found = find_copies(pictures_of(images, embeddings), Joined(2), CopyParams(candidate_radius=0, join_radius=0))
+    assert found.looked_at["embedding"] == 1
+    assert not [edge for edge in found.edges if edge.verified]
+
+
+@pytest.mark.parametrize("by", [20, 43, 85, 128])
+def test_other_hues_are_no_copy(by):
+    joined = Joined(2)
+    find_copies(pictures_of([scene(1), hue_shifted(scene(1), by)]), joined, CopyParams())
+    assert joined.labels().tolist() == [0, 1]
+
+
+def test_silhouettes_on_plain_ground_are_strangers():
+    skies = [(150, 180, 220), (210, 210, 215), (90, 120, 190)]
+    images = [silhouette(seed, skies[seed % 3]) for seed in range(24)]
+    joined = Joined(len(images))
+    found = find_copies(pictures_of(images), joined, CopyParams())
+    assert found.looked_at["aligned"] > 30, "their hashes are near"
+    assert len(np.unique(joined.labels())) >= 22
+    lax = Joined(len(images))
+    find_copies(pictures_of(images), lax, CopyParams(min_evidence=0))
+    assert len(np.unique(lax.labels())) < 22, "without the evidence asked for they would be copies"
+
+
+def test_same_picture_is_what_group_calls_a_copy_with_the_same_colours_everywhere():
+    def alike(a, b):
+        thumbs = [stored_thumbnail(image, grey(image)) for image in (a, b)]
+        return same_picture(*thumbs, int(phash(a) ^ phash(b)).bit_count(), CopyParams())
+
+    image = scene(1)
+    assert alike(image, reencode(image))
+    assert alike(image, image.resize((160, 120)))
+    assert not alike(image, scene(2))
+    for colours in ((RED, BLUE), (YELLOW, WHITE), (BLUE, YELLOW)):
+        for radius in (14, 30):
+            assert not alike(*(with_helmet(image, colour, radius) for colour in colours)), (colours, radius)
+    flat = [Image.new("RGB", (64, 64), colour) for colour in (RED, BLUE)]
+    assert not alike(*flat)
+
+
+def test_with_sides_every_pair_between_them_is_listed_and_a_chain_within_one():
+    image = scene(1)
+    images = [image, reencode(image), crop(0.05)(image), ImageEnhance.Brightness(image).enhance(1.1), image]
+    sides = np.array([0, 0, 1, 1, 1])
+    joined = Joined(5)
+    found = find_copies(pictures_of(images), joined, CopyParams(), sides=sides)
+    assert set(joined.labels().tolist()) == {0}
+    crossing = {(e.a, e.b) for e in found.edges if e.verified and sides[e.a] != sides[e.b]}
+    assert crossing == {(0, 2), (0, 3), (0, 4), (1, 2), (1, 3), (1, 4)}
+    assert any(not e.verified for e in found.edges), "the third of one side follows from the other two"
+
+
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_cores_changes_nothing(workers, monkeypatch):
+    images = [scene(seed) for seed in range(8)]
+    images += [COPIES[kind](image) for image in images[:4] for kind in ("cropped by 10", "mirrored", "re-encoded")]
+    monkeypatch.setattr("plumbline.leakage.copies.cores", lambda: workers)
+    found = find_copies(pictures_of(images), Joined(len(images)), CopyParams())
+    monkeypatch.setattr("plumbline.leakage.copies.cores", lambda: 2)
+    again = find_copies(pictures_of(images), Joined(len(images)), CopyParams())
+    assert str(found) == str(again)
+
+
+@pytest.mark.parametrize(
+    ("images", "radius"), [(100, 16), (5_000, 14), (20_000, 12), (60_000, 11), (100_000, 10), (1_000_000, 8)]
+)
 def test_larger_collections_take_fewer_candidates(images, radius):
     assert candidate_radius(images, CopyParams()) == radius
     assert candidate_radius(images, CopyParams(candidate_radius=3)) == 3
