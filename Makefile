@@ -22,6 +22,7 @@ help: ## List the commands
 env: $(VENV)/.installed$(EXTRA) ## Make the environment in .venv from the hash-pinned lock (EXTRA=gpu: CUDA build)
 
 run: env ## Environment, sample data, `dvc repro`, and where to look next
+	@python -m flows.mend > /dev/null
 	dvc pull --quiet data.dvc incoming.dvc
 	dvc repro
 	@python -m plumbline.commands.summary

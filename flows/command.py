@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from prefect import get_run_logger
 from prefect.states import Completed
 
-from flows import report, workspace
+from flows import report
 from flows.children import Children
 from flows.outcomes import failure, percent
+from plumbline.common import interrupted
 from plumbline.common.errors import TELEMETRY_OFF
 
 if TYPE_CHECKING:
@@ -56,7 +57,7 @@ def run_dvc(
     if code:
         raise failure(name, code, list(last))
     progress.finish()
-    workspace.keep(root)
+    interrupted.keep(root)
     if any(FROM_CACHE in line for line in last):
         return Completed(name="Restored", message="DVC had this result in its cache.")
     return Completed(message="Done.")

@@ -105,13 +105,15 @@ def made_dependencies(root: Path, name: str) -> list[str]:
 
 
 def local_config(root: Path) -> str:
-    """Return a .dvc/config.local for another worktree of this project: this cache, these remotes, paths absolute."""
+    """Return a .dvc/config.local for another worktree of this project: this cache and its links, these remotes."""
     import configparser
     import io
 
     with _repo(root) as repo:
         config = configparser.ConfigParser()
         config["cache"] = {"dir": str(repo.cache.local_cache_dir)}
+        if types := repo.config["cache"].get("type"):
+            config["cache"]["type"] = ",".join(types)
         for name, remote in repo.config["remote"].items():
             config[f"'remote \"{name}\"'"] = {key: str(value) for key, value in remote.items()}
     text = io.StringIO()

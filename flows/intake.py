@@ -43,7 +43,7 @@ from flows.command import run_dvc
 from flows.label_studio import read_label_studio
 from flows.notify import notify
 from flows.outcomes import may_pass
-from flows.switch import git, recover, switch
+from flows.switch import git, lay_ready, recover, switch
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError, one_line, run
 from plumbline.common.files import write_text
@@ -87,7 +87,7 @@ def intake(
     logger = get_run_logger()
     root = workspace.find_root()
     with workspace.sole_run(root, logger.warning) as lock, guarded([lock]) as children:
-        recover(root, children, logger.warning)
+        recover(root, logger.warning)
         data, source = _checked_data(root)
         with tempfile.TemporaryDirectory(prefix="plumbline-batch-") as scratch:
             read = _validate(Path(batch), Path(images) if images else None, Path(scratch), root, data, label_tag)
@@ -99,7 +99,7 @@ def intake(
             if new.empty:
                 return Completed(name="NothingNew", message=f"{batch}: {len(copies)} copies, nothing new.")
             commit = _add_version(root, data, source, read, new, batch_name(batch), children)
-        switch(root, commit, source, children, logger.info)
+        switch(root, commit, source, data.root.as_posix(), logger.info)
     message = f"{len(new)} pictures added as data version {graph.data_version(root)}, commit {commit[:7]}"
     message += f"; {len(refused)} left out." if refused else "."
     report.label_run(f"intake {Path(batch).name} commit {commit[:7]}", [f"commit:{commit[:7]}"])
@@ -186,6 +186,9 @@ def _add_version(
         run_dvc("push", ["push", source], scratch, children)
         git(scratch, "add", source)
         git(scratch, "commit", "--quiet", "-m", f"Take in {len(new)} pictures of {name}")
+        if not (root / data.root).exists():
+            run_dvc("checkout", ["checkout", source], scratch, children)
+        lay_ready(root, folder)
         return git(scratch, "rev-parse", "HEAD")
 
 

@@ -100,7 +100,7 @@ def publish_results(root: Path) -> None:
 def read_decision(root: Path) -> Decision | None:
     """Return build/decision.json, None before there is one."""
     path = root / artefacts.DECISION
-    return read_record(path, Decision, f"dvc repro -f {artefacts.DECISION.by}") if path.is_file() else None
+    return read_record(path, Decision, artefacts.DECISION.by) if path.is_file() else None
 
 
 def leaderboard_table(rows: Sequence[LeaderboardRow], chosen: str | None, failed: Sequence[str]) -> Table:

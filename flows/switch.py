@@ -1,44 +1,91 @@
 """Bring a workspace's data from one version to the next in a way that survives a kill at any line.
 
-The new version is complete in DVC's cache and in a Git commit before the workspace hears of it. A journal says that
-the switch is on; whoever holds the workspace next finishes it, or finds that it never began.
+The new version is complete in DVC's cache and in a Git commit before the workspace hears of it, and the files that it
+adds lie ready. Then: a journal; a data.dvc that DVC refuses with the sentence to read; the files, each moved in one
+step; the old data.dvc; the merge. So `dvc repro` sees the old data, or all of the new (which it takes for a change by
+hand and trains on), or it stops and says what to run. Whoever holds the workspace next finishes what the journal says.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from flows.children import Children
 from plumbline.common.errors import UserError
-from plumbline.common.files import write_json
+from plumbline.common.files import write_json, write_text
+from plumbline.common.interrupted import ADDED, MEND, SWITCH
+
+MARKER = Path(".dvc/tmp/plumbline-marker")
+# What data.dvc says meanwhile: no such field is known to DVC, which stops and shows it.
+STOP = f"an intake that was killed while it changed this data: `{MEND}` finishes it"
 
 
-def switch(root: Path, commit: str, source: str, children: Children, say: Callable[[str], None]) -> None:
-    """Make `commit` (a child of HEAD that changes only the data source `source`) the workspace's version."""
-    write_json(_journal(root), {"commit": commit, "source": source})
-    try:
-        git(root, "merge", "--ff-only", "--quiet", commit)
-    except UserError:
-        _journal(root).unlink()
-        raise
-    recover(root, children, say)
+def lay_ready(root: Path, added: Path) -> None:
+    """Move `added`, the new files as they go into the data folder (or all of it), to where `switch` finds them."""
+    shutil.rmtree(root / ADDED, ignore_errors=True)
+    os.replace(added, root / ADDED)
 
 
-def recover(root: Path, children: Children, say: Callable[[str], None]) -> None:
-    """Finish a switch that was begun; forget one that never reached Git. Call it with the workspace held alone."""
-    if not _journal(root).exists():
+def switch(root: Path, commit: str, source: str, folder: str, say: Callable[[str], None]) -> None:
+    """Make `commit` the workspace's version; it changes only the data source `source` (data.dvc) of `folder` (data).
+
+    What was laid ready are the files that the version in `folder` lacks, or every file where there is no `folder`.
+    """
+    journal = {
+        "commit": commit,
+        "source": source,
+        "folder": folder,
+        "whole": not (root / folder).exists(),
+        "before": git(root, "rev-parse", f"HEAD:{source}"),
+    }
+    write_json(root / SWITCH, journal)
+    recover(root, say)
+
+
+def recover(root: Path, say: Callable[[str], None]) -> None:
+    """Finish a switch that was begun. Call it with the workspace held alone."""
+    if (root / SWITCH).exists():
+        _finish(root, json.loads((root / SWITCH).read_text(encoding="utf-8")), say)
+        (root / SWITCH).unlink()
+    shutil.rmtree(root / ADDED, ignore_errors=True)
+
+
+def _finish(root: Path, journal: dict[str, Any], say: Callable[[str], None]) -> None:
+    commit, source, folder = journal["commit"], journal["source"], root / journal["folder"]
+    now = git(root, "rev-parse", f"HEAD:{source}")
+    if now == git(root, "rev-parse", f"{commit}:{source}"):
         return
-    journal = json.loads(_journal(root).read_text(encoding="utf-8"))
-    if _is_in_history(root, journal["commit"]):
-        lines: list[str] = []
-        command = ["dvc", "--wait-for-lock", "checkout", "--force", journal["source"]]
-        if children.run(command, root, lines.append):
-            raise UserError(f"{root}: `dvc checkout {journal['source']}` failed: {' '.join(lines[-3:])}")
-        say(f"{journal['source']} is now the version of commit {journal['commit'][:7]}.")
-    _journal(root).unlink()
+    if now == journal["before"]:
+        if journal["whole"] and not folder.exists():
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(root / ADDED, folder)
+        elif folder.exists():
+            _place(root, source, folder)
+        # In this moment DVC sees the new data as a change made by hand.
+        git(root, "checkout", "HEAD", "--", source)
+        git(root, "merge", "--quiet", "--no-edit", commit)
+        say(f"{source} is now the version of commit {commit[:7]}.")
+    else:
+        git(root, "checkout", "HEAD", "--", source)
+        say(f"{source} got another version in Git while an intake was unfinished: take its batch in again.")
+
+
+def _place(root: Path, source: str, folder: Path) -> None:
+    """Move what lies ready into the data folder, as far as an earlier attempt did not get; DVC stops meanwhile."""
+    left = [path for path in (root / ADDED).rglob("*") if path.is_file()]
+    if left:
+        # Written elsewhere: DVC would take a temporary file beside data.dvc for another data source.
+        write_text(root / MARKER, json.dumps({STOP: True}) + "\n")
+        os.replace(root / MARKER, root / source)
+    for path in left:
+        target = folder / path.relative_to(root / ADDED)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.move(path, target)
 
 
 def git(root: Path, *arguments: str) -> str:
@@ -48,12 +95,3 @@ def git(root: Path, *arguments: str) -> str:
         words = (done.stderr or done.stdout).strip().replace("\n", " ")
         raise UserError(f"{root}: `git {' '.join(arguments[:2])}` failed: {words}")
     return done.stdout.strip()
-
-
-def _is_in_history(root: Path, commit: str) -> bool:
-    command = ["git", "merge-base", "--is-ancestor", commit, "HEAD"]
-    return subprocess.run(command, cwd=root, capture_output=True, check=False).returncode == 0
-
-
-def _journal(root: Path) -> Path:
-    return root / ".dvc" / "tmp" / "plumbline-switch.json"

@@ -31,7 +31,7 @@ from flows.graph import Node
 from flows.notify import What, notify
 from flows.outcomes import StageFailed, may_pass
 from flows.switch import recover
-from plumbline.common import artefacts
+from plumbline.common import artefacts, interrupted
 from plumbline.common.errors import UserError, run
 
 if TYPE_CHECKING:
@@ -90,8 +90,8 @@ def training(
     logger = get_run_logger()
     root = workspace.find_root()
     with workspace.sole_run(root, logger.warning) as lock, guarded([lock]) as children:
-        recover(root, children, logger.warning)
-        workspace.keep(root)
+        recover(root, logger.warning)
+        interrupted.keep(root)
         nodes = graph.read_graph(root)
         work = Work(root, children, nodes, elsewhere or [])
         _label(root)

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from plumbline.common import interrupted
 from plumbline.common.errors import UserError
-from plumbline.common.files import write_json
+from plumbline.common.files import write_json, write_text
 from plumbline.common.users import name_this_user
 
 LEASE = 60.0  # seconds after which Prefect frees the slot of a run that no longer says it is alive; its minimum
@@ -108,79 +109,83 @@ def _try_lock(descriptor: int) -> bool:
     return True
 
 
-def mend(root: Path, say: Callable[[str], None]) -> None:
+def mend(root: Path, say: Callable[[str], None], as_it_is: bool = False) -> None:
     """Put right what DVC can't by itself after a kill: a torn lock table, a torn dvc.lock.
 
     Called with the workspace held alone. DVC writes both files in place, so a kill at that moment leaves half of one.
+    `as_it_is` takes a dvc.lock that lacks stages as meant.
     """
-    _mend_table(root / ".dvc" / "tmp" / "rwlock", say)
-    _mend_dvc_lock(root, say)
+    _mend_table(root, say)
+    put_back(root, say, as_it_is)
 
 
-def keep(root: Path) -> None:
-    """Remember dvc.lock as it is, whole, for `mend`."""
-    if (root / "dvc.lock").exists():
-        text = (root / "dvc.lock").read_text(encoding="utf-8")
-        if _is_whole(text):
-            from plumbline.common.files import write_text
+def put_back(root: Path, say: Callable[[str], None], as_it_is: bool = False) -> None:
+    """Put dvc.lock back from the copy, or from Git, if it was cut off; UserError where neither is whole.
 
-            write_text(_kept(root), text)
-
-
-def _mend_table(path: Path, say: Callable[[str], None]) -> None:
-    """Drop entries of processes that are gone, or whose number now belongs to something that isn't DVC."""
-    import psutil
-
-    if not path.exists():
+    `as_it_is` keeps a dvc.lock that only lacks stages, and forgets that it ever had more.
+    """
+    path = root / interrupted.LOCK
+    text = interrupted.read(path)
+    fault = interrupted.lock_fault(root)
+    if text is None or fault is None:
         return
-    try:
-        table = json.loads(path.read_text(encoding="utf-8"))
-        readers = [entry for entries in table.get("read", {}).values() for entry in entries]
-        entries = [*readers, *table.get("write", {}).values()]
-    except (ValueError, AttributeError, TypeError):
+    if interrupted.CONFLICT.search(text):
+        raise UserError(fault)
+    if as_it_is and interrupted.stage_names(text) is not None:
+        write_text(root / interrupted.COPY, text)
+        say(f"{path} is taken as it is.")
+        return
+    kept, committed = (
+        interrupted.read(root / interrupted.COPY),
+        interrupted.ask_git(root, "show", f"HEAD:./{interrupted.LOCK}"),
+    )
+    for source, whole in (("as the last stage found it", kept), ("from Git's last commit", committed)):
+        if whole and interrupted.stage_names(whole) is not None:
+            write_text(path, whole)
+            say(f"{path} was torn by a kill: put back {source}; what finished since is done again.")
+            return
+    raise UserError(
+        f"{path} was torn by a kill and there is no copy of it: delete it, and `dvc repro` takes what it can from its "
+        "cache."
+    )
+
+
+def dvc_at_work(root: Path) -> bool:
+    """Does a DVC process of this workspace run a stage now? An unreadable lock table names none."""
+    return any(map(_is_alive, _entries(_table(root)) or []))
+
+
+def _mend_table(root: Path, say: Callable[[str], None]) -> None:
+    """Drop entries of processes that are gone, or whose number now belongs to something that isn't DVC."""
+    path = _table(root)
+    entries = _entries(path)
+    if entries is None:
         say(f"{path} was torn by a kill: removed, nothing else works in this workspace.")
         path.unlink()
-        return
-
-    def alive(entry: dict[str, Any]) -> bool:
-        try:
-            return any("dvc" in word for word in psutil.Process(int(entry["pid"])).cmdline())
-        except psutil.Error:
-            return False
-
-    if entries and not any(map(alive, entries)):
+    elif entries and not any(map(_is_alive, entries)):
         write_json(path, {"read": {}, "write": {}})
 
 
-def _mend_dvc_lock(root: Path, say: Callable[[str], None]) -> None:
-    path = root / "dvc.lock"
-    if not path.exists() or _is_whole(path.read_text(encoding="utf-8", errors="replace")):
-        return
-    kept = _kept(root)
-    if not kept.exists():
-        raise UserError(f"{path} is damaged: restore it from Git (git checkout dvc.lock).")
-    os.replace(kept, path)
-    say(f"{path} was torn by a kill: put back as it was before; at most one finished stage is done again.")
+def _table(root: Path) -> Path:
+    return root / ".dvc" / "tmp" / "rwlock"
 
 
-def _kept(root: Path) -> Path:
-    return root / ".dvc" / "tmp" / "plumbline-dvc.lock"
+def _entries(path: Path) -> list[dict[str, Any]] | None:
+    """The processes that DVC's lock table names; None where it was torn."""
+    try:
+        table = json.loads(path.read_text(encoding="utf-8"))
+        readers = [entry for entries in table.get("read", {}).values() for entry in entries]
+        return [*readers, *table.get("write", {}).values()]
+    except FileNotFoundError:
+        return []
+    except (ValueError, AttributeError, TypeError):
+        return None
 
 
-def _is_whole(text: str) -> bool:
-    """A dvc.lock cut off anywhere either isn't YAML, or lacks its version line, or ends in the middle of a line."""
-    import yaml
+def _is_alive(entry: dict[str, Any]) -> bool:
+    import psutil
 
     try:
-        value = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except yaml.YAMLError:
+        return any("dvc" in word for word in psutil.Process(int(entry["pid"])).cmdline())
+    except psutil.Error:
         return False
-    stages = value.get("stages") if isinstance(value, dict) else None
-    return (
-        text.endswith("\n")
-        and isinstance(stages, dict)
-        and all(isinstance(stage, dict) and "cmd" in stage for stage in stages.values())
-        and all(
-            entry.get("path") for stage in stages.values() for entry in [*stage.get("deps", []), *stage.get("outs", [])]
-        )
-    )

@@ -276,7 +276,6 @@ def result_of(
     plain = asdict(judgement)
     for array in ("distance", "error", "nearest", "verdict", "reasons"):
         plain.pop(array)
-    taken = [str(value) for value in table["captured_at"].dropna()] if "captured_at" in table else []
     return {
         "site": store.site,
         "window": None if verdict == FEW else store.next_window(),
@@ -284,7 +283,7 @@ def result_of(
         "reasons": reasons,
         "basis": basis,
         "judged_at": datetime.now(UTC).isoformat(timespec="seconds"),
-        "captured": [min(taken), max(taken)] if taken else None,
+        "captured": captured_between(table),
         "champion": champion.reference.champion
         | {"data_md5": champion.version.read("provenance.json").get("data_md5")},
         "registry_was_down": champion.version.from_cache,
@@ -313,6 +312,19 @@ def _findings(new: int, repeats: int, quarantined: int, params: DriftParams) -> 
             f"{quarantined} of {new + repeats + quarantined} files can't be read: is a camera or an upload broken?"
         )
     return found
+
+
+def captured_between(table: pd.DataFrame) -> list[str] | None:
+    """Return the first and last time of the column captured_at, in UTC; None where it holds no time.
+
+    As text, 2026-5-2 would come after 2026-10-1, and 01:00+02:00 after 00:30Z.
+    """
+    import pandas as pd
+
+    if "captured_at" not in table:
+        return None
+    times = pd.to_datetime(table["captured_at"].astype("string"), format="ISO8601", utc=True, errors="coerce").dropna()
+    return [times.min().isoformat(), times.max().isoformat()] if len(times) else None
 
 
 def _lost_rows(table: pd.DataFrame, known: Known, params: DriftParams) -> list[str]:

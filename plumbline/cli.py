@@ -134,6 +134,14 @@ def intake(
     run_module("flows.intake", batch, *_option("--images", images), *_option("--label-tag", label_tag), *flags)
 
 
+@app.command()
+def mend(
+    as_it_is: Annotated[bool, typer.Option("--as-it-is", help="A dvc.lock that lacks stages it had is meant.")] = False,
+) -> None:
+    """Put right what a kill left: a torn dvc.lock, an intake half done."""
+    run_module("flows.mend", *(["--as-it-is"] if as_it_is else []))
+
+
 @flows.command()
 def serve(port: Annotated[int, typer.Option(help="The server's; the report pages take the next.")] = 4200) -> None:
     """Prefect's server, UI and a worker on this machine, and the reports as pages."""

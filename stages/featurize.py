@@ -29,9 +29,9 @@ def main() -> None:
     entry = load_section(f"backbones.{name}", Backbone)
     data = load_section("data", DataParams)
     weights = resolve_entry(name, entry)
-    file, again = artefacts.WEIGHTS / f"{name}.json", "dvc repro -s weights"
-    if read_record(file, WeightsRecord, again) != record_entry(name, entry, weights):
-        raise UserError(f"{file} is out of date: run `dvc repro`, or first `{again}`.")
+    file = artefacts.WEIGHTS / f"{name}.json"
+    if read_record(file, WeightsRecord, artefacts.WEIGHTS.by) != record_entry(name, entry, weights):
+        raise UserError(f"{file} is out of date: run `dvc repro`, or first `dvc repro -s weights`.")
     manifest = pd.read_parquet(artefacts.MANIFEST, columns=["path", "id"])
     share = load_section("split", SplitShare).fractions["train"] if entry.freeze == "auto" else 0
     training_images = round(share * len(manifest))

@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from plumbline.common import interrupted
 from plumbline.common.users import name_this_user
 
 TELEMETRY_OFF = {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "GX_ANALYTICS_ENABLED": "false"}
@@ -115,12 +116,15 @@ def run(main: Callable[[], object], failed: int = 1) -> None:
     """Run a command's `main` with telemetry off.
 
     A UserError, a full disk and a file that the system refuses become one sentence on stderr and exit code `failed`.
+    Where DVC runs the command, what a kill left in the workspace is looked for first, see interrupted.py.
     What is printed is printed before the exit code is decided: a full disk under stdout is a failure, too.
     """
     os.environ.update(TELEMETRY_OFF)
     name_this_user()
     try:
         try:
+            if why_not := interrupted.at_start(Path.cwd()):
+                raise UserError(why_not)
             main()
         except SystemExit:
             _flush()

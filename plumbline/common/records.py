@@ -26,17 +26,17 @@ RecordType = TypeVar("RecordType", bound=Record)
 Content = TypeVar("Content")
 
 
-def read_record(path: str | os.PathLike[str], kind: type[RecordType], again: str | None = None) -> RecordType:
+def read_record(path: str | os.PathLike[str], kind: type[RecordType], stage: str | None = None) -> RecordType:
     """Return the file at `path` as a `kind`; UserError names the file, what is wrong, and the command that makes it.
 
-    `again` is that command; not given, it is `dvc repro` of the stage that writes the artefact.
+    `stage` is what writes the file; not given, it is what the artefact says, and where it says nothing all stages are.
     """
-    return _parse(path, TypeAdapter(kind), again)
+    return _parse(path, TypeAdapter(kind), stage)
 
 
-def read_records(path: str | os.PathLike[str], kind: type[RecordType], again: str | None = None) -> list[RecordType]:
+def read_records(path: str | os.PathLike[str], kind: type[RecordType], stage: str | None = None) -> list[RecordType]:
     """Return a file that holds a list of `kind`; as `read_record`."""
-    return _parse(path, TypeAdapter(list[kind]), again)  # type: ignore[valid-type]
+    return _parse(path, TypeAdapter(list[kind]), stage)  # type: ignore[valid-type]
 
 
 def write_record(path: str | os.PathLike[str], record: Record) -> None:
@@ -44,8 +44,9 @@ def write_record(path: str | os.PathLike[str], record: Record) -> None:
     write_json(path, record.content())
 
 
-def _parse(path: str | os.PathLike[str], kind: TypeAdapter[Content], again: str | None) -> Content:
-    run = again or (f"dvc repro {path.by}" if isinstance(path, Artefact) else "dvc repro")
+def _parse(path: str | os.PathLike[str], kind: TypeAdapter[Content], stage: str | None) -> Content:
+    name = f" {stage or (path.by if isinstance(path, Artefact) else '')}".rstrip()
+    run, force = f"dvc repro{name}", f"dvc repro -f{name}" if name else "dvc repro"
     file = Path(path)
     try:
         return kind.validate_json(file.read_bytes())
@@ -55,7 +56,6 @@ def _parse(path: str | os.PathLike[str], kind: TypeAdapter[Content], again: str 
         raise UserError(f"{file} can't be read ({error.strerror}): run `{run}`.") from None
     except ValidationError as error:
         first = error.errors()[0]
-        force = run.replace("dvc repro ", "dvc repro -f ") if again is None else run
         if first["type"] == "json_invalid":
             raise UserError(f"{file} is damaged ({first['msg']}): run `{force}`.") from None
         key = ".".join(map(str, first["loc"])) or "its content"

@@ -165,7 +165,7 @@ def folder_of(candidates: Path, name: str) -> Path:
 
 def read_candidate(folder: Path) -> Candidate:
     """Return one candidate of `folder`; UserError names the file that is missing or holds something else."""
-    model = read_record(folder / artefacts.MODEL, ModelRecord, f"dvc repro -f train@{folder.name}")
+    model = read_record(folder / artefacts.MODEL, ModelRecord, f"train@{folder.name}")
     try:
         history = pd.read_csv(folder / artefacts.HISTORY)
         table = pd.read_parquet(folder / artefacts.PREDICTIONS)

@@ -36,9 +36,9 @@ class GroupParams(CopyParams):
     blank_words: tuple[str, ...] = BLANK_WORDS
     camera_column: str = "camera"
     captured_within_seconds: float = Field(default=0, ge=0)
-    embedding: str | None = None
+    embedding: str | None = "mobilenet_v2"
     max_share: float = Field(default=0.25, gt=0, le=1)
-    label_conflicts: Literal["fail", "set_aside"] = "fail"
+    label_conflicts: Literal["fail", "set_aside"] = "set_aside"
 
 
 @dataclass(frozen=True)

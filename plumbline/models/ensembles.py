@@ -61,7 +61,7 @@ def read_members(folder: Path, names: list[str]) -> list[Member]:
     members = []
     for name in names:
         try:
-            model = read_record(folder / name / artefacts.MODEL, ModelRecord, f"dvc repro train@{name}")
+            model = read_record(folder / name / artefacts.MODEL, ModelRecord, f"train@{name}")
             table = _sorted(folder / name / artefacts.PREDICTIONS)
             folds = folder / name / artefacts.CROSS_VALIDATION
             members.append(Member(name, model, table, _sorted(folds) if folds.is_file() else None))

@@ -88,7 +88,7 @@ def open_features(folder: Path) -> Features:
         index = pd.read_parquet(folder / artefacts.INDEX)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} holds no whole set of features ({error}): run `dvc repro`.") from None
-    backbone = read_record(folder / artefacts.BACKBONE, BackboneRecord, f"dvc repro -f featurize@{folder.name}")
+    backbone = read_record(folder / artefacts.BACKBONE, BackboneRecord, f"featurize@{folder.name}")
     if len(values) != len(index):
         raise UserError(f"{folder}: {len(values)} rows of features for {len(index)} pictures: run `dvc repro`.")
     return Features(values, index, backbone, folder)

@@ -67,7 +67,7 @@ class Chosen:
 
 def read_decision(build: Path) -> Decision:
     """Return build/decision.json; UserError if it is missing or is no decision."""
-    return read_record(artefacts.DECISION.inside(build), Decision, f"dvc repro -f {artefacts.DECISION.by}")
+    return read_record(artefacts.DECISION.inside(build), Decision, artefacts.DECISION.by)
 
 
 def read_chosen(build: Path, decision: Decision) -> Chosen:
@@ -75,15 +75,15 @@ def read_chosen(build: Path, decision: Decision) -> Chosen:
     name = decision.candidate
     if not name:
         raise UserError(f"{artefacts.DECISION.inside(build)} names no candidate: there is nothing to register.")
-    features, again = artefacts.FEATURES.inside(build), f"dvc repro -f {artefacts.EVALUATION.by}"
+    features, stage = artefacts.FEATURES.inside(build), artefacts.EVALUATION.by
     folder = folder_of(artefacts.CANDIDATES.inside(build), name)
     model = read_record(folder / artefacts.MODEL, ModelRecord)
     backbones = {
         used: read_record(features / used / artefacts.BACKBONE, BackboneRecord) for used in backbones_of(model)
     }
-    listed = read_records(artefacts.LEADERBOARD.inside(build), LeaderboardRow, again)
+    listed = read_records(artefacts.LEADERBOARD.inside(build), LeaderboardRow, stage)
     rows = {row.candidate: row for row in listed}
-    evaluation = read_record(artefacts.EVALUATION.inside(build), Evaluation, again)
+    evaluation = read_record(artefacts.EVALUATION.inside(build), Evaluation, stage)
     if name not in rows or name not in evaluation.candidates:
         raise UserError(f"{artefacts.LEADERBOARD.inside(build)} does not list {name}: run `dvc repro`.")
     weights = weights_digest(folder, features)

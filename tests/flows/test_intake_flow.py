@@ -166,7 +166,7 @@ KILL_AT = """
 import os, signal, sys
 import flows.switch, flows.intake
 name, where = sys.argv[1], sys.argv[2]
-module = flows.switch if name in ("write_json", "recover") else flows.intake
+module = flows.switch if name in ("write_json", "_place") else flows.intake
 inner = getattr(module, name)
 def outer(*arguments, **named):
     if where == "before": os.kill(os.getpid(), signal.SIGKILL)
@@ -178,36 +178,25 @@ flows.intake.intake(sys.argv[3])
 
 
 @pytest.mark.parametrize(
-    ("step", "where", "version"),
-    [
-        ("run_dvc", "after", "old"),
-        ("switch", "before", "old"),
-        ("write_json", "after", "old"),
-        ("recover", "before", "new"),
-    ],
+    ("step", "where", "present"),
+    [("run_dvc", "after", 5), ("switch", "before", 5), ("write_json", "after", 5), ("_place", "after", 7)],
 )
-def test_killed_there_it_ends_as_if_never_killed(pictures, step, where, version):
+def test_killed_there_it_ends_as_if_never_killed(pictures, step, where, present):
     """SIGKILL at each step: the data in place are one version or the other, and the next run completes the batch."""
     from prefect.settings import PREFECT_API_URL
 
-    if step == "recover":
-        # The first call is the one at the flow's beginning; the second finishes the switch.
-        script = KILL_AT.replace("inner(*arguments, **named)\n    os", "inner(*arguments, **named)\n    return\n    os")
-        script = script.replace('if where == "before"', "if (pending := flows.switch._journal(arguments[0])).exists()")
-    else:
-        script = KILL_AT
     env = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()}
     old = pictures.git("rev-parse", "HEAD")
     killed = subprocess.run(
-        [sys.executable, "-c", script, step, where, str(pictures.batch)],
+        [sys.executable, "-c", KILL_AT, step, where, str(pictures.batch)],
         env=env,
         cwd=pictures.root,
         capture_output=True,
         check=False,
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
-    assert (pictures.git("rev-parse", "HEAD") == old) == (version == "old")
-    assert len(files(pictures)) == 5
+    assert pictures.git("rev-parse", "HEAD") == old
+    assert len(files(pictures)) == present
     time.sleep(0.3)
     state = take(pictures)
     assert state.is_completed(), state.message

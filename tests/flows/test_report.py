@@ -4,23 +4,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-from flows import report, setup
+from recorded import certificate_json
 
-CERTIFICATE = {
-    "pairs_across_splits": 0,
-    "pairs": [],
-    "images": 10,
-    "groups": 7,
-    "sides": {"train": {"images": 8, "groups": 6, "share": 0.8}, "test": {"images": 2, "groups": 1, "share": 0.2}},
-    "set_aside": [{"path": "a.jpg", "reason": "labelled twice"}],
-    "embeddings": "looked up",
-    "price": {"images": 10},
-    "price_sentence": "A random split would have claimed 0.9; honest is 0.8.",
-}
+from flows import report, setup
+from plumbline.evidence.records import Decision, LeaderboardRow
+from plumbline.leakage.records import Certificate
+
+CERTIFICATE = certificate_json(
+    set_aside=[{"path": "a.jpg", "reason": "labelled twice"}],
+    price_sentence="A random split would have claimed 0.9; honest is 0.8.",
+)
 
 
 def test_the_certificate_in_words():
-    assert report.certificate_text(CERTIFICATE).splitlines() == [
+    assert report.certificate_text(Certificate(**CERTIFICATE)).splitlines() == [
         *("# No pair of copies on two sides", "", "| side | images | groups | share |", "| --- | --- | --- | --- |"),
         *("| train | 8 | 6 | 80% |", "| test | 2 | 1 | 20% |", "", "- Set aside, on no side: 1 images"),
         *("- Embedding neighbours: looked up", "- A random split would have claimed 0.9; honest is 0.8."),
@@ -31,10 +28,13 @@ def test_the_leaderboard_in_rows():
     accuracy = {split: {"accuracy": 0.95} for split in ("train", "validation", "test")}
     between = {split: {"accuracy": [0.9, 1.0]} for split in accuracy}
     row = {"candidate": "x", "parameters": 12345, "weights": "imagenet", "metrics": accuracy, "intervals": between}
+    row["trainable_parameters"] = 5
     better = {**row, "candidate": "z", "metrics": {split: {"accuracy": 0.96} for split in accuracy}}
     worse = {**row, "candidate": "w", "metrics": {split: {"accuracy": 0.94} for split in accuracy}}
     tied = {**better, "candidate": "a"}
-    chosen, *others, failed = report.leaderboard_table([worse, better, tied, row], "x", ["y"])
+    chosen, *others, failed = report.leaderboard_table(
+        [LeaderboardRow(**one) for one in (worse, better, tied, row)], "x", ["y"]
+    )
     assert [other["candidate"] for other in others] == ["a", "z", "w"]
     assert list(chosen.values()) == ["x (chosen)", *["95.0% (90.0% to 100.0%)"] * 3, "12,345", "imagenet"]
     assert list(failed.values()) == ["y (failed)", *["–"] * 5]
@@ -46,10 +46,10 @@ def test_figures_of_a_decision():
         for name, value, bound, passed in (
             ("one", None, 100.0, True),
             ("two", 0.23361, 0.85, False),
-            ("3", 5, 50000, 1),
+            ("3", 5, 50000, True),
         )
     ]
-    text = report.decision_text({"verdict": "HOLD", "candidate": "x", "reason": "Why.", "rules": rules})
+    text = report.decision_text(Decision(verdict="HOLD", candidate="x", reason="Why.", rules=rules))
     assert text.splitlines()[6:] == [
         "| one | – | 100 | yes |",
         "| two | 0.234 | 0.85 | **no** |",

@@ -11,6 +11,7 @@ from prefect.client.schemas.sorting import TaskRunSort
 
 from flows import workspace
 from flows.training import training
+from plumbline.common import interrupted
 
 pytestmark = pytest.mark.usefixtures("server")
 
@@ -246,15 +247,15 @@ def test_a_lock_of_a_reused_process_number_is_dropped(project):
 
 def test_a_torn_dvc_lock_is_put_back(built):
     project = built
-    workspace.keep(project.root)
+    interrupted.keep(project.root)
     whole = (project.root / "dvc.lock").read_bytes()
     said = []
     for cut in range(0, len(whole), 37):
         (project.root / "dvc.lock").write_bytes(whole[:cut])
         workspace.mend(project.root, said.append)
-        workspace.keep(project.root)
+        interrupted.keep(project.root)
         project_lock = (project.root / "dvc.lock").read_bytes()
         assert project_lock == whole or whole.startswith(project_lock)
         (project.root / "dvc.lock").write_bytes(whole)
-        workspace.keep(project.root)
+        interrupted.keep(project.root)
     assert said

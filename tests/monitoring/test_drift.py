@@ -393,3 +393,10 @@ def test_nothing_heavy_is_needed_for_a_verdict(project, monkeypatch):
     env = {**os.environ, "PYTHONPATH": root}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=env)
     assert done.returncode == 2, done.stderr
+
+
+def test_times_are_ordered_as_times():
+    table = pd.DataFrame({"captured_at": ["2026-10-01T00:30Z", "2026-10-01T01:00+02:00", None, "yesterday"]})
+    assert drift.captured_between(table) == ["2026-09-30T23:00:00+00:00", "2026-10-01T00:30:00+00:00"]
+    assert drift.captured_between(pd.DataFrame({"captured_at": [None, ""]})) is None
+    assert drift.captured_between(pd.DataFrame({"path": ["a"]})) is None

@@ -30,7 +30,7 @@ def test_help_is_a_table_of_contents(tmp_path):
     code, out, _ = plumbline(tmp_path, "--help")
     assert code == 0
     listed = {line.split()[0] for line in out.split("Commands:")[1].splitlines() if line.strip()}
-    assert listed >= {"audit", "tune", "history", "rollback", "drift", "intake", "summary", "flows"}
+    assert listed >= {"audit", "tune", "history", "rollback", "drift", "intake", "mend", "summary", "flows"}
     assert {"serve", "training", "monitor"} <= set(plumbline(tmp_path, "flows", "--help")[1].split())
 
 
@@ -40,6 +40,7 @@ def test_help_is_a_table_of_contents(tmp_path):
         (["audit", "here", "there"], 2, "here is not a folder"),
         (["summary"], 1, "leaderboard.json"),
         (["rollback"], 2, "--reason"),
+        (["mend"], 1, "is no DVC project"),
         (["no-such-thing"], 2, "No such command"),
     ],
 )

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pandas as pd
 import yaml
+from recorded import backbone_json, certificate_json
 
 CLASSES = ["with_helmet", "without_helmet"]
 
@@ -131,13 +132,13 @@ def write_project(
     features.mkdir(parents=True)
     np.save(features / "features.npy", pixels[:, None])
     table[["path", "id"]].to_parquet(features / "index.parquet", index=False)
-    (features / "backbone.json").write_text(json.dumps({"backbone": "pixels"}))
+    (features / "backbone.json").write_text(json.dumps(backbone_json()))
     manifest_of(table, pixels).to_parquet(root / "build" / "manifest.parquet", index=False)
     table.to_parquet(root / "build" / "splits.parquet", index=False)
     for place, (name, skill) in enumerate(skills.items()):
         scored = predictions(table, skill, classes, seed=10 + place)
         write_candidate(root / "build" / "candidates" / name, scored, 1000 * (place + 1), classes=classes)
-    (root / "build" / "leakage.json").write_text('{"pairs_across_splits": 0}')
+    (root / "build" / "leakage.json").write_text(json.dumps(certificate_json()))
     section = {
         "candidates": {name: {"architecture": "transfer"} for name in [*skills, *absent]},
         "evaluate": {"resamples": 400, "permutations": 100, "slice_minimum_groups": 5}

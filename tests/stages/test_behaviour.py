@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from plumbline.common.records import write_record
 from plumbline.imaging.reading import iter_rgb
 from plumbline.imaging.settings import DataParams
 from plumbline.models.assemble import load_candidate
@@ -54,7 +55,7 @@ def model(tmp_path_factory):
     folder = top / "candidates" / "x"
     folder.mkdir(parents=True)
     network.save_weights(folder / "head.weights.h5")
-    pd.Series(description).to_json(folder / "model.json")
+    write_record(folder / "model.json", description)
     test = table[table["split"] == "test"]
     pictures = np.stack(list(iter_rgb(data, list(test["path"]), (SIZE, SIZE))))
     whole = load_candidate(folder, features)

@@ -6,9 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from recorded import backbone_json, model_json
 
 from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_table
+from plumbline.common.records import write_record
 from plumbline.evidence.candidates import read_not_made
 from plumbline.models.assemble import load_candidate
 from plumbline.models.candidates import Candidate, build_network
@@ -23,6 +25,7 @@ from plumbline.models.ensembles import (
     read_members,
 )
 from plumbline.models.fitting import targets_of
+from plumbline.models.records import ModelRecord
 from plumbline.tasks.one_label import ONE_LABEL
 from plumbline.tasks.several_labels import SEVERAL_LABELS
 from stages import ensemble
@@ -44,18 +47,17 @@ def member(name, table, skill, seed, size=SIZE, classes=("no", "yes")):
     for place, label in enumerate(classes):
         score[:, place] += skill * table["label"].eq(label)
     p = np.exp(score) / np.exp(score).sum(axis=1, keepdims=True)
-    model = {
-        "candidate": name,
-        "backbone": "pixels",
-        "network": "pixels",
-        "image_size": size,
-        "classes": list(classes),
-        "parameters": 100,
-        "trainable_parameters": 10,
-        "weights": "imagenet" if seed % 2 else "random",
-        "seed": 0,
-    }
-    return Member(name, model, table.assign(**{f"p_{label}": p[:, n] for n, label in enumerate(classes)}))
+    model = model_json(
+        candidate=name,
+        image_size=size,
+        classes=list(classes),
+        parameters=100,
+        trainable_parameters=10,
+        weights="imagenet" if seed % 2 else "random",
+    )
+    return Member(
+        name, ModelRecord(**model), table.assign(**{f"p_{label}": p[:, n] for n, label in enumerate(classes)})
+    )
 
 
 @pytest.fixture
@@ -125,16 +127,16 @@ def test_cost_is_counted_and_random_weights_come_first(table, tmp_path, monkeypa
         folder.mkdir(parents=True)
         (folder / "head.weights.h5").write_bytes(m.name.encode())
     described = describe("vote", Ensemble(kind="soft_vote", members=2), members, 0)
-    assert described["parameters"] == 200
-    assert described["trainable_parameters"] == 20
-    assert described["weights"] == "random, imagenet"
-    json.dumps(described, allow_nan=False)
+    assert described.parameters == 200
+    assert described.trainable_parameters == 20
+    assert described.weights == "random, imagenet"
+    json.dumps(described.content(), allow_nan=False)
 
 
 def test_candidates_of_another_split_are_refused(table, tmp_path):
     for n, m in enumerate((member("a", table, 1, 1), member("b", table, 1, 2))):
         changed = m.table.assign(split=m.table["split"].replace("train", "test")) if n else m.table
-        write_json(tmp_path / m.name / "model.json", m.model)
+        write_record(tmp_path / m.name / "model.json", m.model)
         write_table(tmp_path / m.name / "predictions.parquet", changed)
     with pytest.raises(UserError, match="b was trained on another split"):
         read_members(tmp_path, ["a", "b"])
@@ -151,11 +153,11 @@ def test_the_served_ensemble_says_what_was_evaluated(kind, tmp_path):
         folder = tmp_path / "ensembles" / "e" / "members" / f"m{number}"
         folder.mkdir(parents=True)
         network.save_weights(folder / "head.weights.h5")
-        model = {"classes": ["no", "yes"], "settings": candidate.model_dump(mode="json")}
+        model = model_json(classes=["no", "yes"], settings=candidate.model_dump(mode="json"))
         write_json(folder / "model.json", model)
         outputs.append(ONE_LABEL.probabilities(network(pixels)))
     features = tmp_path / "features" / "pixels"
-    write_json(features / "backbone.json", {"network": "pixels", "shape": [SIZE, SIZE, 3], "image_size": SIZE})
+    write_json(features / "backbone.json", backbone_json(image_size=SIZE, shape=[SIZE, SIZE, 3]))
     probabilities = np.stack(outputs, axis=1)
     if kind == "soft_vote":
         expected, head = probabilities.mean(axis=1), (np.zeros((0, 0)), np.zeros(0))
@@ -165,7 +167,7 @@ def test_the_served_ensemble_says_what_was_evaluated(kind, tmp_path):
     folder = tmp_path / "ensembles" / "e"
     write_head(folder / "head.weights.h5", *head)
     members = [{"name": f"m{number}", "backbone": "pixels"} for number in range(2)]
-    description = {"architecture": kind, "members": members, "several_labels": False, "classes": ["no", "yes"]}
+    description = model_json(architecture=kind, members=members, several_labels=False, classes=["no", "yes"])
     write_json(folder / "model.json", description)
     whole = load_candidate(folder, features)
     np.testing.assert_allclose(ONE_LABEL.probabilities(whole(pixels)), expected, atol=1e-5)
@@ -180,7 +182,7 @@ def test_a_failed_candidate_is_left_out_and_a_lonely_best_one_makes_none(table, 
     (tmp_path / "params.yaml").write_text(json.dumps(sections))
     for m in (member("good", table, 2, 1), member("other", table, 2, 2), member("best", table, 4, 3, size=96)):
         folder = tmp_path / "build" / "candidates" / m.name
-        write_json(folder / "model.json", m.model)
+        write_record(folder / "model.json", m.model)
         write_table(folder / "predictions.parquet", m.table)
         (folder / "head.weights.h5").write_bytes(b"")
     ensemble.main()

@@ -100,7 +100,7 @@ def test_pixels_are_kept_as_they_are(tmp_path, pictures):
     features = open_features(tmp_path / "f")
     np.testing.assert_array_equal(features.values[0, 0], pictures["0.jpg"])
     assert features.values.dtype == np.uint8
-    assert record["parameters"] == 0
+    assert record.parameters == 0
 
 
 def test_a_missing_picture_is_named(tmp_path, pictures):

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fabricated import CLASSES, predictions, split_table, write_project
+from recorded import certificate_json
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -16,6 +17,7 @@ from benchmarks.selection import chosen_share, optimism
 from plumbline.common.errors import UserError
 from plumbline.evidence import rules
 from plumbline.evidence.intervals import draw_weights, wilson
+from plumbline.evidence.records import Figure, Gain, SliceEvidence
 from plumbline.evidence.selection import bootstrap_p, holm, mcnemar, select_simplest
 from plumbline.evidence.slices import Slicing
 from stages import evaluate, gate
@@ -114,7 +116,7 @@ def test_ties_promote_the_simplest_and_a_better_model_is_found():
 def test_hold_says_how_many_more_groups_settle_it(value, trials, groups):
     low, _ = wilson(value, trials)
     floor = (low + value) / 2
-    rule = rules.floor_rule("accuracy", {"value": value, "low": low, "high": 1.0}, floor, groups)
+    rule = rules.floor_rule("accuracy", Figure(value=value, low=low, high=1.0), floor, groups)
     more = rule.more_test_groups
     assert not rule.passed
     assert more is not None
@@ -123,17 +125,18 @@ def test_hold_says_how_many_more_groups_settle_it(value, trials, groups):
 
 
 def test_below_the_floor_no_amount_of_evidence_helps():
-    rule = rules.floor_rule("accuracy", {"value": 0.8, "low": 0.7, "high": 0.9}, 0.85, 50)
+    rule = rules.floor_rule("accuracy", Figure(value=0.8, low=0.7, high=0.9), 0.85, 50)
     assert (rule.passed, rule.more_test_groups) == (False, None)
 
 
 def test_a_gain_over_a_rival_that_may_be_chance_asks_for_groups():
-    versus = {"16x16 pixels": {"value": 0.05, "low": -0.15, "high": 0.25, "spread": 0.1, "share_better": 0.69}}
+    versus = {"16x16 pixels": Gain(value=0.05, low=-0.15, high=0.25, spread=0.1, share_better=0.69)}
     rule = rules.beat_rule("16x16 pixels", versus, 50, sure=0.9)
     # 0.05 is half a standard error and has to become 1.28 of them: 6.57 times the groups.
     assert (rule.passed, rule.more_test_groups) == (False, 279)
     assert rules.beat_rule("16x16 pixels", versus, 50, sure=0.6).passed
-    versus["16x16 pixels"] |= {"value": -0.01, "share_better": 0.4}
+    lost = {"value": -0.01, "share_better": 0.4}
+    versus = {"16x16 pixels": versus["16x16 pixels"].model_copy(update=lost)}
     rule = rules.beat_rule("16x16 pixels", versus, 50, sure=0.9)
     assert (rule.passed, rule.more_test_groups) == (False, None)
     with pytest.raises(UserError, match="names 'nobody'"):
@@ -141,9 +144,9 @@ def test_a_gain_over_a_rival_that_may_be_chance_asks_for_groups():
 
 
 def test_only_a_slice_that_is_surely_bad_fails():
-    def one(high: float, judged: bool = True) -> dict:
-        figure = {"value": high - 0.1, "low": high - 0.2, "high": high}
-        return {"column": "site", "value": "a", "images": 20, "groups": 12, "judged": judged, "accuracy": figure}
+    def one(high: float, judged: bool = True) -> SliceEvidence:
+        figure = Figure(value=high - 0.1, low=high - 0.2, high=high)
+        return SliceEvidence(column="site", value="a", images=20, groups=12, judged=judged, accuracy=figure)
 
     assert rules.slice_rule([one(0.95), one(0.81)], 0.8).passed
     assert not rules.slice_rule([one(0.95), one(0.79)], 0.8).passed
@@ -153,10 +156,9 @@ def test_only_a_slice_that_is_surely_bad_fails():
 
 def test_leaks_are_counted_from_groups_and_from_the_certificate():
     splits = pd.DataFrame({"group": ["a", "a", "b"], "split": ["train", "test", "test"]})
-    clean = {"pairs_across_splits": 0}
-    assert rules.leaks_between(splits, clean) == 1
-    assert rules.leaks_between(splits[1:], {"pairs_across_splits": 3}) == 3
-    assert rules.leaks_between(splits[1:], clean) == 0
+    assert rules.leaks_between(splits, 0) == 1
+    assert rules.leaks_between(splits[1:], 3) == 3
+    assert rules.leaks_between(splits[1:], 0) == 0
     assert not rules.leakage_rule(1).passed
 
 
@@ -208,7 +210,7 @@ def test_a_group_in_two_splits_rejects(project):
 
 def test_the_certificate_is_heeded(project):
     write_project(project, {"small": 4.0})
-    Path("build/leakage.json").write_text('{"pairs_across_splits": 2}')
+    Path("build/leakage.json").write_text(json.dumps(certificate_json(pairs_across_splits=2)))
     assert run_both()["verdict"] == "REJECT"
 
 
@@ -265,14 +267,14 @@ def champion_tables(skill: float, seed: int = 3) -> tuple[pd.DataFrame, pd.DataF
 
 def test_a_challenger_as_good_as_the_champion_may_pass():
     champion, challenger = champion_tables(3.0)
-    assert rules.compare_with_champion(champion, challenger, CLASSES, [], rules.Gate())["passed"]
+    assert rules.compare_with_champion(champion, challenger, CLASSES, [], rules.Gate()).passed
 
 
 def test_a_worse_challenger_may_not():
     champion, challenger = champion_tables(1.0)
     verdict = rules.compare_with_champion(champion, challenger, CLASSES, [], rules.Gate())
-    assert not verdict["passed"]
-    assert verdict["rules"][0]["name"] == "no worse than the champion: overall"
+    assert not verdict.passed
+    assert verdict.rules[0].name == "no worse than the champion: overall"
 
 
 def test_a_challenger_that_is_worse_in_one_protected_slice_may_not():
@@ -283,7 +285,7 @@ def test_a_challenger_that_is_worse_in_one_protected_slice_may_not():
     challenger.loc[rows, columns] = 1 - champion.loc[rows, columns].round()
     cut = Slicing("light", np.where(night, "night", "day").astype(object))
     verdict = rules.compare_with_champion(champion, challenger, CLASSES, [cut], rules.Gate())
-    failed = [rule["name"] for rule in verdict["rules"] if not rule["passed"]]
+    failed = [rule.name for rule in verdict.rules if not rule.passed]
     assert "no worse than the champion: light night" in failed
     assert "no worse than the champion: light day" not in failed
 

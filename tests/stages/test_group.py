@@ -1,5 +1,6 @@
 """Groups from pictures on disk: copies and columns, chains refused, opposite labels listed, audits of folders."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import ImageOps
+from recorded import WEIGHTS, backbone_json
 
 from drawn import scene, with_worker
 from plumbline.common.errors import UserError
@@ -202,7 +204,7 @@ def test_random_weights_bring_no_neighbours_and_it_is_said(tmp_path):
     np.save(folder / "features.npy", np.ones((2, 1, 3, 3, 5), np.float16))
     manifest[["path", "id"]].to_parquet(folder / "index.parquet")
     for origin, expected in (("random", None), ("imagenet", (2, 5))):
-        (folder / "backbone.json").write_text(f'{{"backbone": "net", "weights": {{"origin": "{origin}"}}}}')
+        (folder / "backbone.json").write_text(json.dumps(backbone_json(weights={**WEIGHTS, "origin": origin})))
         vectors, said = read_embeddings(folder, manifest)
         assert (None if vectors is None else vectors.shape) == expected
         assert origin in said

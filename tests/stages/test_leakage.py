@@ -1,13 +1,16 @@
 """The certificate counts what crosses the splits, prices the random split, and shows both."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from recorded import WEIGHTS, backbone_json
 
 from drawn import scene
 from plumbline.common.files import write_table
+from plumbline.common.records import write_record
 from plumbline.imaging.manifest import IngestParams, ingest, write_array
 from plumbline.imaging.reading import load_rgb
 from plumbline.imaging.settings import DataParams
@@ -15,6 +18,7 @@ from plumbline.leakage.certificate import Inputs, certificate, evidence_of, repo
 from plumbline.leakage.crossings import crossing_pairs, group_sizes
 from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader, group_images
 from plumbline.leakage.price import price, sentence
+from plumbline.leakage.records import Grouping, Pair
 from plumbline.pages.certificate import page
 from stages import leakage
 
@@ -101,27 +105,27 @@ def clusters(copies, groups=60, seed=0):
 
 def test_the_price_is_what_copies_are_worth():
     found = price(*clusters(4), repeats=4, most=1000, seed=0)
-    nearest = found["classifiers"]["nearest_neighbour"]
-    assert nearest["naive"] > 0.95
-    assert 0.3 < nearest["grouped"] < 0.7
-    assert nearest["low"] < nearest["points"] < nearest["high"]
-    assert nearest["points"] == pytest.approx(100 * (nearest["naive"] - nearest["grouped"]))
-    assert nearest["low"] > 20
+    nearest = found.classifiers["nearest_neighbour"]
+    assert nearest.naive > 0.95
+    assert 0.3 < nearest.grouped < 0.7
+    assert nearest.low < nearest.points < nearest.high
+    assert nearest.points == pytest.approx(100 * (nearest.naive - nearest.grouped))
+    assert nearest.low > 20
     said = sentence(found)
-    assert f"{nearest['naive']:.3f}" in said
-    assert f"honest is {nearest['grouped']:.3f}" in said
+    assert f"{nearest.naive:.3f}" in said
+    assert f"honest is {nearest.grouped:.3f}" in said
 
 
 def test_without_copies_the_price_is_nothing():
     found = price(*clusters(1, groups=240), repeats=4, most=1000, seed=0)
-    for scores in found["classifiers"].values():
-        assert scores["low"] <= 0 <= scores["high"] or abs(scores["points"]) < 3
+    for scores in found.classifiers.values():
+        assert scores.low <= 0 <= scores.high or abs(scores.points) < 3
 
 
 def test_the_price_is_the_same_twice_and_drawn_from_whole_groups():
     first, second = (price(*clusters(4), repeats=2, most=100, seed=3) for _ in range(2))
     assert first == second
-    assert first["images"] == 100
+    assert first.images == 100
 
 
 def test_too_few_groups_have_no_price():
@@ -130,18 +134,18 @@ def test_too_few_groups_have_no_price():
 
 
 def test_groups_are_counted_by_size():
-    assert group_sizes(pd.Series(["g", "g", "h", "i", "i"])) == [
-        {"images": 1, "groups": 1},
-        {"images": 2, "groups": 2},
-    ]
+    sizes = group_sizes(pd.Series(["g", "g", "h", "i", "i"]))
+    assert [(size.images, size.groups) for size in sizes] == [(1, 1), (2, 2)]
 
 
 def test_evidence_reads_as_a_person_would_say_it():
-    one = {"a": "x", "b": "y", "distance": 3.0, "score": 0.91}
-    assert evidence_of({**one, "kind": "near"}) == "near, 3 bits, alike 0.91"
-    assert evidence_of({**one, "kind": "embedding", "distance": 0.25}) == "embedding, cosine 0.75, alike 0.91"
-    assert evidence_of({**one, "kind": "photo"}) == "same photo"
-    assert evidence_of({**one, "kind": "same bytes"}) == "same bytes"
+    def said(kind, distance=3.0):
+        return evidence_of(Pair(a="x", b="y", kind=kind, distance=distance, score=0.91))
+
+    assert said("near") == "near, 3 bits, alike 0.91"
+    assert said("embedding", 0.25) == "embedding, cosine 0.75, alike 0.91"
+    assert said("photo") == "same photo"
+    assert said("same bytes") == "same bytes"
 
 
 class TestCertificate:
@@ -164,11 +168,11 @@ class TestCertificate:
 
     def test_a_leak_is_counted_and_named(self, inputs, tmp_path):
         result = certificate(inputs)
-        assert result["pairs_across_splits"] == 1
-        assert {result["pairs"][0]["a"], result["pairs"][0]["b"]} == {"a/0.jpg", "a/0_crop.jpg"}
-        assert result["sides"]["test"]["images"] == 2
-        assert result["group_sizes"] == [{"images": 1, "groups": 8}, {"images": 2, "groups": 2}]
-        assert {k["kind"]: k["groups"] for k in result["kinds"]} == {"near": 1, "cropped": 1}
+        assert result.pairs_across_splits == 1
+        assert {result.pairs[0].a, result.pairs[0].b} == {"a/0.jpg", "a/0_crop.jpg"}
+        assert result.sides["test"].images == 2
+        assert [(size.images, size.groups) for size in result.group_sizes] == [(1, 8), (2, 2)]
+        assert {k.kind: k.groups for k in result.kinds} == {"near": 1, "cropped": 1}
         assert "LEAKS: 1 pairs" in report(result, tmp_path / "page.html")
 
     def test_the_page_is_one_file_and_escapes_names(self, inputs, site):
@@ -198,12 +202,13 @@ def test_the_stage_reads_and_writes_its_files(site, tmp_path, monkeypatch, capsy
     write_table("build/set_aside.csv", pd.DataFrame({"path": [], "reason": []}))
     write_array(Path("build/fingerprints.npy"), found.fingerprints)
     write_array(Path("build/thumbnails.npy"), found.thumbnails)
-    Path("build/group.json").write_text('{"embeddings": "none"}')
+    grouping = Grouping(images=0, groups=0, edges={}, looked_at={}, embeddings="none", label_conflicts=0)
+    write_record("build/group.json", grouping)
     net = Path("build/features/net")
     net.mkdir(parents=True)
     np.save(net / "features.npy", np.zeros((len(found.manifest), 1, 4), np.float16))
     write_table(net / "index.parquet", found.manifest[["path", "id"]])
-    (net / "backbone.json").write_text('{"backbone": "net", "weights": {"origin": "random"}}')
+    (net / "backbone.json").write_text(json.dumps(backbone_json(weights={**WEIGHTS, "origin": "random"})))
     leakage.main()
     assert "no pair across the splits" in capsys.readouterr().out
     assert '"pairs_across_splits": 0' in Path("build/leakage.json").read_text()

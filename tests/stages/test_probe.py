@@ -6,9 +6,11 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
+from recorded import backbone_json
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
+from plumbline.common.records import write_record
 from plumbline.evidence import probes
 from plumbline.evidence import rules as gate
 from plumbline.evidence.candidates import read_candidates
@@ -70,9 +72,7 @@ def trained_on(rule: str, root) -> dict:
     folder.mkdir(parents=True)
     np.save(folder / "features.npy", pictures[:, None])
     table[["path", "id"]].to_parquet(folder / "index.parquet")
-    backbone = {"backbone": "pixels", "network": "pixels", "image_size": SIZE, "shape": [SIZE, SIZE, 3]}
-    backbone |= {"pooling": "none", "precision": "uint8", "parameters": 0}
-    backbone |= {"weights": {"origin": "none", "file": None, "sha256": None}}
+    backbone = backbone_json(image_size=SIZE, shape=[SIZE, SIZE, 3])
     (folder / "backbone.json").write_text(json.dumps(backbone))
     features = open_features(folder)
     settings = Candidate(
@@ -89,7 +89,7 @@ def trained_on(rule: str, root) -> dict:
     network.save_weights(candidate / "head.weights.h5")
     history.to_csv(candidate / "history.csv", index=False)
     predictions.to_parquet(candidate / "predictions.parquet")
-    (candidate / "model.json").write_text(json.dumps(model))
+    write_record(candidate / "model.json", model)
 
     def read(paths, size):
         return (pictures[names.index(path)] for path in paths)
@@ -115,7 +115,7 @@ def trained_on(rule: str, root) -> dict:
 @pytest.mark.parametrize(("rule", "fails"), [("head", set()), ("border", {"head", "background"}), ("zoom", {"zoom"})])
 def test_what_a_model_learnt_to_read_is_told(rule, fails, tmp_path):
     found = trained_on(rule, tmp_path)
-    assert found["right"]["value"] > 0.85, "it learnt what there was to learn"
+    assert found.right.value > 0.85, "it learnt what there was to learn"
     rules = {one.name.removeprefix("probe: "): one for one in gate.probe_rules(found, gate.Looks())}
     failed = {name for name, one in rules.items() if not one.passed}
     assert fails <= failed, {name: one.reason for name, one in rules.items()}

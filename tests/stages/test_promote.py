@@ -14,6 +14,7 @@ import pytest
 from benchmarks.tiny_project import CLASSES, NAME, SIZE, pictures, whole_project, write_project
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import file_digest
+from plumbline.evidence.records import Rule
 from plumbline.registry import bundle, promotion
 from plumbline.registry import history as audit
 from plumbline.registry import versions as registry
@@ -21,6 +22,7 @@ from plumbline.registry.champion import champion_predictions, unseen_pictures
 from plumbline.registry.chosen import read_chosen, read_decision, weights_digest
 from plumbline.registry.export import OnnxModel
 from plumbline.registry.promotion import PromoteParams, Wish, history, judge_comparison, parse, promote, rollback
+from plumbline.registry.records import Compared
 from stages import promote as stage
 
 PARAMS = PromoteParams(minimum_unseen_groups=3)
@@ -80,7 +82,7 @@ def log():
 
 def test_the_first_that_passes_becomes_champion_and_carries_everything(project):
     result = promote(PARAMS, Wish(), project("good"))
-    assert (result["outcome"], result["champion"], result["champion_before"]) == ("promoted", 1, None)
+    assert (result.outcome, result.champion, result.champion_before) == ("promoted", 1, None)
     version = registry.load_version()
     files = {path.relative_to(version.folder).as_posix() for path in version.folder.rglob("*") if path.is_file()}
     assert files == {
@@ -162,7 +164,7 @@ def test_provenance_names_commit_lock_and_data(project, tmp_path):
 
 def test_the_same_decision_twice_is_one_version(project):
     for expected in ("promoted", "unchanged", "unchanged"):
-        assert promote(PARAMS, Wish(), project("good"))["outcome"] == expected
+        assert promote(PARAMS, Wish(), project("good")).outcome == expected
     assert versions() == 1
     assert log() == [("promote", "done", 1), ("promote", "unchanged", 1), ("promote", "unchanged", 1)]
 
@@ -182,8 +184,8 @@ def test_weights_are_the_same_whatever_keras_calls_its_layers(project, tmp_path)
 def test_a_refusal_is_a_result_and_leaves_the_champion(project, verdict):
     promote(PARAMS, Wish(), project("good"))
     result = promote(PARAMS, Wish(), project("better", verdict))
-    assert result["outcome"] == "refused"
-    assert result["reason"].startswith(f"The gate said {verdict}. accuracy floor: accuracy is 1.000")
+    assert result.outcome == "refused"
+    assert result.reason.startswith(f"The gate said {verdict}. accuracy floor: accuracy is 1.000")
     assert (champion(), versions()) == (1, 1)
     assert log()[-1] == ("promote", "refused", 1)
 
@@ -192,26 +194,26 @@ def test_the_next_moves_both_aliases(project):
     promote(PARAMS, Wish(), project("good"))
     result = promote(PARAMS, Wish(), project("better"))
     assert (champion(), previous()) == (2, 1)
-    assert result["comparison"]["champion"] == 1
-    assert result["comparison"]["images"] == 12
-    assert result["comparison"]["groups"] == 6
-    assert registry.load_version().read("comparison.json") == result["comparison"]
+    assert result.comparison.champion == 1
+    assert result.comparison.images == 12
+    assert result.comparison.groups == 6
+    assert registry.load_version().read("comparison.json") == result.comparison.content()
 
 
 def test_a_challenger_worse_than_the_champion_is_rejected_whatever_the_gate_said(project):
     promote(PARAMS, Wish(), project("good"))
     # What was evaluated must be what is served: only then the comparison is reached.
     result = promote(PARAMS, Wish(), project("bad"))
-    assert result["outcome"] == "refused"
-    assert result["reason"].startswith("REJECT: worse than champion version 1")
-    assert result["comparison"]["passed"] is False
+    assert result.outcome == "refused"
+    assert result.reason.startswith("REJECT: worse than champion version 1")
+    assert result.comparison.passed is False
     assert (champion(), versions()) == (1, 1)
 
 
 def test_too_few_unseen_groups_hold(project):
     promote(PARAMS, Wish(), project("good"))
     result = promote(replace_params(minimum_unseen_groups=7), Wish(), project("better"))
-    assert result["reason"].startswith("HOLD: only 6 groups of test images are unseen by champion version 1")
+    assert result.reason.startswith("HOLD: only 6 groups of test images are unseen by champion version 1")
     assert champion() == 1
 
 
@@ -221,12 +223,14 @@ def replace_params(**changes):
 
 def test_judging_a_comparison():
     rules = [
-        {"name": "overall", "passed": True, "reason": "fine"},
-        {"name": "light dusk", "passed": False, "reason": "-0.2"},
+        Rule("overall", 0.1, 0.0, True, "fine"),
+        Rule("light dusk", -0.2, 0.0, False, "-0.2"),
     ]
-    assert judge_comparison({"groups": 20, "passed": True, "rules": rules[:1]}, 4, 20) is None
-    assert judge_comparison({"groups": 19, "passed": True, "rules": rules[:1]}, 4, 20).startswith("HOLD: only 19")
-    assert judge_comparison({"groups": 20, "passed": False, "rules": rules}, 4, 20).endswith(": light dusk: -0.2.")
+    good = Compared(champion=4, groups=20, passed=True, rules=rules[:1])
+    assert judge_comparison(good, 4, 20) is None
+    assert judge_comparison(good.model_copy(update={"groups": 19}), 4, 20).startswith("HOLD: only 19")
+    bad = Compared(champion=4, groups=20, passed=False, rules=rules)
+    assert judge_comparison(bad, 4, 20).endswith(": light dusk: -0.2.")
 
 
 def test_images_the_champion_learnt_from_and_their_near_duplicates_are_not_compared_on(project):
@@ -288,10 +292,10 @@ def test_other_classes_cannot_be_compared_and_hold(project):
     table = table.rename(columns={"p_with_helmet": "p_cap"})
     table.to_parquet(here.build / "candidates" / NAME / "predictions.parquet")
     result = promote(PARAMS, Wish(), here)
-    assert result["reason"].startswith("HOLD: tiny tells cap, without_helmet apart")
+    assert result.reason.startswith("HOLD: tiny tells cap, without_helmet apart")
     forced = promote(PARAMS, Wish(force=True, reason="new classes"), here)
-    assert (forced["outcome"], champion()) == ("promoted", 2)
-    assert "Not compared, promoted by force" in forced["comparison"]["note"]
+    assert (forced.outcome, champion()) == ("promoted", 2)
+    assert "Not compared, promoted by force" in forced.comparison.note
 
 
 def test_features_that_no_longer_match_the_pictures_are_refused(project):
@@ -301,15 +305,15 @@ def test_features_that_no_longer_match_the_pictures_are_refused(project):
     table[["p_with_helmet", "p_without_helmet"]] = table[["p_without_helmet", "p_with_helmet"]].to_numpy()
     table.to_parquet(path)
     result = promote(PARAMS, Wish(), here)
-    assert result["outcome"] == "refused"
-    assert "differs from what was evaluated" in result["reason"]
+    assert result.outcome == "refused"
+    assert "differs from what was evaluated" in result.reason
     assert (champion(), versions()) == (None, 0)
 
 
 def test_force_overrules_a_hold_and_is_recorded_everywhere(project):
     promote(PARAMS, Wish(), project("good"))
     result = promote(PARAMS, Wish(force=True, reason="site 4 opens tomorrow"), project("bad", "REJECT"))
-    assert (result["outcome"], champion()) == ("promoted", 2)
+    assert (result.outcome, champion()) == ("promoted", 2)
     version = registry.load_version()
     assert version.tags["verdict"] == "REJECT (forced)"
     assert version.tags["forced because"] == "site 4 opens tomorrow"
@@ -332,12 +336,12 @@ def test_rollback_goes_back_and_stays_back(project):
     assert sentence == "Rolled back from version 2 to version 1: misses white hoods"
     assert (champion(), previous()) == (1, 2)
     again = promote(PARAMS, Wish(), project("better"))
-    assert again["outcome"] == "refused"
-    assert "rolled back because: misses white hoods" in again["reason"]
+    assert again.outcome == "refused"
+    assert "rolled back because: misses white hoods" in again.reason
     assert champion() == 1
     forced = promote(PARAMS, Wish(force=True, reason="hoods are labelled now"), project("better"))
-    assert (forced["outcome"], champion(), versions()) == ("promoted", 2, 2)
-    assert promote(PARAMS, Wish(), project("better"))["outcome"] == "unchanged"
+    assert (forced.outcome, champion(), versions()) == ("promoted", 2, 2)
+    assert promote(PARAMS, Wish(), project("better")).outcome == "unchanged"
 
 
 def test_rollback_refuses_what_cannot_be_and_logs_it(project):
@@ -373,10 +377,10 @@ def test_a_damaged_champion_holds_the_next_until_forced(project):
     promote(PARAMS, Wish(), project("good"))
     (registry.load_version().folder / bundle.ONNX).write_bytes(b"")
     result = promote(PARAMS, Wish(), project("better"))
-    assert result["outcome"] == "refused"
-    assert result["reason"].startswith("HOLD: ")
-    assert "altered" in result["reason"]
-    assert promote(PARAMS, Wish(force=True, reason="the old one is damaged"), project("better"))["champion"] == 2
+    assert result.outcome == "refused"
+    assert result.reason.startswith("HOLD: ")
+    assert "altered" in result.reason
+    assert promote(PARAMS, Wish(force=True, reason="the old one is damaged"), project("better")).champion == 2
 
 
 def snapshot(root):
@@ -388,9 +392,9 @@ def test_dry_runs_say_what_would_be_and_change_nothing(project, tmp_path):
     promote(PARAMS, Wish(), project("good"))
     promote(PARAMS, Wish(), project("better"))
     before = snapshot(tmp_path / "registry")
-    assert promote(PARAMS, Wish(dry_run=True), project("bad"))["outcome"] == "would refuse"
-    assert promote(PARAMS, Wish(dry_run=True), project("good", "HOLD"))["outcome"] == "would refuse"
-    assert promote(PARAMS, Wish(dry_run=True, force=True, reason="x"), project("bad"))["outcome"] == "would promote"
+    assert promote(PARAMS, Wish(dry_run=True), project("bad")).outcome == "would refuse"
+    assert promote(PARAMS, Wish(dry_run=True), project("good", "HOLD")).outcome == "would refuse"
+    assert promote(PARAMS, Wish(dry_run=True, force=True, reason="x"), project("bad")).outcome == "would promote"
     assert rollback(PARAMS, None, "x", True) == "Would roll back from version 2 to version 1; nothing was changed."
     with pytest.raises(UserError, match="no version 9"):
         rollback(PARAMS, 9, "x", True)
@@ -399,7 +403,7 @@ def test_dry_runs_say_what_would_be_and_change_nothing(project, tmp_path):
 
 def test_a_dry_run_before_there_is_a_registry_makes_none(project, tmp_path):
     shutil.rmtree(tmp_path / "registry")
-    assert promote(PARAMS, Wish(dry_run=True), project("good"))["outcome"] == "would promote"
+    assert promote(PARAMS, Wish(dry_run=True), project("good")).outcome == "would promote"
     assert history(PARAMS)[0].startswith("Nothing yet")
     with pytest.raises(UserError, match="nothing to roll back"):
         rollback(PARAMS, None, "x", False)
@@ -424,9 +428,12 @@ def test_history_tells_the_whole_story(project):
 @pytest.mark.parametrize(
     ("harm", "sentence"),
     [
-        (lambda build: (build / "decision.json").unlink(), r"decision\.json is missing: run `dvc repro`"),
-        (lambda build: (build / "decision.json").write_text("{"), r"decision\.json is not valid JSON"),
-        (lambda build: (build / "decision.json").write_text("[]"), r"has no verdict PROMOTE, HOLD or REJECT"),
+        (lambda build: (build / "decision.json").unlink(), r"decision\.json is missing: run `dvc repro gate`"),
+        (
+            lambda build: (build / "decision.json").write_text("{"),
+            r"decision\.json is damaged .*: run `dvc repro -f gate`",
+        ),
+        (lambda build: (build / "decision.json").write_text("[]"), r"decision\.json was not written by this version"),
         (lambda build: (build / "candidates/tiny/head.weights.h5").unlink(), r"head\.weights\.h5 is missing"),
         (
             lambda build: (build / "candidates/tiny/head.weights.h5").write_bytes(b"x"),

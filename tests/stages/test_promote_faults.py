@@ -29,7 +29,7 @@ from plumbline.common.errors import run
 from plumbline.registry.promotion import PromoteParams, Wish, promote
 def main():
     project = exported_project(Path(sys.argv[1]))
-    print(promote(PromoteParams(minimum_unseen_groups=3), Wish(), project)["outcome"])
+    print(promote(PromoteParams(minimum_unseen_groups=3), Wish(), project).outcome)
 run(main)
 """
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from plumbline.common.errors import UserError
-from plumbline.common.files import write_json
+from plumbline.common.records import write_record
 from plumbline.models.assemble import load_candidate
 from plumbline.models.backbones import Backbone, resolve_entry
 from plumbline.models.candidates import Candidate, FineTuning, Head
@@ -144,7 +144,7 @@ def test_it_fits_a_tiny_set(name, splits, features):
     right = predictions["p_without_helmet"].gt(0.5) == predictions["label"].eq("without_helmet")
     assert right[predictions["split"] == "train"].mean() > 0.95
     assert list(history.columns) == ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
-    assert model["epochs_run"] == len(history)
+    assert model.epochs_run == len(history)
     np.testing.assert_allclose(predictions[["p_with_helmet", "p_without_helmet"]].sum(axis=1), 1)
 
 
@@ -165,9 +165,9 @@ def test_the_same_seed_gives_the_same_weights_and_predictions(name, splits, feat
 def test_the_whole_model_comes_back_from_disk(name, splits, features, images, tmp_path):
     network, _, predictions, model = trained(name, splits, features)
     network.save_weights(tmp_path / "head.weights.h5")
-    write_json(tmp_path / "model.json", model)
+    write_record(tmp_path / "model.json", model)
     whole = load_candidate(tmp_path, features / CANDIDATES[name].backbone)
-    assert whole.count_params() == model["parameters"]
+    assert whole.count_params() == model.parameters
     size = whole.input_shape[1]
     pixels = np.stack([resized(images[path], size) for path in predictions["path"]]).astype(np.float32)
     again = ONE_LABEL.probabilities(whole.predict(pixels, verbose=0))
@@ -179,7 +179,7 @@ def test_bfloat16_training_ends_in_a_float32_model(splits, features):
     """Where the processor has no such units TensorFlow computes bfloat16 all the same, only slowly."""
     candidate = CANDIDATES["simple_cnn"].model_copy(update={"precision": "mixed_bfloat16", "epochs": 2})
     network, _, _, model = train("x", candidate, splits, open_features(features / "pixels"), 0)
-    assert model["training_precision"] == "mixed_bfloat16"
+    assert model.training_precision == "mixed_bfloat16"
     assert {layer.compute_dtype for layer in network.layers} == {"float32"}
 
 
@@ -187,10 +187,10 @@ def test_several_labels_at_once_are_learnt_each_by_itself(splits, features):
     """with_helmet pictures also carry a vest: a sigmoid each, and probabilities that need not sum to 1."""
     several = splits.assign(label=splits["label"].replace("with_helmet", "with_helmet;vest"))
     _, _, predictions, model = train("x", CANDIDATES["custom_cnn"], several, open_features(features / "pixels"), 0)
-    assert model["classes"] == ["vest", "with_helmet", "without_helmet"]
-    assert model["several_labels"]
+    assert list(model.classes) == ["vest", "with_helmet", "without_helmet"]
+    assert model.several_labels
     train_rows = predictions[predictions["split"] == "train"]
-    for name in model["classes"]:
+    for name in model.classes:
         truth = train_rows["label"].str.split(";").map(lambda parts, name=name: name in parts)
         assert (train_rows[f"p_{name}"].gt(0.5) == truth).mean() > 0.95
     assert train_rows[["p_vest", "p_with_helmet", "p_without_helmet"]].sum(axis=1).gt(1.5).any()
@@ -199,8 +199,8 @@ def test_several_labels_at_once_are_learnt_each_by_itself(splits, features):
 def test_more_than_two_classes_are_learnt(splits, features):
     three = splits.assign(label=splits["label"].where(splits.index % 3 > 0, "nobody"))
     _, _, predictions, model = train("x", CANDIDATES["lenet5"], three, open_features(features / "pixels"), 0)
-    columns = [f"p_{name}" for name in model["classes"]]
-    assert model["classes"] == ["nobody", "with_helmet", "without_helmet"]
+    columns = [f"p_{name}" for name in model.classes]
+    assert list(model.classes) == ["nobody", "with_helmet", "without_helmet"]
     np.testing.assert_allclose(predictions[columns].sum(axis=1), 1)
 
 
@@ -304,14 +304,14 @@ def test_a_backbone_cut_before_its_end_is_fine_tuned_after_the_head(splits, feat
     upper = network.get_layer(start.name)
     kernel = kernel_layers(upper)[0].name
     assert not np.array_equal(upper.get_layer(kernel).get_weights()[0], start.get_layer(kernel).get_weights()[0])
-    assert model["trainable_parameters"] > sum(layer.count_params() for layer in kernel_layers(upper))
-    assert model["parameters"] == 3_228_864 + 1_025
+    assert model.trainable_parameters > sum(layer.count_params() for layer in kernel_layers(upper))
+    assert model.parameters == 3_228_864 + 1_025
 
 
 def test_a_part_of_several_networks_counts_only_what_it_uses(splits, features):
-    assert trained("part_of_hybrid", splits, features)[3]["parameters"] == 2_257_984 + 1_281
+    assert trained("part_of_hybrid", splits, features)[3].parameters == 2_257_984 + 1_281
     model = trained("hybrid", splits, features)[3]
-    assert model["parameters"] == 3_228_864 + 2_257_984 + (1_024 + 1_280 + 1) * 64 + 65 * 2
+    assert model.parameters == 3_228_864 + 2_257_984 + (1_024 + 1_280 + 1) * 64 + 65 * 2
     candidate = CANDIDATES["part_of_hybrid"].model_copy(update={"networks": ("vgg16",)})
     with pytest.raises(UserError, match=r"backbones\.hybrid has no network 'vgg16': it has mobilenet, mobilenet_v2"):
         train("x", candidate, splits, open_features(features / "hybrid"), 0)
@@ -350,9 +350,9 @@ def test_augmented_needs_views(splits, features):
 
 
 def test_model_json_says_where_weights_came_from(splits, features):
-    assert trained("transfer", splits, features)[3]["weights"] == "random"
+    assert trained("transfer", splits, features)[3].weights == "random"
     model = trained("simple_cnn", splits, features)[3]
-    assert model["weights"] == "from scratch"
+    assert model.weights == "from scratch"
     json.dumps(model, allow_nan=False)
 
 

@@ -4,11 +4,13 @@ import optuna
 import pandas as pd
 import pytest
 import yaml
+from recorded import backbone_json
 
 from plumbline.common.errors import UserError
 from plumbline.models import training
 from plumbline.models.candidates import Candidate, Head
 from plumbline.models.features import Features
+from plumbline.models.records import BackboneRecord
 from plumbline.models.search import (
     as_it_stands,
     changed,
@@ -41,7 +43,9 @@ gate: {alpha: 0.05} # and this
 def features(shape=(8,), views=0):
     import numpy as np
 
-    return Features(np.zeros((4, 1 + views, *shape)), pd.DataFrame(), {"backbone": "b"}, None)
+    return Features(
+        np.zeros((4, 1 + views, *shape)), pd.DataFrame(), BackboneRecord(**backbone_json(backbone="b")), None
+    )
 
 
 def splits():

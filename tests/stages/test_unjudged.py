@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
@@ -12,8 +11,11 @@ from fabricated import write_project
 
 from flows.report import decision_text
 from plumbline.commands.summary import table
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
+from plumbline.common.records import read_record, read_records
 from plumbline.evidence import rules
+from plumbline.evidence.records import ConditionAnswers, Decision, Figure, LeaderboardRow, ProbeEvidence
 from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
 from stages import evaluate, gate, leaderboard
 
@@ -32,11 +34,11 @@ def decide(**gate_params):
     if not Path("build/evaluation.json").exists():
         evaluate.main()
     gate.main()
-    return json.loads(Path("build/decision.json").read_text())
+    return read_record(artefacts.DECISION, Decision)
 
 
 def rule(decision, name):
-    (found,) = [rule for rule in decision["rules"] if rule["name"] == name]
+    (found,) = [rule for rule in decision.rules if rule.name == name]
     return found
 
 
@@ -48,10 +50,10 @@ def test_a_time_that_was_not_measured_holds_and_every_reader_sees_it(project):
     forget_the_time(project)
     decision = decide()
     unmeasured = rule(decision, "latency in ms")
-    assert (unmeasured["passed"], unmeasured["judged"], unmeasured["value"]) == (False, False, None)
-    assert decision["verdict"] == "HOLD"
-    assert decision["reason"].endswith("Not judged, because it was not measured: latency in ms.")
-    board = json.loads(Path("build/leaderboard.json").read_text())
+    assert (unmeasured.passed, unmeasured.judged, unmeasured.value) == (False, False, None)
+    assert decision.verdict == "HOLD"
+    assert decision.reason.endswith("Not judged, because it was not measured: latency in ms.")
+    board = read_records(artefacts.LEADERBOARD, LeaderboardRow)
     assert "  not judged: latency in ms: not measured in this run" in table(board, decision)
     artifact = decision_text(decision)
     assert "| latency in ms | – | 100 | **not judged** |" in artifact
@@ -66,17 +68,17 @@ def test_a_time_that_was_not_measured_holds_and_every_reader_sees_it(project):
 def test_by_parameter_it_may_be_let_through_and_is_still_not_called_passed(project, capsys):
     forget_the_time(project)
     decision = decide(unjudged="allow")
-    assert decision["verdict"] == "PROMOTE"
+    assert decision.verdict == "PROMOTE"
     assert result_of(rule(decision, "latency in ms")) == NOT_JUDGED
-    assert "not judged, and allowed so by gate.unjudged: latency in ms" in decision["reason"]
+    assert "not judged, and allowed so by gate.unjudged: latency in ms" in decision.reason
     assert "NOT JUDGED  latency in ms" in capsys.readouterr().out
 
 
 def test_a_rule_switched_off_is_no_rule_that_was_not_judged(project):
     forget_the_time(project)
     decision = decide(maximum_latency_ms=None)
-    assert decision["verdict"] == "PROMOTE"
-    assert "latency in ms" not in [rule["name"] for rule in decision["rules"]]
+    assert decision.verdict == "PROMOTE"
+    assert "latency in ms" not in [rule.name for rule in decision.rules]
 
 
 @pytest.mark.parametrize(
@@ -85,30 +87,32 @@ def test_a_rule_switched_off_is_no_rule_that_was_not_judged(project):
 def test_the_time_that_training_measured_is_judged(project, bound, result, value):
     decision = decide(maximum_latency_ms=bound)
     found = rule(decision, "latency in ms")
-    assert (result_of(found), found["value"]) == (result, value)
-    assert decision["verdict"] == ("REJECT" if result == FAILED else "PROMOTE")
+    assert (result_of(found), found.value) == (result, value)
+    assert decision.verdict == ("REJECT" if result == FAILED else "PROMOTE")
 
 
 def test_a_failed_rule_beside_one_that_was_not_judged_is_still_a_reject(project):
     forget_the_time(project)
     decision = decide(accuracy_floor=1.0)
-    assert decision["verdict"] == "REJECT"
-    assert "It fails on: accuracy" in decision["reason"]
+    assert decision.verdict == "REJECT"
+    assert "It fails on: accuracy" in decision.reason
 
 
 def test_what_was_not_probed_or_sliced_is_not_judged_either(project):
     decision = decide(probes={"head": 0.15, "background": 0.3, "zoom": 0.3, "attention": 1.0})
-    assert decision["verdict"] == "HOLD"
-    found = [rule["name"] for rule in decision["rules"] if result_of(rule) == NOT_JUDGED]
+    assert decision.verdict == "HOLD"
+    found = [rule.name for rule in decision.rules if result_of(rule) == NOT_JUDGED]
     assert found == ["probe: head", "probe: background", "probe: zoom", "probe: attention"]
-    assert result_of(rules.slice_rule([], 0.8).__dict__) == NOT_JUDGED
+    assert result_of(rules.slice_rule([], 0.8)) == NOT_JUDGED
 
 
 def test_a_network_without_maps_and_a_probe_without_zooms_are_not_judged():
-    end = {"changed": {"value": 0.2, "low": 0.1, "high": 0.3}}
-    probed = {"conditions": {"head covered": end, "background swapped": end}, "attention": None}
+    some = Figure(value=0.2, low=0.1, high=0.3)
+    end = ConditionAnswers(changed=some, right=some)
     known = rules.probes.COVERED, rules.probes.SWAPPED
-    probed["conditions"] = dict.fromkeys(known, end)
+    probed = ProbeEvidence(
+        images=20, groups=20, test_images=20, right=some, conditions=dict.fromkeys(known, end), attention=None
+    )
     bounds = rules.Looks(head=None, background=None, zoom=0.3, attention=1.0)
     assert [rule.judged for rule in rules.probe_rules(probed, bounds)] == [False, False]
 

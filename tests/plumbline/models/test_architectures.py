@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from recorded import backbone_json, model_json
 
 from plumbline.common.errors import UserError
 from plumbline.common.params import load_section
@@ -147,8 +148,8 @@ def test_only_an_architecture_is_accepted_and_those_there_are_are_named(name, tm
 
 def test_a_trained_candidate_of_an_architecture_that_is_gone_is_one_sentence(tmp_path):
     (tmp_path / "features").mkdir()
-    (tmp_path / "features" / "backbone.json").write_text(json.dumps({"network": "pixels"}))
+    (tmp_path / "features" / "backbone.json").write_text(json.dumps(backbone_json()))
     settings = {**Candidate(architecture="lenet5", backbone="pixels").model_dump(mode="json"), "architecture": "gone"}
-    (tmp_path / "model.json").write_text(json.dumps({"settings": settings}))
+    (tmp_path / "model.json").write_text(json.dumps(model_json(settings=settings)))
     with pytest.raises(UserError, match=r"model\.json: settings\.architecture: .*there is no architecture 'gone'"):
         load_candidate(tmp_path, tmp_path / "features")

@@ -3,9 +3,11 @@
 import keras
 import numpy as np
 import pytest
+from recorded import backbone_json
 
 from plumbline.models.candidates import Candidate, Head, build_network
 from plumbline.models.networks import NETWORKS, build_backbone, cut, freeze_by_size, kernel_layers, scale_pixels
+from plumbline.models.records import BackboneRecord
 from plumbline.models.trainable import assemble, build_trainable
 
 FFNN = Head(hidden=(256, 128), dropout=0.5)
@@ -19,7 +21,7 @@ def vgg16():
 def whole_model(head, vgg16):
     candidate = Candidate(architecture="transfer", backbone="vgg16", head=head)
     parts = [{"network": "vgg16", "shape": [6, 6, 512], "start": 0, "stop": 18_432, "parameters": 14_714_688}]
-    backbone = {"network": "vgg16", "image_size": 200, "pooling": "none", "parts": parts, "shape": [6, 6, 512]}
+    backbone = BackboneRecord(**backbone_json(network="vgg16", image_size=200, parts=parts, shape=[6, 6, 512]))
     return assemble(candidate, backbone, vgg16, build_trainable(candidate, backbone, None, classes=2))
 
 

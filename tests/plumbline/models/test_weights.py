@@ -133,11 +133,11 @@ def test_several_networks_are_recorded_one_by_one(directory):
     entry = Backbone(networks=("mobilenet_v2", "resnet50"), image_size=64, weights="auto")
     weights = resolve_entry("hybrid", entry)
     record = record_entry("hybrid", entry, weights)
-    assert record["origin"] == "random (resnet50), imagenet (mobilenet_v2)"
-    assert [one["origin"] for one in record["networks"]] == ["imagenet", "random"]
+    assert record.origin == "random (resnet50), imagenet (mobilenet_v2)"
+    assert [one.origin for one in record.networks] == ["imagenet", "random"]
     assert "hybrid (resnet50): random weights (NO PRETRAINED" in report(weights[1], "resnet50")
     (directory / V2.local_file).write_bytes(b"other bytes")
-    assert record_entry("hybrid", entry, resolve_entry("hybrid", entry))["sha256"] != record["sha256"]
+    assert record_entry("hybrid", entry, resolve_entry("hybrid", entry)).sha256 != record.sha256
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,58 @@
+"""Put right what a kill left in a workspace: a torn dvc.lock, DVC's lock table, an intake half done.
+
+    python -m flows.mend [--as-it-is]
+
+Flows do this by themselves when they start; this is for who works with `dvc repro`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from flows import workspace
+from flows.switch import recover
+from plumbline.common.errors import UserError, run
+
+
+def mend(root: Path, as_it_is: bool = False) -> list[str]:
+    """Mend the workspace and return what was done, a sentence each; UserError where something works in it now."""
+    said: list[str] = []
+    with _alone(root):
+        workspace.mend(root, said.append, as_it_is)
+        recover(root, said.append)
+    return said
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Hold the lock of flows and DVC's own, so that neither begins anything; UserError where one is at work."""
+    folder = root / ".dvc" / "tmp"
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        for name in ("plumbline-run.lock", "lock"):
+            lock = held.enter_context((folder / name).open("a"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"a run is at work in {root}: wait for its end.") from None
+        if workspace.dvc_at_work(root):
+            raise UserError(f"`dvc` is at work in {root}: wait for its end.")
+        yield
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Mend the current workspace, saying what was done; exit code 1 where a person has to decide."""
+    parser = argparse.ArgumentParser(prog="python -m flows.mend", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--as-it-is", action="store_true", help="a dvc.lock that lacks stages it had is meant")
+    given = parser.parse_args(arguments)
+    said = mend(workspace.find_root(), given.as_it_is)
+    print("\n".join(said) or "Nothing to mend.", file=sys.stderr if said else sys.stdout)
+
+
+if __name__ == "__main__":
+    run(main)

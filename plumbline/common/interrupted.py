@@ -1,0 +1,153 @@
+"""What a kill leaves behind in a workspace: dvc.lock cut off, or an intake half done; seen at every stage's start.
+
+DVC writes dvc.lock in place, so a kill at that moment leaves its beginning only: mostly no YAML any more, and DVC stops
+with an error; but cut at the end of a line it may be taken for a lock of fewer stages, and all others are due. Every
+stage that DVC starts keeps a copy of the file, so that `mend` can put it back.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+LOCK = "dvc.lock"
+MEND = "python -m flows.mend"
+COPY = Path(".dvc/tmp/plumbline-dvc.lock")
+# There while intake changes data/, see flows/switch.py: its journal, and the files that are still to be moved there.
+SWITCH = Path(".dvc/tmp/plumbline-switch.json")
+ADDED = Path(".dvc/tmp/plumbline-added")
+PATIENCE = 10.0  # seconds for another process, on a busy machine, to finish writing dvc.lock or changing data/
+CONFLICT = re.compile(r"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
+
+
+def at_start(root: Path) -> str | None:
+    """At a stage's start: keep dvc.lock if it is whole; return why a stage that DVC runs must not begin, else None.
+
+    By hand it may, with a warning.
+    """
+    by_dvc, by_hand = "DVC_STAGE" in os.environ, Path(sys.argv[0]).parent.name in ("stages", "monitoring")
+    if not (by_dvc or by_hand) or not (root / ".dvc").is_dir():
+        return None
+    end = time.monotonic() + PATIENCE
+    while fault := switch_fault(root) or lock_fault(root):
+        if time.monotonic() > end or not _just_touched(root):
+            break
+        time.sleep(0.05)
+    if fault and not by_dvc:
+        print(f"warning: {fault}", file=sys.stderr)
+    elif not fault and by_dvc:
+        try:
+            keep(root)
+        except OSError as error:
+            print(f"warning: no copy of {LOCK} could be kept for `{MEND}`: {error}.", file=sys.stderr)
+    return fault if by_dvc else None
+
+
+def keep(root: Path) -> None:
+    """Keep dvc.lock for `mend` if it is whole; forget what was kept if somebody removed it."""
+    text = read(root / LOCK)
+    if text is None:
+        (root / COPY).unlink(missing_ok=True)
+    elif text != read(root / COPY) and not lock_fault(root):
+        # Not by files.write_text, which needs the errors that this is a part of; in one step all the same.
+        temporary = root / COPY.with_suffix(f".{os.getpid()}")
+        temporary.parent.mkdir(exist_ok=True)
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, root / COPY)
+
+
+def lock_fault(root: Path) -> str | None:
+    """Return a sentence that says what is wrong with dvc.lock and what to do; None if nothing is, or it isn't there."""
+    path = root / LOCK
+    text = read(path)
+    kept = read(root / COPY)
+    if text is None or text == kept:
+        return None
+    if found := CONFLICT.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        return (
+            f"{path} has Git's conflict markers (line {line}): take one side whole (git checkout --ours {LOCK}, or "
+            "--theirs), then `dvc repro`."
+        )
+    names = stage_names(text)
+    if names is None:
+        return f"{path} was torn by a kill: `{MEND}` puts it back, then `dvc repro`."
+    lost = _lost(root, text, names, stage_names(kept) or [] if kept else [])
+    if not lost:
+        return None
+    return (
+        f"{path} lacks stages that it had ({', '.join(lost)}), as a kill leaves it: `{MEND}` puts it back, "
+        f"then `dvc repro`; if you took them out yourself, `{MEND} --as-it-is`."
+    )
+
+
+def _lost(root: Path, text: str, names: list[str], before: list[str]) -> list[str]:
+    """The stages missing from a lock that is the beginning of what it was, if dvc.yaml still has them.
+
+    A version that Git knows was not cut: somebody went back to it.
+    """
+    lost = before[len(names) :]
+    if not lost or before[: len(names)] != names:
+        return []
+    import yaml
+
+    pipeline = yaml.safe_load(read(root / "dvc.yaml") or "") or {}
+    lost = [name for name in lost if name.partition("@")[0] in pipeline.get("stages", {})]
+    version = (ask_git(root, "hash-object", "--stdin", text=text) or "none").strip() if lost else "none"
+    return lost if ask_git(root, "cat-file", "-e", version) is None else []
+
+
+def stage_names(text: str) -> list[str] | None:
+    """The names of the stages in a dvc.lock, in its order; None where it was cut off, so that it is none any more."""
+    import yaml
+
+    try:
+        value = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (yaml.YAMLError, ValueError):
+        return None
+    stages = value.get("stages") if isinstance(value, dict) else None
+    if not text.endswith("\n") or not isinstance(stages, dict) or not all(map(_is_entry, stages.values())):
+        return None
+    return list(stages)
+
+
+def _is_entry(stage: Any) -> bool:
+    if not isinstance(stage, dict) or "cmd" not in stage:
+        return False
+    entries = [*(stage.get("deps") or []), *(stage.get("outs") or [])]
+    return all(isinstance(entry, dict) and entry.get("path") for entry in entries)
+
+
+def switch_fault(root: Path) -> str | None:
+    """Return a sentence on an intake that was killed before all its pictures were in place; None without one."""
+    if not (root / SWITCH).exists() or not any(path.is_file() for path in (root / ADDED).rglob("*")):
+        return None
+    return f"an intake was killed while it changed the data of {root}: `{MEND}` finishes it, then `dvc repro`."
+
+
+def _just_touched(root: Path) -> bool:
+    """Was either file written a moment ago, so that its writer may still be at it?"""
+    written = [path.stat().st_mtime for path in (root / LOCK, root / SWITCH) if path.exists()]
+    return bool(written) and time.time() - max(written) < PATIENCE
+
+
+def read(path: Path) -> str | None:
+    """A text file's content, with a sign for what is no UTF-8; None where it can't be read."""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+
+
+def ask_git(root: Path, *arguments: str, text: str | None = None) -> str | None:
+    """What Git prints; None where it fails or isn't there."""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, input=text, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return None
+    return done.stdout if done.returncode == 0 else None
