@@ -14,8 +14,8 @@ from plumbline.common.params import PARAMS, load_section
 from plumbline.evidence.disturbances import ProbeParams
 from plumbline.evidence.evaluation import Evaluate
 from plumbline.evidence.rules import Gate
-from plumbline.imaging.collection import DataParams
 from plumbline.imaging.manifest import IngestParams
+from plumbline.imaging.settings import DataParams
 from plumbline.imaging.validation import ValidateParams
 from plumbline.leakage.groups import GroupParams
 from plumbline.leakage.price import LeakageParams

@@ -56,8 +56,6 @@ BLANK_WORDS = (
         "..",
         "...",
         "?",
-        "??",
-        "???",
         "*",
         "(none)",
         "(unknown)",
@@ -364,5 +362,6 @@ def said(shown: str, table: Metadata, found: Matches) -> list[str]:
 def grouping_values(table: pd.DataFrame, column: str, blank_words: Sequence[str] = BLANK_WORDS) -> pd.Series[str]:
     """Return (N,) the values of a grouping column as text, "" where there is none or only a word for none."""
     text = table[column].fillna("").astype(str)
-    plain = text.str.strip().str.casefold()
+    # A run of one mark is that mark. (`???` itself can't stand in params.yaml: `dvc exp run -S` takes it for missing.)
+    plain = text.str.strip().str.casefold().str.replace(r"^([?*_])\1+$", r"\1", regex=True)
     return text.where(~plain.isin({"", *(word.strip().casefold() for word in blank_words)}), "")

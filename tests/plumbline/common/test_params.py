@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
@@ -110,3 +111,10 @@ def test_one_value_is_written_and_every_other_line_stays(key, value, line):
 def test_what_cannot_be_written_safely_is_left_to_a_person(text):
     with pytest.raises(UserError, match="by hand"):
         with_value(text, "evaluate.violation_class", "b")
+
+
+def test_experiments_can_read_the_shipped_file():
+    """`dvc exp run -S` reads params.yaml with OmegaConf, to which `???` is a value that is missing."""
+    from omegaconf import OmegaConf
+
+    OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[3] / "params.yaml"), throw_on_missing=True)
