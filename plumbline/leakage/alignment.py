@@ -72,14 +72,15 @@ class Colours:
 
     `agreement` is the correlation of their Cb and Cr, -1 to 1, 0 where either picture has none; `contrary` the share of
     places, of about 400 in a whole picture, that show the same shapes in other colours, though the whole's
-    tint was allowed for.
+    tint was allowed for; `different` the share of those in other colours, whatever they show.
     """
 
     agreement: float
     contrary: float
+    different: float
 
 
-UNKNOWN = Colours(0.0, 0.0)
+UNKNOWN = Colours(0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -281,13 +282,14 @@ def _colours(a: NDArray[np.float64], b: NDArray[np.float64], same_shape: NDArray
     pale, rich = min(saturation), max(saturation)
     if pale < FADED * rich and rich > COLOURED:  # black and white of the other: then it is as bright everywhere
         coloured = np.maximum(np.linalg.norm(u, axis=1), np.linalg.norm(v, axis=1)) > COLOURED
-        return Colours(agreement, float((_unlike_brightness(a[:, 2], b[:, 2]) & coloured & same_shape).mean()))
+        other = _unlike_brightness(a[:, 2], b[:, 2]) & coloured
+        return Colours(agreement, float((other & same_shape).mean()), float(other.mean()))
     if pale > COLOURED:  # the more saturated one is faded to the other's saturation
         u, v = u * (pale / saturation[0]), v * (pale / saturation[1])
     tint = np.median(v - u, axis=0)
     tint *= min(1.0, MAX_TINT / max(float(np.linalg.norm(tint)), 1e-9))
-    contrary = (np.linalg.norm(v - u - tint, axis=1) > CONTRARY) & same_shape
-    return Colours(agreement, float(contrary.mean()))
+    other = np.linalg.norm(v - u - tint, axis=1) > CONTRARY
+    return Colours(agreement, float((other & same_shape).mean()), float(other.mean()))
 
 
 def _unlike_brightness(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -87,7 +87,7 @@ def same_shot(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
     overlap, affine, flip = max(tries, key=lambda one: (_is_whole(one[0]), one[0].score))
     if affine is None or not _is_whole(overlap):
         return False
-    return compare_colours(turned(first[1]) if flip else first[1], second[1], affine).contrary <= SAME_COLOURS
+    return compare_colours(turned(first[1]) if flip else first[1], second[1], affine).different <= SAME_COLOURS
 
 
 def _is_whole(overlap: Overlap) -> bool:

@@ -201,8 +201,8 @@ def same_picture(a: Grey, b: Grey, distance: int, params: CopyParams) -> bool:
     """
     if min(float(grey_of(a).std()), float(grey_of(b).std())) < FLAT:
         return False
-    strict = params.model_copy(update={"max_contrary": min(params.max_contrary, SAME_COLOURS)})
-    return _prove(a, b, [_Try(WHOLE, 1.0, "near", distance)], strict).found
+    proof = _prove(a, b, [_Try(WHOLE, 1.0, "near", distance)], params)
+    return proof.found and proof.different <= SAME_COLOURS
 
 
 @dataclass(frozen=True)
@@ -221,13 +221,17 @@ class _Try:
 
 @dataclass(frozen=True)
 class _Proof:
-    """Whether a pair was proved, by which kind at what distance and score; how many alignments that took."""
+    """Whether a pair was proved, by which kind at what distance and score; how many alignments that took.
+
+    different: of a pair that was proved, the share of places in other colours.
+    """
 
     found: bool
     kind: str
     distance: float
     score: float
     aligned: int
+    different: float = 1.0
 
 
 def _prove(a: Grey, b: Grey, tries: Sequence[_Try], params: CopyParams) -> _Proof:
@@ -245,7 +249,7 @@ def _prove(a: Grey, b: Grey, tries: Sequence[_Try], params: CopyParams) -> _Proo
             look = compare_thumbnails(a, wanted, place)
         asked = params.min_evidence - (WHOLE_LESS if whole else 0.0)
         if is_copy(look, params, 0.0 if near else params.min_ecc, asked):
-            return _Proof(True, one.kind, one.distance, look.overlap.score, aligned)
+            return _Proof(True, one.kind, one.distance, look.overlap.score, aligned, look.colours.different)
         score = look.overlap.score if look.overlap.blocks else min(fit, 0.5)
         if score > best.score:
             best = _Proof(False, one.kind, one.distance, score, aligned)

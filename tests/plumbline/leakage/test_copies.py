@@ -198,10 +198,10 @@ def test_silhouettes_on_plain_ground_are_strangers():
     joined = Joined(len(images))
     found = find_copies(pictures_of(images), joined, CopyParams())
     assert found.looked_at["aligned"] > 30, "their hashes are near"
-    assert len(np.unique(joined.labels())) >= 22
+    assert len(np.unique(joined.labels())) >= 18
     lax = Joined(len(images))
     find_copies(pictures_of(images), lax, CopyParams(min_evidence=0))
-    assert len(np.unique(lax.labels())) < 22, "without the evidence asked for they would be copies"
+    assert len(np.unique(lax.labels())) < 6, "without the evidence asked for they would be copies"
 
 
 def test_same_picture_is_what_group_calls_a_copy_with_the_same_colours_everywhere():
