@@ -347,7 +347,8 @@ def test_two_pictures_of_one_batch_that_disagree_both_stay_out(tmp_path):
     draw(tmp_path / "new" / "cat" / "a.png", 1)
     draw(tmp_path / "new" / "dog" / "b.png", 1, size=(128, 96))
     draw(tmp_path / "new" / "dog" / "c.png", 2)
-    new, copies = new_pictures(read(tmp_path / "new"), read(tmp_path / "known").table, IntakeParams())
+    known = read(tmp_path / "known")
+    new, copies = new_pictures(read(tmp_path / "new"), known.table, IntakeParams(), known.thumbnails)
     assert list(new["path"]) == ["dog/c.png"]
     assert {one.path for one in copies} == {"cat/a.png", "dog/b.png"}
 

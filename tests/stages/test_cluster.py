@@ -218,7 +218,7 @@ def test_a_store_that_cannot_be_used_is_one_sentence(project, monkeypatch, url, 
 
 def test_measurements_survive_packing():
     row = {"path": "a#1", "phash": np.uint64(2**64 - 1), "brightness": 0.123457}
-    whole = measuring._Measured(row, np.full((2, 37), 2**64 - 1, np.uint64), np.zeros((72, 96), np.uint8))
+    whole = measuring._Measured(row, np.full((2, 37), 2**64 - 1, np.uint64), np.zeros((81, 96), np.uint8))
     refused = Refused("b\udcff", "is a line\nbreak", "unreadable", "cat")
     first, second = measuring.unpacked(measuring.packed([refused, whole]))
     assert first.row == row
