@@ -31,7 +31,7 @@ def pictures(project):
         draw(project.root / "data" / "with_helmet" / f"{number}.png", number)
     draw(project.root / "data" / "without_helmet" / "9.png", 9)
     (project.root / "data" / "metadata.csv").write_text("path,photo\nwith_helmet/1.png,p1\n")
-    (project.root / "params.yaml").write_text("data: {}\ningest: {}\nintake: {}\n")
+    (project.root / "params.yaml").write_text("data: {}\ngroup: {}\ningest: {}\nintake: {}\n")
     project.dvc("add", "-q", "data")
     project.dvc("push", "-q")
     project.commit("pictures")
