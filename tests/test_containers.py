@@ -32,7 +32,7 @@ CONTAINERS = [container for pod in PODS for container in [*pod.get("initContaine
 def test_every_variable_is_known_to_what_should_read_it():
     import prefect.settings
 
-    files = [file for room in ("flows", "models") for file in (REPOSITORY / room).glob("*.py")]
+    files = [file for room in ("flows", "plumbline") for file in (REPOSITORY / room).rglob("*.py")]
     ours = "".join(file.read_text(encoding="utf-8") for file in [*files, REPOSITORY / "docker/workspace.sh"])
     names = {name for service in SERVICES.values() for name in service.get("environment", {})}
     names |= {line.partition("=")[0] for line in KUSTOMIZATION["configMapGenerator"][0]["literals"]}

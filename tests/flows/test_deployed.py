@@ -148,7 +148,7 @@ def test_prefect_yaml_names_the_sites_of_params_yaml():
 @pytest.mark.slow
 def test_a_deployed_run_goes_through_and_a_killed_one_is_picked_up_again(stack, place):
     stack.deploy(place.root)
-    place.misbehave("train@p", "test $(wc -l < calls/train@p) -gt 1 || sleep 60")
+    place.misbehave("train@p", "test $(wc -l < calls/train@p) -gt 1 || sleep 60.25")
     worker = stack.worker("plumbline", place.root)
     run = stack.run("training/train", side_by_side=2)
     wait_until(lambda: place.calls("train@p"))
@@ -158,7 +158,7 @@ def test_a_deployed_run_goes_through_and_a_killed_one_is_picked_up_again(stack, 
     engines = [
         child for child in psutil.Process(worker.pid).children(recursive=True) if "engine" in " ".join(child.cmdline())
     ]
-    sleeping = [child.pid for child in psutil.process_iter(["cmdline"]) if child.info["cmdline"] == ["sleep", "60"]]
+    sleeping = [child.pid for child in psutil.process_iter(["cmdline"]) if child.info["cmdline"] == ["sleep", "60.25"]]
     assert engines
     for engine in engines:
         with_suppressed(engine)

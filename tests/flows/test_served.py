@@ -139,4 +139,6 @@ def test_a_run_whose_machine_died_is_picked_up_and_a_batch_is_trained_on(served,
     splits = pd.read_parquet(served.root / "build" / "splits.parquet")
     assert len(splits) == 68
     assert [one["what"] for one in webhook.received].count("intake") == 1
-    assert [one["what"] for one in webhook.received].count("drift") == 1
+    # The new champion may judge a window of its own: each window is told once.
+    told = [one["id"] for one in webhook.received if one["what"] == "drift"]
+    assert len(told) == len(set(told)) >= 1

@@ -325,7 +325,8 @@ def test_images_behind_an_fsspec_url(project, monkeypatch):
 
 
 def test_intake_takes_back_what_was_given_out_to_label(project, monkeypatch):
-    from flows.batch import read_folder, read_label_studio
+    from flows.batch import read_folder
+    from flows.label_studio import read_label_studio
     from plumbline.imaging.manifest import IngestParams
     from plumbline.imaging.settings import DataParams
 

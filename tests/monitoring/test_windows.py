@@ -229,7 +229,7 @@ def test_a_plain_name_of_any_script_is_a_sites_name(name):
 @pytest.mark.parametrize("sites", ["{NO: {timezone: UTC}}", "{007: {timezone: UTC}}", "{2026-01-01: {timezone: UTC}}"])
 def test_a_name_that_yaml_takes_for_something_else_is_said(tmp_path, sites):
     (tmp_path / "params.yaml").write_text(f"sites: {sites}\n")
-    with pytest.raises(UserError, match="not as text: put it in quotes"):
+    with pytest.raises(UserError, match="write the name in quotes"):
         site_names(tmp_path / "params.yaml")
 
 

@@ -295,7 +295,7 @@ def test_chance_explains_random_labels_as_often_as_it_says(people):
     codes = intervals.group_codes(table["group"])
     source = shortcuts.Source("", "", shortcuts.border_features(pixels))
     draws = [np.random.default_rng(seed).integers(0, 2, codes.max() + 1)[codes] for seed in range(12)]
-    p_values = np.array([shortcuts.audit("border", source, sets_of(labels), codes, 99, 0).p for labels in draws])
+    p_values = np.array([shortcuts.measure("border", source, sets_of(labels), codes, 99, 0).p for labels in draws])
     assert (p_values < 0.05).sum() <= 3
     assert 0.25 < p_values.mean() < 0.75
 

@@ -70,9 +70,9 @@ def test_another_decision_on_the_same_weights_is_the_same_version(project, candi
     changed = tmp_path / "changed"
     shutil.copytree(candidates / "good", changed)
     decision = json.loads((changed / "build/decision.json").read_text())
-    decision |= {"reason": "another candidate lost this time", "selection": {"comparisons": [1, 2]}}
+    decision |= {"reason": "another candidate lost this time"}
     (changed / "build/decision.json").write_text(json.dumps(decision))
-    assert promote(PARAMS, Wish(), exported_project(changed))["outcome"] == "unchanged"
+    assert promote(PARAMS, Wish(), exported_project(changed)).outcome == "unchanged"
     assert len(registry.open_registry().client.search_model_versions("name = 'plumbline'")) == 1
 
 
@@ -84,23 +84,23 @@ def test_another_threshold_is_served_otherwise_and_so_another_version(project, c
     evaluation["candidates"]["tiny"]["threshold"] = 0.2
     (changed / "build/evaluation.json").write_text(json.dumps(evaluation))
     result = promote(PARAMS, Wish(), exported_project(changed))
-    assert (result["outcome"], result["champion"]) == ("promoted", 2)
+    assert (result.outcome, result.champion) == ("promoted", 2)
 
 
 def test_a_version_of_before_there_were_such_fingerprints_is_known_by_what_it_serves(project):
     project("good")
     opened = registry.open_registry()
     opened.client.set_model_version_tag("plumbline", "1", registry.FINGERPRINT_TAG, "of the decision, as it once was")
-    assert project("good")["outcome"] == "unchanged"
+    assert project("good").outcome == "unchanged"
 
 
 def test_a_champion_of_former_times_comes_back_by_rollback_only(project):
     for name in ("good", "better"):
-        assert project(name)["outcome"] == "promoted"
+        assert project(name).outcome == "promoted"
     result = project("good")
-    assert (result["outcome"], alias()) == ("refused", 2)
-    assert "version 1, which was champion before version 2: `python -m stages.promote rollback" in result["reason"]
-    assert project("good", here=True, reason="as asked by the site")["champion"] == 1
+    assert (result.outcome, alias()) == ("refused", 2)
+    assert "version 1, which was champion before version 2: `python -m stages.promote rollback" in result.reason
+    assert project("good", here=True, reason="as asked by the site").champion == 1
     assert "as asked by the site" in journal.entries(registry.open_registry())[-1].reason
 
 
@@ -109,7 +109,7 @@ def test_an_experiment_does_not_even_open_the_registry(candidates, tmp_path, mon
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("DVC_EXP_NAME", "lively-crab")
     result = promote(PARAMS, Wish(), exported_project(candidates / "good"))
-    assert (result["outcome"], result["champion"]) == ("not here", None)
+    assert (result.outcome, result.champion) == ("not here", None)
     assert not (tmp_path / "registry").exists()
 
 
@@ -163,10 +163,10 @@ def test_the_next_is_still_compared_with_the_last_champion(project, way):
     project("good")
     lose_champion(way)
     result = project("bad")
-    assert result["outcome"] == "refused"
-    assert result["reason"].startswith("REJECT: worse than champion version 1")
+    assert result.outcome == "refused"
+    assert result.reason.startswith("REJECT: worse than champion version 1")
     assert alias() is None
-    assert project("better")["comparison"]["champion"] == 1
+    assert project("better").comparison.champion == 1
     assert alias() is not None
 
 
@@ -175,10 +175,8 @@ def test_a_last_champion_without_files_holds(project):
     shutil.rmtree("registry/artifacts")
     lose_champion("version deleted")
     result = project("better")
-    assert result["reason"].startswith(
-        "HOLD: Version 1, the last champion, was deleted in MLflow together with its files"
-    )
-    assert project("better", force=True, reason="nothing to compare with")["outcome"] == "promoted"
+    assert result.reason.startswith("HOLD: Version 1, the last champion, was deleted in MLflow together with its files")
+    assert project("better", force=True, reason="nothing to compare with").outcome == "promoted"
 
 
 def test_rollback_says_so_where_nothing_is_left(project):
@@ -212,7 +210,7 @@ def test_a_moved_project_writes_where_it_is_now(candidates, tmp_path, monkeypatc
     shutil.move(old, new)
     monkeypatch.chdir(new)
     assert registry.load_version().folder.is_relative_to(new)
-    assert promote(PARAMS, Wish(), exported_project(candidates / "better"))["champion"] == 2
+    assert promote(PARAMS, Wish(), exported_project(candidates / "better")).champion == 2
     assert not old.exists()
     for version in (1, 2):
         assert registry.load_version(version).folder.is_relative_to(new / "registry" / "artifacts")
