@@ -6,7 +6,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from plumbline.common.errors import UserError
+from plumbline.common.errors import UserError, first_line
 from plumbline.models.records import Freeze
 
 if TYPE_CHECKING:
@@ -305,8 +305,3 @@ def _settle_batch_normalisation(backbone: keras.Model, scaling: Scaling, image_s
     backbone(scale_pixels(noise, scaling), training=True)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's text, for a one-sentence message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]

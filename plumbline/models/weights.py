@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from plumbline.common.errors import UserError
+from plumbline.common.files import file_digest
 from plumbline.models.networks import NETWORKS, Network, find_network
 from plumbline.models.records import NetworkWeights, WeightsRecord
 
@@ -122,9 +123,7 @@ def join_records(backbone: str, requested: str, weights: list[Weights], networks
 
 
 def _from_file(backbone: str, requested: str, origin: Origin, path: Path) -> Weights:
-    with path.open("rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    return Weights(backbone, requested, origin, path.name, digest, path)
+    return Weights(backbone, requested, origin, path.name, file_digest(path), path)
 
 
 def _local_file(network: Network) -> Path | None:
