@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
+from plumbline.common.quiet import without_future_warnings
 
 if TYPE_CHECKING:
     import keras
@@ -85,7 +86,8 @@ def export_onnx(model: keras.Model, path: Path) -> None:
     import onnx
 
     model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32), training=False)  # Keras exports only what was called
-    model.export(str(path), format="onnx", verbose=False)
+    with without_future_warnings():
+        model.export(str(path), format="onnx", verbose=False)
     exported = onnx.load(str(path))
     _rename_input(exported, INPUT)
     onnx.checker.check_model(exported)
