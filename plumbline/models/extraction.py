@@ -71,17 +71,21 @@ def describe_backbone(
     networks = entry.networks_of(name)
     pixels = networks == [PIXELS]
     freeze: Freeze = freeze_by_size(training_images) if entry.freeze == "auto" else entry.freeze
-    augmentation = Augmentation(**entry.augmentation.model_dump()) if entry.views else None  # with its defaults
+    record = record_entry(name, entry, weights)
+    # Views of noise would take their time, and teach nobody anything.
+    views = 0 if record.worthless else entry.views
+    augmentation = Augmentation(**entry.augmentation.model_dump()) if views else None  # with its defaults
     return Recipe(
         backbone=name,
         network="+".join(networks),
         image_size=entry.image_size,
         pooling=entry.pooling,
         freeze=freeze,
-        views=entry.views,
+        views=views,
+        **({"views_left_out": entry.views} if views < entry.views else {}),
         augmentation=augmentation,
         precision="uint8" if pixels or freeze == "all" else _precision_of(networks, entry),
-        weights=record_entry(name, entry, weights),
+        weights=record,
         seed=entry.seed if any(one.origin == "random" for one in weights) else None,
         code=code_digest(__name__),
         channels=channels,
@@ -331,7 +335,7 @@ def featurize(
     previous = last_features(out)
     known = reusable(previous, recipe)
     missing = manifest[~manifest["id"].isin(list(known))].drop_duplicates("id")
-    print(f"{name}: {len(missing)} pictures to compute, {len(manifest) - len(missing)} known", file=sys.stderr)
+    print(announcement(recipe, len(missing), len(manifest) - len(missing)), file=sys.stderr)
     extractor = build_extractor(recipe, [one.path for one in weights])
     with replacing_folder(out) as folder:
         if extractor.networks is not None:
@@ -341,13 +345,23 @@ def featurize(
         else:
             pictures = images(list(missing["path"]), list(missing["id"]), entry.image_size)
             made = extractor.extract
-            rows = compute_rows(pictures, missing["id"], made, entry.views, entry.augmentation, entry.batch_size)
+            rows = compute_rows(pictures, missing["id"], made, recipe.views, entry.augmentation, entry.batch_size)
         rows = progress(rows, f"featurize {name}", total=len(missing))
         shape = write_features(folder, manifest, previous, rows, known)
         frozen = sum(part.parameters for part in extractor.parts)
         backbone = BackboneRecord.of(recipe, shape, extractor.parts, frozen)
         write_record(folder / artefacts.BACKBONE, backbone)
     return backbone
+
+
+def announcement(recipe: Recipe, missing: int, known: int) -> str:
+    """One line before the work: how much there is, and whether it is worth it."""
+    said = f"{recipe.backbone}: {missing} pictures to compute, {known} known"
+    if recipe.weights.worthless:
+        said += "; NO PRETRAINED WEIGHTS: its features are worth nothing but to compare with"
+        if recipe.views_left_out:
+            said += f", so its {recipe.views_left_out} augmented views are left out"
+    return said
 
 
 def last_features(folder: Path) -> Features | None:

@@ -40,6 +40,11 @@ class WeightsRecord(Record):
     sha256: str | None
     networks: tuple[NetworkWeights, ...] = ()
 
+    @property
+    def worthless(self) -> bool:
+        """Whether all weights are random though others were asked for: features to compare with, not to use."""
+        return self.requested != "random" and self.origin == "random"
+
 
 class Part(Record):
     """Which network's features lie where in the flattened features, and how many frozen parameters made them."""
@@ -52,7 +57,10 @@ class Part(Record):
 
 
 class Recipe(Record):
-    """How a backbone's features are made: all that a row depends on besides the picture."""
+    """How a backbone's features are made: all that a row depends on besides the picture.
+
+    `views_left_out` augmented views were asked for and not computed, because the weights are random against one's wish.
+    """
 
     backbone: str
     network: str
@@ -60,6 +68,7 @@ class Recipe(Record):
     pooling: str = "none"
     freeze: Freeze = "head"
     views: int = 0
+    views_left_out: int = 0
     augmentation: Augmentation | None = None
     precision: str | dict[str, str]
     weights: WeightsRecord
@@ -127,6 +136,7 @@ class ModelDescription(Record):
     training_precision: str | None = None
     status: Status = "trained"
     starts: int = 1
+    without_views: bool = False
 
     @property
     def trouble(self) -> list[str]:
@@ -137,6 +147,8 @@ class ModelDescription(Record):
         if self.starts > 1:
             from_ = "its first initialisation" if self.starts == 2 else f"{self.starts - 1} initialisations"
             said.append(f"From {from_} it gave every picture the same answer; start {self.starts} is shown.")
+        if self.without_views:
+            said.append("No pretrained weights were found for its backbone, so it was trained without augmented views.")
         return said
 
 

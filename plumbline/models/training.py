@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ from plumbline.models.fitting import (
     targets_of,
 )
 from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
-from plumbline.models.records import NOT_ELIGIBLE, BackboneRecord, ModelRecord
+from plumbline.models.records import NOT_ELIGIBLE, BackboneRecord, ModelRecord, Status
 from plumbline.models.trainable import build_trainable, chosen_parts, cut_networks, reads_pixels
 from plumbline.models.weights import describe_origin
 
@@ -129,7 +129,7 @@ def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Featu
 
     The test pictures are predicted, never looked at in training.
     """
-    if candidate.augmented and not features.views:
+    if candidate.augmented and not features.views and not features.backbone.views_left_out:
         raise UserError(
             f"params.yaml: candidates.{name}.augmented needs augmented views: set backbones.{candidate.backbone}.views."
         )
@@ -149,9 +149,17 @@ def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Featu
         weights, network = network.get_weights(), build()
         network.set_weights(weights)
     predictions = data.predictions(network, candidate.batch_size)
-    model = model_record(name, candidate, data, network, fitted, seed).model_copy(update={"starts": start + 1})
+    model = model_record(name, candidate, data, network, fitted, seed)
+    model = model.model_copy(update=_particulars(candidate, features, fitted.status, start + 1))
     print(summary(model, fitted, time.monotonic() - began), file=sys.stderr)
     return Trained(network, fitted.history, predictions, model)
+
+
+def _particulars(candidate: Candidate, features: Features, status: Status, starts: int) -> dict[str, Any]:
+    """What model.json says only where there is something to say."""
+    left_out = candidate.augmented and features.backbone.views_left_out > 0
+    said: dict[str, Any] = {"status": status, "starts": starts, "without_views": left_out}
+    return {key: value for key, value in said.items() if value != ModelRecord.model_fields[key].default}
 
 
 def seed_of_start(seed: int, start: int) -> int:
@@ -259,7 +267,6 @@ def model_record(
         seed=seed,
         epochs_run=len(fitted.history),
         best_epoch=best_epoch(fitted.history),
-        status=fitted.status,
         settings=candidate.model_dump(mode="json"),
         training_precision=training_precision(candidate, data.features),
     )
