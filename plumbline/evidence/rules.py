@@ -298,12 +298,12 @@ def shortcut_rules(found: Sequence[Shortcut], bounds: Mapping[str, float]) -> li
     return [shortcut_rule(shortcut, bounds[shortcut.name]) for shortcut in found if shortcut.name in bounds]
 
 
-def shortcut_rule(audit: Shortcut, bound: float) -> Rule:
-    """Judge how well the label is told without the head: by the lower end of the area under the curve."""
-    passed = audit.low < bound or audit.p > SHORTCUT_LEVEL
-    line = f"{audit.name} alone predicts the label with AUC {audit.auc:.2f}"
-    reason = line if passed else f"{line}: this data set teaches {audit.teaches}"
-    return Rule(f"shortcut: {audit.name}", audit.low, bound, passed, reason)
+def shortcut_rule(shortcut: Shortcut, bound: float) -> Rule:
+    """Judge how well the label can be predicted without the head: by the lower end of the area under the curve."""
+    passed = shortcut.low < bound or shortcut.p > SHORTCUT_LEVEL
+    line = f"{shortcut.name} alone predicts the label with AUC {shortcut.auc:.2f}"
+    reason = line if passed else f"{line}: this data set teaches {shortcut.teaches}"
+    return Rule(f"shortcut: {shortcut.name}", shortcut.low, bound, passed, reason)
 
 
 def probe_rules(found: ProbeEvidence | None, bounds: Looks) -> list[Rule]:

@@ -50,7 +50,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture that was told wrongly: its path, itself as a data address, what it shows, what was said, how surely."""
+    """A picture with a wrong prediction: its path, its pixels as a data address, label, prediction and confidence."""
 
     path: str
     image: str
