@@ -1,4 +1,4 @@
-"""The simplest of the candidates that nothing tells apart from the best."""
+"""The simplest of the candidates that can't be distinguished from the best."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def select_simplest(
     `costs` orders the candidates, cheapest smallest; `draws` (R, N) says how often each image is in a redrawing of
     groups. A candidate is worse than the best if it is right less often, by McNemar's test *and* by the bootstrap over
     groups (the first is exact for few disagreements, the second knows that images of one group err together); or if
-    its probabilities are worse, by the bootstrap on Brier scores: they rule the alarm, and tell two models apart on
-    far fewer images. Two questions, so each p-value counts double; Holm's correction is for the many candidates.
+    its probabilities are worse, by the bootstrap on Brier scores: they decide alarms, and distinguish two
+    models on far fewer images. For the two questions each p-value is doubled; Holm's correction is for the candidates.
     """
     accuracies = right.mean(axis=1)
     best = min(range(len(names)), key=lambda c: (-accuracies[c], brier[c].mean(), costs[c]))
@@ -80,7 +80,7 @@ def bootstrap_p(gain: Floats, draws: Floats) -> float:
         return 1.0
     drawn = draws.sum(axis=1)
     means = (draws[drawn > 0] @ gain) / drawn[drawn > 0]
-    # Shifted to the null: how often do draws stray from their own centre as far as the sample lies from 0?
+    # Under the null: how often are draws as far from their own centre as the sample is from 0?
     return float((1 + (np.abs(means - gain.mean()) >= abs(gain.mean())).sum()) / (1 + len(means)))
 
 

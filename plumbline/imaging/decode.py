@@ -140,9 +140,7 @@ def _guarded(data: bytes, max_pixels: int, read: Callable[[Image.Image], Image.I
         raise DecodeError(_what_else(data)) from None
     except Image.DecompressionBombError:
         raise DecodeError(f"has more than the {max_pixels:,} pixels allowed (data.max_pixels)") from None
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise nearly anything on damaged bytes; the reason quotes them.
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes; the reason quotes them.
         words = str(error).strip().splitlines()
         raise DecodeError(f"is damaged: {words[0] if words else type(error).__name__}") from None
 

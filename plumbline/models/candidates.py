@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 ARCHITECTURES = Path(__file__).with_name("architectures")
 TRANSFER = "transfer"
 PRESETS: dict[str, dict[str, Any]] = {
-    # the HelmNet study's settings with its own recommendations switched on; also the defaults below
+    # the HelmNet study's settings with its own recommendations; also the defaults below
     "helmnet": {
         "epochs": 20,
         "batch_size": 128,
@@ -66,10 +66,10 @@ class Candidate(Section):
 
     `networks` takes part of a backbone of several; `width` multiplies the filters and units of an architecture trained
     from scratch; `mirror` and `brightness` (share either way) vary each training picture anew in every epoch, for
-    architectures that read pixels; `augmented` uses the backbone's stored views. `fine_tuning` follows where the
-    backbone's `freeze` leaves part of it to be trained. `class_weights: balanced` weighs each picture by 1 / its
-    class's share. `schedule: cosine` lets the learning rate fall to nothing over `epochs` (then give early stopping
-    patience) in place of steps down on a plateau; `weight_decay` is AdamW's. `precision: auto`
+    architectures that read pixels; `augmented` uses the backbone's stored views. `fine_tuning` is a second phase,
+    where the backbone's `freeze` leaves part of it to be trained. `class_weights: balanced` weighs each picture by 1 /
+    its class's share. `schedule: cosine` lets the learning rate fall to zero over `epochs` (set a long early stopping
+    patience) instead of reducing it on a plateau; `weight_decay` is AdamW's. `precision: auto`
     trains some architectures in bfloat16 where the processor has units for it; predictions are made in float32.
     """
 
@@ -125,7 +125,7 @@ class Candidate(Section):
 
 
 def architecture_names() -> list[str]:
-    """What `architecture` may name: the modules of `plumbline/models/architectures/`."""
+    """Return what `architecture` may name: the modules of `plumbline/models/architectures/`."""
     return sorted(path.stem for path in ARCHITECTURES.glob("*.py") if not path.stem.startswith("_"))
 
 

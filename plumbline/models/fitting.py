@@ -38,13 +38,13 @@ class Targets:
 
 
 def targets_of(labels: pd.Series) -> Targets:
-    """Read classes, task and targets off the labels."""
+    """Derive classes, task and targets from the labels."""
     classes = sorted(classes_of(labels))
     return Targets(classes, truth_table(labels, classes), task_of_labels(labels))
 
 
 def balanced_weights(targets: Targets, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Weights (N,) with which each class among `rows` counts the same, their mean over `rows` 1."""
+    """Weights (N,) that give every class among `rows` the same total; their mean over `rows` is 1."""
     weights = targets.task.balanced_weights(targets.truth[rows]).astype(np.float32)
     return np.asarray(weights[targets.values])
 
@@ -54,7 +54,7 @@ def make_deterministic(seed: int) -> None:
     import keras
     import tensorflow as tf
 
-    keras.utils.clear_session()  # layers are numbered per process, and the numbers end up in the weights file
+    keras.utils.clear_session()  # layers are numbered per process, and the weights file contains the numbers
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 
@@ -62,8 +62,8 @@ def make_deterministic(seed: int) -> None:
 class Batches:
     """Batches of (features of one view, targets[, weights]) read from `values` (N, 1 + V, ...) as they are needed.
 
-    With a `seed` each epoch is shuffled anew, and each picture shows one of its 1 + `views` views, drawn anew; so are
-    whether it is mirrored and the factor 1 - `brightness` to 1 + `brightness` of its pixels.
+    With a `seed` every epoch is shuffled, and for each picture one of its 1 + `views` views is drawn, whether it is
+    mirrored, and a factor for its pixels from 1 - `brightness` to 1 + `brightness`.
     """
 
     def __init__(
@@ -112,13 +112,13 @@ class Batches:
         self.gain = gain.astype(np.float32)
 
     def stream(self) -> tf.data.Dataset:
-        """The batches for Keras, in the order of the epoch last drawn when it is gone through.
+        """The batches for Keras, in the order of the epoch drawn last.
 
-        One at a time: with deterministic operations tf.data reads nothing ahead from a Python generator.
+        One at a time: with deterministic operations tf.data does not read ahead from a Python generator.
         """
         import tensorflow as tf
 
-        empty = self[len(self)]  # after the last: shapes and types, and nothing is read for them
+        empty = self[len(self)]  # an empty batch past the end has the shapes and types without reading anything
         kinds = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in empty)
         batches = tf.data.Dataset.from_generator(
             lambda: (self[number] for number in range(len(self))), output_signature=kinds
@@ -128,7 +128,7 @@ class Batches:
 
 @dataclass(frozen=True)
 class Lesson:
-    """What a network is fitted to: the task, the batches it learns from, and those that say when to stop."""
+    """What a network is fitted to: the task, the training batches, and the validation batches for early stopping."""
 
     task: Task
     train: Batches
@@ -188,7 +188,7 @@ def _schedule(candidate: Candidate) -> keras.callbacks.Callback:
 
 
 def _decay(decay: float) -> keras.callbacks.Callback:
-    """Divide the learning rate by 1 + `decay` x steps (Keras 2's `decay`), step by step epoch, beside the plateaus."""
+    """Divide the learning rate by 1 + `decay` x steps (Keras 2's `decay`) at each epoch, on top of the plateaus."""
     import keras
 
     class Decay(keras.callbacks.Callback):  # type: ignore[misc]

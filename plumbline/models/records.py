@@ -1,4 +1,4 @@
-"""What this room writes for others to read: build/weights/*.json, backbone.json, model.json."""
+"""The records that this room writes: build/weights/*.json, backbone.json, model.json, cost.json."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class NetworkWeights(Record):
 
 
 class WeightsRecord(Record):
-    """build/weights/BACKBONE.json: other weights, another record; the same file elsewhere on disk, the same record."""
+    """build/weights/BACKBONE.json: it changes with the weights, not with where their file is."""
 
     backbone: str
     requested: str
@@ -74,11 +74,11 @@ class BackboneRecord(Recipe):
 
     @classmethod
     def of(cls, recipe: Recipe, shape: tuple[int, ...], parts: tuple[Part, ...], parameters: int) -> BackboneRecord:
-        """Complete a recipe by what came out."""
+        """Complete a recipe by its results."""
         return cls(**dict(recipe), shape=shape, parts=parts, parameters=parameters)
 
     def recipe(self) -> Recipe:
-        """Return how the features were made, without what came out."""
+        """Return how the features were made, without the results."""
         return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
 
 
@@ -90,10 +90,10 @@ class MemberRecord(Record):
 
 
 class ModelDescription(Record):
-    """What was trained, on what, and where its weights began; `parameters` count the backbone's too.
+    """What was trained, on what, and the origin of its weights; `parameters` include the backbone's.
 
-    `settings` are those of the entry in params.yaml. An ensemble has `members`; what only one network can have, such as
-    `freeze`, it has not.
+    `settings` are those of the entry in params.yaml. An ensemble has `members`, and None for what only a single
+    network has, such as `freeze`.
     """
 
     candidate: str
@@ -130,7 +130,7 @@ class ModelRecord(ModelDescription):
 
 
 class Cost(Record):
-    """cost.json: what it took to train, and the milliseconds of one picture; None where it was not measured."""
+    """cost.json: seconds and memory of the training, milliseconds for one picture; None where not measured."""
 
     seconds: float | None = None
     peak_megabytes: int | None = None

@@ -50,8 +50,8 @@ class TrainParams(Section):
 
 
 class Trained(NamedTuple):
-    """What training leaves: the network, its learning curve (a row per epoch), predictions of all pictures (a p_CLASS
-    column per class) and model.json."""
+    """The result of training: the network, its learning curve (a row per epoch), predictions for all pictures (a
+    p_CLASS column per class) and model.json."""
 
     network: keras.Model
     history: pd.DataFrame
@@ -78,7 +78,7 @@ class TrainingSet:
         return (self.splits["split"] == split).to_numpy()
 
     def lesson(self, candidate: Candidate, seed: int) -> Lesson:
-        """The training pictures, varied as the candidate says, and the validation pictures as they are."""
+        """The training pictures, augmented as the candidate says, and the validation pictures as they are."""
         train = self.inside("train")
         varied = Batches(
             self.features.values,
@@ -99,7 +99,7 @@ class TrainingSet:
         return Batches(self.features.values, self.rows[inside], self.targets.values[inside], batch_size, seed=seed)
 
     def predictions(self, network: keras.Model, batch_size: int) -> pd.DataFrame:
-        """What `network` says of every picture: path, id, label, split, group and a p_CLASS column per class."""
+        """Predictions for every picture: path, id, label, split, group and a p_CLASS column per class."""
         p = predict(network, self.features.values, self.rows, batch_size, self.targets.task)
         return predictions_of(self.splits, self.targets, p)
 
@@ -107,7 +107,7 @@ class TrainingSet:
 def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int) -> Trained:
     """Train candidate `name` on the training pictures of `splits` (path, id, label, group, split).
 
-    The test pictures are predicted, never looked at in training.
+    The test pictures are only predicted; training does not use them.
     """
     if candidate.augmented and not features.views:
         raise UserError(
@@ -120,7 +120,7 @@ def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Featu
     with precision(policy):
         network = build()
     history = fit_in_phases(network, candidate, data.lesson(candidate, seed))
-    if policy != "float32":  # the model that serves runs in float32, so that is the one whose figures count
+    if policy != "float32":  # the served model runs in float32, so the figures must be of that
         weights, network = network.get_weights(), build()
         network.set_weights(weights)
     predictions = data.predictions(network, candidate.batch_size)
@@ -128,7 +128,7 @@ def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Featu
 
 
 def builder(candidate: Candidate, data: TrainingSet) -> Callable[[], keras.Model]:
-    """What builds the candidate's network, with new weights each time, but for those of a backbone behind its cut."""
+    """Return a function that builds the candidate's network with new weights, except those of a backbone."""
     features, targets = data.features, data.targets
     tuned = features.backbone.freeze != "head"
     networks = cut_networks(features.backbone, str(features.folder / artefacts.BACKBONE_WEIGHTS)) if tuned else None
@@ -140,8 +140,8 @@ def cross_validate(
 ) -> pd.DataFrame:
     """Predict every training and validation picture of `splits` with a model that never saw its group.
 
-    Of `folds` parts of whole groups one is predicted, the next stops the training, the others are trained on, in turn;
-    the test pictures take no part. Returns path, id, label, split, group and a p_CLASS column per class.
+    The groups are dealt into `folds` parts; in turn one is predicted, the next is for early stopping, the others are
+    trained on. The test pictures take no part. Returns path, id, label, split, group and a p_CLASS column per class.
     """
     import pandas as pd
     from sklearn.model_selection import StratifiedGroupKFold
@@ -162,7 +162,7 @@ def cross_validate(
 
 
 def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson) -> pd.DataFrame:
-    """Train the head; where part of the backbone is to be trained too, that follows once the head can guide it."""
+    """Train the head; then, in a second phase, the part of the backbone that is to be trained too."""
     import pandas as pd
 
     uppers = [layer for layer in network.layers if layer.name.startswith("upper_")]
@@ -178,7 +178,7 @@ def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson) ->
 
 
 def training_precision(candidate: Candidate, features: Features) -> str:
-    """The number format to train in: bfloat16 pays for the convolutions of some networks over pixels only."""
+    """The number format to train in: bfloat16 is faster only for some networks that convolve pixels."""
     if candidate.precision != "auto":
         return candidate.precision
     gains = reads_pixels(features.backbone) and candidate.architecture in FASTER_IN_BFLOAT16
@@ -193,7 +193,7 @@ def model_record(
     history: pd.DataFrame,
     seed: int,
 ) -> ModelRecord:
-    """model.json: what was trained, on what, and where its weights began; `parameters` count the backbone's too."""
+    """Return model.json: what was trained, on what, and the origin of its weights."""
     backbone, targets = data.features.backbone, data.targets
     parts = chosen_parts(candidate, backbone)
     return ModelRecord(
@@ -229,7 +229,7 @@ def weights_origin(backbone: BackboneRecord, networks: list[str]) -> str:
 
 
 def peak_megabytes() -> float:
-    """The most memory this process ever held, libraries included; mapped features count while they are held."""
+    """The most memory this process has used, in megabytes: libraries and mapped features included."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -43,7 +43,6 @@ _AROUND = {
     ),
 }
 _GLUED = re.compile(
-   
     r"(?:seg|data|images?|imgs?)?(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|dev)(?:sets?|data(?:sets?)?|images?|imgs?|split)?"
 )
 
