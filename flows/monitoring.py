@@ -2,10 +2,10 @@
 
     python -m flows.monitoring SITE
 
-A thin flow: what is tested and how lies in monitoring/. Each window is announced once, also where the run that judged
-it was killed before it could: an artifact, and for DRIFT the event `plumbline.drift`. The deployment `train` starts on
-that event only where it could help, when labels came in since that the champion has not seen, and at most once in its
-cool-down (prefect.yaml). Where there are none, the images to label first are named.
+A thin flow: the tests are in monitoring/. Each window is announced once, even if the run that judged it was killed: an
+artifact, and for DRIFT the event `plumbline.drift`. The deployment `train` starts on that event only where training can
+help, because there are labels that the champion has not seen, and at most once in its cool-down (prefect.yaml).
+Without new labels the message names the images to label first.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ NEW_LABELS = "plumbline.new-labels"
 
 @flow(name="monitor", flow_run_name="monitor {site}", persist_result=False, retries=2, retry_delay_seconds=60)
 def monitor(site: SiteName) -> State[Any]:
-    """Judge the new images of `site`; ends Ok, Watch, Drift or Not Enough Images, fails where that was impossible."""
+    """Judge the new images of `site`; ends Ok, Watch, Drift or Not Enough Images, fails where it can't be judged."""
     root = workspace.find_root()
     verdict = judged(site, root)
     state = root / load_section("drift", DriftParams, root / PARAMS).state
@@ -54,7 +54,7 @@ def monitor(site: SiteName) -> State[Any]:
 def judged(site: str, root: Path) -> dict[str, Any]:
     """Run `python -m monitoring.drift` and return what it wrote of `site`; raises StageFailed where it wrote nothing.
 
-    The verdict comes as data in a file of this run's own; the lines it prints are for people, in the log.
+    The verdict comes as data in a file; the printed lines are for people and go to the log.
     """
     logger = get_run_logger()
     last: deque[str] = deque(maxlen=200)

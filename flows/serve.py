@@ -19,13 +19,13 @@ from plumbline.common.errors import TELEMETRY_OFF, UserError, first_line, run
 
 
 def environment(root: Path, port: int) -> dict[str, str]:
-    """Return what server, worker and runs need to know of each other."""
+    """Return the environment in which server, worker and runs find each other."""
     return {
         **TELEMETRY_OFF,
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
         "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(root / ".dvc" / "tmp" / "prefect"),
-        # Leases in memory would be forgotten, and their slots taken for ever, when the server is started again.
+        # Leases in memory would be lost on a restart of the server, and their slots taken for ever.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PLUMBLINE_WORKSPACE": str(root),
         "PLUMBLINE_REPORTS_URL": f"http://127.0.0.1:{port + 1}",

@@ -1,6 +1,6 @@
-"""`plumbline`: what people call by name. Each command runs the module that does it, with that module's exit code.
+"""The command `plumbline`. Each subcommand runs a module as `python -m` would, with that module's exit code.
 
-The one file of the package that knows what runs above it (monitoring, flows): it only hands over.
+This file names modules of monitoring and flows without importing them.
 """
 
 from __future__ import annotations

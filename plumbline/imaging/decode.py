@@ -20,7 +20,7 @@ Pixels = npt.NDArray[np.uint8]
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-# Above this Pillow itself starts to warn of decompression bombs; a limit beyond it would not be ours to keep.
+# Above this Pillow itself warns of decompression bombs, so a higher limit would not be in our hands.
 LARGEST_LIMIT = 89_478_485
 MAX_PIXELS = 50_000_000
 SMALL_SIDE = 96
@@ -140,9 +140,7 @@ def _guarded(data: bytes, max_pixels: int, read: Callable[[Image.Image], Image.I
         raise DecodeError(_what_else(data)) from None
     except Image.DecompressionBombError:
         raise DecodeError(f"has more than the {max_pixels:,} pixels allowed (data.max_pixels)") from None
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise nearly anything on damaged bytes; the reason keeps their words.
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes; the reason quotes them.
         words = str(error).strip().splitlines()
         raise DecodeError(f"is damaged: {words[0] if words else type(error).__name__}") from None
 
@@ -163,9 +161,9 @@ def _refuse(image: Image.Image, max_pixels: int) -> None:
 
 
 def picture_suffix(data: bytes) -> str:
-    """Return the usual suffix of a picture's format, such as `.jpg`; DecodeError where it is no picture that is read.
+    """Return the usual suffix of a picture's format, such as `.jpg`; DecodeError where it can't be read.
 
-    For pictures from elsewhere whose names have none.
+    For pictures whose names have no suffix.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -191,7 +189,7 @@ def _what_else(data: bytes) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # Viewers show a picture whose EXIF block is garbage as it lies, and so do we.
+    except Exception:  # Viewers ignore a damaged EXIF block, and so do we.
         return 1
     return value if value in _TO_UPRIGHT else 1
 

@@ -1,4 +1,4 @@
-"""What this room writes for others to read: build/weights/*.json, backbone.json, model.json."""
+"""The records that this room writes: build/weights/*.json, backbone.json, model.json, cost.json."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NetworkWeights(Record):
 
 
 class WeightsRecord(Record):
-    """build/weights/BACKBONE.json: other weights, another record; the same file elsewhere on disk, the same record."""
+    """build/weights/BACKBONE.json: it changes with the weights, not with where their file is."""
 
     backbone: str
     requested: str
@@ -90,11 +90,11 @@ class BackboneRecord(Recipe):
 
     @classmethod
     def of(cls, recipe: Recipe, shape: tuple[int, ...], parts: tuple[Part, ...], parameters: int) -> BackboneRecord:
-        """Complete a recipe by what came out."""
+        """Complete a recipe by its results."""
         return cls(**dict(recipe), shape=shape, parts=parts, parameters=parameters)
 
     def recipe(self) -> Recipe:
-        """Return how the features were made, without what came out."""
+        """Return how the features were made, without the results."""
         return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
 
 
@@ -106,7 +106,7 @@ class MemberRecord(Record):
 
 
 class ModelDescription(Record):
-    """What was trained, on what, and where its weights began; `parameters` count the backbone's too.
+    """What was trained, on what, and the origin of its weights; `parameters` include the backbone's.
 
     `settings` are those of the entry in params.yaml. `starts` counts the initialisations that were tried: one from
     which every picture got the same answer is not gone on with. A candidate that is not `trained` can't be chosen. An
@@ -163,7 +163,7 @@ class ModelRecord(ModelDescription):
 
 
 class Cost(Record):
-    """cost.json: what it took to train, and the milliseconds of one picture; None where it was not measured."""
+    """cost.json: seconds and memory of the training, milliseconds for one picture; None where not measured."""
 
     seconds: float | None = None
     peak_megabytes: int | None = None

@@ -1,4 +1,4 @@
-"""Folders called train and test: a split that somebody published, and no classes."""
+"""Folders called train and test: a published split rather than classes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SIDES: dict[str, Side] = {
     **dict.fromkeys(("train", "training", "trn", "trainval", "fit"), "train"),
     **dict.fromkeys(("val", "vali", "valid", "validation", "validate", "dev", "devel", "development"), "validation"),
     **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation", "holdout", "heldout"), "test"),
-    # Parts that come without labels, or beside a split.
+    # Parts of a published set that have no labels or lie beside the split.
     **dict.fromkeys(("unlabeled", "unlabelled", "unlabled", "unsup", "unsupervised"), "none"),
     **dict.fromkeys(("pred", "predict", "prediction", "predictions", "extra", "submission"), "none"),
 }
@@ -71,7 +71,7 @@ def side_of(name: str) -> Side | None:
 def find_split(tops: Collection[str]) -> dict[str, Side]:
     """Return {folder: side} where the folders at the top of a set are a split, else nothing.
 
-    They are where all are called so, or two of different sides are: `train` beside `bus` and `car` is a class.
+    They are a split where all name sides, or two name different sides; `train` beside `bus` and `car` is a class.
     """
     sides = {name: side for name in tops if (side := side_of(name))}
     whole = bool(tops) and len(sides) == len(set(tops)) and set(sides.values()) != {"none"}
@@ -80,7 +80,7 @@ def find_split(tops: Collection[str]) -> dict[str, Side]:
 
 
 def settle_split(found: Found, params: DataParams) -> None:
-    """Give pictures below train and test the class of the folder below, by `data.published_split`; else UserError."""
+    """Label pictures below train and test by the next folder, as `data.published_split` allows; else UserError."""
     tops = _tops(row["path"] for row in found.rows)
     sides = find_split(tops)
     if not sides:
@@ -96,7 +96,7 @@ def settle_split(found: Found, params: DataParams) -> None:
         if side is None:
             rows.append(row)
             continue
-        # Archives repeat the folder: seg_train/seg_train/forest.
+        # Some archives repeat the folder: seg_train/seg_train/forest.
         classes = list(dropwhile(lambda name: side_of(name) is not None, inside))
         if not classes and side == "none":
             reason = f"lies in {top}, a part of the published split without classes: remove it, or label it"
@@ -110,7 +110,7 @@ def settle_split(found: Found, params: DataParams) -> None:
 
 
 def _settle_inside_classes(found: Found, params: DataParams) -> None:
-    """The other way round, cat/train and cat/test: the classes are right, and the split is one that somebody drew."""
+    """The other order, cat/train and cat/test: the classes are right, and there is a published split below them."""
     second = [PurePosixPath(row["path"]).parts[1:2] if row["path"].count("/") > 1 else () for row in found.rows]
     sides = find_split({name for names in second for name in names})
     if len(set(sides.values()) - {"none"}) < 2 or not all(names and names[0] in sides for names in second):
@@ -131,7 +131,7 @@ def _tops(paths: Iterable[str]) -> set[str]:
 
 
 def _refuse_wrapped(tops: Collection[str], found: Found, params: DataParams) -> None:
-    """A folder around the split, as archives have it: data/archive/Training/cat."""
+    """A folder around the split, as in archives: data/archive/Training/cat."""
     if len(tops) != 1:
         return
     (top,) = tops

@@ -1,4 +1,4 @@
-"""YOLO darknet: pictures with a .txt of boxes beside each, and a file that names the classes. A box is a picture."""
+"""YOLO Darknet: a .txt of boxes beside each picture, and a file that names the classes. Each box is a picture."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from plumbline.imaging.settings import DataParams
 
 Box = tuple[float, float, float, float]
 
-ROUNDING = 0.01  # share of the picture by which a coordinate may lie outside: rounding by whoever wrote it
+ROUNDING = 0.01  # share of the picture by which a coordinate may lie outside, for rounding by the tool that wrote it
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?nan|[+-]?inf", re.I)
 _BOX_SUFFIXES = (".txt", ".TXT", ".Txt")
 
 
 def list_pictures(params: DataParams) -> Found:
-    """Name every box with its class; a picture without boxes, or without a file of them, is background and no row."""
+    """List every box with its class. A picture without boxes, or without a .txt, is background and gets no row."""
     found = Found()
     found.files = set(files := walk(params, found.refused))
     boxes = {_stem(path): path for path in files if PurePosixPath(path).suffix.lower() == ".txt"}
@@ -58,7 +58,7 @@ def _stem(path: str) -> str:
 
 
 def _photograph(path: str) -> str:
-    """What names a photograph: its path without suffix, and without folders that only say train or test."""
+    """A photograph's name: its path without suffix and without folders called train or test."""
     parts = PurePosixPath(path).with_suffix("").parts
     return "/".join(part for place, part in enumerate(parts) if place == len(parts) - 1 or side_of(part) is None)
 
@@ -134,7 +134,7 @@ def box_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def box_file(params: DataParams, picture: str) -> str:
-    """The path of the .txt beside a picture, however its suffix is written."""
+    """The path of the .txt beside a picture, in whatever case its suffix is."""
     tried = [f"{_stem(picture)}{suffix}" for suffix in _BOX_SUFFIXES]
     return next((path for path in tried if (params.root / path).is_file()), tried[0])
 
@@ -158,7 +158,7 @@ def _read_names(params: DataParams, path: str) -> list[str]:
 
 
 def _names_for(picture: str, names: Mapping[str, list[str]], params: DataParams) -> list[str]:
-    """The class names of the nearest folder at or above a picture; else those of the only names file there is."""
+    """The class names of the nearest folder at or above the picture, else those of the only names file."""
     for folder in PurePosixPath(picture).parents:
         if str(folder) in names:
             return names[str(folder)]
@@ -196,7 +196,7 @@ def read(params: DataParams, source: str, paths: Sequence[str]) -> Iterator[Pict
 
 
 def states(params: DataParams, source: str, paths: Sequence[str]) -> list[str]:
-    """Digests of the photograph and of its file of boxes, or why one can't be read."""
+    """Return the sha256 of the photograph and of its .txt, or why one can't be read."""
     try:
         files = (source, box_file(params, source))
         return [hashlib.sha256(read_bytes(params, file)).hexdigest() for file in files]
