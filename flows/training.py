@@ -24,11 +24,10 @@ from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import allow_failure
 
 from flows import elsewhere as remote
-from flows import graph, report, workspace
+from flows import graph, news, report, workspace
 from flows.children import Children, Stopped, guarded
 from flows.command import run_dvc
 from flows.graph import Node
-from flows.notify import What, notify
 from flows.outcomes import StageFailed, may_pass
 from flows.server import run_flow
 from flows.switch import recover
@@ -58,6 +57,8 @@ def stage(name: str, work: Work) -> State[Any]:
     node = work.nodes[name]
     if not needs_run(node, work):
         return Completed(name="Cached", message="Nothing it depends on has changed.")
+    if decides(node):
+        news.expect_decision(work.root)
     if any(fnmatch(name, pattern) for pattern in work.elsewhere):
         return remote.run_there(name, work.root, work.children, work.sent)
     command = ["pull", name] if node.source and not _in_place(node, work.root) else ["repro", "-s", name]
@@ -92,6 +93,7 @@ def training(
     root = workspace.find_root()
     with workspace.sole_run(root, logger.warning) as lock, guarded([lock]) as children:
         recover(root, logger.warning)
+        news.tell_of_batches(root, logger.warning)
         interrupted.keep(root)
         nodes = graph.read_graph(root)
         work = Work(root, children, nodes, elsewhere or [])
@@ -169,10 +171,12 @@ def conclude(nodes: Mapping[str, Node], work: Work, states: Mapping[str, State[A
     missing = sorted(name for name, ending in work.endings.items() if ending == "not run")
     counts = {kind: sum(ending == kind for ending in work.endings.values()) for kind in ("ran", "cached")}
     summary = f"{counts['ran']} {'stage' if counts['ran'] == 1 else 'stages'} ran, {counts['cached']} cached"
+    warn = get_run_logger().warning
     for name, why in failed.items():
-        _tell("failure", f"{name} failed", why)
-    if any(work.endings[node.name] == "ran" and artefacts.DECISION.name in node.outs for node in nodes.values()):
-        _tell_decision(work.root)
+        news.send("failure", f"{name} failed", why, warn)
+    news.tell_decision(
+        work.root, any(work.endings[node.name] == "ran" for node in nodes.values() if decides(node)), warn
+    )
     if not failed:
         return Completed(message=summary + ".")
     names = "; ".join(why.rstrip(".") for why in failed.values()) + (
@@ -183,17 +187,9 @@ def conclude(nodes: Mapping[str, Node], work: Work, states: Mapping[str, State[A
     return Failed(message=f"{names}. {summary}.")
 
 
-def _tell_decision(root: Path) -> None:
-    decision = report.read_decision(root)
-    if decision:
-        kind: What = "promotion" if decision.verdict == "PROMOTE" else "refusal"
-        _tell(kind, f"{decision.verdict}: {decision.candidate}", decision.reason)
-
-
-def _tell(what: What, subject: str, text: str) -> None:
-    why_not = notify(what, subject, text)
-    if why_not:
-        get_run_logger().warning("The message «%s» could not be sent: %s", subject, why_not)
+def decides(node: Node) -> bool:
+    """Whether it is the stage that says PROMOTE, HOLD or REJECT."""
+    return artefacts.DECISION.name in node.outs
 
 
 def _remove_leftovers(node: Node, nodes: Mapping[str, Node], work: Work) -> None:
