@@ -49,6 +49,17 @@ WORKER, POWER, STOPPED, SERVER = "worker killed", "power cut", "server stopped f
 AHEAD, BACK = "clock set an hour ahead", "clock set back an hour"
 FAULTS = (WORKER, STOPPED, AHEAD, POWER, SERVER, WORKER, BACK, POWER)
 HOUR = 3600
+# libfaketime 0.9.10 answers a sleep whose end passed meanwhile, as on a busy machine, with "Invalid argument".
+PATIENT_SLEEP = """
+import time
+real = time.sleep
+def sleep(seconds):
+    try:
+        real(seconds)
+    except OSError:
+        pass
+time.sleep = sleep
+"""
 EVERY = {"train": "*/5 * * * *", "keeper": "* * * * *"}
 PICTURES = 60
 BATCH = 6
@@ -67,7 +78,7 @@ def play(folder: Path, minutes: float, chance: random.Random) -> dict[str, Any]:
         _repro(day)
         _git(day, "add", "--all")
         _git(day, "commit", "--quiet", "--message", "the first champion")
-        clock = _fake_clock(day, folder / "clock")
+        clock = _fake_clock(day, folder / "faketime")
         faults = cycle(fault for fault in FAULTS if clock or fault not in (AHEAD, BACK))
         day.start()
         try:
@@ -252,14 +263,16 @@ def _ask_for_all(day: Served) -> None:
         day.ask(name)
 
 
-def _fake_clock(day: Served, clock: Path) -> Path | None:
-    """Let what `day` starts from now on go by the clock that the file `clock` says; None without libfaketime."""
-    library = _libfaketime()
+def _fake_clock(day: Served, folder: Path) -> Path | None:
+    """Let what `day` starts from now on go by a clock that the file returned sets; None without libfaketime."""
+    library, clock = _libfaketime(), folder / "clock"
     if not library:
         return None
     write_text(clock, "+0")
+    write_text(folder / "sitecustomize.py", PATIENT_SLEEP)
     day.env.update(
         LD_PRELOAD=library,
+        PYTHONPATH=str(folder),
         FAKETIME_TIMESTAMP_FILE=str(clock),
         FAKETIME_CACHE_DURATION="1",  # seconds until a process reads the file again
         FAKETIME_DONT_FAKE_MONOTONIC="1",  # a clock that is set does not touch it

@@ -1,6 +1,6 @@
 """The intake flow: a labelled batch becomes a new version of data/.
 
-    python -m flows.intake BATCH [--images FOLDER] [--as THEIRS=OURS] [--new-class NAME]
+    plumbline intake BATCH [--images FOLDER] [--as THEIRS=OURS] [--new-class NAME]
 
 Validated, freed of copies of what is known, added in a scratch worktree as a DVC version with a Git commit, pushed,
 and only then made the workspace's own, in a step that survives a kill. Then training is asked for. A batch that comes

@@ -1,6 +1,6 @@
 """Put right what a kill left in a workspace: a torn dvc.lock, DVC's lock table, an intake half done.
 
-    python -m flows.mend [--as-it-is]
+    plumbline mend [--as-it-is]
 
 Flows do this by themselves when they start; this is for who works with `dvc repro`.
 """

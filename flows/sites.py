@@ -1,4 +1,4 @@
-"""One monitoring deployment for each site: python -m flows.sites writes them into prefect.yaml.
+"""One monitoring deployment for each site: plumbline flows sites writes them into prefect.yaml.
 
 Prefect reads a static file; the sites are listed in params.yaml only, and a test compares the two.
 """
@@ -16,7 +16,7 @@ from plumbline.common.files import write_text
 from plumbline.common.params import PARAMS, Section, load_sections
 
 PREFECT = Path("prefect.yaml")
-MARK = "python -m flows.sites writes what is below this line.\n"
+MARK = "sites writes what is below this line.\n"
 
 
 class Site(Section):

@@ -420,7 +420,7 @@ def in_lines(result: Result) -> list[str]:
     if result["accuracy"]:
         lines.append("  (expected figures hold if confidence means there what it meant on the reference)")
     if result.get("to_label"):
-        lines.append(f"  worth labelling first: {result['to_label']} (fill labels.csv, then python -m flows.intake)")
+        lines.append(f"  worth labelling first: {result['to_label']} (fill labels.csv, then plumbline intake)")
     if result["registry_was_down"]:
         lines.append("  the registry does not answer: judged by the champion it had when it last did")
     return lines
@@ -523,9 +523,9 @@ def no_champion(model: str) -> str | None:
                 gone = history.what_became_of_it(opened)
         except registry.RegistryDownError:
             return None  # the last one known here may still judge
-    why, way_out = "since the gate promoted none", "`python -m stages.promote history` says why"
+    why, way_out = "since the gate promoted none", "`plumbline history` says why"
     if gone:
-        why, way_out = f"since {gone}", "`python -m stages.promote rollback --to VERSION --reason TEXT` makes one"
+        why, way_out = f"since {gone}", "`plumbline rollback --to VERSION --reason TEXT` makes one"
     return f"Not judged: the registry {registry.shown_uri(uri)} has no champion, {why}. {way_out}."
 
 

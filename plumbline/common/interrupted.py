@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 LOCK = "dvc.lock"
-MEND = "python -m flows.mend"
+MEND = "plumbline mend"
 COPY = Path(".dvc/tmp/plumbline-dvc.lock")
 # There while intake changes data/, see flows/switch.py: its journal, and the files that are still to be moved there.
 SWITCH = Path(".dvc/tmp/plumbline-switch.json")
