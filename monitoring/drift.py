@@ -484,7 +484,8 @@ def draw(sites: list[str], model: str, params: DriftParams, listed: list[str]) -
     pages = artefacts.DRIFT_PAGES.path
     write_index(pages, params.state, listed)
     print(f"  page: {(pages / 'index.html').resolve().as_uri()}", flush=True)
-    if any([keep_history(SiteState(params.state, site), pages, model, params) for site in sites]):
+    drawn = [keep_history(SiteState(params.state, site), pages, model, params) for site in sites]
+    if any(drawn):
         write_index(pages, params.state, listed)
 
 

@@ -105,9 +105,7 @@ def history() -> None:
 
 @app.command()
 def promote(
-    here: Annotated[
-        bool, typer.Option("--here", help="Though promote.place says that this is no place for it.")
-    ] = False,
+    here: Annotated[bool, typer.Option("--here", help="Though promote.place forbids it here.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Whatever gate or comparison say.")] = False,
     reason: Annotated[str, typer.Option(help="Why; needed with both, and kept in the registry's log.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")] = False,
