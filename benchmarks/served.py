@@ -81,7 +81,7 @@ class Served:
             command = [sys.executable, "-m", "flows.serve", "--port", str(self.port)]
             process = subprocess.Popen(command, cwd=self.root, env=self.env, stdout=log, stderr=log)
         before = self.text().count("Train now")
-        wait_until(lambda: self.text().count("Train now") > before or process.poll() is not None, 300, "serve")
+        wait_until(lambda: self.text().count("Train now") > before or process.poll() is not None, 600, "serve")
         self.process = process
         if process.poll() is not None:
             raise AssertionError(self.text()[-3000:])

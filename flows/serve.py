@@ -77,7 +77,7 @@ def _once(name: str, command: list[str], root: Path, env: Mapping[str, str], chi
         raise UserError(f"{name} failed: {' '.join(lines[-10:])}")
 
 
-def _wait_for(url: str, ended: list[str], seconds: float = 120.0) -> None:
+def _wait_for(url: str, ended: list[str], seconds: float = 300.0) -> None:
     import httpx
 
     deadline, said = time.monotonic() + seconds, "nothing"
@@ -90,7 +90,7 @@ def _wait_for(url: str, ended: list[str], seconds: float = 120.0) -> None:
         except httpx.HTTPError as error:
             said = f"{type(error).__name__}: {first_line(error)}"
         time.sleep(0.3)
-    raise UserError(f"{url} does not answer ({said}): is the port taken? Choose another with --port.")
+    raise UserError(f"{url} does not answer ({said}): read the server's lines above; another port is chosen with --port.")
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # What Prefect gives its own temporary servers: no UI, and only the services that one run needs.
 EPHEMERAL = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 PATIENCE = 10.0  # seconds for a server that is there to answer
-START = 120.0  # seconds for a temporary one to come up; Prefect's own 20 are too few on a busy machine
+START = 300.0  # seconds for a temporary one to come up; Prefect's own 20 are too few on a busy machine
 
 
 def run_flow(flow: Callable[..., Any], *arguments: Any) -> State[Any]:
