@@ -40,20 +40,40 @@ class Node:
         return self.name.partition("@")[0]
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What DVC knows of a project at one moment: its `nodes`, which of them are `due`, the data's version."""
+
+    nodes: dict[str, Node]
+    due: set[str]
+    data_version: str
+
+
+def look(root: Path) -> Outlook:
+    """Ask DVC for all of it at once: opening a project costs more than any one question."""
+    with _repo(root) as repo, repo.lock:
+        nodes = _read(repo, root)
+        return Outlook(nodes, _changed(repo, root, nodes), _data_version(repo, root))
+
+
 def read_graph(root: Path) -> dict[str, Node]:
     """Return every pipeline stage under `root` and the data sources they rest on, dependencies first.
 
     Raises UserError with DVC's own words where the folder is no DVC project or its files can't be read.
     """
+    with _repo(root) as repo:
+        return _read(repo, root)
+
+
+def _read(repo: Repo, root: Path) -> dict[str, Node]:
     import networkx
 
-    with _repo(root) as repo:
-        graph = repo.index.graph
-        wanted = {stage for stage in graph if not stage.is_data_source}
-        wanted |= {ancestor for stage in wanted for ancestor in networkx.descendants(graph, stage)}
-        # Edges point from a stage to what it depends on.
-        ordered = reversed(list(networkx.lexicographical_topological_sort(graph.subgraph(wanted), key=_address(root))))
-        return {node.name: node for node in (_node(stage, list(graph.successors(stage)), root) for stage in ordered)}
+    graph = repo.index.graph
+    wanted = {stage for stage in graph if not stage.is_data_source}
+    wanted |= {ancestor for stage in wanted for ancestor in networkx.descendants(graph, stage)}
+    # Edges point from a stage to what it depends on.
+    ordered = reversed(list(networkx.lexicographical_topological_sort(graph.subgraph(wanted), key=_address(root))))
+    return {node.name: node for node in (_node(stage, list(graph.successors(stage)), root) for stage in ordered)}
 
 
 def changed(root: Path, names: Iterable[str]) -> set[str]:
@@ -62,21 +82,29 @@ def changed(root: Path, names: Iterable[str]) -> set[str]:
     One question for all of them costs what DVC's own start-up would cost for each.
     """
     with _repo(root) as repo, repo.lock:
-        return {name for name, stage in _find(repo, root, names).items() if stage.changed()}
+        return _changed(repo, root, names)
+
+
+def _changed(repo: Repo, root: Path, names: Iterable[str]) -> set[str]:
+    return {name for name, stage in _find(repo, root, names).items() if stage.changed()}
 
 
 def data_version(root: Path) -> str:
     """Return the tracked data's version, the first seven digits of DVC's hashes joined by `+`; `none` without data."""
     with _repo(root) as repo:
-        sources = sorted((stage for stage in repo.index.stages if stage.is_data_source), key=_address(root))
-        used = {name for node in _nodes(repo, root) for name in node.upstream}
-        hashes = [
-            str(out.hash_info.value)[:7]
-            for stage in sources
-            if _address(root)(stage) in used
-            for out in stage.outs
-            if out.hash_info.value
-        ]
+        return _data_version(repo, root)
+
+
+def _data_version(repo: Repo, root: Path) -> str:
+    sources = sorted((stage for stage in repo.index.stages if stage.is_data_source), key=_address(root))
+    used = {name for node in _nodes(repo, root) for name in node.upstream}
+    hashes = [
+        str(out.hash_info.value)[:7]
+        for stage in sources
+        if _address(root)(stage) in used
+        for out in stage.outs
+        if out.hash_info.value
+    ]
     return "+".join(hashes) or "none"
 
 

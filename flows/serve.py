@@ -90,7 +90,7 @@ def _wait_for(url: str, ended: list[str], seconds: float = 300.0) -> None:
         except httpx.HTTPError as error:
             said = f"{type(error).__name__}: {first_line(error)}"
         time.sleep(0.3)
-    raise UserError(f"{url} does not answer ({said}): read the server's lines above; another port is chosen with --port.")
+    raise UserError(f"{url} does not answer ({said}): read the lines above; --port chooses another port.")
 
 
 def main() -> None:

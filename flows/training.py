@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import queue
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -27,7 +28,7 @@ from flows import elsewhere as remote
 from flows import graph, news, report, workspace
 from flows.children import Children, Stopped, guarded
 from flows.command import run_dvc
-from flows.graph import Node
+from flows.graph import Node, Outlook
 from flows.outcomes import StageFailed, may_pass
 from flows.server import run_flow
 from flows.switch import recover
@@ -44,11 +45,27 @@ Ending = Literal["cached", "ran", "failed", "not run"]
 class Work:
     """What the tasks of one run share. Not a dataclass: Prefect copies those on their way into a task."""
 
-    def __init__(self, root: Path, children: Children, nodes: Mapping[str, Node], elsewhere: Sequence[str]) -> None:
-        self.root, self.children, self.nodes = root, children, nodes
+    def __init__(self, root: Path, children: Children, outlook: Outlook, elsewhere: Sequence[str]) -> None:
+        self.root, self.children, self.nodes = root, children, outlook.nodes
         self.elsewhere, self.sent = elsewhere, remote.Sent()
-        self.stale = graph.changed(root, nodes)  # DVC's answer before anything ran
+        self.stale = outlook.due  # DVC's answer before anything ran
         self.endings: dict[str, Ending] = {}
+        self._asked: dict[str, bool] = {}
+        self._asking = threading.Lock()
+
+    def is_due(self, name: str) -> bool:
+        """Ask DVC again, of this stage and all others that wait for nothing any more: what they read stays as it is."""
+        with self._asking:
+            if name not in self._asked:
+                free = [n for n, node in self.nodes.items() if node.upstream and node.upstream <= self.endings.keys()]
+                names = [n for n in free if n not in self._asked and not self.is_as_before(self.nodes[n])]
+                due = graph.changed(self.root, names)
+                self._asked.update({n: n in due for n in names})
+            return self._asked[name]
+
+    def is_as_before(self, node: Node) -> bool:
+        """Whether nothing that the stage depends on has run, so that DVC's answer at the start still holds."""
+        return all(self.endings[upstream] == "cached" for upstream in node.upstream)
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, retry_condition_fn=may_pass, retry_jitter_factor=0.5)
@@ -66,10 +83,8 @@ def stage(name: str, work: Work) -> State[Any]:
 
 
 def needs_run(node: Node, work: Work) -> bool:
-    """Ask DVC, unless its answer at the start still holds because nothing upstream has run since."""
-    if all(work.endings[upstream] == "cached" for upstream in node.upstream):
-        return node.name in work.stale
-    return bool(graph.changed(work.root, [node.name]))
+    """Whether DVC would run the stage now."""
+    return node.name in work.stale if work.is_as_before(node) else work.is_due(node.name)
 
 
 @flow(
@@ -95,15 +110,15 @@ def training(
         recover(root, logger.warning)
         news.tell_of_batches(root, logger.warning)
         interrupted.keep(root)
-        nodes = graph.read_graph(root)
-        work = Work(root, children, nodes, elsewhere or [])
-        _label(root)
+        outlook = graph.look(root)
+        nodes, work = outlook.nodes, Work(root, children, outlook, elsewhere or [])
+        _label(root, outlook.data_version)
         again = stage.with_options(retries=retries, retry_delay_seconds=exponential_backoff(retry_seconds))
         states = run_graph(
             nodes, work, side_by_side, again.submit, report.Progress("training", "Stages that ended", logger.warning)
         )
         if any(nodes[name].source and ending == "ran" for name, ending in work.endings.items()):
-            _label(root)  # what lay in data/ was no version before
+            _label(root, graph.data_version(root))  # what lay in data/ was no version before
         report.publish_results(root)
         return conclude(nodes, work, states)
 
@@ -229,8 +244,8 @@ def _in_place(node: Node, root: Path) -> bool:
     return all((root / out).exists() for out in node.outs)
 
 
-def _label(root: Path) -> None:
-    version, commit = graph.data_version(root), workspace.commit(root)
+def _label(root: Path, version: str) -> None:
+    commit = workspace.commit(root)
     report.label_run(f"training data {version} commit {commit}", [f"data:{version}", f"commit:{commit}"])
 
 
