@@ -5,6 +5,7 @@ Prefect reads a static file; the sites are listed in params.yaml only, and a tes
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import yaml
@@ -12,10 +13,11 @@ from pydantic import Field, field_validator
 
 from monitoring.settings import site_names
 from plumbline.common.errors import run
-from plumbline.common.files import write_text
+from plumbline.common.files import text_digest, write_text
 from plumbline.common.params import PARAMS, Section, load_sections
 
 PREFECT = Path("prefect.yaml")
+REFUSED = re.compile("[/%&<>]")  # in names, by Prefect
 MARK = "sites writes what is below this line.\n"
 
 
@@ -40,7 +42,7 @@ class Site(Section):
 def deployments(sites: dict[str, Site]) -> str:
     """Return the entries for prefect.yaml, names in quotes: YAML reads a bare NO, 007 or `Hall #3` otherwise."""
     return "".join(
-        f"""  - name: {quoted(f"monitor-{name}")}
+        f"""  - name: {quoted(deployment_name(name))}
     description: {quoted(f"New images of {name}, judged on its own clock.")}
     entrypoint: flows.monitoring.monitor
     parameters: {{site: {quoted(name)}}}
@@ -51,6 +53,12 @@ def deployments(sites: dict[str, Site]) -> str:
 """
         for name, site in sites.items()
     )
+
+
+def deployment_name(site: str) -> str:
+    """Return the name of a site's deployment; with signs that Prefect refuses, a digest keeps it apart from others."""
+    plain = REFUSED.sub("-", site)
+    return f"monitor-{plain}" if plain == site else f"monitor-{plain}-{text_digest(site)[:8]}"
 
 
 def quoted(text: str) -> str:
