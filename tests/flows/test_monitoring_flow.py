@@ -86,24 +86,24 @@ def test_drift_is_told_once_and_training_asked_for_only_with_new_labels(site, me
 
 def test_drift_is_told_where_a_full_disk_stops_the_drawing(site, messages):
     """Evidently's page has 4 MB; the flow's children may write files of 2, as on a disk that is nearly full."""
-    site.send_many("GATE", 1000, 120, dark=0.4)
+    site.send_many("YARD", 1000, 120, dark=0.4)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, before[1]))
     try:
-        state = monitor()
+        state = monitor("YARD")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (state.name, state.is_completed()) == ("Drift", True), state.message
     assert state.message.startswith(
-        "GATE: DRIFT in window 0001, champion version 1 (halves). Its pages were not drawn: "
+        "YARD: DRIFT in window 0001, champion version 1 (halves). Its pages were not drawn: "
     )
-    assert "reports/drift/GATE/0001.html can't be written (File too large)" in state.message
-    assert artifacts(state)["drift-gate"].startswith("# GATE: DRIFT")
-    assert len(events("GATE", 1)) == 1
-    assert [one["subject"] for one in messages] == ["Drift at GATE"]
-    page = site.root / "reports" / "drift" / "GATE" / "0001.html"
+    assert "reports/drift/YARD/0001.html can't be written (File too large)" in state.message
+    assert artifacts(state)["drift-yard"].startswith("# YARD: DRIFT")
+    assert len(events("YARD", 1)) == 1
+    assert [one["subject"] for one in messages] == ["Drift at YARD"]
+    page = site.root / "reports" / "drift" / "YARD" / "0001.html"
     assert not page.exists()
-    assert monitor().message.startswith("GATE: NOT ENOUGH IMAGES")
+    assert monitor("YARD").message.startswith("YARD: NOT ENOUGH IMAGES")
     assert page.is_file(), "the next run draws it"
     assert len(messages) == 1
 
