@@ -6,8 +6,8 @@ In a small project (benchmarks/small_project.py) served by `flows.serve`, sites 
 judged every minute, training is due every five, labelled batches are taken in, and in between, one after the other and
 at random moments (FAULTS): the worker and all it runs are killed; everything is, as in a power cut, and started again;
 the server is stopped for half a minute and goes on; it is killed alone; the clock of all that runs is set an hour
-ahead and, later, back again. For the clock Debian's libfaketime is needed (apt-get install libfaketime): where that is
-missing, the benchmark says so, loudly and in its result, and plays the rest. Then nothing more is sent, and once all
+ahead and, later, back again. That needs a C compiler (benchmarks/set_clock.c): where there is none, the benchmark says
+so, loudly and in its result, and plays the rest. Then nothing more is sent, and once all
 is quiet is counted: every picture once, in one window; every window told, each under one id; every batch in one
 commit, told once, with all its pictures, trained on; no run left undecided.
 
@@ -18,12 +18,12 @@ runs by hand in that hour, and so does this.
 from __future__ import annotations
 
 import argparse
-import glob
 import json
 import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
@@ -39,6 +39,7 @@ import psutil
 import yaml
 
 from benchmarks import small_project
+from benchmarks.clones import call
 from benchmarks.served import Served, listening, wait_until
 from monitoring.store import SiteState
 from plumbline.common.errors import UserError, run
@@ -49,17 +50,6 @@ WORKER, POWER, STOPPED, SERVER = "worker killed", "power cut", "server stopped f
 AHEAD, BACK = "clock set an hour ahead", "clock set back an hour"
 FAULTS = (WORKER, STOPPED, AHEAD, POWER, SERVER, WORKER, BACK, POWER)
 HOUR = 3600
-# libfaketime 0.9.10 answers a sleep whose end passed meanwhile, as on a busy machine, with "Invalid argument".
-PATIENT_SLEEP = """
-import time
-real = time.sleep
-def sleep(seconds):
-    try:
-        real(seconds)
-    except OSError:
-        pass
-time.sleep = sleep
-"""
 EVERY = {"train": "*/5 * * * *", "keeper": "* * * * *"}
 PICTURES = 60
 BATCH = 6
@@ -78,9 +68,7 @@ def play(folder: Path, minutes: float, chance: random.Random) -> dict[str, Any]:
         _repro(day)
         _git(day, "add", "--all")
         _git(day, "commit", "--quiet", "--message", "the first champion")
-        day.start()  # under libfaketime the making of Prefect's database does not end
-        day.power_cut()
-        clock = _fake_clock(day, folder / "faketime")
+        clock = _own_clock(day, folder / "clock")
         faults = cycle(fault for fault in FAULTS if clock or fault not in (AHEAD, BACK))
         day.start()
         try:
@@ -109,14 +97,15 @@ def play(folder: Path, minutes: float, chance: random.Random) -> dict[str, Any]:
             figures = count(day, sent, len(batches), webhook.received)  # type: ignore[attr-defined]
         finally:
             day.power_cut()
-    return {"minutes": minutes, "disturbed": dict(Counter(played)), "clock shifted": bool(clock), **figures}
+    return {"minutes": minutes, "disturbed": dict(Counter(played)), "clock set": bool(clock), **figures}
 
 
 def disturb(day: Served, fault: str, clock: Path | None) -> None:
     """Do one of FAULTS to what runs, and bring it up again as a person would."""
     if fault in (AHEAD, BACK):
         assert clock is not None
-        write_text(clock, f"+{HOUR}" if fault == AHEAD else "+0")
+        with clock.open("r+b") as file:  # in place: whoever runs has it mapped
+            file.write(struct.pack("<q", HOUR if fault == AHEAD else 0))
         return
     server = [process for process in day.processes() if "prefect.server.api.server:create_app" in process.cmdline()]
     if fault == STOPPED:
@@ -265,27 +254,20 @@ def _ask_for_all(day: Served) -> None:
         day.ask(name)
 
 
-def _fake_clock(day: Served, folder: Path) -> Path | None:
-    """Let what `day` starts from now on go by a clock that the file returned sets; None without libfaketime."""
-    library, clock = _libfaketime(), folder / "clock"
-    if not library:
+def _own_clock(day: Served, folder: Path) -> Path | None:
+    """Let what `day` starts from now on go by a clock that the file returned sets; None without a C compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        print("THE CLOCK IS NOT SET: there is no C compiler (apt-get install gcc).", file=sys.stderr)
         return None
-    write_text(clock, "+0")
-    write_text(folder / "sitecustomize.py", PATIENT_SLEEP)
-    day.env.update(
-        LD_PRELOAD=library,
-        PYTHONPATH=str(folder),
-        FAKETIME_TIMESTAMP_FILE=str(clock),
-        FAKETIME_CACHE_DURATION="1",  # seconds until a process reads the file again
-        FAKETIME_DONT_FAKE_MONOTONIC="1",  # a clock that is set does not touch it
-        NO_FAKE_STAT="1",  # nor the times of files
+    folder.mkdir()
+    library, clock = folder / "set_clock.so", folder / "ahead"
+    call(
+        [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(Path(__file__).with_name("set_clock.c"))], folder
     )
+    clock.write_bytes(struct.pack("<q", 0))
+    day.env.update(LD_PRELOAD=str(library), SET_CLOCK=str(clock))
     return clock
-
-
-def _libfaketime() -> str:
-    found = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")
-    return found[0] if found else ""
 
 
 def main() -> None:
@@ -295,8 +277,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    if not _libfaketime():
-        print("THE CLOCK IS NOT SHIFTED: libfaketime is not installed (apt-get install libfaketime).", file=sys.stderr)
     folder = Path(tempfile.mkdtemp(prefix="plumbline-day-"))
     figures = play(folder, given.minutes, random.Random(given.seed))
     print(json.dumps(figures, indent=2))

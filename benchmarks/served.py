@@ -128,9 +128,9 @@ class Served:
 
     def ask(self, deployment: str, **parameters: Any) -> str:
         """Ask for a run of a deployment; return its id."""
-        found = wait_until(lambda: self.api("GET", f"/deployments/name/{deployment}"), 60, deployment)
+        found = wait_until(lambda: self.api("GET", f"/deployments/name/{deployment}"), 300, deployment)
         path = f"/deployments/{found['id']}/create_flow_run"
-        return str(wait_until(lambda: self.api("POST", path, parameters=parameters), 60, "a run asked for")["id"])
+        return str(wait_until(lambda: self.api("POST", path, parameters=parameters), 300, "a run asked for")["id"])
 
     def state(self, run: str) -> dict[str, Any]:
         """Return a run's state."""
