@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 LOCK = "dvc.lock"
-MEND = "python -m flows.mend"
+MEND = "plumbline mend"
 COPY = Path(".dvc/tmp/plumbline-dvc.lock")
 # They exist while intake changes data/, see flows/switch.py: its journal, and the files still to be moved.
 SWITCH = Path(".dvc/tmp/plumbline-switch.json")
@@ -134,7 +134,7 @@ def switch_fault(root: Path) -> str | None:
 def _just_touched(root: Path) -> bool:
     """Was either file written a moment ago, so that it may still be being written?"""
     written = [path.stat().st_mtime for path in (root / LOCK, root / SWITCH) if path.exists()]
-    return bool(written) and time.time() - max(written) < PATIENCE
+    return bool(written) and abs(time.time() - max(written)) < PATIENCE  # the clock may have been set back
 
 
 def read(path: Path) -> str | None:

@@ -1,8 +1,8 @@
 """Register the chosen candidate in MLflow and make it champion, or record why not; and undo it.
 
-    python -m stages.promote [--dry-run] [--here --reason TEXT] [--force --reason TEXT]
-    python -m stages.promote rollback [--to VERSION] --reason TEXT [--dry-run]
-    python -m stages.promote history
+    plumbline promote [--dry-run] [--here --reason TEXT] [--force --reason TEXT]
+    plumbline rollback [--to VERSION] --reason TEXT [--dry-run]
+    plumbline history
 
 Reads what the stages before left under build/, writes build/promotion.json. HOLD and REJECT are results: the champion
 stays, the refusal goes into the registry's log, and the exit code is 0. Inside an experiment, or from a branch, commit
@@ -238,7 +238,7 @@ def _back_again(step: _Step, root: Path, version: int) -> str | None:
         return None
     return (
         f"These weights are version {version}, which was champion before version {step.champion}: "
-        f"`python -m stages.promote rollback --to {version} --reason TEXT` makes it champion again."
+        f"`plumbline rollback --to {version} --reason TEXT` makes it champion again."
     )
 
 
@@ -484,10 +484,10 @@ def _check_target(opened: Registry, target: int | None, champion: int | None, la
     if target is None:
         raise UserError(f"Version {champion} is the only champion there ever was: nothing to roll back to.")
     if target == champion:
-        raise UserError(f"Version {target} is champion already: `python -m stages.promote history` lists the others.")
+        raise UserError(f"Version {target} is champion already: `plumbline history` lists the others.")
     record = registry.find(opened, target)
     if record is None:
-        raise UserError(f"There is no version {target}: `python -m stages.promote history` lists what there is.")
+        raise UserError(f"There is no version {target}: `plumbline history` lists what there is.")
     registry.fetch(opened, record)
 
 
