@@ -169,7 +169,7 @@ def _known(root: Path, data: DataParams) -> tuple[pd.DataFrame, NDArray[np.uint8
     retry_condition_fn=may_pass,
 )
 def _add_version(
-    root: Path, data: DataParams, source: str, batch: Batch, new: pd.DataFrame, name: str, children: Children
+    root: Path, data: DataParams, source: str, batch: LabelledBatch, new: pd.DataFrame, name: str, children: Children
 ) -> tuple[str, str]:
     """Make the new version in a scratch worktree that shares this workspace's cache, and push its data.
 

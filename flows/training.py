@@ -75,16 +75,16 @@ def stage(name: str, current: TrainingRun) -> State[Any]:
     if not needs_run(node, current):
         return Completed(name="Cached", message="Nothing it depends on has changed.")
     if decides(node):
-        news.expect_decision(work.root)
-    if any(fnmatch(name, pattern) for pattern in work.elsewhere):
-        return remote.run_there(name, work.root, work.children, work.sent)
-    command = ["pull", name] if node.source and not _in_place(node, work.root) else ["repro", "-s", name]
-    return run_dvc(name, command, work.root, work.children)
+        news.expect_decision(current.root)
+    if any(fnmatch(name, pattern) for pattern in current.elsewhere):
+        return remote.run_there(name, current.root, current.children, current.sent)
+    command = ["pull", name] if node.source and not _in_place(node, current.root) else ["repro", "-s", name]
+    return run_dvc(name, command, current.root, current.children)
 
 
-def needs_run(node: Node, work: Work) -> bool:
+def needs_run(node: Node, current: TrainingRun) -> bool:
     """Whether DVC would run the stage now."""
-    return node.name in work.stale if work.is_as_before(node) else work.is_due(node.name)
+    return node.name in current.stale if current.is_as_before(node) else current.is_due(node.name)
 
 
 @flow(
@@ -111,7 +111,7 @@ def training(
         news.tell_of_batches(root, logger.warning)
         interrupted.keep(root)
         outlook = graph.look(root)
-        nodes, work = outlook.nodes, Work(root, children, outlook, elsewhere or [])
+        nodes, current = outlook.nodes, TrainingRun(root, children, outlook, elsewhere or [])
         _label(root, outlook.data_version)
         again = stage.with_options(retries=retries, retry_delay_seconds=exponential_backoff(retry_seconds))
         states = run_graph(
@@ -121,7 +121,7 @@ def training(
             again.submit,
             report.Progress("training", "Stages that ended", logger.warning),
         )
-        if any(nodes[name].source and ending == "ran" for name, ending in work.endings.items()):
+        if any(nodes[name].source and ending == "ran" for name, ending in current.endings.items()):
             _label(root, graph.data_version(root))  # what lay in data/ was no version before
         report.publish_results(root)
         return conclude(nodes, current, states)
@@ -194,7 +194,7 @@ def conclude(nodes: Mapping[str, Node], current: TrainingRun, states: Mapping[st
     for name, why in failed.items():
         news.send("failure", f"{name} failed", why, warn)
     news.tell_decision(
-        work.root, any(work.endings[node.name] == "ran" for node in nodes.values() if decides(node)), warn
+        current.root, any(current.endings[node.name] == "ran" for node in nodes.values() if decides(node)), warn
     )
     if not failed:
         return Completed(message=summary + ".")

@@ -25,6 +25,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from plumbline.common.quiet import hush
 from plumbline.common.surroundings import address_here
 
 IDLE = 30.0
