@@ -54,7 +54,7 @@ from plumbline.imaging.labels import shown
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import IngestParams, ingest
 from plumbline.imaging.metadata import Metadata, find_table, meaning, read_table, written_path
-from plumbline.imaging.pictures import COMPUTED, RESERVED
+from plumbline.imaging.pictures import RESERVED
 from plumbline.imaging.settings import DataParams
 from plumbline.leakage.groups import GroupParams
 
@@ -179,7 +179,7 @@ def _add_version(
         folder = scratch / data.root
         folders = class_folders(root / data.root)
         added = place_pictures(batch.root, new, folder, folders)
-        rows = metadata_rows(new, COMPUTED, folders)
+        rows = metadata_rows(new, RESERVED, folders)
         if rows:
             there = [entry.name for entry in os.scandir(root / data.root)] if (root / data.root).is_dir() else []
             table = find_table(there, data.metadata)[0] or data.metadata

@@ -47,6 +47,9 @@ _OTHER_KINDS = {
 }
 
 
+_DATA_WARNINGS = ("Corrupt JPEG data", "Premature end", "Inconsistent progression")
+
+
 class DecodeError(Exception):
     """Why bytes are not a picture that can be used; a part of a sentence, without the file's name."""
 
@@ -158,6 +161,25 @@ def _refuse(image: Image.Image, max_pixels: int) -> None:
     frames = getattr(image, "n_frames", 1)
     if image.format != "MPO" and frames > 1:
         raise DecodeError(f"is animated ({frames} frames): save the frame you mean as a picture of its own")
+
+
+def decoder_warning(data: bytes) -> str | None:
+    """Return what libjpeg warns of in a JPEG that it decodes all the same (overwritten bytes, say), None where nothing.
+
+    Pillow hears such warnings and drops them; simplejpeg hands them on. Other formats have checksums, or none.
+    """
+    import simplejpeg
+
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    try:
+        # Every byte has to be read, but only a thumbnail of it is wanted.
+        simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1, min_factor=1, strict=True)
+    except ValueError as error:
+        words = str(error).strip().rstrip(".")
+        # Other messages are of kinds of JPEG that this decoder does not know, and Pillow does.
+        return words if words.startswith(_DATA_WARNINGS) else None
+    return None
 
 
 def picture_suffix(data: bytes) -> str:

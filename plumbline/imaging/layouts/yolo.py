@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from PIL import Image
 
 from plumbline.common.errors import UserError
-from plumbline.imaging.decode import DecodeError
+from plumbline.imaging.decode import DecodeError, decoder_warning
 from plumbline.imaging.files import read_bytes, read_picture, read_text, top_folder, walk
 from plumbline.imaging.labels import SEVERAL
 from plumbline.imaging.layouts.published import side_of
@@ -190,9 +191,10 @@ def read(params: DataParams, source: str, paths: Sequence[str]) -> Iterator[Pict
     except DecodeError as error:
         yield Refused(boxes, error.reason, "box")
         return
-    digest = hashlib.sha256(data).hexdigest()
+    digest, warning = hashlib.sha256(data).hexdigest(), decoder_warning(data)
     for path in paths:
-        yield _crop(image, path, lines, digest, len(data))
+        one = _crop(image, path, lines, digest, len(data))
+        yield one if isinstance(one, Refused) else replace(one, warning=warning)
 
 
 def states(params: DataParams, source: str, paths: Sequence[str]) -> list[str]:
