@@ -8,6 +8,7 @@ from pydantic import Field
 
 from plumbline.common.records import Record
 from plumbline.models.augment import Augmentation
+from plumbline.models.preprocessing import Preprocess
 
 Freeze = Literal["head", "last_4", "all"]
 
@@ -59,6 +60,17 @@ class Recipe(Record):
     seed: int | None = None
     code: str
     channels: str | None = None
+    scales: tuple[int, ...] = ()
+    preprocess: Preprocess | None = None
+
+    def unpooled(self) -> Recipe:
+        """Return it without pooling, as features are made that end before a network does."""
+        return self.model_copy(update={"pooling": "none"})
+
+    @property
+    def network_size(self) -> int | None:
+        """The side of the pictures that its networks are built for; None: any side."""
+        return None if self.scales else self.image_size
 
     @property
     def network_names(self) -> list[str]:

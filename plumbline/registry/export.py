@@ -48,7 +48,11 @@ def _embedding(model: keras.Model) -> Any:
     if isinstance(last, keras.Model):
         seen = last._inbound_nodes[-1].input_tensors[0]
     else:
-        seen = [layer.output for layer in model.layers if len(getattr(layer.output, "shape", ())) == 4][-1]
+        # By the nodes of this graph: a layer that another graph uses as well has outputs there, too.
+        graph = getattr(model, "_functional", None) or model
+        nodes = [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
+        outputs = [node.outputs[0] for node in nodes if isinstance(node.operation, keras.layers.Layer)]
+        seen = [output for output in outputs if len(output.shape) == 4][-1]
     return keras.layers.GlobalAveragePooling2D()(seen) if len(seen.shape) == 4 else seen
 
 
