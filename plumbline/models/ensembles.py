@@ -84,8 +84,9 @@ def choose_members(members: list[Member], count: int) -> list[Member]:
     An ensemble takes two or more.
     """
     ranked = sorted(members, key=lambda member: (_validation_loss(member), member.name))
-    size = ranked[0].model.image_size
-    return [member for member in ranked if member.model.image_size == size][:count]
+    best = ranked[0].model
+    alike = [one for one in ranked if (one.model.image_size, one.model.fit) == (best.image_size, best.fit)]
+    return alike[:count]
 
 
 def _validation_loss(member: Member) -> float:
@@ -154,6 +155,7 @@ def model_record(name: str, entry: Ensemble, members: list[Member], head_paramet
         backbone=first.backbone,
         network=" + ".join(member.model.network or "" for member in members),
         image_size=first.image_size,
+        fit=first.fit,
         parameters=sum(member.model.parameters for member in members) + head_parameters,
         trainable_parameters=sum(m.model.trainable_parameters for m in members) + head_parameters,
         weights=", ".join(origins),

@@ -30,6 +30,7 @@ from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.common.records import write_record
 from plumbline.common.store import STORE, Arrays, Store, open_store
+from plumbline.imaging.decode import Fit
 from plumbline.models.augment import Augmentation, augmented_view
 from plumbline.models.backbones import Backbone, record_entry
 from plumbline.models.features import Features, open_features, release
@@ -271,11 +272,13 @@ def spread_rows(
         yield from arrays["rows"]
 
 
-def read_pictures(data: DataParams, paths: list[str], ids: list[str], size: int) -> Iterable[NDArray[np.uint8]]:
+def read_pictures(
+    data: DataParams, paths: list[str], ids: list[str], size: int, fit: Fit = "stretch"
+) -> Iterable[NDArray[np.uint8]]:
     """The pictures of the data set at `paths`, (size, size, 3) each, in order; UserError where one has another id."""
     from plumbline.imaging.reading import iter_rgb
 
-    return iter_rgb(data, paths, (size, size), ids)
+    return iter_rgb(data, paths, (size, size), ids, fit)
 
 
 def to_half(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:

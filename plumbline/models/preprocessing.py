@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from plumbline.common.params import Section
+from plumbline.imaging.decode import Fit
 
 if TYPE_CHECKING:
     import keras
@@ -27,15 +28,14 @@ class Preprocess(Section):
     `noise: median` puts in each pixel's place the median of the nine around it, channel by channel (grain and single
     wrong pixels go, edges stay). `colour` takes the colour of the light out: each channel is multiplied so that all
     three have the same mean (`grey_world`, Buchsbaum 1980) or the same mean of sixth powers, in which bright places
-    count for more (`shades_of_grey`, Finlayson and Trezzi 2004).
+    count for more (`shades_of_grey`, Finlayson and Trezzi 2004). `fit: letterbox` is the one part that has to come
+    before the network, since a stretched picture no longer says what it was: see plumbline.imaging.decode.resize. The
+    exported file says which `fit` it was trained with, and whoever reads pictures for it asks `OnnxModel.fit`.
     """
 
     noise: Literal["none", "median"] = "none"
     colour: Literal["none", "grey_world", "shades_of_grey"] = "none"
-
-    @property
-    def changes_pixels(self) -> bool:
-        return self.noise != "none" or self.colour != "none"
+    fit: Fit = "stretch"
 
 
 def prepared(pixels: keras.KerasTensor, preprocess: Preprocess | None) -> keras.KerasTensor:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from plumbline.common.records import Record
+from plumbline.imaging.decode import Fit
 from plumbline.models.augment import Augmentation
 from plumbline.models.preprocessing import Preprocess
 
@@ -66,6 +67,11 @@ class Recipe(Record):
     def unpooled(self) -> Recipe:
         """Return it without pooling, as features are made that end before a network does."""
         return self.model_copy(update={"pooling": "none"})
+
+    @property
+    def fit(self) -> Fit:
+        """How a picture is brought to image_size."""
+        return self.preprocess.fit if self.preprocess else "stretch"
 
     @property
     def network_size(self) -> int | None:
@@ -129,6 +135,7 @@ class ModelDescription(Record):
     members: tuple[MemberRecord, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     training_precision: str | None = None
+    fit: Fit = "stretch"
 
 
 class ModelRecord(ModelDescription):

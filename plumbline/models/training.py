@@ -216,6 +216,7 @@ def model_record(
         best_epoch=int(history["epoch"].to_numpy()[history["val_loss"].argmin()]),
         settings=candidate.model_dump(mode="json"),
         training_precision=training_precision(candidate, data.features),
+        fit=backbone.fit,
     )
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
+from plumbline.imaging.decode import Fit
 
 if TYPE_CHECKING:
     import keras
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 INPUT = "pixels"
 PROBABILITIES = "probabilities"
 EMBEDDING = "embedding"
+FIT = "fit"
 MEMBER = "member_"  # how plumbline.models.combination.combine names the members
 
 
@@ -81,10 +83,11 @@ def _through_members(model: keras.Model) -> tuple[Any, Any, Any]:
     return pixels, output, keras.layers.Concatenate()(ordered)
 
 
-def export_onnx(model: keras.Model, path: Path) -> None:
+def export_onnx(model: keras.Model, path: Path, fit: Fit = "stretch") -> None:
     """Write `model` (from `with_embedding`) to `path` as ONNX; its single input is called `pixels`.
 
-    The model must map float32 pixels (N, S, S, 3) in [0, 255]; the batch size stays free.
+    The model must map float32 pixels (N, S, S, 3) in [0, 255]; the batch size stays free. `fit`, how pictures are to be
+    brought to that size, is written into the file.
     """
     import onnx
 
@@ -92,6 +95,7 @@ def export_onnx(model: keras.Model, path: Path) -> None:
     model.export(str(path), format="onnx", verbose=False)
     exported = onnx.load(str(path))
     _rename_input(exported, INPUT)
+    onnx.helper.set_model_props(exported, {FIT: fit})
     onnx.checker.check_model(exported)
     onnx.save(exported, str(path))
 
@@ -119,6 +123,7 @@ class OnnxModel:
         except Exception as error:
             raise UserError(f"{path} can't be loaded as ONNX ({str(error).splitlines()[0]}).") from None
         self.image_size: int = self._session.get_inputs()[0].shape[1]
+        self.fit: Fit = self._session.get_modelmeta().custom_metadata_map.get(FIT, "stretch")
 
     def __call__(self, pixels: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return probabilities (N, C) and embeddings (N, D) of RGB pictures (N, S, S, 3) in [0, 255]."""

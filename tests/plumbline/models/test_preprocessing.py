@@ -12,7 +12,7 @@ from plumbline.common.records import write_record
 from plumbline.models.anatomy import layer_table
 from plumbline.models.assemble import load_candidate
 from plumbline.models.backbones import Backbone, resolve_entry
-from plumbline.models.candidates import Candidate, Head
+from plumbline.models.candidates import Candidate, Head, build_network
 from plumbline.models.extraction import featurize
 from plumbline.models.features import open_features
 from plumbline.models.preprocessing import Preprocess, prepared
@@ -162,3 +162,37 @@ REFUSED = [
 def test_what_makes_no_sense_is_refused(settings):
     with pytest.raises(ValidationError):
         Backbone.model_validate({"network": "vgg16", "image_size": SIZE, "pooling": "average", **settings})
+
+
+def test_a_letterbox_keeps_proportions_from_training_to_the_served_file(tmp_path):
+    """A wide picture keeps its shape in features; the exported file says so, and drift reads its pictures alike."""
+    from PIL import Image
+
+    from monitoring.collect import Source, measure_all
+    from plumbline.imaging.reading import iter_rgb
+    from plumbline.imaging.settings import DataParams
+    from plumbline.models.extraction import describe_backbone
+
+    wide = np.zeros((50, 200, 3), np.uint8)
+    wide[:, 75:125] = 255
+    (tmp_path / "data" / "a").mkdir(parents=True)
+    for suffix in ("png", "jpg"):
+        Image.fromarray(wide.repeat(4, 0).repeat(4, 1)).save(tmp_path / "data" / "a" / f"one.{suffix}", quality=95)
+    data = DataParams.model_validate({"root": tmp_path / "data"})
+    entry = Backbone(network="pixels", image_size=SIZE, preprocess=Preprocess(fit="letterbox"))
+    assert describe_backbone("mine", entry, resolve_entry("mine", entry)).fit == "letterbox"
+    paths = ["a/one.jpg", "a/one.png"]
+    for one in iter_rgb(data, paths, (SIZE, SIZE), fit="letterbox"):
+        assert (one[:24] == 127).all()
+        assert (one[40:] == 127).all()
+        bright = one[32, :, 0] > 127
+        assert abs(bright.sum() - (one[24:40, 32, 0] > 127).sum()) <= 1, "a square stays a square"
+    source = Source(str(tmp_path / "data"))
+    drift = measure_all(source, source.list(), SIZE, data, 8, "letterbox")
+    seen = {one.row["path"]: one.rgb for one in drift}
+    for path, theirs in zip(paths, iter_rgb(data, paths, (SIZE, SIZE), fit="letterbox"), strict=True):
+        np.testing.assert_array_equal(seen[path], theirs)
+    network = build_network(Candidate(architecture="simple_cnn", backbone="mine"), (SIZE, SIZE, 3), 2)
+    for fit in ("letterbox", "stretch"):
+        export_onnx(with_embedding(network), tmp_path / "model.onnx", fit)
+        assert OnnxModel(tmp_path / "model.onnx").fit == fit
