@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TextIO
 
 from plumbline.common import interrupted
+from plumbline.common.quiet import hush
 from plumbline.common.users import name_this_user
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -121,6 +122,7 @@ def run(main: Callable[[], object], failed: int = 1) -> None:
     What is printed is printed before the exit code is decided: a full disk under stdout is a failure, too.
     """
     os.environ.update(TELEMETRY_OFF)
+    hush()
     prepare_environment()
     name_this_user()
     try:

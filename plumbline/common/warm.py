@@ -26,6 +26,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from plumbline.common.quiet import hush
+
 IDLE = 30.0
 ROOMS = ("plumbline", "stages")
 # what differs from stage to stage and from shell to shell without a meaning for what the stage computes
@@ -103,6 +105,7 @@ def address_here() -> Path:
 
 def serve(address: Path, ready: int) -> None:
     """Import what stages need, tell `ready`, fork for everyone who asks until nobody did for IDLE seconds."""
+    hush()
     for name in PRELOADED:
         importlib.import_module(name)
     # What was imported stays: a child's collections would look at all of it again, and copy its pages for that.

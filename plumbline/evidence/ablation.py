@@ -25,7 +25,7 @@ from plumbline.common.progress import progress
 from plumbline.evidence.records import SubsetAccuracy
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import Features
-from plumbline.models.fitting import Lesson, fit, make_deterministic
+from plumbline.models.fitting import fit, make_deterministic
 from plumbline.models.networks import build_collected
 from plumbline.models.pooling import features_of, join
 from plumbline.models.preprocessing import prepared
@@ -132,8 +132,7 @@ def ablate(
         for seed in range(first_seed, first_seed + params.seeds):
             make_deterministic(seed)
             network = build_trainable(part, features.backbone, None, len(data.targets.classes), task)
-            learn = data.plain("train", part.batch_size, seed)
-            fit(network, part, Lesson(task, learn, data.plain("validation", part.batch_size)))
+            fit(network, part, data.plain_lesson(part, seed), f"{'+'.join(chosen)} seed {seed}")
             for condition, values in conditions.items():
                 p = task.probabilities(network.predict_on_batch(np.asarray(values, np.float32)))
                 right = (task.predicted(p) == data.targets.truth[test]).all(axis=1)

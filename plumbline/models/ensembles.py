@@ -81,12 +81,24 @@ def _sorted(file: Path) -> pd.DataFrame:
 def choose_members(members: list[Member], count: int) -> list[Member]:
     """The `count` candidates of least validation loss among those of the best one's input size, which may be it alone.
 
-    An ensemble takes two or more.
+    An ensemble takes two or more. Candidates whose training failed take no part; there may be no others.
     """
-    ranked = sorted(members, key=lambda member: (_validation_loss(member), member.name))
-    best = ranked[0].model
-    alike = [one for one in ranked if (one.model.image_size, one.model.fit) == (best.image_size, best.fit)]
-    return alike[:count]
+    able = [member for member in members if member.model.status == "trained"]
+    ranked = sorted(able, key=lambda member: (_validation_loss(member), member.name))
+    return [member for member in ranked if _shown(member) == _shown(ranked[0])][:count]
+
+
+def why_not_made(chosen: list[Member]) -> str:
+    """Why there is no ensemble of the one or none that `choose_members` found."""
+    if not chosen:
+        return "the training of every candidate failed"
+    size, best = chosen[0].model.image_size, chosen[0].name
+    return f"no other candidate reads {size}-pixel pictures as the best one, {best}, does"
+
+
+def _shown(member: Member) -> tuple[int, str]:
+    """What a member's pictures look like, before its own network: their side, and how they are brought to it."""
+    return member.model.image_size, member.model.fit
 
 
 def _validation_loss(member: Member) -> float:

@@ -12,6 +12,13 @@ from plumbline.models.augment import Augmentation
 from plumbline.models.preprocessing import Preprocess
 
 Freeze = Literal["head", "last_4", "all"]
+Status = Literal["trained", "constant", "diverged"]
+"""How training ended: `constant` gives every picture the same answer, `diverged` met a loss that is no number."""
+NOT_ELIGIBLE: dict[str, str] = {
+    "constant": "it gives every picture the same answer, whatever it starts from",
+    "diverged": "its training diverged (the loss was no number any more); a smaller learning_rate may help",
+}
+"""What is said of a candidate whose training failed: it is shown, and can't be chosen."""
 
 
 class NetworkWeights(Record):
@@ -110,8 +117,9 @@ class MemberRecord(Record):
 class ModelDescription(Record):
     """What was trained, on what, and where its weights began; `parameters` count the backbone's too.
 
-    `settings` are those of the entry in params.yaml. An ensemble has `members`; what only one network can have, such as
-    `freeze`, it has not.
+    `settings` are those of the entry in params.yaml. `starts` counts the initialisations that were tried: one from
+    which every picture got the same answer is not gone on with. A candidate that is not `trained` can't be chosen. An
+    ensemble has `members`; what only one network can have, such as `freeze`, it has not.
     """
 
     candidate: str
@@ -136,6 +144,19 @@ class ModelDescription(Record):
     settings: dict[str, Any] = Field(default_factory=dict)
     training_precision: str | None = None
     fit: Fit = "stretch"
+    status: Status = "trained"
+    starts: int = 1
+
+    @property
+    def trouble(self) -> list[str]:
+        """Sentences on what went wrong in training; none where nothing did."""
+        said = []
+        if self.status != "trained":
+            said.append(f"{self.candidate} can't be chosen: {NOT_ELIGIBLE[self.status]}.")
+        if self.starts > 1:
+            from_ = "its first initialisation" if self.starts == 2 else f"{self.starts - 1} initialisations"
+            said.append(f"From {from_} it gave every picture the same answer; start {self.starts} is shown.")
+        return said
 
 
 class ModelRecord(ModelDescription):

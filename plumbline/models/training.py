@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,13 +16,15 @@ from pydantic import Field
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
+from plumbline.models.batches import Batches
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import Features
 from plumbline.models.fitting import (
-    Batches,
+    Fitted,
     Lesson,
     Targets,
     balanced_weights,
+    chance_loss,
     fit,
     make_deterministic,
     predict,
@@ -29,7 +32,7 @@ from plumbline.models.fitting import (
     targets_of,
 )
 from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
-from plumbline.models.records import BackboneRecord, ModelRecord
+from plumbline.models.records import NOT_ELIGIBLE, BackboneRecord, ModelRecord
 from plumbline.models.trainable import build_trainable, chosen_parts, cut_networks, reads_pixels
 from plumbline.models.weights import describe_origin
 
@@ -40,6 +43,14 @@ if TYPE_CHECKING:
 FASTER_IN_BFLOAT16 = frozenset({"simple_cnn", "alexnet", "custom_cnn", "compact_cnn"})
 """Measured with avx512_bf16 (`python -m benchmarks.precision`): 0.48, 0.90, 0.78, 0.55 of float32's time a step; the
 others, of many small layers, gain nothing."""
+STARTS = 4
+"""Initialisations that are tried, at most, where a network gives every picture the same answer."""
+
+
+NEVER_BEGAN = (
+    "start {start} gave every picture the same answer after {epochs} epochs (its relus are dead, or nothing tells the "
+    "pictures apart)"
+)
 
 
 class TrainParams(Section):
@@ -80,6 +91,7 @@ class TrainingSet:
     def lesson(self, candidate: Candidate, seed: int) -> Lesson:
         """The training pictures, varied as the candidate says, and the validation pictures as they are."""
         train = self.inside("train")
+        weights = balanced_weights(self.targets, train)[train] if candidate.class_weights == "balanced" else None
         varied = Batches(
             self.features.values,
             self.rows[train],
@@ -87,11 +99,19 @@ class TrainingSet:
             candidate.batch_size,
             views=self.features.views if candidate.augmented else 0,
             seed=seed,
-            weights=balanced_weights(self.targets, train)[train] if candidate.class_weights == "balanced" else None,
+            weights=weights,
             mirror=candidate.mirror,
             brightness=candidate.brightness,
         )
-        return Lesson(self.targets.task, varied, self.plain("validation", candidate.batch_size))
+        chance = chance_loss(self.targets, train, weights)
+        return Lesson(self.targets.task, varied, self.plain("validation", candidate.batch_size), chance)
+
+    def plain_lesson(self, candidate: Candidate, seed: int) -> Lesson:
+        """The training pictures as they are, shuffled, and the validation pictures."""
+        learn, stop = (
+            self.plain(split, candidate.batch_size, s) for split, s in (("train", seed), ("validation", None))
+        )
+        return Lesson(self.targets.task, learn, stop, chance_loss(self.targets, self.inside("train")))
 
     def plain(self, split: str, batch_size: int, seed: int | None = None) -> Batches:
         """The pictures of `split` as they are, shuffled anew in each epoch where there is a `seed`."""
@@ -116,15 +136,38 @@ def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Featu
     data = TrainingSet.of(splits, features)
     build = builder(candidate, data)
     policy = training_precision(candidate, features)
-    make_deterministic(seed)
-    with precision(policy):
-        network = build()
-    history = fit_in_phases(network, candidate, data.lesson(candidate, seed))
+    began = time.monotonic()
+    for start in range(STARTS):
+        make_deterministic(seed_of_start(seed, start))
+        with precision(policy):
+            network = build()
+        fitted = fit_in_phases(network, candidate, data.lesson(candidate, seed), name)
+        if fitted.status != "constant":
+            break
+        print(f"{name}: {NEVER_BEGAN.format(start=start + 1, epochs=len(fitted.history))}", file=sys.stderr)
     if policy != "float32":  # the model that serves runs in float32, so that is the one whose figures count
         weights, network = network.get_weights(), build()
         network.set_weights(weights)
     predictions = data.predictions(network, candidate.batch_size)
-    return Trained(network, history, predictions, model_record(name, candidate, data, network, history, seed))
+    model = model_record(name, candidate, data, network, fitted, seed).model_copy(update={"starts": start + 1})
+    print(summary(model, fitted, time.monotonic() - began), file=sys.stderr)
+    return Trained(network, fitted.history, predictions, model)
+
+
+def seed_of_start(seed: int, start: int) -> int:
+    """The seed of initialisation number `start` (0, 1, ...)."""
+    return (seed + start * 1_000_003) % 2**32
+
+
+def summary(model: ModelRecord, fitted: Fitted, seconds: float) -> str:
+    """One line for the log: how a training went."""
+    ended = f"{model.candidate}: {model.epochs_run} epochs in {seconds:.0f} s"
+    if model.best_epoch is None:
+        return f"{ended}: {NOT_ELIGIBLE[fitted.status]}"
+    best = fitted.history.set_index("epoch").loc[model.best_epoch]
+    figures = f"best {model.best_epoch}: validation loss {best['val_loss']:.3f}, accuracy {best['val_accuracy']:.3f}"
+    why = f"; {NOT_ELIGIBLE[fitted.status]}" if fitted.status in NOT_ELIGIBLE else ""
+    return f"{ended}, {figures}{why}"
 
 
 def builder(candidate: Candidate, data: TrainingSet) -> Callable[[], keras.Model]:
@@ -161,20 +204,22 @@ def cross_validate(
     return found.assign(split=seen["split"])
 
 
-def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson) -> pd.DataFrame:
+def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson, name: str = "") -> Fitted:
     """Train the head; where part of the backbone is to be trained too, that follows once the head can guide it."""
     import pandas as pd
 
     uppers = [layer for layer in network.layers if layer.name.startswith("upper_")]
     for upper in uppers:
         upper.trainable = False
-    history = fit(network, candidate, lesson)
-    if not uppers:
-        return history
+    first = fit(network, candidate, lesson, name)
+    if not uppers or first.status != "trained":
+        return first
     for upper in uppers:
         upper.trainable = True
-    second = fit(network, candidate.second_phase(), lesson)
-    return pd.concat([history, second.assign(epoch=second["epoch"] + len(history))], ignore_index=True)
+    done = len(first.history)
+    second, status = fit(network, candidate.second_phase(), lesson, f"{name}, fine-tuning", done)
+    history = pd.concat([first.history, second.assign(epoch=second["epoch"] + done)], ignore_index=True)
+    return Fitted(history, status)
 
 
 def training_precision(candidate: Candidate, features: Features) -> str:
@@ -190,7 +235,7 @@ def model_record(
     candidate: Candidate,
     data: TrainingSet,
     network: keras.Model,
-    history: pd.DataFrame,
+    fitted: Fitted,
     seed: int,
 ) -> ModelRecord:
     """model.json: what was trained, on what, and where its weights began; `parameters` count the backbone's too."""
@@ -212,12 +257,19 @@ def model_record(
         classes=tuple(targets.classes),
         **targets.task.record,
         seed=seed,
-        epochs_run=len(history),
-        best_epoch=int(history["epoch"].to_numpy()[history["val_loss"].argmin()]),
+        epochs_run=len(fitted.history),
+        best_epoch=best_epoch(fitted.history),
+        status=fitted.status,
         settings=candidate.model_dump(mode="json"),
         training_precision=training_precision(candidate, data.features),
         fit=backbone.fit,
     )
+
+
+def best_epoch(history: pd.DataFrame) -> int | None:
+    """The epoch of least validation loss, None where none is a number."""
+    losses = history["val_loss"].to_numpy(np.float64)
+    return int(history["epoch"].to_numpy()[np.nanargmin(losses)]) if np.isfinite(losses).any() else None
 
 
 def weights_origin(backbone: BackboneRecord, networks: list[str]) -> str:

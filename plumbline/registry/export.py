@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
+from plumbline.common.quiet import without_future_warnings
 from plumbline.imaging.decode import Fit
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ def export_onnx(model: keras.Model, path: Path, fit: Fit = "stretch") -> None:
     import onnx
 
     model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32), training=False)  # Keras exports only what was called
-    model.export(str(path), format="onnx", verbose=False)
+    with without_future_warnings():
+        model.export(str(path), format="onnx", verbose=False)
     exported = onnx.load(str(path))
     _rename_input(exported, INPUT)
     onnx.helper.set_model_props(exported, {FIT: fit})
