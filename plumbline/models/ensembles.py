@@ -85,7 +85,7 @@ def choose_members(members: list[Member], count: int) -> list[Member]:
     """
     able = [member for member in members if member.model.status == "trained"]
     ranked = sorted(able, key=lambda member: (_validation_loss(member), member.name))
-    return [member for member in ranked if member.model.image_size == ranked[0].model.image_size][:count]
+    return [member for member in ranked if _shown(member) == _shown(ranked[0])][:count]
 
 
 def why_not_made(chosen: list[Member]) -> str:
@@ -94,6 +94,11 @@ def why_not_made(chosen: list[Member]) -> str:
         return "the training of every candidate failed"
     size, best = chosen[0].model.image_size, chosen[0].name
     return f"no other candidate reads {size}-pixel pictures as the best one, {best}, does"
+
+
+def _shown(member: Member) -> tuple[int, str]:
+    """What a member's pictures look like, before its own network: their side, and how they are brought to it."""
+    return member.model.image_size, member.model.fit
 
 
 def _validation_loss(member: Member) -> float:
@@ -162,6 +167,7 @@ def model_record(name: str, entry: Ensemble, members: list[Member], head_paramet
         backbone=first.backbone,
         network=" + ".join(member.model.network or "" for member in members),
         image_size=first.image_size,
+        fit=first.fit,
         parameters=sum(member.model.parameters for member in members) + head_parameters,
         trainable_parameters=sum(m.model.trainable_parameters for m in members) + head_parameters,
         weights=", ".join(origins),

@@ -30,12 +30,14 @@ from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.common.records import write_record
 from plumbline.common.store import STORE, Arrays, Store, open_store
+from plumbline.imaging.decode import Fit
 from plumbline.models.augment import Augmentation, augmented_view
 from plumbline.models.backbones import Backbone, record_entry
 from plumbline.models.features import Features, open_features, release
-from plumbline.models.networks import build_backbone, collect, cut, find_network, freeze_by_size, scale_pixels
-from plumbline.models.pooling import join, pooled
+from plumbline.models.networks import build_backbone, collect, cut, find_network, freeze_by_size
+from plumbline.models.pooling import features_of, join
 from plumbline.models.precision import choose_precision, precision, processor_flags
+from plumbline.models.preprocessing import Preprocess, prepared
 from plumbline.models.records import BackboneRecord, Freeze, Part, Recipe
 from plumbline.models.weights import PIXELS, Weights
 
@@ -89,6 +91,8 @@ def describe_backbone(
         seed=entry.seed if any(one.origin == "random" for one in weights) else None,
         code=code_digest(__name__),
         channels=channels,
+        scales=entry.scales,
+        preprocess=entry.preprocess if entry.preprocess != Preprocess() else None,
     )
 
 
@@ -119,37 +123,48 @@ def build_extractor(backbone: Recipe, weights_files: list[Path | None]) -> Extra
 
     names = backbone.network_names
     if names == [PIXELS]:
-        return Extractor(lambda batch: batch, None, ())
+        return Extractor(_prepare_pixels(backbone), None, ())
     tf.config.experimental.enable_op_determinism()
     keras.utils.clear_session()  # layers are numbered per process, and the weights file contains the numbers
     size = backbone.image_size
     pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
+    seen = prepared(pixels, backbone.preprocess)
     networks, maps, parts, start = [], [], [], 0
     for name, file in zip(names, weights_files, strict=True):
         policy = backbone.precision if isinstance(backbone.precision, str) else backbone.precision[name]
         with precision("float32" if policy == "uint8" else policy):
-            network = build_backbone(name, size, str(file) if file else None, backbone.seed or 0)
+            network = build_backbone(name, backbone.network_size, str(file) if file else None, backbone.seed or 0)
         networks.append(network)
         lower, upper = cut(network, backbone.freeze)
         if lower is None:
             parts.append(Part(network=name, shape=(size, size, 3), start=0, stop=size * size * 3, parameters=0))
             continue
-        # Scaling stays in float32: bfloat16 has 8 bits of precision, and pixel values need all of them.
-        x = lower(scale_pixels(pixels, find_network(name).scaling), training=False)
-        x = x if upper is not None else pooled(x, backbone)
+        # Behind a cut nothing is pooled yet: that is for what is trained.
+        x = features_of(seen, name, [lower], backbone if upper is None else backbone.unpooled())
         shape = tuple(x.shape[1:])
         stop = start + int(np.prod(shape))
         parts.append(Part(network=name, shape=shape, start=start, stop=stop, parameters=lower.count_params()))
         maps.append(x)
         start = stop
     if not maps:
-        return Extractor(lambda batch: batch, collect(networks), tuple(parts))
+        return Extractor(_prepare_pixels(backbone), collect(networks), tuple(parts))
     model = keras.Model(pixels, join(maps))
     return Extractor(
         lambda batch: to_half(np.asarray(model.predict_on_batch(batch.astype(np.float32)), dtype=np.float32)),
         collect(networks),
         tuple(parts),
     )
+
+
+def _prepare_pixels(backbone: Recipe) -> Extract:
+    """What pictures (N, S, S, 3) uint8 are stored as where no network stands before the features."""
+    import keras
+
+    if backbone.preprocess is None:
+        return lambda batch: batch
+    pixels = keras.Input((backbone.image_size, backbone.image_size, 3), dtype="float32")
+    model = keras.Model(pixels, prepared(pixels, backbone.preprocess))
+    return lambda batch: np.rint(model.predict_on_batch(batch.astype(np.float32))).astype(np.uint8)
 
 
 def compute_rows(
@@ -261,11 +276,13 @@ def spread_rows(
         yield from arrays["rows"]
 
 
-def read_pictures(data: DataParams, paths: list[str], ids: list[str], size: int) -> Iterable[NDArray[np.uint8]]:
+def read_pictures(
+    data: DataParams, paths: list[str], ids: list[str], size: int, fit: Fit = "stretch"
+) -> Iterable[NDArray[np.uint8]]:
     """The pictures of the data set at `paths`, (size, size, 3) each, in order; UserError where one has another id."""
     from plumbline.imaging.reading import iter_rgb
 
-    return iter_rgb(data, paths, (size, size), ids)
+    return iter_rgb(data, paths, (size, size), ids, fit)
 
 
 def to_half(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:

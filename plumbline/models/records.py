@@ -7,7 +7,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from plumbline.common.records import Record
+from plumbline.imaging.decode import Fit
 from plumbline.models.augment import Augmentation
+from plumbline.models.preprocessing import Preprocess
 
 Freeze = Literal["head", "last_4", "all"]
 Status = Literal["trained", "constant", "diverged"]
@@ -75,6 +77,22 @@ class Recipe(Record):
     seed: int | None = None
     code: str
     channels: str | None = None
+    scales: tuple[int, ...] = ()
+    preprocess: Preprocess | None = None
+
+    def unpooled(self) -> Recipe:
+        """Return it without pooling, as features are made that end before a network does."""
+        return self.model_copy(update={"pooling": "none"})
+
+    @property
+    def fit(self) -> Fit:
+        """How a picture is brought to image_size."""
+        return self.preprocess.fit if self.preprocess else "stretch"
+
+    @property
+    def network_size(self) -> int | None:
+        """The side of the pictures that its networks are built for; None: any side."""
+        return None if self.scales else self.image_size
 
     @property
     def network_names(self) -> list[str]:
@@ -134,6 +152,7 @@ class ModelDescription(Record):
     members: tuple[MemberRecord, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     training_precision: str | None = None
+    fit: Fit = "stretch"
     status: Status = "trained"
     starts: int = 1
     without_views: bool = False

@@ -269,6 +269,7 @@ def model_record(
         best_epoch=best_epoch(fitted.history),
         settings=candidate.model_dump(mode="json"),
         training_precision=training_precision(candidate, data.features),
+        fit=backbone.fit,
     )
 
 

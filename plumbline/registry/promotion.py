@@ -26,6 +26,7 @@ from plumbline.common.params import Section, load_section
 from plumbline.common.records import write_record
 from plumbline.evidence.records import AgainstChampion, Decision, LeaderboardRow
 from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
+from plumbline.imaging.decode import Fit
 from plumbline.registry import bundle
 from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
@@ -545,12 +546,12 @@ def load_network(folder: Path, features: Path) -> keras.Model:
     return load_candidate(folder, features)
 
 
-def read_pictures(paths: list[str], size: int | None) -> Any:
+def read_pictures(paths: list[str], size: int | None, fit: Fit = "stretch") -> Any:
     """Yield the pictures of data/ (size, size, 3), uint8 RGB, in order; of their own size where it is None."""
     from plumbline.imaging.reading import iter_rgb
     from plumbline.imaging.settings import DataParams
 
-    return iter_rgb(load_section("data", DataParams), paths, (size, size) if size else None)
+    return iter_rgb(load_section("data", DataParams), paths, (size, size) if size else None, fit=fit)
 
 
 def compare(
