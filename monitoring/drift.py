@@ -167,11 +167,11 @@ def collect(
     there = {file.path for file in files} - {file.path for file in fresh}
     bad = quarantine[quarantine["path"].isin(there)]
     delivered = set(seen["id"]) | (set(waiting.table["id"]) if waiting is not None else set())
-    batches = [waiting] if waiting is not None else []
+    parts = [waiting] if waiting is not None else []
     results = measure_all(
         source, fresh, champion.model.image_size, settings.data, settings.ingest.min_side, champion.model.fit
     )
-    results = progress(results, f"{store.site}: new images", total=len(fresh))
+    results = progress(results, f"{state.site}: new images", total=len(fresh))
     while chunk := list(islice(results, CHUNK)):
         bad = _with_refused(bad, [one for one in chunk if isinstance(one, Unreadable)])
         state.keep_quarantine(bad)
