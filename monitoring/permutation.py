@@ -3,8 +3,9 @@
 The null hypothesis: given what the champion predicts for it, a photograph (a video, a chain of near-duplicates) looks
 like those of the reference. So whole groups change sides, never single images, and only among groups of the same
 composition (all images predicted to be of one class, or mixed); and both sides are weighted to the same class shares.
-Changed class shares therefore change no statistic: `monitoring.shares` estimates them. Ernst 2004, "Permutation methods:
-a basis for exact inference"; Lipton et al. 2018, "Detecting and correcting for label shift with black box predictors".
+Changed class shares therefore change no statistic: `monitoring.shares` estimates them. Ernst 2004, "Permutation
+methods: a basis for exact inference"; Lipton et al. 2018, "Detecting and correcting for label shift with black box
+predictors".
 
 A draw is a row of signed weights: those of the window's images sum to 1, those of the reference's to -1, and every
 statistic is a function of such a row.
