@@ -273,6 +273,8 @@ def test_choices_for_boxes_are_not_the_pictures_label(export):
         ("a#1.jpg", "/data/upload/3/a#1.jpg"),
         ("a?b.jpg", "a?b.jpg"),
         ("a%20b.jpg", "a%20b.jpg"),
+        ("\u00fcber.jpg", "/data/upload/3/u\u0308ber.jpg"),
+        ("u\u0308ber.jpg", "/data/local-files/?d=%C3%BCber.jpg"),
         ("a&b.jpg", "/data/local-files/?d=a%26b.jpg"),
         ("\u00e4.jpg", "http://server:8080/data/upload/3/%C3%A4.jpg"),
         ("win.jpg", "C:\\photos\\win.jpg"),
