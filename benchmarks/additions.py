@@ -64,6 +64,7 @@ HYBRID = {
     "weights": "auto",
     "pooling": "average",
 }
+TRIPLET: dict[str, Any] = {"architecture": "triplet", "epochs": 40, "early_stopping_patience": 10}
 V2_MAPS = {**V2, "pooling": "none"}
 CNN: dict[str, Any] = {
     "architecture": "compact_cnn",
@@ -103,6 +104,18 @@ ADDITIONS: dict[str, Addition] = {
             Model("colour: grey_world", *prepared(colour="grey_world")),
             Model("colour: shades_of_grey", *prepared(colour="shades_of_grey")),
         ),
+    ),
+    "triplet": Addition(
+        PLAIN,
+        tuple(
+            Model(f"triplet, {mining}", V2, {**TRIPLET, "triplet": {"mining": mining}})
+            for mining in ("semi_hard", "hard")
+        ),
+    ),
+    "curriculum": Addition(
+        Model("compact_cnn", PIXELS, CNN),
+        tuple(Model(f"curriculum: {kind}", PIXELS, {**CNN, "curriculum": kind}) for kind in ("sizes", "confidence")),
+        parts=1,
     ),
     "cbam": Addition(
         Model("compact_cnn", PIXELS, CNN), (Model("cbam_cnn", PIXELS, {**CNN, "attention": "cbam"}),), parts=1

@@ -17,7 +17,8 @@ from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.models.batches import Batches
-from plumbline.models.candidates import Candidate
+from plumbline.models.candidates import TRIPLET, Candidate, build_network
+from plumbline.models.curriculum import fit_in_order
 from plumbline.models.features import Features
 from plumbline.models.fitting import (
     Fitted,
@@ -34,6 +35,7 @@ from plumbline.models.fitting import (
 from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
 from plumbline.models.records import NOT_ELIGIBLE, BackboneRecord, ModelRecord, Status
 from plumbline.models.trainable import build_trainable, chosen_parts, cut_networks, reads_pixels
+from plumbline.models.triplets import fit_triplets
 from plumbline.models.weights import describe_origin
 
 if TYPE_CHECKING:
@@ -141,7 +143,7 @@ def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Featu
         make_deterministic(seed_of_start(seed, start))
         with precision(policy):
             network = build()
-        fitted = fit_in_phases(network, candidate, data.lesson(candidate, seed), name)
+        fitted = learn(network, candidate, data, seed, name)
         if fitted.status != "constant":
             break
         print(f"{name}: {NEVER_BEGAN.format(start=start + 1, epochs=len(fitted.history))}", file=sys.stderr)
@@ -210,6 +212,24 @@ def cross_validate(
         tables.append(predictions[predictions["split"] == "test"])
     found = pd.concat(tables).sort_index()
     return found.assign(split=seen["split"])
+
+
+def learn(network: keras.Model, candidate: Candidate, data: TrainingSet, seed: int, name: str) -> Fitted:
+    """Train `network` the candidate's way: from triplets, in an order, or on everything at once."""
+    if candidate.architecture == TRIPLET:
+        if reads_pixels(data.features.backbone):
+            raise UserError(f"params.yaml: candidates.{name}: architecture triplet needs the features of a network.")
+        return fit_triplets(network, candidate, data, seed, name)
+    if candidate.curriculum == "none":
+        return fit_in_phases(network, candidate, data.lesson(candidate, seed), name)
+    if not reads_pixels(data.features.backbone):
+        raise UserError(f"params.yaml: candidates.{name}.curriculum needs a backbone of network 'pixels'.")
+
+    def build(shape: tuple[int, ...]) -> keras.Model:
+        with precision(training_precision(candidate, data.features)):
+            return build_network(candidate, shape, len(data.targets.classes), data.targets.task)
+
+    return fit_in_order(network, build, candidate, data, seed, name)
 
 
 def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson, name: str = "") -> Fitted:
