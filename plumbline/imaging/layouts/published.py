@@ -68,7 +68,7 @@ def _side_and_rest(name: str) -> tuple[Side | None, tuple[str, ...]]:
     if not text.isascii():
         return None, (text,)
     words = [word for word in re.split(r"[^a-z]+", text) if word]
-    told: list[Side] = []
+    sides: list[Side] = []
     rest: list[str] = []
     for word in words:
         glued = _GLUED.fullmatch(word)
@@ -77,9 +77,9 @@ def _side_and_rest(name: str) -> tuple[Side | None, tuple[str, ...]]:
             sides.append(side)
         elif word not in _AROUND and not (len(word) == 1 and len(words) > 1):
             rest.append(word)
-    if not told:
+    if not sides:
         return None, tuple(rest)
-    return told[0] if len(set(told)) == 1 else "none", tuple(rest)
+    return sides[0] if len(set(told)) == 1 else "none", tuple(rest)
 
 
 def find_split(tops: Collection[str]) -> dict[str, Side]:
