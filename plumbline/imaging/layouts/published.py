@@ -79,7 +79,7 @@ def _side_and_rest(name: str) -> tuple[Side | None, tuple[str, ...]]:
             rest.append(word)
     if not sides:
         return None, tuple(rest)
-    return sides[0] if len(set(told)) == 1 else "none", tuple(rest)
+    return sides[0] if len(set(sides)) == 1 else "none", tuple(rest)
 
 
 def find_split(tops: Collection[str]) -> dict[str, Side]:
