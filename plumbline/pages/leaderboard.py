@@ -219,7 +219,7 @@ def row(name: str, evaluation: Evaluation, decision: Decision, selection: Select
 def standing(name: str, chosen: bool, selection: Selection, comparison: Comparison | None) -> str:
     """Return how a candidate stands to the best one on the pictures that select."""
     if comparison is not None:
-        place = "tied with the best" if comparison.tied else "worse than the best"
+        place = "shown as good as the best" if comparison.shown else "not shown as good as the best"
     else:
         place = "most accurate" if name == selection.best else "does not stand: size, speed or weights"
     return f"chosen, {place}" if chosen else place
