@@ -20,6 +20,8 @@ from plumbline.models.trainable import cut_networks
 from plumbline.models.training import train
 from plumbline.registry.export import check_export, export_onnx, with_embedding
 
+pytestmark = pytest.mark.slow
+
 SIZE = 64
 NAME = "efficientnet_lite0"
 FIRST, STRIDES = (0, 1, 3, 5, 8, 11, 15), (1, 2, 2, 2, 1, 2, 1)
