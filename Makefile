@@ -37,8 +37,8 @@ test: env $(VENV)/.installed-test ## The whole test suite
 test-fast: env $(VENV)/.installed-test ## The fast layer: no pipeline, server, browser or training
 	python -m pytest -m "not slow and not browser"
 
-coverage: env $(VENV)/.installed-test ## The whole suite with the lines that no test ran
-	python -m pytest --cov --cov-report=term-missing:skip-covered --cov-report=html
+coverage: env $(VENV)/.installed-test ## The lines that no test ran (TESTS=tests/stages: adds this part to those before)
+	python -m pytest --cov $(if $(TESTS),--cov-append $(TESTS)) --cov-report=term-missing:skip-covered --cov-report=html
 
 lint: env $(VENV)/.installed-test ## Ruff and mypy
 	ruff check .

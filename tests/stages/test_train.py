@@ -23,6 +23,8 @@ from plumbline.models.trainable import cut_networks
 from plumbline.models.training import TrainingSet, cross_validate, train
 from plumbline.tasks.one_label import ONE_LABEL
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32
 
 
