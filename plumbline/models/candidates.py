@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 ARCHITECTURES = Path(__file__).with_name("architectures")
 TRANSFER = "transfer"
+WITH_ATTENTION = ("compact_cnn",)
 PRESETS: dict[str, dict[str, Any]] = {
     # the HelmNet study's settings with its own recommendations switched on; also the defaults below
     "helmnet": {
@@ -44,11 +45,12 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Head(Section):
     """What is trained on top of a frozen backbone: hidden dense relu layers, dropout after the first, an output.
 
-    `pooling: average` takes the mean of each feature map first, `flatten` keeps every place apart. `output: softmax`
+    `pooling: average` takes the mean of each feature map first, `flatten` keeps every place apart, `attention` takes a
+    mean in which the places count as much as is learnt; it needs a backbone with pooling: none. `output: softmax`
     gives two classes a softmax of two units (the hybrid's) in place of one sigmoid unit.
     """
 
-    pooling: Literal["flatten", "average"] = "flatten"
+    pooling: Literal["flatten", "average", "attention"] = "flatten"
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     output: Literal["auto", "softmax"] = "auto"
@@ -65,12 +67,13 @@ class Candidate(Section):
     """One entry of `candidates`. `preset` (helmnet, enterprise) fills in what the entry does not say.
 
     `networks` takes part of a backbone of several; `width` multiplies the filters and units of an architecture trained
-    from scratch; `mirror` and `brightness` (share either way) vary each training picture anew in every epoch, for
-    architectures that read pixels; `augmented` uses the backbone's stored views. `fine_tuning` follows where the
-    backbone's `freeze` leaves part of it to be trained. `class_weights: balanced` weighs each picture by 1 / its
-    class's share. `schedule: cosine` lets the learning rate fall to nothing over `epochs` (then give early stopping
-    patience) in place of steps down on a plateau; `weight_decay` is AdamW's. `precision: auto`
-    trains some architectures in bfloat16 where the processor has units for it; predictions are made in float32.
+    from scratch; `attention: cbam` weighs maps and places behind each block of those in WITH_ATTENTION; `mirror` and
+    `brightness` (share either way) vary each training picture anew in every epoch, for architectures that read pixels;
+    `augmented` uses the backbone's stored views. `fine_tuning` follows where the backbone's `freeze` leaves part of it
+    to be trained. `class_weights: balanced` weighs each picture by 1 / its class's share. `schedule: cosine` lets the
+    learning rate fall to nothing over `epochs` (then give early stopping patience) in place of steps down on a plateau;
+    `weight_decay` is AdamW's. `precision: auto` trains some architectures in bfloat16 where the processor has units for
+    it; predictions are made in float32.
     """
 
     architecture: str
@@ -80,6 +83,7 @@ class Candidate(Section):
     head: Head | None = None
     fine_tuning: FineTuning = FineTuning()
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
+    attention: Literal["none", "cbam"] = "none"
     augmented: bool = False
     mirror: bool = False
     brightness: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -121,6 +125,10 @@ class Candidate(Section):
             raise ValueError("'width' is for architectures trained from scratch")
         if transfer and (self.mirror or self.brightness):
             raise ValueError("'mirror' and 'brightness' are for architectures that read pixels; use 'augmented'")
+        if self.attention != "none" and self.architecture not in WITH_ATTENTION:
+            raise ValueError(
+                f"'attention' is for architecture {', '.join(WITH_ATTENTION)}; a head has pooling: attention"
+            )
         return self
 
 
@@ -150,6 +158,13 @@ def build_network(
             f"give backbones.{candidate.backbone} a larger image_size."
         ) from None
     return network
+
+
+def refined(maps: keras.KerasTensor, candidate: Candidate) -> keras.KerasTensor:
+    """A block's maps (N, h, w, c), weighed where the candidate has `attention`."""
+    from plumbline.models.attention import cbam
+
+    return cbam(maps) if candidate.attention == "cbam" else maps
 
 
 def scaled(count: int, width: float) -> int:

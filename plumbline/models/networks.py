@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import warnings
+import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from plumbline.common.errors import UserError, first_line
+from plumbline.models import efficientnet_lite
 from plumbline.models.records import Freeze
 
 if TYPE_CHECKING:
     import keras
 
-Scaling = Literal["caffe", "tf", "torch"]
+Scaling = Literal["caffe", "tf", "torch", "lite"]
 TUNED_LAYERS = 4
+EFFICIENTNET_LITE0 = "EfficientNetLite0"
 KERAS_STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 
 @dataclass(frozen=True)
 class Network:
-    """One network of keras.applications, without its classification top.
+    """One network without its classification top: of keras.applications, or EfficientNetLite0 (efficientnet_lite).
 
     `scaling` is the network's own `preprocess_input`: "caffe" (BGR, ImageNet means subtracted), "tf" (x / 127.5 - 1),
-    "torch" (ImageNet mean and standard deviation; EfficientNet does the same inside, see `build_backbone`).
+    "torch" (ImageNet mean and standard deviation; EfficientNet does the same inside, see `build_backbone`), "lite"
+    ((x - 127) / 128). `keras_file` and `url` are those of Keras' own download, None where it has none.
     `bfloat16` marks the networks that were measured to run faster on bfloat16 units (VGG16: 54 against 110 ms a picture
     with avx512_bf16) *and* to keep their pooled features within cosine 0.999 of float32. ResNet50 is faster too, but an
     untrained one keeps 0.996 only; MobileNetV2 gains nothing. `maps` names, by stride, the layer behind which a
@@ -33,8 +38,8 @@ class Network:
     application: str
     scaling: Scaling
     local_file: str
-    keras_file: str
-    url: str
+    keras_file: str | None
+    url: str | None
     md5: str | None
     bfloat16: bool
     maps: dict[int, str] | str
@@ -116,6 +121,16 @@ NETWORKS: dict[str, Network] = {
         False,
         {4: "pool2_relu", 8: "pool3_relu", 16: "pool4_relu", 32: "relu"},
     ),
+    "efficientnet_lite0": Network(
+        EFFICIENTNET_LITE0,
+        "lite",
+        "efficientnet_lite0_imagenet.npz",
+        None,
+        None,
+        None,
+        False,
+        {4: "block03_expand_relu", 8: "block05_expand_relu", 16: "block11_expand_relu", 32: "head_relu"},
+    ),
 }
 
 
@@ -135,6 +150,8 @@ def scale_pixels(pixels: keras.KerasTensor, scaling: Scaling) -> keras.KerasTens
 
     if scaling == "tf":
         return keras.layers.Rescaling(1 / 127.5, offset=-1.0)(pixels)
+    if scaling == "lite":
+        return keras.layers.Rescaling(1 / 128, offset=-127 / 128)(pixels)
     if scaling == "caffe":
         bgr = keras.ops.flip(pixels, axis=-1)
         return keras.layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68])(bgr)
@@ -159,10 +176,13 @@ def build_backbone(name: str, image_size: int, weights: str | None, seed: int = 
 
     network = find_network(name)
     keras.utils.set_random_seed(seed)
-    build = getattr(keras.applications, network.application)
-    backbone: keras.Model = build(
-        weights=None, include_top=False, input_shape=(image_size, image_size, 3), name=f"backbone_{name}"
-    )
+    shape, called = (image_size, image_size, 3), f"backbone_{name}"
+    backbone: keras.Model
+    if network.application == EFFICIENTNET_LITE0:
+        backbone = efficientnet_lite.build(shape, called)
+    else:
+        build = getattr(keras.applications, network.application)
+        backbone = build(weights=None, include_top=False, input_shape=shape, name=called)
     whole, backbone = backbone, _behind_normalization(backbone)
     if weights is not None:
         _load(backbone, whole, weights, network)
@@ -187,9 +207,12 @@ def _load(backbone: keras.Model, whole: keras.Model, weights: str, network: Netw
             with warnings.catch_warnings():
                 # Keras only warns when a file leaves layers as they were: that would be random weights in disguise.
                 warnings.simplefilter("error", UserWarning)
-                model.load_weights(weights)
+                if Path(weights).suffix == ".npz" and network.application == EFFICIENTNET_LITE0:
+                    efficientnet_lite.load_arrays(model, Path(weights))
+                else:
+                    model.load_weights(weights)
             return
-        except (OSError, ValueError, UserWarning) as error:
+        except (OSError, ValueError, UserWarning, zipfile.BadZipFile) as error:
             failures.append(first_line(error))
     raise UserError(
         f"{weights} does not hold the weights of {network.application} without its top: "

@@ -81,9 +81,10 @@ def resolve_weights(backbone: str, network: str, requested: str) -> Weights:
     if found:
         return _from_file(backbone, requested, "imagenet", found)
     if requested == "imagenet":
+        cache = f", or {known.keras_file} into {keras_cache()}" if known.keras_file else ""
         raise UserError(
             f"backbones.{backbone}: no ImageNet weights for {known.application}: put {known.local_file} into the "
-            f"directory PLUMBLINE_WEIGHTS names, or {known.keras_file} into {keras_cache()}, or set weights: auto."
+            f"directory PLUMBLINE_WEIGHTS names{cache}, or set weights: auto."
         )
     return Weights(backbone, requested, "random", None, None, None)
 
@@ -128,14 +129,16 @@ def _from_file(backbone: str, requested: str, origin: Origin, path: Path) -> Wei
 
 def _local_file(network: Network) -> Path | None:
     directory = weights_directory()
-    places = [directory / name for name in (network.local_file, network.keras_file)] if directory else []
-    places.append(keras_cache() / network.keras_file)
+    names = [name for name in (network.local_file, network.keras_file) if name]
+    places = [directory / name for name in names] if directory else []
+    if network.keras_file:
+        places.append(keras_cache() / network.keras_file)
     return next((place for place in places if place.is_file()), None)
 
 
 def _download(network: Network) -> Path | None:
-    """Fetch the published weights into Keras' cache; None where the network does not reach them."""
-    if os.environ.get("PLUMBLINE_OFFLINE") == "1" or not _reachable():
+    """Fetch the published weights into Keras' cache; None where there are none, or the network does not reach them."""
+    if not network.url or os.environ.get("PLUMBLINE_OFFLINE") == "1" or not _reachable():
         return None
     import keras
 
@@ -151,7 +154,7 @@ def _download(network: Network) -> Path | None:
 @functools.cache
 def _reachable() -> bool:
     """Ask once per process, with a short limit: without a network every `dvc repro` would wait for each backbone."""
-    request = urllib.request.Request(next(iter(NETWORKS.values())).url, method="HEAD")
+    request = urllib.request.Request(next(one.url for one in NETWORKS.values() if one.url), method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=3):
             return True

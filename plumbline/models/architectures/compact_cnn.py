@@ -20,7 +20,7 @@ def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: C
     """
     import keras
 
-    from plumbline.models.candidates import scaled
+    from plumbline.models.candidates import refined, scaled
 
     pixels = keras.Input(input_shape, name="pixels")
     x = keras.layers.Rescaling(1 / 255)(pixels)
@@ -28,7 +28,7 @@ def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: C
         x = keras.layers.Conv2D(scaled(filters, candidate.width), 3, padding="same", use_bias=False)(x)
         # Pooled first: a quarter of the values to normalise. The momentum is as in custom_cnn.
         x = keras.layers.BatchNormalization(momentum=0.9)(keras.layers.MaxPooling2D(2)(x))
-        x = keras.layers.ReLU(name=f"maps_{2**block}")(x)
+        x = refined(keras.layers.ReLU(name=f"maps_{2**block}")(x), candidate)
     both = [keras.layers.GlobalAveragePooling2D()(x), keras.layers.GlobalMaxPooling2D()(x)]
     x = keras.layers.Dropout(0.5)(keras.layers.Concatenate()(both))
     return keras.Model(pixels, output(x), name="compact_cnn")
