@@ -24,8 +24,8 @@ _asking = threading.Lock()
 class Node:
     """A stage of dvc.yaml, or a tracked data source (.dvc file).
 
-    `name` is what `dvc repro -s` takes. `needed` are the upstream nodes it can't do without; those in `upstream` only
-    may be missing: it depends on a folder into which each of several stages puts its part, and takes what is there.
+    `name` is what `dvc repro -s` takes. `needed` are the upstream nodes it can't do without; those only in `upstream`
+    may fail: the stage reads a folder to which several stages contribute, and uses the parts that exist.
     """
 
     name: str
@@ -79,7 +79,7 @@ def _read(repo: Repo, root: Path) -> dict[str, Node]:
 def changed(root: Path, names: Iterable[str]) -> set[str]:
     """Return those of `names` that `dvc repro` would run now, taking the workspace as it lies.
 
-    One question for all of them costs what DVC's own start-up would cost for each.
+    Asking once for all costs as much as starting DVC for one.
     """
     with _repo(root) as repo, repo.lock:
         return _changed(repo, root, names)
@@ -106,7 +106,7 @@ def _data_version(repo: Repo, root: Path) -> str:
 
 
 def outside_dependencies(root: Path, name: str) -> dict[str, str]:
-    """Return path -> hash of what stage `name` reads that no stage makes: its code, as it lies in the workspace."""
+    """Return path -> hash of the inputs of stage `name` that no stage makes: its code, as it is in the workspace."""
     from dvc.dependency import ParamsDependency
 
     with _repo(root) as repo, repo.lock:

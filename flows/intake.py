@@ -2,9 +2,9 @@
 
     plumbline intake BATCH [--images FOLDER] [--as THEIRS=OURS] [--new-class NAME]
 
-Validated, freed of copies of what is known, added in a scratch worktree as a DVC version with a Git commit, pushed,
-and only then made the workspace's own, in a step that survives a kill. Then training is asked for. A batch that comes
-twice adds nothing the second time.
+The batch is validated, known pictures are dropped, and the rest is added in a scratch worktree as a DVC version with a
+Git commit and pushed. Only then the workspace switches to it, in a step that survives a kill, and training is
+requested. The same batch again adds nothing.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ from plumbline.imaging.labels import shown
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import IngestParams, ingest
 from plumbline.imaging.metadata import Metadata, find_table, meaning, read_table, written_path
-from plumbline.imaging.pictures import COMPUTED, RESERVED
+from plumbline.imaging.pictures import RESERVED
 from plumbline.imaging.settings import DataParams
 from plumbline.leakage.groups import GroupParams
 
@@ -111,7 +111,7 @@ def intake(
 
 
 def _checked_data(root: Path) -> tuple[DataParams, str]:
-    """Return the data section and the .dvc file; UserError where data/ can't take a batch as it is."""
+    """Return the data section and the .dvc file; UserError where data/ is not in a state to take a batch."""
     data = _section(root, "data", DataParams)
     source = f"{data.root}.dvc"
     if not (root / source).exists():
@@ -147,8 +147,8 @@ def _validate(
 
 @task(name="known pictures", cache_policy=NO_CACHE)
 def _known(root: Path, data: DataParams) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
-    """Return the manifest of data/ as it is, and the thumbnails of its rows: from the last run where that is still
-    true, else measured now."""
+    """Return the present manifest of data/ and the thumbnails of its rows: from the last run if still valid, else
+    measured now."""
     import pandas as pd
 
     makers = [node.name for node in graph.read_graph(root).values() if artefacts.MANIFEST.name in node.outs]
@@ -179,14 +179,14 @@ def _add_version(
         folder = scratch / data.root
         folders = class_folders(root / data.root)
         added = place_pictures(batch.root, new, folder, folders)
-        rows = metadata_rows(new, COMPUTED, folders)
+        rows = metadata_rows(new, RESERVED, folders)
         if rows:
             there = [entry.name for entry in os.scandir(root / data.root)] if (root / data.root).is_dir() else []
             table = find_table(there, data.metadata)[0] or data.metadata
             write_text(folder / table, merged_metadata(root / data.root / table, rows))
             added.append(folder / table)
         check_placed(new, folder, folders, data)
-        # Adding the files one by one, not the folder: DVC joins them to the version it knows without reading it all.
+        # Adding the files one by one, not the folder: DVC adds them to the known version without reading all of it.
         names = [str(path.relative_to(scratch)) for path in added]
         for start in range(0, len(names), 500):
             run_dvc("add", ["add", "--quiet", *names[start : start + 500]], scratch, children)
@@ -238,7 +238,7 @@ def batch_name(batch: str) -> str:
 
 @contextmanager
 def _worktree(root: Path, children: Children) -> Iterator[Path]:
-    """Yield a Git worktree of HEAD whose DVC uses this workspace's cache and remotes; remove it, and those of kills."""
+    """Yield a Git worktree of HEAD whose DVC uses this cache and these remotes; remove it, and those of killed runs."""
     area = root / ".dvc" / "tmp"
     for leftover in area.glob("plumbline-intake-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -254,14 +254,14 @@ def _worktree(root: Path, children: Children) -> Iterator[Path]:
 
 
 def merged_metadata(path: Path, rows: list[dict[str, str]]) -> str:
-    """Return metadata.csv with `rows` after those it has; new columns come last and are empty in the old rows.
+    """Return metadata.csv with `rows` appended; new columns come last and are empty in the old rows.
 
-    What it has is read as `ingest` reads it, and written with commas and the names that the columns are known by.
+    The old rows are read as `ingest` reads them, and written with commas and the project's column names.
     """
     table = read_table(path.parent, path.name, RESERVED) or Metadata({})
     old = [{"path": written_path(key), **values} for key, values in table.rows.items()]
     header = list(dict.fromkeys(["path", *(name for row in old for name in row)]))
-    # A batch's `Site` is the column `site` that there is.
+    # A batch's `Site` is the existing column `site`.
     spelled = {meaning(name): name for name in header}
     rows = [{spelled.get(meaning(name), name): value for name, value in row.items()} for row in rows]
     header += sorted({name for row in rows for name in row} - set(header))

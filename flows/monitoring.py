@@ -45,7 +45,7 @@ NEW_LABELS = "plumbline.new-labels"
 
 @flow(name="monitor", flow_run_name="monitor {site}", persist_result=False, retries=2, retry_delay_seconds=60)
 def monitor(site: SiteName) -> State[Any]:
-    """Judge the new images of `site`; ends Ok, Watch, Drift or Not Enough Images, fails where that was impossible."""
+    """Judge the new images of `site`; ends Ok, Watch, Drift or Not Enough Images, fails where it can't be judged."""
     root = workspace.find_root()
     state = root / load_section("drift", DriftParams, root / PARAMS).state
     try:
@@ -60,7 +60,7 @@ def monitor(site: SiteName) -> State[Any]:
 def judged(site: str, root: Path) -> dict[str, Any]:
     """Run `python -m monitoring.drift` and return what it wrote of `site`; raises StageFailed where it wrote nothing.
 
-    The verdict comes as data in a file of this run's own; the lines it prints are for people, in the log.
+    The verdict comes as data in a file; the printed lines are for people and go to the log.
     """
     with tempfile.TemporaryDirectory(prefix="plumbline-monitor-") as scratch:
         result = Path(scratch) / "result.json"

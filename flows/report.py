@@ -29,7 +29,7 @@ ACCURACY = "Accuracy of each candidate, with 95% intervals"
 class Progress:
     """A Prefect progress artifact that is made on the first report and updated when the figure changes.
 
-    Losing the Prefect API for a moment costs a line in the log, not the stage.
+    If the Prefect API is away for a moment, only a line is logged.
     """
 
     def __init__(self, key: str, description: str, warn: Say) -> None:
@@ -108,9 +108,9 @@ def read_decision(root: Path) -> Decision | None:
 
 
 def leaderboard_table(rows: Sequence[LeaderboardRow], chosen: str | None, failed: Sequence[str]) -> Table:
-    """Flatten leaderboard.json: one row a candidate, its accuracy by split; the `failed` ones say so, below.
+    """Flatten leaderboard.json: one row per candidate with its accuracy by split; `failed` ones are last.
 
-    In the order of the page: the chosen one, then the others by their accuracy on validation.
+    In the order of the page: the chosen one, then the others by accuracy on validation.
     """
     splits = ("train", "validation", "test")
 
@@ -133,7 +133,7 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], chosen: str | None, failed
 def decision_text(decision: Decision) -> str:
     """Return the decision as Markdown: verdict, its sentence, every rule with its figure, then why.
 
-    The reasons are a list because Prefect's tables break no lines: a column of sentences would run off the page.
+    The reasons are a list because Prefect's tables don't wrap: a column of sentences would run off the page.
     """
     lines = [f"# {decision.verdict}: {decision.candidate}", "", decision.reason, ""]
     lines += ["| rule | figure | bound | met |", "| --- | --- | --- | --- |"]
@@ -172,7 +172,7 @@ def page_links(root: Path) -> list[str]:
 def link(what: str, page: Path, root: Path) -> str:
     """Return a Markdown link to a page under reports/, below PLUMBLINE_REPORTS_URL if somebody serves them there.
 
-    Where nobody does, its path: a browser follows no link from Prefect's pages to a file.
+    Otherwise only its path: browsers don't follow links from Prefect's pages to local files.
     """
     base = os.environ.get("PLUMBLINE_REPORTS_URL", "").rstrip("/")
     if not base:

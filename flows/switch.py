@@ -1,9 +1,10 @@
-"""Bring a workspace's data from one version to the next in a way that survives a kill at any line.
+"""Move a workspace's data to the next version in a way that survives a kill at any line.
 
-The new version is complete in DVC's cache and in a Git commit before the workspace hears of it, and the files that it
-adds lie ready. Then: a journal; a data.dvc that DVC refuses with the sentence to read; the files, each moved in one
-step; the old data.dvc; the merge. So `dvc repro` sees the old data, or all of the new (which it takes for a change by
-hand and trains on), or it stops and says what to run. Whoever holds the workspace next finishes what the journal says.
+The new version is complete in DVC's cache and in a Git commit before the workspace changes, and the files that it adds
+are ready to be moved. Then: a journal; a data.dvc that DVC refuses with the sentence to read; the files, each moved in
+one step; the old data.dvc; the merge. So `dvc repro` sees the old data, or all of the new (which it takes for a change
+by hand and trains on), or it stops and says what to run. Whoever holds the workspace next finishes what the journal
+says.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from plumbline.common.interrupted import ADDED, MEND, SWITCH
 LOCKED = re.compile(r"Unable to create '(.+\.lock)': File exists")
 PATIENCE = 10.0  # seconds that a lock of Git's is left to whoever made it
 MARKER = Path(".dvc/tmp/plumbline-marker")
-# What data.dvc says meanwhile: no such field is known to DVC, which stops and shows it.
+# The content of data.dvc meanwhile: DVC does not know this field, so it stops and shows it.
 STOP = f"an intake that was killed while it changed this data: `{MEND}` finishes it"
 
 
@@ -52,7 +53,7 @@ def switch(root: Path, commit: str, source: str, folder: str, say: Callable[[str
 
 
 def recover(root: Path, say: Callable[[str], None]) -> None:
-    """Finish a switch that was begun. Call it with the workspace held alone."""
+    """Finish a switch that was begun. The caller must hold the workspace."""
     if (root / SWITCH).exists():
         _finish(root, json.loads((root / SWITCH).read_text(encoding="utf-8")), say)
         (root / SWITCH).unlink()
@@ -70,7 +71,7 @@ def _finish(root: Path, journal: dict[str, Any], say: Callable[[str], None]) -> 
             os.replace(root / ADDED, folder)
         elif folder.exists():
             _place(root, source, folder)
-        # In this moment DVC sees the new data as a change made by hand.
+        # At this moment DVC sees the new data as a change by hand.
         git(root, "checkout", "HEAD", "--", source)
         git(root, "merge", "--quiet", "--no-edit", commit)
         say(f"{source} is now the version of commit {commit[:7]}.")
@@ -80,7 +81,7 @@ def _finish(root: Path, journal: dict[str, Any], say: Callable[[str], None]) -> 
 
 
 def _place(root: Path, source: str, folder: Path) -> None:
-    """Move what lies ready into the data folder, as far as an earlier attempt did not get; DVC stops meanwhile."""
+    """Move the prepared files that are left into the data folder; DVC stops meanwhile."""
     left = [path for path in (root / ADDED).rglob("*") if path.is_file()]
     if left:
         # Written elsewhere: DVC would take a temporary file beside data.dvc for another data source.

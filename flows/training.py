@@ -3,8 +3,8 @@
     python -m flows.training [--side-by-side 2] [--elsewhere 'train@*']
 
 A stage that DVC finds unchanged ends at once as Cached. A failed member of a group (`train@x`) fails itself; what
-depends on the whole group goes on with the others. Retries are for what can pass; a killed run, started again, repeats
-only what was not finished, because DVC keeps what was.
+depends on the whole group goes on with the others. Retries are for failures that can pass; a killed run, started
+again, repeats only unfinished stages, because DVC has the others' results.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def training(
 ) -> State[Any]:
     """Bring every stage of dvc.yaml up to date, at most `side_by_side` at a time.
 
-    A stage that failed for a passing reason is tried `retries` times more, first after about `retry_seconds`, each
-    time twice as late. Stages whose name matches a pattern in `elsewhere` run on other machines (docs/scale.md).
+    A stage that failed for a passing reason is retried `retries` times, first after about `retry_seconds`, then after
+    twice as long each time. Stages whose name matches a pattern in `elsewhere` run on other machines (docs/scale.md).
     """
     logger = get_run_logger()
     root = workspace.find_root()
@@ -162,7 +162,7 @@ def run_graph(
         if last is None:
             continue
         running.discard(last)
-        futures[last].wait()  # the state it ended in, not what the server has heard of it so far
+        futures[last].wait()  # its final state, not what the server knows so far
         states[last] = futures[last].state
         current.endings[last] = _ending(states[last])
         progress.report(round(100 * len(states) / len(nodes), 1))
@@ -175,14 +175,14 @@ def ready(waiting: Mapping[str, Node], endings: Mapping[str, Ending]) -> list[st
 
 
 def may_run(node: Node, endings: Mapping[str, Ending]) -> bool:
-    """All it needs is there, and of every folder it reads that others fill, at least one part."""
+    """Whether all it needs succeeded, and at least one part of each folder to which several stages contribute."""
     well = {name for name in node.upstream if endings[name] in ("cached", "ran")}
     parts = node.upstream - node.needed
     return node.needed <= well and (not parts or bool(parts & well))
 
 
 def conclude(nodes: Mapping[str, Node], current: TrainingRun, states: Mapping[str, State[Any]]) -> State[Any]:
-    """Return the run's final state, and tell people of what they wait for.
+    """Return the run's final state, and send the messages people asked for.
 
     Where only members of a group (`train@x`) failed, the run is completed, named Partly; anything else fails it.
     """
@@ -212,9 +212,9 @@ def decides(node: Node) -> bool:
 
 
 def _remove_leftovers(node: Node, nodes: Mapping[str, Node], current: TrainingRun) -> None:
-    """Remove what failed parts left from earlier versions, so that `node` doesn't take them for this one's.
+    """Remove old outputs of failed parts, so that `node` doesn't take them for this run's.
 
-    DVC keeps them in its cache, and removes them itself before a stage runs.
+    DVC has them in its cache, and removes them itself before a stage runs.
     """
     import shutil
 

@@ -82,7 +82,7 @@ class Champion:
 
     @property
     def digest(self) -> str:
-        """What tells this version from every other, in any registry."""
+        """The digest that identifies this version in any registry."""
         return self.version.tags[DIGEST_TAG]
 
 
@@ -107,7 +107,7 @@ def load_champion(model: str) -> Champion:
 
 
 def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
-    """Collect what is new at `site` and judge it, if it is enough; return the window's result, or what is missing."""
+    """Collect the new images of `site` and judge them if there are enough; return the window's result, or why not."""
     state, source = SiteState(settings.drift.state, site), Source(settings.drift.source_of(site))
     with state.locked(settings.drift.lock_timeout):
         seen, files = state.seen(champion.digest), source.list()
@@ -156,10 +156,10 @@ def _joined(images: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
 def collect(
     state: SiteState, source: Source, files: list[File], seen: pd.DataFrame, champion: Champion, settings: Settings
 ) -> MeasuredImages:
-    """Measure and score every one of `files` that was not `seen`; return all that waits, kept on disk."""
+    """Measure and score the `files` that were not `seen`, keep them on disk, and return all that wait for a window."""
     waiting = state.pending()
     if waiting is not None and (waiting.table["scored_by"] != champion.digest).any():
-        state.forget_pending()  # scored by a champion that is one no more
+        state.forget_pending()  # scored by a former champion
         waiting = None
     quarantine = state.quarantine()
     known = [seen, quarantine] + ([waiting.table] if waiting is not None else [])
@@ -168,7 +168,9 @@ def collect(
     bad = quarantine[quarantine["path"].isin(there)]
     delivered = set(seen["id"]) | (set(waiting.table["id"]) if waiting is not None else set())
     parts = [waiting] if waiting is not None else []
-    results = measure_all(source, fresh, champion.model.image_size, settings.data, settings.ingest.min_side)
+    results = measure_all(
+        source, fresh, champion.model.image_size, settings.data, settings.ingest.min_side, champion.model.fit
+    )
     results = progress(results, f"{state.site}: new images", total=len(fresh))
     while chunk := list(islice(results, CHUNK)):
         bad = _with_refused(bad, [one for one in chunk if isinstance(one, Unreadable)])
@@ -191,7 +193,7 @@ def _scored_chunk(
     table = pd.DataFrame([one.row for one in measured]).astype({"phash": "uint64"})
     status = status_of(table, champion.training, earlier, delivered, settings.drift.copy_distance)
     probabilities, embeddings = champion.model.score((one.rgb for one in measured), BATCH)
-    # What tells an image that waits from one that a window holds: also where another champion judges it anew.
+    # Identifies an image in `pending` and in windows, also when another champion judges it again.
     key = table["path"] + "|" + table["id"] + "|" + champion.digest
     table = table.assign(key=key, status=status, scored_by=champion.digest)
     small = np.stack([one.small for one in measured])
@@ -233,12 +235,12 @@ def _whole(parts: list[MeasuredImages], champion: Champion) -> MeasuredImages:
 
 
 def scores(raw: NDArray[Any], reference: Reference) -> NDArray[np.floating]:
-    """Return the network's probabilities as the version serves them."""
+    """Return the network's probabilities (N, C) calibrated as the version serves them."""
     return calibrated(raw, reference.temperature) if reference.task.exclusive else raw.astype(np.float64)
 
 
 def scored(images: pd.DataFrame, window: Observations, judgement: Judgement, reference: Reference) -> pd.DataFrame:
-    """Return the images with what was found of each: class, confidence, p_CLASS, distance, error, group."""
+    """Return the images with the findings on each: class, confidence, p_CLASS, distance, error, group."""
     columns: dict[str, Any] = {
         f"p_{name}": window.probabilities[:, place] for place, name in enumerate(reference.classes)
     }
@@ -262,12 +264,12 @@ def result_of(
     known_of_them: Known,
     settings: Settings,
 ) -> Result:
-    """Return what is kept and shown of a look at a site."""
+    """Return the result of looking at a site, as it is kept and shown."""
     counts = table["status"].value_counts()
     new, repeats = int(counts.get(NEW, 0)), int(counts.get(REPEAT, 0))
     verdict, reasons = judgement.verdict, list(judgement.reasons)
     findings = _findings(new, repeats, len(quarantined), settings.drift)
-    # First, for what comes after it takes images for independent that metadata.csv may tie.
+    # First, because the other findings take images for independent that metadata.csv may tie together.
     lost = _lost_rows(table, known_of_them, settings.drift)
     if (findings or lost) and verdict == OK:
         verdict = WATCH
@@ -490,7 +492,7 @@ def draw(sites: list[str], model: str, params: DriftParams, listed: list[str]) -
 
 
 def record_of(results: list[Result]) -> dict[str, Any]:
-    """Return what was said of each site as plain data: verdict, the sentence about it, window, reasons, counts."""
+    """Return the verdict on each site as plain data: verdict, the sentence about it, window, reasons, counts."""
     sites = {
         one["site"]: {
             "said": in_lines(one)[0],
@@ -505,7 +507,7 @@ def record_of(results: list[Result]) -> dict[str, Any]:
 
 
 def no_verdict_in_experiments() -> str | None:
-    """Return why the stage judges nothing inside `dvc exp run`, None outside: what it judged would count for all."""
+    """Return why the stage judges nothing inside `dvc exp run`, None outside: its windows would count for everybody."""
     if not experiment(Path()):
         return None
     return "Not judged: this is a DVC experiment; `dvc repro` judges the sites."
@@ -531,12 +533,12 @@ def no_champion(model: str) -> str | None:
 
 
 def worst(verdicts: list[str]) -> str:
-    """Return the verdict that counts for all."""
+    """Return the worst of several verdicts."""
     return max(verdicts, key=[OK, WATCH, FEW, DRIFT].index)
 
 
 def command(arguments: list[str] | None = None) -> None:
-    """Run `main`; an error of any kind ends with 3, for 1 means DRIFT."""
+    """Run `main`; any error ends with exit code 3, because 1 means DRIFT."""
     run(lambda: sys.exit(main(arguments)), failed=ERROR)
 
 
