@@ -177,7 +177,7 @@ def raced(
         places = [int(name) for name in names]
         return plan.answers(right[places], brier[places], folds)
 
-    entrants = [Entrant(str(c), costs[c], float(seconds[c])) for c in range(len(costs))]
+    entrants = [Entrant(str(c), costs[c], {str(c): float(seconds[c])}) for c in range(len(costs))]
     found = race(entrants, look, Terms(FOLDS, minutes, gate.margin, gate.confidence, gate.alpha))
     finalists = [int(name) for name in found.finalists]
     answers = plan.answers(right[finalists], brier[finalists], found.folds)

@@ -318,8 +318,8 @@ class RaceRecord(Record):
 
     `ended` is `settled` (told apart), `folds` (all were asked), `minutes` (the budget was spent), or, where there was
     no race, `validation` or `cross_validation` as gate.selection says. `finalists` are chosen among on validation and
-    the first `folds` of `of_folds` folds; `left` says why each of the others is not. A fold counts the minutes that
-    training took: `minutes` of `of_minutes` were asked.
+    the first `folds` of `of_folds` folds; `left` says why each of the others is not. The budget is
+    `minutes` of training, of which no two runs spend the same.
     """
 
     ended: Ended
@@ -329,7 +329,6 @@ class RaceRecord(Record):
     rounds: tuple[RaceRound, ...]
     left: dict[str, str]
     minutes: float
-    of_minutes: float
 
     @property
     def on(self) -> str:
@@ -346,18 +345,20 @@ class RaceRecord(Record):
             return f"Selected on validation alone ({first.groups} groups), as gate.selection asks."
         if self.ended == "cross_validation":
             return f"Selected on validation and all {self.folds} folds ({last.groups} groups), as gate.selection asks."
+        if len(first.asked) == 1:
+            return "Only one candidate stands for selection."
         if not self.folds and self.ended == "settled":
             return f"Selected on validation alone: its {first.groups} groups tell the candidates apart."
         asked = f"{len(first.in_question)} of {len(first.asked)} candidates could not be told apart on validation"
         if not self.folds:
             return (
-                f"Selected on validation alone ({first.groups} groups): {asked}, but {self.of_minutes:g} minutes "
+                f"Selected on validation alone ({first.groups} groups): {asked}, but {self.minutes:g} minutes "
                 "(train.minutes) don't pay for a fold of two of them."
             )
         ended = {
             "settled": "until they were told apart",
             "folds": "which are all there are",
-            "minutes": f"until {self.of_minutes:g} minutes (train.minutes) did not pay for another",
+            "minutes": f"until {self.minutes:g} minutes (train.minutes) did not pay for another",
         }[self.ended]
         return (
             f"{asked} ({first.groups} groups), so those in question were asked about {self.folds} of {self.of_folds} "
@@ -381,6 +382,7 @@ class Decision(Record):
     violation_class: str | None = None
     selected_on: str | None = None
     selection: Selection | None = None
+    race: RaceRecord | None = None
     rules: tuple[Rule, ...]
 
 
