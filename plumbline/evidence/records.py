@@ -188,6 +188,32 @@ class ProbeEvidence(Record):
     lines: tuple[str, ...] = ()
 
 
+class ConformalSets(Record):
+    """Sets of classes that hold the right one with probability `level`, from the `groups` of validation.
+
+    An option is in the set where 1 - its probability is at most `bound`, and the likeliest always is; without a bound
+    validation holds too few groups to say, and every class is. On test: the `coverage`, the share whose set is
+    `undecided` (more than one class), and the coverage under each of the `probes`.
+    """
+
+    level: float
+    groups: int
+    bound: float | None
+    coverage: Figure | None = None
+    undecided: Figure | None = None
+    probes: dict[str, Figure] = Field(default_factory=dict)
+    note: str
+
+
+class MembersSpread(Record):
+    """How often an ensemble's members disagree on test, and how often it is right where they agree and where not."""
+
+    members: tuple[str, ...]
+    disagree: Figure
+    right_where_agreed: Figure | None
+    right_where_not: Figure | None
+
+
 class CandidateEvidence(Record):
     """All that is known about one candidate. `splits`: train, validation and test."""
 
@@ -199,6 +225,8 @@ class CandidateEvidence(Record):
     slices: tuple[SliceEvidence, ...] = ()
     versus: dict[str, Gain] = Field(default_factory=dict)
     probes: ProbeEvidence | None = None
+    sets: tuple[ConformalSets, ...] = ()
+    spread: MembersSpread | None = None
 
 
 class Evaluation(Record):
