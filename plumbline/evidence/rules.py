@@ -1,4 +1,4 @@
-"""Which candidate is chosen, and whether it is promoted, held or rejected; a pure decision.
+"""Which candidate is chosen, and whether it is promoted, held or rejected.
 
 Reads build/evaluation.json, build/race/, build/candidates/, build/splits.parquet and build/leakage.json, writes
 build/decision.json.
@@ -37,25 +37,25 @@ from plumbline.evidence.records import (
 from plumbline.evidence.results import stands_in_the_way
 from plumbline.evidence.selection import bootstrap_p, holm, select_simplest
 from plumbline.evidence.slices import Slicing
-from plumbline.models.records import ModelDescription
+from plumbline.models.records import NOT_ELIGIBLE, ModelDescription
 from plumbline.tasks.one_label import ONE_LABEL
 from plumbline.tasks.task import Task
 
 MOST_GROUPS = 100_000
-"""More test groups than anybody will collect: a rule that would need more than this is not a matter of evidence."""
+"""More test groups than anybody will collect: a rule that would need more fails for good, not for lack of data."""
 
 FAR_BELOW = 4
-"""A time is said to be far below its bound under a quarter of it."""
+"""A time below this share of its bound is reported as far below it."""
 
 SHORTCUT_LEVEL = 0.01
-"""A shortcut that chance explains this often is none."""
+"""With a p-value above this a shortcut may be chance and is not counted."""
 
 
 class Looks(Section):
-    """How the chosen model must stand the probes; null: not judged.
+    """Bounds for the probes of the chosen model; null: not judged.
 
-    `attention` is off: Grad-CAM is coarse, and a model proven to read the head alone may show less of it there than
-    chance would (tests/stages/test_probe.py has one). Covering the head is the better witness.
+    `attention` is off by default: Grad-CAM is coarse, and even a model that is known to read only the head may show
+    less of it there than chance would (see tests/stages/test_probe.py). Covering the head is the better test.
     """
 
     head: float | None = Field(default=0.15, ge=0, le=1)
@@ -93,7 +93,7 @@ class Gate(Section):
 
 
 def not_judged(name: str, bound: float | str | None, reason: str) -> Rule:
-    """Return a rule that nothing was measured for."""
+    """Return a rule whose figure was not measured."""
     return Rule(name, None, bound, False, reason, judged=False)
 
 
@@ -111,7 +111,7 @@ def choose(
             [sample.scaled(evaluation.candidates[name].temperature).brier for name, sample in unseen.items()]
         ),
         names=list(unseen),
-        # Not by latency: no two runs measure the same, and the choice must not hang on that.
+        # Not by latency: it differs from run to run, and the choice must not.
         costs=[(candidates[name].parameters,) for name in unseen],
         codes=first.codes,
         times=draw_groups(first.groups, params.resamples, params.seed),
@@ -131,7 +131,7 @@ def standing(candidates: dict[str, TrainedCandidate], params: Gate) -> dict[str,
 
 
 def may_stand(candidate: TrainedCandidate, params: Gate) -> bool:
-    """Return whether a candidate passes the rules that need no picture."""
+    """Return whether a candidate passes the rules on training, size and weights, which need no picture."""
     rules = rules_without_pictures(candidate.model, candidate.latency, params)
     return not any(stands_in_the_way(rule, params.unjudged) for rule in rules)
 
@@ -139,6 +139,9 @@ def may_stand(candidate: TrainedCandidate, params: Gate) -> bool:
 def rules_without_pictures(model: ModelDescription, latency: float | None, params: Gate) -> list[Rule]:
     """Return the rules on size, speed (`latency` in milliseconds, None: not measured) and origin of the weights."""
     rules = []
+    if model.status != "trained":
+        reason = f"{model.candidate} can't be chosen: {NOT_ELIGIBLE[model.status]}"
+        rules.append(Rule("training", model.status, "trained", False, reason))
     if params.maximum_parameters is not None:
         rules.append(budget_rule("parameters", model.parameters, params.maximum_parameters))
     if params.maximum_latency_ms is not None:
@@ -211,7 +214,7 @@ def apply_rules(name: str, evaluation: Evaluation, leaks: int, params: Gate, lat
 
 
 def floor_rule(name: str, figure: Figure, floor: float, groups: int, scale: float = 1.0) -> Rule:
-    """Judge the lower end of an interval. Below the floor with the figure above it, only evidence is missing.
+    """Judge the lower end of an interval. If it is below the floor but the figure is above, only data is missing.
 
     `groups` are the groups that the figure rests on; `scale` turns groups of that kind into test groups of any kind.
     """
@@ -245,7 +248,7 @@ def _trials_behind(value: float, low: float) -> float:
 
 
 def false_alarm_rule(figure: Figure, ceiling: float) -> Rule:
-    """Recall must not be bought by alarming at everybody: judge the rate of false alarms at the threshold served."""
+    """Judge the rate of false alarms at the served threshold: high recall must not come from alarming at everybody."""
     value = figure.value
     return Rule("false alarms", value, ceiling, value <= ceiling, f"{value:.3f} of those who comply raise an alarm")
 
@@ -288,13 +291,13 @@ def beat_rule(rival: str, versus: Mapping[str, Gain], groups: int, sure: float) 
     )
     if share >= sure:
         return Rule(name, share, sure, True, reason)
-    # What a gain is worth in standard errors grows with the square root of the number of groups.
+    # A gain in units of its standard error grows with the square root of the number of groups.
     wanted = (NormalDist().inv_cdf(sure) * gain.spread / value) ** 2
     return Rule(name, share, sure, False, reason, max(1, int(np.ceil(groups * (wanted - 1)))))
 
 
 def shortcut_rules(found: Sequence[Shortcut], bounds: Mapping[str, float]) -> list[Rule]:
-    """Judge the shortcuts that have a bound. `site` may be missing: pictures of one site have nothing there to tell."""
+    """Judge the shortcuts that have a bound. `site` may be missing, as with pictures of a single site."""
     names = [shortcut.name for shortcut in found]
     unknown = sorted(set(bounds) - {*names, "site"})
     if unknown:
@@ -302,16 +305,16 @@ def shortcut_rules(found: Sequence[Shortcut], bounds: Mapping[str, float]) -> li
     return [shortcut_rule(shortcut, bounds[shortcut.name]) for shortcut in found if shortcut.name in bounds]
 
 
-def shortcut_rule(audit: Shortcut, bound: float) -> Rule:
-    """Judge how well the label is told without the head: by the lower end of the area under the curve."""
-    passed = audit.low < bound or audit.p > SHORTCUT_LEVEL
-    line = f"{audit.name} alone predicts the label with AUC {audit.auc:.2f}"
-    reason = line if passed else f"{line}: this data set teaches {audit.teaches}"
-    return Rule(f"shortcut: {audit.name}", audit.low, bound, passed, reason)
+def shortcut_rule(shortcut: Shortcut, bound: float) -> Rule:
+    """Judge how well the label can be predicted without the head: by the lower end of the area under the curve."""
+    passed = shortcut.low < bound or shortcut.p > SHORTCUT_LEVEL
+    line = f"{shortcut.name} alone predicts the label with AUC {shortcut.auc:.2f}"
+    reason = line if passed else f"{line}: this data set teaches {shortcut.teaches}"
+    return Rule(f"shortcut: {shortcut.name}", shortcut.low, bound, passed, reason)
 
 
 def probe_rules(found: ProbeEvidence | None, bounds: Looks) -> list[Rule]:
-    """Judge whether the model looks at the head: by what is sure of it, the end of each interval that speaks for it."""
+    """Judge whether the model looks at the head, by the end of each interval that is in its favour."""
     if found is None:
         bound = [name for name in ("head", "background", "zoom", "attention") if getattr(bounds, name) is not None]
         return [
@@ -358,7 +361,8 @@ def groups_rule(groups: int, minimum: int) -> Rule:
 def latency_rule(milliseconds: float | None, most: float) -> Rule:
     """Judge the time of one picture against its bound.
 
-    A time is never the same twice, and a decision on the same data should be: far below the bound only that is said.
+    A time differs from run to run, but the same data should give the same decision: far below the bound only that is
+    reported, without the time.
     """
     name, far_below = "latency in ms", most / FAR_BELOW
     if milliseconds is None:

@@ -21,9 +21,11 @@ from plumbline.common import cluster
 from plumbline.common.closure import code_digest
 from plumbline.common.files import replacing
 from plumbline.common.store import Arrays, DamagedError, Store
+from plumbline.imaging.labels import classes_of
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import Features
 from plumbline.models.training import train
+from plumbline.tasks.labels import truth_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,19 +37,22 @@ NO_FOLD = -1
 def folds_of(splits: pd.DataFrame, folds: int, seed: int) -> NDArray[np.intp]:
     """Return the fold (N,) of each training picture of `splits` (path, id, label, group, split), NO_FOLD of the others.
 
-    Where there are too few groups for so many folds there are fewer, and where there are not even two, none.
+    Every class keeps a group to be learnt from: where one has too few groups for so many folds there are fewer, and
+    where it has not even two, none.
     """
     from sklearn.model_selection import StratifiedGroupKFold
 
     part = np.full(len(splits), NO_FOLD, dtype=np.intp)
     rows = np.flatnonzero((splits["split"] == "train").to_numpy())
     table = splits.iloc[rows]
-    count = min(folds, table["group"].nunique(), int(table["label"].value_counts().max() if len(table) else 0))
+    truth = truth_table(table["label"], sorted(classes_of(table["label"])))
+    groups = [table["group"][has].nunique() for has in truth.T]
+    count = min(folds, *groups, int(table["label"].value_counts().max())) if groups else 0
     if count < 2:
         return part
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # a class with fewer pictures than folds is missing in some
+        warnings.simplefilter("ignore", UserWarning)  # of several labels, a rare combination is missing in some folds
         for number, (_, held) in enumerate(splitter.split(table, table["label"], table["group"])):
             part[rows[held]] = number
     return part
@@ -119,7 +124,10 @@ class FoldAnswers:
         asked = predictions[predictions["split"] == "test"]
         columns = [str(column) for column in asked.columns if str(column).startswith("p_")]
         classes = [column.removeprefix("p_") for column in columns]
-        return {"probabilities": asked[columns].to_numpy(np.float64), "classes": np.asarray(classes, dtype=str)}
+        probabilities = asked[columns].to_numpy(np.float64)
+        if not np.isfinite(probabilities).all():
+            print(f"{name}: answers to fold {number + 1} that are no numbers count as wrong", file=sys.stderr)
+        return {"probabilities": np.nan_to_num(probabilities), "classes": np.asarray(classes, dtype=str)}
 
     def _key(self, candidate: Candidate, features: Features, number: int) -> str:
         return cluster.digest(

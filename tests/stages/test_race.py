@@ -168,11 +168,22 @@ def test_folds_are_whole_groups_of_training_pictures_with_every_class():
     np.testing.assert_array_equal(part, folds_of(other, 5, 0))
 
 
-@pytest.mark.parametrize(("groups", "folds"), [(3, 3), (2, 2), (1, 0), (0, 0)])
-def test_too_few_groups_make_fewer_folds_or_none(groups, folds):
-    splits = split_table(40).assign(group=[f"g{n % max(groups, 1)}" for n in range(40)])
+@pytest.mark.parametrize(("groups", "folds"), [(9, 5), (3, 3), (2, 2), (1, 0), (0, 0)])
+def test_too_few_groups_of_a_class_make_fewer_folds_or_none(groups, folds):
+    splits = split_table(200)
+    rare = splits["label"] == "without_helmet"
+    splits["group"] = [f"r{n // 2 % max(groups, 1)}" if one else f"g{n}" for n, one in enumerate(rare)]
     splits["split"] = "train" if groups else "validation"
-    assert count_folds(folds_of(splits, 5, 0)) == folds
+    part = folds_of(splits, 5, 0)
+    assert count_folds(part) == folds
+    for number in range(folds):
+        assert splits["label"][part != number].nunique() == 2, "every class is left to be learnt"
+
+
+def test_folds_of_pictures_with_several_labels():
+    labels = ["a;b", "a", "b", "a;c", "b;c", "c"] * 20
+    splits = pd.DataFrame({"label": labels, "split": "train", "group": [f"g{n // 2}" for n in range(120)]})
+    assert count_folds(folds_of(splits, 5, 0)) == 5
 
 
 def scored(table: pd.DataFrame, seed: int, skill: float = 2.0) -> pd.DataFrame:
