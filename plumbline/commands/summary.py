@@ -44,7 +44,7 @@ def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:
 
 
 def to_commit(root: Path) -> list[str]:
-    """Return what of a run belongs in Git and is not there yet: the lock of its stages, who was test, its settings.
+    """Return the files of a run that belong in Git and are not committed: dvc.lock, memberships, settings.
 
     Without the first two `dvc metrics diff` has nothing to compare with, and a fresh clone draws other splits.
     """

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import keras
 
 ARCHITECTURES = Path(__file__).with_name("architectures")
-TRANSFER = "transfer"
+TRANSFER, TRIPLET = "transfer", "triplet"
 WITH_ATTENTION = ("compact_cnn",)
 PRESETS: dict[str, dict[str, Any]] = {
-    # the HelmNet study's settings with its own recommendations switched on; also the defaults below
+    # the HelmNet study's settings with its own recommendations; also the defaults below
     "helmnet": {
         "epochs": 20,
         "batch_size": 128,
@@ -56,6 +56,14 @@ class Head(Section):
     output: Literal["auto", "softmax"] = "auto"
 
 
+class Triplet(Section):
+    """How architecture `triplet` learns: the embedding's units, the margin, and which triplets of a batch count."""
+
+    units: Annotated[int, Field(ge=2, le=4096)] = 64
+    margin: Annotated[float, Field(gt=0, le=4)] = 0.2
+    mining: Literal["semi_hard", "hard"] = "semi_hard"
+
+
 class FineTuning(Section):
     """The second phase, once the head is trained: the unfrozen part of the backbone learns too, slowly."""
 
@@ -72,8 +80,9 @@ class Candidate(Section):
     `augmented` uses the backbone's stored views. `fine_tuning` follows where the backbone's `freeze` leaves part of it
     to be trained. `class_weights: balanced` weighs each picture by 1 / its class's share. `schedule: cosine` lets the
     learning rate fall to nothing over `epochs` (then give early stopping patience) in place of steps down on a plateau;
-    `weight_decay` is AdamW's. `precision: auto` trains some architectures in bfloat16 where the processor has units for
-    it; predictions are made in float32.
+    `weight_decay` is AdamW's. `curriculum` gives a third of the epochs to an easier lesson first: `sizes` pictures of
+    half the size, `confidence` the half that a logistic regression on 16x16 pixels is surest of. `precision: auto`
+    trains some architectures in bfloat16 where the processor has units for it; predictions are made in float32.
     """
 
     architecture: str
@@ -81,6 +90,8 @@ class Candidate(Section):
     preset: Literal["helmnet", "enterprise"] | None = None
     networks: tuple[str, ...] = ()
     head: Head | None = None
+    triplet: Triplet = Triplet()
+    curriculum: Literal["none", "sizes", "confidence"] = "none"
     fine_tuning: FineTuning = FineTuning()
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     attention: Literal["none", "cbam"] = "none"
@@ -118,12 +129,16 @@ class Candidate(Section):
 
     @model_validator(mode="after")
     def _head_belongs_to_transfer(self) -> Candidate:
-        transfer = self.architecture == TRANSFER
+        transfer, frozen = self.architecture == TRANSFER, self.architecture in (TRANSFER, TRIPLET)
         if (self.head is not None) != transfer:
             raise ValueError("'head' is what architecture 'transfer' trains: give it there, and only there")
-        if transfer and self.width != 1:
+        if self.architecture != TRIPLET and self.triplet != Triplet():
+            raise ValueError("'triplet' is for architecture 'triplet'")
+        if frozen and self.curriculum != "none":
+            raise ValueError("'curriculum' is for architectures that read pixels")
+        if frozen and self.width != 1:
             raise ValueError("'width' is for architectures trained from scratch")
-        if transfer and (self.mirror or self.brightness):
+        if frozen and (self.mirror or self.brightness):
             raise ValueError("'mirror' and 'brightness' are for architectures that read pixels; use 'augmented'")
         if self.attention != "none" and self.architecture not in WITH_ATTENTION:
             raise ValueError(
@@ -133,7 +148,7 @@ class Candidate(Section):
 
 
 def architecture_names() -> list[str]:
-    """What `architecture` may name: the modules of `plumbline/models/architectures/`."""
+    """Return what `architecture` may name: the modules of `plumbline/models/architectures/`."""
     return sorted(path.stem for path in ARCHITECTURES.glob("*.py") if not path.stem.startswith("_"))
 
 

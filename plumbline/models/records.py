@@ -1,4 +1,4 @@
-"""What this room writes for others to read: build/weights/*.json, backbone.json, model.json."""
+"""The records that this room writes: build/weights/*.json, backbone.json, model.json, cost.json."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from typing import Any, Literal
 from pydantic import Field
 
 from plumbline.common.records import Record
+from plumbline.imaging.decode import Fit
 from plumbline.models.augment import Augmentation
+from plumbline.models.preprocessing import Preprocess
 
 Freeze = Literal["head", "last_4", "all"]
 Status = Literal["trained", "constant", "diverged"]
@@ -31,7 +33,7 @@ class NetworkWeights(Record):
 
 
 class WeightsRecord(Record):
-    """build/weights/BACKBONE.json: other weights, another record; the same file elsewhere on disk, the same record."""
+    """build/weights/BACKBONE.json: it changes with the weights, not with where their file is."""
 
     backbone: str
     requested: str
@@ -75,6 +77,22 @@ class Recipe(Record):
     seed: int | None = None
     code: str
     channels: str | None = None
+    scales: tuple[int, ...] = ()
+    preprocess: Preprocess | None = None
+
+    def unpooled(self) -> Recipe:
+        """Return it without pooling, as features are made that end before a network does."""
+        return self.model_copy(update={"pooling": "none"})
+
+    @property
+    def fit(self) -> Fit:
+        """How a picture is brought to image_size."""
+        return self.preprocess.fit if self.preprocess else "stretch"
+
+    @property
+    def network_size(self) -> int | None:
+        """The side of the pictures that its networks are built for; None: any side."""
+        return None if self.scales else self.image_size
 
     @property
     def network_names(self) -> list[str]:
@@ -90,11 +108,11 @@ class BackboneRecord(Recipe):
 
     @classmethod
     def of(cls, recipe: Recipe, shape: tuple[int, ...], parts: tuple[Part, ...], parameters: int) -> BackboneRecord:
-        """Complete a recipe by what came out."""
+        """Complete a recipe by its results."""
         return cls(**dict(recipe), shape=shape, parts=parts, parameters=parameters)
 
     def recipe(self) -> Recipe:
-        """Return how the features were made, without what came out."""
+        """Return how the features were made, without the results."""
         return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
 
 
@@ -106,7 +124,7 @@ class MemberRecord(Record):
 
 
 class ModelDescription(Record):
-    """What was trained, on what, and where its weights began; `parameters` count the backbone's too.
+    """What was trained, on what, and the origin of its weights; `parameters` include the backbone's.
 
     `settings` are those of the entry in params.yaml. `starts` counts the initialisations that were tried: one from
     which every picture got the same answer is not gone on with. A candidate that is not `trained` can't be chosen. An
@@ -134,6 +152,7 @@ class ModelDescription(Record):
     members: tuple[MemberRecord, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     training_precision: str | None = None
+    fit: Fit = "stretch"
     status: Status = "trained"
     starts: int = 1
     without_views: bool = False
@@ -163,7 +182,7 @@ class ModelRecord(ModelDescription):
 
 
 class Cost(Record):
-    """cost.json: what it took to train, and the milliseconds of one picture; None where it was not measured."""
+    """cost.json: seconds and memory of the training, milliseconds for one picture; None where not measured."""
 
     seconds: float | None = None
     peak_megabytes: int | None = None

@@ -17,7 +17,8 @@ from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.models.batches import Batches
-from plumbline.models.candidates import Candidate
+from plumbline.models.candidates import TRIPLET, Candidate, build_network
+from plumbline.models.curriculum import fit_in_order
 from plumbline.models.features import Features
 from plumbline.models.fitting import (
     Fitted,
@@ -34,6 +35,7 @@ from plumbline.models.fitting import (
 from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
 from plumbline.models.records import NOT_ELIGIBLE, BackboneRecord, ModelRecord, Status
 from plumbline.models.trainable import build_trainable, chosen_parts, cut_networks, reads_pixels
+from plumbline.models.triplets import fit_triplets
 from plumbline.models.weights import describe_origin
 
 if TYPE_CHECKING:
@@ -61,8 +63,8 @@ class TrainParams(Section):
 
 
 class Trained(NamedTuple):
-    """What training leaves: the network, its learning curve (a row per epoch), predictions of all pictures (a p_CLASS
-    column per class) and model.json."""
+    """The result of training: the network, its learning curve (a row per epoch), predictions for all pictures (a
+    p_CLASS column per class) and model.json."""
 
     network: keras.Model
     history: pd.DataFrame
@@ -89,7 +91,7 @@ class TrainingSet:
         return (self.splits["split"] == split).to_numpy()
 
     def lesson(self, candidate: Candidate, seed: int) -> Lesson:
-        """The training pictures, varied as the candidate says, and the validation pictures as they are."""
+        """The training pictures, augmented as the candidate says, and the validation pictures as they are."""
         train = self.inside("train")
         weights = balanced_weights(self.targets, train)[train] if candidate.class_weights == "balanced" else None
         varied = Batches(
@@ -119,7 +121,7 @@ class TrainingSet:
         return Batches(self.features.values, self.rows[inside], self.targets.values[inside], batch_size, seed=seed)
 
     def predictions(self, network: keras.Model, batch_size: int) -> pd.DataFrame:
-        """What `network` says of every picture: path, id, label, split, group and a p_CLASS column per class."""
+        """Predictions for every picture: path, id, label, split, group and a p_CLASS column per class."""
         p = predict(network, self.features.values, self.rows, batch_size, self.targets.task)
         return predictions_of(self.splits, self.targets, p)
 
@@ -127,7 +129,7 @@ class TrainingSet:
 def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int) -> Trained:
     """Train candidate `name` on the training pictures of `splits` (path, id, label, group, split).
 
-    The test pictures are predicted, never looked at in training.
+    The test pictures are only predicted; training does not use them.
     """
     if candidate.augmented and not features.views and not features.backbone.views_left_out:
         raise UserError(
@@ -141,7 +143,7 @@ def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Featu
         make_deterministic(seed_of_start(seed, start))
         with precision(policy):
             network = build()
-        fitted = fit_in_phases(network, candidate, data.lesson(candidate, seed), name)
+        fitted = learn(network, candidate, data, seed, name)
         if fitted.status != "constant":
             break
         print(f"{name}: {NEVER_BEGAN.format(start=start + 1, epochs=len(fitted.history))}", file=sys.stderr)
@@ -179,7 +181,7 @@ def summary(model: ModelRecord, fitted: Fitted, seconds: float) -> str:
 
 
 def builder(candidate: Candidate, data: TrainingSet) -> Callable[[], keras.Model]:
-    """What builds the candidate's network, with new weights each time, but for those of a backbone behind its cut."""
+    """Return a function that builds the candidate's network with new weights, except those of a backbone."""
     features, targets = data.features, data.targets
     tuned = features.backbone.freeze != "head"
     networks = cut_networks(features.backbone, str(features.folder / artefacts.BACKBONE_WEIGHTS)) if tuned else None
@@ -191,8 +193,8 @@ def cross_validate(
 ) -> pd.DataFrame:
     """Predict every training and validation picture of `splits` with a model that never saw its group.
 
-    Of `folds` parts of whole groups one is predicted, the next stops the training, the others are trained on, in turn;
-    the test pictures take no part. Returns path, id, label, split, group and a p_CLASS column per class.
+    The groups are dealt into `folds` parts; in turn one is predicted, the next is for early stopping, the others are
+    trained on. The test pictures take no part. Returns path, id, label, split, group and a p_CLASS column per class.
     """
     import pandas as pd
     from sklearn.model_selection import StratifiedGroupKFold
@@ -210,6 +212,24 @@ def cross_validate(
         tables.append(predictions[predictions["split"] == "test"])
     found = pd.concat(tables).sort_index()
     return found.assign(split=seen["split"])
+
+
+def learn(network: keras.Model, candidate: Candidate, data: TrainingSet, seed: int, name: str) -> Fitted:
+    """Train `network` the candidate's way: from triplets, in an order, or on everything at once."""
+    if candidate.architecture == TRIPLET:
+        if reads_pixels(data.features.backbone):
+            raise UserError(f"params.yaml: candidates.{name}: architecture triplet needs the features of a network.")
+        return fit_triplets(network, candidate, data, seed, name)
+    if candidate.curriculum == "none":
+        return fit_in_phases(network, candidate, data.lesson(candidate, seed), name)
+    if not reads_pixels(data.features.backbone):
+        raise UserError(f"params.yaml: candidates.{name}.curriculum needs a backbone of network 'pixels'.")
+
+    def build(shape: tuple[int, ...]) -> keras.Model:
+        with precision(training_precision(candidate, data.features)):
+            return build_network(candidate, shape, len(data.targets.classes), data.targets.task)
+
+    return fit_in_order(network, build, candidate, data, seed, name)
 
 
 def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson, name: str = "") -> Fitted:
@@ -231,7 +251,7 @@ def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson, na
 
 
 def training_precision(candidate: Candidate, features: Features) -> str:
-    """The number format to train in: bfloat16 pays for the convolutions of some networks over pixels only."""
+    """The number format to train in: bfloat16 is faster only for some networks that convolve pixels."""
     if candidate.precision != "auto":
         return candidate.precision
     gains = reads_pixels(features.backbone) and candidate.architecture in FASTER_IN_BFLOAT16
@@ -246,7 +266,7 @@ def model_record(
     fitted: Fitted,
     seed: int,
 ) -> ModelRecord:
-    """model.json: what was trained, on what, and where its weights began; `parameters` count the backbone's too."""
+    """Return model.json: what was trained, on what, and the origin of its weights."""
     backbone, targets = data.features.backbone, data.targets
     parts = chosen_parts(candidate, backbone)
     return ModelRecord(
@@ -269,6 +289,7 @@ def model_record(
         best_epoch=best_epoch(fitted.history),
         settings=candidate.model_dump(mode="json"),
         training_precision=training_precision(candidate, data.features),
+        fit=backbone.fit,
     )
 
 
@@ -288,7 +309,7 @@ def weights_origin(backbone: BackboneRecord, networks: list[str]) -> str:
 
 
 def peak_megabytes() -> float:
-    """The most memory this process ever held, libraries included; mapped features count while they are held."""
+    """The most memory this process has used, in megabytes: libraries and mapped features included."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
