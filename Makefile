@@ -14,7 +14,7 @@ export GX_ANALYTICS_ENABLED = false
 export MLFLOW_DISABLE_TELEMETRY = true
 
 .DEFAULT_GOAL := help
-.PHONY: help env run serve-flows test test-fast coverage lint format lock sample clean
+.PHONY: help env run serve-flows test test-fast coverage lint format deps lock sample clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -49,6 +49,9 @@ lint: env $(VENV)/.installed-test ## Ruff and mypy
 format: $(VENV)/.installed-test ## Let ruff format and sort the code
 	ruff check --fix .
 	ruff format .
+
+deps: env ## After a change of imports: name in dvc.yaml the code that each stage runs
+	python -m plumbline.commands.deps
 
 sample: env ## Draw the embedded sample anew into data/ and incoming/, and version it
 	python -m samples.draw .

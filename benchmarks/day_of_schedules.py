@@ -32,7 +32,7 @@ import yaml
 
 from benchmarks import small_project
 from benchmarks.served import Served, listening, wait_until
-from monitoring.store import SiteState
+from monitoring.site_state import SiteState
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json, write_text
 

@@ -55,7 +55,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Batch:
+class LabelledBatch:
     """The readable, labelled pictures of a batch under `root`, and the refused.
 
     `table` is ingest's manifest, `thumbnails` (N, 81, 96) what ingest keeps to compare its rows by.
@@ -67,7 +67,9 @@ class Batch:
     thumbnails: NDArray[np.uint8]
 
 
-def read_folder(root: Path, data: DataParams, params: IngestParams, refused: list[Refusal] | None = None) -> Batch:
+def read_folder(
+    root: Path, data: DataParams, params: IngestParams, refused: list[Refusal] | None = None
+) -> LabelledBatch:
     """Decode and check every picture of a batch folder; UserError where it holds none that can be used."""
     names = [name for name in METADATA if (root / name).exists()]
     if len(names) == 2:
@@ -84,11 +86,11 @@ def read_folder(root: Path, data: DataParams, params: IngestParams, refused: lis
     if found.manifest.empty:
         first = f"; the first: {all_refused[0].path} {all_refused[0].reason}" if all_refused else ""
         raise UserError(f"{root} holds no picture that can be used{first}.")
-    return Batch(root, found.manifest, all_refused, found.thumbnails)
+    return LabelledBatch(root, found.manifest, all_refused, found.thumbnails)
 
 
 def new_pictures(
-    batch: Batch,
+    batch: LabelledBatch,
     known: pd.DataFrame,
     params: IntakeParams,
     thumbnails: NDArray[np.uint8],
@@ -96,8 +98,8 @@ def new_pictures(
 ) -> tuple[pd.DataFrame, list[Refusal]]:
     """Return the rows of `batch.table` that are not known in any form, and the copies among them.
 
-    A copy with another label than its twin is told apart: one of the two labels is wrong, and only a person can say
-    which. Where both are in the batch, neither goes in.
+    A copy with another label than its twin has a reason of its own: one of the two labels is wrong, and only a person
+    can say which. Where both are in the batch, neither goes in.
 
     Args:
         batch: what comes in.

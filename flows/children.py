@@ -42,7 +42,7 @@ class Stopped(Exception):
 
 
 class Guardian:
-    """The process that ends what it was told to watch once this process is over, or closes it.
+    """The process that ends those it watches once this process is over, or closes it.
 
     The file descriptors `hold` stay open in it: a file lock held through them is free once nothing watched is left.
     """

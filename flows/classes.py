@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from flows.batch import Batch
+from flows.batch import LabelledBatch
 from plumbline.common.errors import UserError
 from plumbline.imaging.labels import (
     SEVERAL,
@@ -24,8 +24,8 @@ ANY = "*"  # --new-class without a name: every class of the batch that data/ doe
 
 
 def settle_classes(
-    batch: Batch, known_labels: Collection[str], same_as: Mapping[str, str], new_classes: Sequence[str]
-) -> Batch:
+    batch: LabelledBatch, known_labels: Collection[str], same_as: Mapping[str, str], new_classes: Sequence[str]
+) -> LabelledBatch:
     """Return the batch in the classes of data/; UserError, before anything is written, where one is not among them.
 
     Args:
@@ -88,8 +88,8 @@ def _renames(
     return found
 
 
-def _who_are_they(batch: Batch, names: Sequence[str], known: Collection[str]) -> str:
-    told = []
+def _who_are_they(batch: LabelledBatch, names: Sequence[str], known: Collection[str]) -> str:
+    lines = []
     for name in names:
         same, near = same_but_for_spelling(name, known), nearest_class(name, known)
         count = sum(name in label_classes(label) for label in batch.table["label"])
@@ -100,10 +100,10 @@ def _who_are_they(batch: Batch, names: Sequence[str], known: Collection[str]) ->
             why = f"may be a misspelt {shown(near)}: {_option('--as', name, near)}, or {_option('--new-class', name)}"
         else:
             why = f"is new: {_option('--new-class', name)} adds it, --as THEIRS=OURS takes it for a known one"
-        told.append(f"{shown(name)} ({pictures}) {why}")
+        lines.append(f"{shown(name)} ({pictures}) {why}")
     return (
         f"the batch has {'a class' if len(names) == 1 else f'{len(names)} classes'} that data/ (with {_listed(known)}) "
-        f"does not have, and nothing was taken in: {'; '.join(told)}."
+        f"does not have, and nothing was taken in: {'; '.join(lines)}."
     )
 
 

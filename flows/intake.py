@@ -30,8 +30,8 @@ from prefect.states import Completed
 
 from flows import graph, report, workspace
 from flows.batch import (
-    Batch,
     IntakeParams,
+    LabelledBatch,
     Refusal,
     class_folders,
     metadata_rows,
@@ -138,7 +138,7 @@ def _checked_data(root: Path) -> tuple[DataParams, str]:
 @task(name="validate", cache_policy=NO_CACHE)
 def _validate(
     batch: Path, images: Path | None, scratch: Path, root: Path, data: DataParams, label_tag: str | None
-) -> Batch:
+) -> LabelledBatch:
     """Read the batch, whichever form it has."""
     params = _section(root, "ingest", IngestParams)
     if batch.is_dir():
@@ -173,7 +173,7 @@ def _known(root: Path, data: DataParams) -> tuple[pd.DataFrame, NDArray[np.uint8
     retry_condition_fn=may_pass,
 )
 def _add_version(
-    root: Path, data: DataParams, source: str, batch: Batch, new: pd.DataFrame, name: str, children: Children
+    root: Path, data: DataParams, source: str, batch: LabelledBatch, new: pd.DataFrame, name: str, children: Children
 ) -> str:
     """Make the new version in a scratch worktree that shares this workspace's cache; return its commit, data pushed."""
     with _worktree(root, children) as scratch:

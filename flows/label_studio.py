@@ -57,7 +57,7 @@ def read_label_studio(export: Path, images: Path, into: Path, tag: str | None = 
         into: an empty folder.
         tag: the name of the choices that are the label, where an export has several.
 
-    Raises UserError where the export is none, or where it can't be told which of its choices is the label.
+    Raises UserError where it is no such export, or where it does not say which of its choices is the label.
     """
     import pandas as pd
 

@@ -32,7 +32,7 @@ from flows.outcomes import failure, percent
 from flows.server import run_flow
 from monitoring.result import Result
 from monitoring.settings import DriftParams, SiteName, checked_site
-from monitoring.store import SiteState
+from monitoring.site_state import SiteState
 from plumbline.common import artefacts
 from plumbline.common.errors import TELEMETRY_OFF, UserError, run
 from plumbline.common.params import PARAMS, load_section
@@ -72,35 +72,38 @@ def judged(site: str, root: Path) -> dict[str, Any]:
         return dict(json.loads(result.read_text(encoding="utf-8"))["sites"][site])
 
 
-def announce(store: SiteState, root: Path) -> None:
-    """Tell of every window that nobody was told of yet, and note it of each once it is told.
+def announce(site_state: SiteState, root: Path) -> None:
+    """Announce every window that was not announced yet, and note each one.
 
-    A run killed between the two tells of that window again: under the same id, by which Prefect knows the event again,
-    and whoever gets the message can.
+    A run killed between the two announces that window again, under the same id: Prefect drops the second event, and
+    whoever gets the message can.
     """
     logger = get_run_logger()
-    for window in store.unannounced():
-        result = store.result(window)
-        key = report.artifact_key(f"drift {store.site}")
+    for window in site_state.unannounced():
+        result = site_state.result(window)
+        key = report.artifact_key(f"drift {site_state.site}")
         create_markdown_artifact(as_markdown(result, root), key=key, description=result["verdict"])
         create_table_artifact(table_of(result), key=f"{key}-tests", description=f"Tests of window {window}")
         if result["verdict"] == "DRIFT":
             labels, name = new_labels(result, root), identity(result, root)
             emit_event(
                 DRIFT,
-                resource={"prefect.resource.id": f"plumbline.site.{store.site}", NEW_LABELS: "yes" if labels else "no"},
+                resource={
+                    "prefect.resource.id": f"plumbline.site.{site_state.site}",
+                    NEW_LABELS: "yes" if labels else "no",
+                },
                 payload={part: result[part] for part in ("window", "reasons", "basis", "counts")},
                 id=name,
             )
             words = "\n".join([*result["reasons"], advice(result, labels)])
-            why_not = notify("drift", f"Drift at {store.site}", words, str(name))
+            why_not = notify("drift", f"Drift at {site_state.site}", words, str(name))
             if why_not:
                 logger.warning("The message could not be sent: %s", why_not)
-        store.announced([window])
+        site_state.announced([window])
 
 
 def identity(result: Result, root: Path) -> UUID:
-    """Return an id for a judged window, the same whenever it is told."""
+    """Return an id for a judged window, the same however often it is announced."""
     return uuid5(NAMESPACE_URL, f"{workspace.identity(root)}/{result['site']}/{result['window']}/{result['judged_at']}")
 
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 Ending = Literal["cached", "ran", "failed", "not run"]
 
 
-class Work:
+class TrainingRun:
     """What the tasks of one run share. Not a dataclass: Prefect copies those on their way into a task."""
 
     def __init__(self, root: Path, children: Children, nodes: Mapping[str, Node], elsewhere: Sequence[str]) -> None:
@@ -53,22 +53,22 @@ class Work:
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, retry_condition_fn=may_pass, retry_jitter_factor=0.5)
-def stage(name: str, work: Work) -> State[Any]:
+def stage(name: str, current: TrainingRun) -> State[Any]:
     """Bring one stage up to date; ends Cached, Restored (from DVC's cache), Completed, or raises StageFailed."""
-    node = work.nodes[name]
-    if not needs_run(node, work):
+    node = current.nodes[name]
+    if not needs_run(node, current):
         return Completed(name="Cached", message="Nothing it depends on has changed.")
-    if any(fnmatch(name, pattern) for pattern in work.elsewhere):
-        return remote.run_there(name, work.root, work.children, work.sent)
-    command = ["pull", name] if node.source and not _in_place(node, work.root) else ["repro", "-s", name]
-    return run_dvc(name, command, work.root, work.children)
+    if any(fnmatch(name, pattern) for pattern in current.elsewhere):
+        return remote.run_there(name, current.root, current.children, current.sent)
+    command = ["pull", name] if node.source and not _in_place(node, current.root) else ["repro", "-s", name]
+    return run_dvc(name, command, current.root, current.children)
 
 
-def needs_run(node: Node, work: Work) -> bool:
+def needs_run(node: Node, current: TrainingRun) -> bool:
     """Ask DVC, unless its answer at the start still holds because nothing upstream has run since."""
-    if all(work.endings[upstream] == "cached" for upstream in node.upstream):
-        return node.name in work.stale
-    return bool(graph.changed(work.root, [node.name]))
+    if all(current.endings[upstream] == "cached" for upstream in node.upstream):
+        return node.name in current.stale
+    return bool(graph.changed(current.root, [node.name]))
 
 
 @flow(
@@ -94,21 +94,25 @@ def training(
         recover(root, logger.warning)
         interrupted.keep(root)
         nodes = graph.read_graph(root)
-        work = Work(root, children, nodes, elsewhere or [])
+        current = TrainingRun(root, children, nodes, elsewhere or [])
         _label(root)
         again = stage.with_options(retries=retries, retry_delay_seconds=exponential_backoff(retry_seconds))
         states = run_graph(
-            nodes, work, side_by_side, again.submit, report.Progress("training", "Stages that ended", logger.warning)
+            nodes,
+            current,
+            side_by_side,
+            again.submit,
+            report.Progress("training", "Stages that ended", logger.warning),
         )
-        if any(nodes[name].source and ending == "ran" for name, ending in work.endings.items()):
+        if any(nodes[name].source and ending == "ran" for name, ending in current.endings.items()):
             _label(root)  # what lay in data/ was no version before
         report.publish_results(root)
-        return conclude(nodes, work, states)
+        return conclude(nodes, current, states)
 
 
 def run_graph(
     nodes: Mapping[str, Node],
-    work: Work,
+    current: TrainingRun,
     limit: int,
     submit: Callable[..., PrefectFuture[Any]],
     progress: report.Progress,
@@ -121,20 +125,20 @@ def run_graph(
     states: dict[str, State[Any]] = {}
     progress.report(0.0)
     while waiting or running:
-        for name in ready(waiting, work.endings):
+        for name in ready(waiting, current.endings):
             node = waiting[name]
-            if may_run(node, work.endings) and len(running) >= limit:
+            if may_run(node, current.endings) and len(running) >= limit:
                 continue
             del waiting[name]
-            _remove_leftovers(node, nodes, work)
+            _remove_leftovers(node, nodes, current)
             # Prefect itself marks a stage whose needed inputs failed as not ready, and draws the edge.
             upstream = [
                 futures[other] if other in node.needed else allow_failure(futures[other])
                 for other in sorted(node.upstream)
             ]
-            if not may_run(node, work.endings):
+            if not may_run(node, current.endings):
                 upstream = [futures[other] for other in sorted(node.upstream)]
-            futures[name] = submit(name, work, wait_for=upstream)
+            futures[name] = submit(name, current, wait_for=upstream)
             futures[name].add_done_callback(lambda _future, name=name: ended.put(name))  # type: ignore[misc]
             running.add(name)
         last = _next(ended)
@@ -143,7 +147,7 @@ def run_graph(
         running.discard(last)
         futures[last].wait()  # the state it ended in, not what the server has heard of it so far
         states[last] = futures[last].state
-        work.endings[last] = _ending(states[last])
+        current.endings[last] = _ending(states[last])
         progress.report(round(100 * len(states) / len(nodes), 1))
     return states
 
@@ -160,19 +164,19 @@ def may_run(node: Node, endings: Mapping[str, Ending]) -> bool:
     return node.needed <= well and (not parts or bool(parts & well))
 
 
-def conclude(nodes: Mapping[str, Node], work: Work, states: Mapping[str, State[Any]]) -> State[Any]:
+def conclude(nodes: Mapping[str, Node], current: TrainingRun, states: Mapping[str, State[Any]]) -> State[Any]:
     """Return the run's final state, and tell people of what they wait for.
 
     Where only members of a group (`train@x`) failed, the run is completed, named Partly; anything else fails it.
     """
-    failed = {name: _message(states[name]) for name, ending in work.endings.items() if ending == "failed"}
-    missing = sorted(name for name, ending in work.endings.items() if ending == "not run")
-    counts = {kind: sum(ending == kind for ending in work.endings.values()) for kind in ("ran", "cached")}
+    failed = {name: _message(states[name]) for name, ending in current.endings.items() if ending == "failed"}
+    missing = sorted(name for name, ending in current.endings.items() if ending == "not run")
+    counts = {kind: sum(ending == kind for ending in current.endings.values()) for kind in ("ran", "cached")}
     summary = f"{counts['ran']} {'stage' if counts['ran'] == 1 else 'stages'} ran, {counts['cached']} cached"
     for name, why in failed.items():
         _tell("failure", f"{name} failed", why)
-    if any(work.endings[node.name] == "ran" and artefacts.DECISION.name in node.outs for node in nodes.values()):
-        _tell_decision(work.root)
+    if any(current.endings[node.name] == "ran" and artefacts.DECISION.name in node.outs for node in nodes.values()):
+        _tell_decision(current.root)
     if not failed:
         return Completed(message=summary + ".")
     names = "; ".join(why.rstrip(".") for why in failed.values()) + (
@@ -196,7 +200,7 @@ def _tell(what: What, subject: str, text: str) -> None:
         get_run_logger().warning("The message «%s» could not be sent: %s", subject, why_not)
 
 
-def _remove_leftovers(node: Node, nodes: Mapping[str, Node], work: Work) -> None:
+def _remove_leftovers(node: Node, nodes: Mapping[str, Node], current: TrainingRun) -> None:
     """Remove what failed parts left from earlier versions, so that `node` doesn't take them for this one's.
 
     DVC keeps them in its cache, and removes them itself before a stage runs.
@@ -204,9 +208,9 @@ def _remove_leftovers(node: Node, nodes: Mapping[str, Node], work: Work) -> None
     import shutil
 
     for name in node.upstream - node.needed:
-        if work.endings[name] in ("failed", "not run"):
+        if current.endings[name] in ("failed", "not run"):
             for out in nodes[name].outs:
-                path = work.root / out
+                path = current.root / out
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 

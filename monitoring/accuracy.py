@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.sample import Floats
+from monitoring.observations import Floats
 from monitoring.shares import redraw
 
 DRAWS = 500

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.sample import Floats
+from monitoring.observations import Floats
 
 CODE = 32  # dimensions that the autoencoder squeezes an embedding through
 FOLDS = 5

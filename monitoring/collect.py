@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 TO_LABEL = "to_label"
 METADATA = "metadata.csv"
-SMALL = (24, 18)  # width, height of the grey by which near-duplicates are told
+SMALL = (24, 18)  # width, height of the grey in which near-duplicates are compared
 
 
 class NothingSentError(UserError):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.store import AGAIN, COPY, NEW, REPEAT
+from monitoring.site_state import AGAIN, COPY, NEW, REPEAT
 from plumbline.leakage.alignment import correlation
 from plumbline.leakage.columns import column_edges, moment_edges
 from plumbline.leakage.copies import Edge, Joined

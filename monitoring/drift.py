@@ -4,9 +4,9 @@
     python -m monitoring.drift SITE --result FILE    the verdicts as JSON, too: what another process should read
     python -m monitoring.drift --every-site --record build/drift.json    the stage of dvc.yaml; DRIFT is its result
 
-New images are collected, measured and scored by the registry's champion (`monitoring.collect`, `monitoring.store`),
-compared with the validation images that travel with its version (`monitoring.judge`), and the pages are drawn
-(`monitoring.pages`, `monitoring.history`). Neither Prefect nor TensorFlow is needed.
+New images are collected, measured and scored by the registry's champion (`monitoring.collect`,
+`monitoring.site_state`), compared with the validation images that travel with its version (`monitoring.judge`), and the
+pages are drawn (`monitoring.pages`, `monitoring.history`). Neither Prefect nor TensorFlow is needed.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from monitoring.copies import groups_of, status_of
 from monitoring.history import keep_history
 from monitoring.judge import Judgement, judge
 from monitoring.labelling import choose, write_to_label
+from monitoring.observations import Observations
 from monitoring.pages import picture_of, write_index
 from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.result import Furthest, Result
-from monitoring.sample import Sample
 from monitoring.settings import DriftParams, checked_site, site_names
-from monitoring.store import AGAIN, COPY, NEW, QUARANTINE, REPEAT, MeasuredImages, SiteState, unseen
+from monitoring.site_state import AGAIN, COPY, NEW, QUARANTINE, REPEAT, MeasuredImages, SiteState, unseen
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json
@@ -106,39 +106,39 @@ def load_champion(model: str) -> Champion:
 
 def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
     """Collect what is new at `site` and judge it, if it is enough; return the window's result, or what is missing."""
-    store, source = SiteState(settings.drift.state, site), Source(settings.drift.source_of(site))
-    with store.locked(settings.drift.lock_timeout):
-        seen, files = store.seen(champion.digest), source.list()
-        batch = collect(store, source, files, seen, champion, settings)
-        names = {file.path for file in files} | set(batch.table["path"]) | set(seen["path"])
+    state, source = SiteState(settings.drift.state, site), Source(settings.drift.source_of(site))
+    with state.locked(settings.drift.lock_timeout):
+        seen, files = state.seen(champion.digest), source.list()
+        measured = collect(state, source, files, seen, champion, settings)
+        names = {file.path for file in files} | set(measured.table["path"]) | set(seen["path"])
         known = known_of(source, names, site, [name for name in settings.sites if name != site])
-        table = with_metadata(batch.table, known)
+        table = with_metadata(measured.table, known)
         fresh = (table["status"] == NEW).to_numpy(bool)
         images = table[fresh].reset_index(drop=True)
-        new = batch.take(fresh)
-        sample = Sample(
+        new = measured.take(fresh)
+        window = Observations(
             measures_of(images),
             scores(new.arrays["probabilities"], champion.reference),
             new.arrays["embeddings"],
             groups_of(images, new.arrays["small"], settings.group),
         )
-        judgement = judge(champion.reference, sample, list(images["format"]), settings.drift)
-        quarantine = store.quarantine()
+        judgement = judge(champion.reference, window, list(images["format"]), settings.drift)
+        quarantine = state.quarantine()
         bad = quarantine[quarantine["window"] == ""]
-        result = result_of(store, champion, judgement, sample, table, bad, known, settings)
+        result = result_of(state, champion, judgement, window, table, bad, known, settings)
         if judgement.verdict == FEW:
-            store.wait(result)
+            state.wait(result)
             return result
-        images = scored(images, sample, judgement, champion.reference)
+        images = scored(images, window, judgement, champion.reference)
         result["to_label"] = None
         if result["verdict"] != OK and settings.drift.label_first:
-            result["to_label"] = to_label(source, site, str(result["window"]), images, new, sample, champion, settings)
+            result["to_label"] = to_label(source, site, str(result["window"]), images, new, window, champion, settings)
         result["furthest"] = furthest(source, images, judgement, champion.reference, settings)
         rest = table[~fresh].reset_index(drop=True)
-        store.close_window(str(result["window"]), _joined(images, rest), result)
-        store.keep_quarantine(quarantine.assign(window=quarantine["window"].replace("", str(result["window"]))))
-        store.wait_no_longer()
-        store.retire(settings.drift.keep_windows)
+        state.close_window(str(result["window"]), _joined(images, rest), result)
+        state.keep_quarantine(quarantine.assign(window=quarantine["window"].replace("", str(result["window"]))))
+        state.wait_no_longer()
+        state.retire(settings.drift.keep_windows)
     return result
 
 
@@ -152,38 +152,37 @@ def _joined(images: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
 
 
 def collect(
-    store: SiteState, source: Source, files: list[File], seen: pd.DataFrame, champion: Champion, settings: Settings
+    state: SiteState, source: Source, files: list[File], seen: pd.DataFrame, champion: Champion, settings: Settings
 ) -> MeasuredImages:
     """Measure and score every one of `files` that was not `seen`; return all that waits, kept on disk."""
-    waiting = store.pending()
+    waiting = state.pending()
     if waiting is not None and (waiting.table["scored_by"] != champion.digest).any():
-        store.forget_pending()  # scored by a champion that is one no more
+        state.forget_pending()  # scored by a champion that is one no more
         waiting = None
-    quarantine = store.quarantine()
+    quarantine = state.quarantine()
     known = [seen, quarantine] + ([waiting.table] if waiting is not None else [])
     fresh = unseen(files, *known)
     there = {file.path for file in files} - {file.path for file in fresh}
     bad = quarantine[quarantine["path"].isin(there)]
     delivered = set(seen["id"]) | (set(waiting.table["id"]) if waiting is not None else set())
-    batches = [waiting] if waiting is not None else []
-    results = measure_all(
-        source, fresh, champion.model.image_size, settings.data, settings.ingest.min_side, champion.model.fit
-    )
-    results = progress(results, f"{store.site}: new images", total=len(fresh))
+    parts = [waiting] if waiting is not None else []
+    model = champion.model
+    results = measure_all(source, fresh, model.image_size, settings.data, settings.ingest.min_side, model.fit)
+    results = progress(results, f"{state.site}: new images", total=len(fresh))
     while chunk := list(islice(results, CHUNK)):
         bad = _with_refused(bad, [one for one in chunk if isinstance(one, Unreadable)])
-        store.keep_quarantine(bad)
+        state.keep_quarantine(bad)
         measured = [one for one in chunk if isinstance(one, Measured)]
         if measured:
-            earlier = _rows([seen, *(one.table for one in batches)])
-            batches.append(_scored_batch(measured, earlier, delivered, champion, settings))
-            store.add_pending(batches[-1])
+            earlier = _rows([seen, *(one.table for one in parts)])
+            parts.append(_scored_chunk(measured, earlier, delivered, champion, settings))
+            state.add_pending(parts[-1])
     if not fresh:
-        store.keep_quarantine(bad)
-    return _whole(batches, champion)
+        state.keep_quarantine(bad)
+    return _whole(parts, champion)
 
 
-def _scored_batch(
+def _scored_chunk(
     measured: list[Measured], earlier: pd.DataFrame, delivered: set[str], champion: Champion, settings: Settings
 ) -> MeasuredImages:
     import pandas as pd
@@ -212,13 +211,13 @@ def _rows(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([table[columns] for table in tables], ignore_index=True).dropna()
 
 
-def _whole(batches: list[MeasuredImages], champion: Champion) -> MeasuredImages:
+def _whole(parts: list[MeasuredImages], champion: Champion) -> MeasuredImages:
     import pandas as pd
 
-    if batches:
-        arrays = {name: np.concatenate([one.arrays[name] for one in batches]) for name in batches[0].arrays}
-        return MeasuredImages(pd.concat([one.table for one in batches], ignore_index=True), arrays)
-    reference = champion.reference.sample
+    if parts:
+        arrays = {name: np.concatenate([one.arrays[name] for one in parts]) for name in parts[0].arrays}
+        return MeasuredImages(pd.concat([one.table for one in parts], ignore_index=True), arrays)
+    reference = champion.reference.observations
     text = ["path", "stamp", "id", "pixels_sha256", "format", "key", "status", "scored_by"]
     table = pd.DataFrame({name: pd.Series(dtype=str) for name in text} | {"phash": pd.Series(dtype="uint64")})
     nothing = {
@@ -237,26 +236,26 @@ def scores(raw: NDArray[Any], reference: Reference) -> NDArray[np.floating]:
     return calibrated(raw, reference.temperature) if reference.task.exclusive else raw.astype(np.float64)
 
 
-def scored(images: pd.DataFrame, sample: Sample, judgement: Judgement, reference: Reference) -> pd.DataFrame:
+def scored(images: pd.DataFrame, window: Observations, judgement: Judgement, reference: Reference) -> pd.DataFrame:
     """Return the images with what was found of each: class, confidence, p_CLASS, distance, error, group."""
     columns: dict[str, Any] = {
-        f"p_{name}": sample.probabilities[:, place] for place, name in enumerate(reference.classes)
+        f"p_{name}": window.probabilities[:, place] for place, name in enumerate(reference.classes)
     }
     return images.assign(
         **columns,
-        predicted=[reference.classes[place] for place in sample.predicted],
-        confidence=sample.probabilities.max(axis=1),
+        predicted=[reference.classes[place] for place in window.predicted],
+        confidence=window.probabilities.max(axis=1),
         distance=judgement.distance,
         reconstruction_error=judgement.error,
-        group=sample.groups,
+        group=window.groups,
     )
 
 
 def result_of(
-    store: SiteState,
+    state: SiteState,
     champion: Champion,
     judgement: Judgement,
-    sample: Sample,
+    window: Observations,
     table: pd.DataFrame,
     quarantined: pd.DataFrame,
     known_of_them: Known,
@@ -272,19 +271,19 @@ def result_of(
     if (findings or lost) and verdict == OK:
         verdict = WATCH
     reasons = lost + reasons + findings
-    known = champion.reference.sample.group_count
+    known = champion.reference.observations.group_count
     if not reasons:
         reasons = [f"nothing that chance does not explain in {new} images"]
     basis = (
-        f"{new} images of {sample.group_count} independent photographs or videos, against "
+        f"{new} images of {window.group_count} independent photographs or videos, against "
         f"{len(champion.reference.paths)} images of {known} in the reference"
     )
     plain = asdict(judgement)
     for array in ("distance", "error", "nearest", "verdict", "reasons"):
         plain.pop(array)
     found = {
-        "site": store.site,
-        "window": None if verdict == FEW else store.next_window(),
+        "site": state.site,
+        "window": None if verdict == FEW else state.next_window(),
         "verdict": verdict,
         "reasons": reasons,
         "basis": basis,
@@ -296,7 +295,7 @@ def result_of(
         "violation": champion.reference.violation,
         "counts": {
             "new": new,
-            "groups": sample.group_count,
+            "groups": window.group_count,
             "copies of training images": int(counts.get(COPY, 0)),
             "repeats": repeats,
             "delivered again": int(counts.get(AGAIN, 0)),
@@ -351,23 +350,23 @@ def _lost_rows(table: pd.DataFrame, known: Known, params: DriftParams) -> list[s
 def to_label(
     source: Source,
     site: str,
-    window: str,
+    name: str,
     images: pd.DataFrame,
     new: MeasuredImages,
-    sample: Sample,
+    window: Observations,
     champion: Champion,
     settings: Settings,
 ) -> str | None:
-    """Write the folder of images to label first; return its path."""
+    """Write the folder of images to label first for the window called `name`; return its path."""
     rows = choose(
         images["confidence"].to_numpy(),
         images["distance"].to_numpy(),
         new.arrays["embeddings"],
-        sample.groups,
+        window.groups,
         settings.drift.label_first,
     )
     reference = champion.reference
-    folder = write_to_label(source, site, window, images.iloc[rows], reference.classes, reference.champion)
+    folder = write_to_label(source, site, name, images.iloc[rows], reference.classes, reference.champion)
     return str(folder) if folder else None
 
 

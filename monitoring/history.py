@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.result import Result
 from monitoring.settings import WORKSPACE, DriftParams
-from monitoring.store import NEW, SiteState
+from monitoring.site_state import NEW, SiteState
 from plumbline.common.errors import UserError, WriteError, first_line, no_room, writing
 from plumbline.common.files import write_text
 from plumbline.common.locks import held
@@ -41,44 +41,44 @@ HOME = uuid.UUID("5d0f7c1e-6a43-4f5e-9d5c-0b1f0c9a7e11")  # names of projects an
 _adjusted: ContextVar[dict[str, float]] = ContextVar("adjusted")
 
 
-def keep_history(store: SiteState, reports: Path, model: str, params: DriftParams) -> list[str]:
+def keep_history(state: SiteState, reports: Path, model: str, params: DriftParams) -> list[str]:
     """Draw the newest windows where they are not drawn yet, remove the old ones; return the names of those drawn.
 
     `params.keep_pages` windows keep their page, `params.keep_snapshots` their place in Evidently's workspace. What
     can't be drawn is said, and stops nothing; a full disk is a WriteError, and the next run draws.
     """
     workspace = params.state / WORKSPACE
-    windows = store.whole_windows()
+    windows = state.whole_windows()
     pages, snapshots = newest(windows, params.keep_pages), newest(windows, params.keep_snapshots)
     drawn = []
     with held(params.state / ".evidently.lock", params.lock_timeout, "Evidently's pages are being drawn"):
         for window in windows:
-            page = page_of(reports, store.site, window)
-            there = snapshot_of(workspace, store.site, window).is_file()
+            page = page_of(reports, state.site, window)
+            there = snapshot_of(workspace, state.site, window).is_file()
             if not (window in pages and not page.is_file()) and not (window in snapshots and not there):
                 continue
-            result = store.result(window)
+            result = state.result(window)
             try:
                 reference = load_reference(registry.load_version(int(result["champion"]["version"]), model))
                 if reference.champion["digest"] != result["champion"]["digest"]:
                     raise UserError("the registry holds another model under its number now.")
-                draw(store, window, result, reference, workspace, page)
+                draw(state, window, result, reference, workspace, page)
             except WriteError:
                 raise
             except UserError as error:
-                print(f"  {store.site} {window} has no page by Evidently: {error}")
+                print(f"  {state.site} {window} has no page by Evidently: {error}")
             except Exception as error:  # the verdict stands, whatever a library makes of it
                 if no_room(error):
                     raise
                 why = f"{type(error).__name__}: {first_line(error)}"
-                print(f"  {store.site} {window} could not be drawn by Evidently ({why})", file=sys.stderr)
+                print(f"  {state.site} {window} could not be drawn by Evidently ({why})", file=sys.stderr)
             else:
                 drawn.append(window)
-        old = store.windows()
+        old = state.windows()
         for window in (name for name in old if name not in pages):
-            page_of(reports, store.site, window).unlink(missing_ok=True)
+            page_of(reports, state.site, window).unlink(missing_ok=True)
         for window in (name for name in old if name not in snapshots):
-            snapshot_of(workspace, store.site, window).unlink(missing_ok=True)
+            snapshot_of(workspace, state.site, window).unlink(missing_ok=True)
     return drawn
 
 
@@ -98,7 +98,7 @@ def snapshot_of(workspace: Path, site: str, window: str) -> Path:
     return workspace / str(project) / "snapshots" / f"{uuid.uuid5(project, window)}.json"
 
 
-def draw(store: SiteState, window: str, result: Result, reference: Reference, workspace: Path, page: Path) -> None:
+def draw(state: SiteState, window: str, result: Result, reference: Reference, workspace: Path, page: Path) -> None:
     """Add a window to the workspace, under an id of its own that a second try meets again, and write its page."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.legacy.utils import NumpyEncoder
@@ -106,7 +106,7 @@ def draw(store: SiteState, window: str, result: Result, reference: Reference, wo
     from evidently.tests.numerical_tests import LessThanMetricTest
 
     _register()
-    images = store.images(window)
+    images = state.images(window)
     images = images[images["status"] == NEW]
     ours, theirs = columns_of(images, reference)
     adjusted = {test["name"]: float(test["adjusted"]) for test in result["tests"]}
@@ -130,15 +130,15 @@ def draw(store: SiteState, window: str, result: Result, reference: Reference, wo
                 Dataset.from_pandas(theirs[compared].assign(**figures), definition),
                 Dataset.from_pandas(ours[compared].assign(**usual), definition),
                 timestamp=datetime.fromisoformat(result["judged_at"]),
-                metadata={"site": store.site, "window": window, "champion": str(result["champion"]["version"])},
+                metadata={"site": state.site, "window": window, "champion": str(result["champion"]["version"])},
                 tags=[result["verdict"]],
-                name=f"{store.site} {window}",
+                name=f"{state.site} {window}",
             )
             with writing(workspace):
-                make_project(workspace, store.site)
+                make_project(workspace, state.site)
             # As Evidently's own writes it, but whole or not at all: a part would keep its workspace from opening.
             content = json.dumps(done.to_snapshot_model().dict(), cls=NumpyEncoder)
-            write_text(snapshot_of(workspace, store.site, window), content)
+            write_text(snapshot_of(workspace, state.site, window), content)
             write_text(page, done.get_html_str(as_iframe=False))
     finally:
         _adjusted.reset(token)
@@ -146,7 +146,7 @@ def draw(store: SiteState, window: str, result: Result, reference: Reference, wo
 
 def columns_of(images: pd.DataFrame, reference: Reference) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return descriptors and scores of reference and window, under the names of the tests."""
-    known = reference.sample
+    known = reference.observations
     ours, theirs = known.measures.copy(), measures_of(images)
     ours["confidence"], theirs["confidence"] = known.probabilities.max(axis=1), images["confidence"].to_numpy()
     for place, name in enumerate(reference.classes):

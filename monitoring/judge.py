@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from monitoring.accuracy import Estimate, estimate_accuracy, estimate_recall
 from monitoring.anomaly import KNOWN, cross_distances, nearness, reconstruction_errors
+from monitoring.observations import Floats, Observations
 from monitoring.permutation import (
     Layout,
     Statistic,
@@ -32,7 +33,6 @@ from monitoring.permutation import (
 )
 from monitoring.reference import Reference, comparable
 from monitoring.result import ShareMoved
-from monitoring.sample import Floats, Sample
 from monitoring.settings import DriftParams
 from monitoring.shares import estimate_shares
 from monitoring.words import sentence
@@ -78,12 +78,12 @@ class Judgement:
     nearest: NDArray[np.int64] | None = None
 
 
-def judge(reference: Reference, window: Sample, formats: list[str], params: DriftParams) -> Judgement:
+def judge(reference: Reference, window: Observations, formats: list[str], params: DriftParams) -> Judgement:
     """Judge a window of independent images; `formats` (N,) are its files' formats."""
     why = too_few(reference, window, params)
     if why:
         return Judgement("NOT ENOUGH IMAGES", [why])
-    known = reference.sample
+    known = reference.observations
     error, window_error = reconstruction_errors(known.embeddings, known.groups, window.embeddings, window.groups)
     own = nearness(known.embeddings, known.embeddings, known.groups, known.groups)
     near = nearness(window.embeddings, known.embeddings, None, known.groups)
@@ -136,11 +136,11 @@ def judge(reference: Reference, window: Sample, formats: list[str], params: Drif
     )
 
 
-def too_few(reference: Reference, window: Sample, params: DriftParams) -> str | None:
+def too_few(reference: Reference, window: Observations, params: DriftParams) -> str | None:
     """Return why nothing can be said yet, None where something can."""
-    if reference.sample.group_count < params.minimum_groups:
+    if reference.observations.group_count < params.minimum_groups:
         return (
-            f"The champion's reference has only {reference.sample.group_count} independent groups of validation "
+            f"The champion's reference has only {reference.observations.group_count} independent groups of validation "
             f"images, drift.minimum_groups asks for {params.minimum_groups}: train on more photographs."
         )
     if not len(window):
@@ -156,7 +156,7 @@ def too_few(reference: Reference, window: Sample, params: DriftParams) -> str | 
     return None
 
 
-def layout_of(reference: Sample, window: Sample) -> Layout:
+def layout_of(reference: Observations, window: Observations) -> Layout:
     """Return both samples, reference first, as the permutations see them."""
     groups = np.concatenate([reference.groups, window.groups + reference.groups.max() + 1])
     sides = np.arange(len(groups)) >= len(reference)
@@ -164,15 +164,15 @@ def layout_of(reference: Sample, window: Sample) -> Layout:
     return Layout(sides, np.unique(groups, return_inverse=True)[1], predicted)
 
 
-def drawn(sample: Sample, params: DriftParams) -> NDArray[np.intp]:
+def drawn(side: Observations, params: DriftParams) -> NDArray[np.intp]:
     """Return all rows, or those of whole groups drawn at random up to params.most_images."""
-    if len(sample) <= params.most_images:
-        return np.arange(len(sample))
+    if len(side) <= params.most_images:
+        return np.arange(len(side))
     random = np.random.default_rng(params.seed)
-    names, counts = np.unique(sample.groups, return_counts=True)
+    names, counts = np.unique(side.groups, return_counts=True)
     order = random.permutation(len(names))
     chosen = names[order[np.cumsum(counts[order]) <= params.most_images]]
-    return np.flatnonzero(np.isin(sample.groups, chosen))
+    return np.flatnonzero(np.isin(side.groups, chosen))
 
 
 def embedding_tests(vectors: Floats, layout: Layout) -> dict[str, Statistic]:
@@ -191,9 +191,9 @@ def embedding_tests(vectors: Floats, layout: Layout) -> dict[str, Statistic]:
     }
 
 
-def score_figures(reference: Reference, window: Sample) -> dict[str, tuple[Floats, Floats]]:
+def score_figures(reference: Reference, window: Observations) -> dict[str, tuple[Floats, Floats]]:
     """Return the champion's confidence and, by class, its scores: black-box shift detection (Rabanser et al. 2019)."""
-    known = reference.sample.probabilities
+    known = reference.observations.probabilities
     found = {"confidence": (known.max(axis=1), window.probabilities.max(axis=1))}
     # With two classes one score says all of both.
     for place, name in list(enumerate(reference.classes))[1 if len(reference.classes) == 2 else 0 :]:
@@ -201,11 +201,11 @@ def score_figures(reference: Reference, window: Sample) -> dict[str, tuple[Float
     return found
 
 
-def class_shares(reference: Reference, window: Sample, params: DriftParams) -> tuple[list[ShareMoved], list[str]]:
+def class_shares(reference: Reference, window: Observations, params: DriftParams) -> tuple[list[ShareMoved], list[str]]:
     """Return each class's share in reference and window, and in words those that moved at level alpha."""
     if not reference.task.exclusive:
         return [], []
-    known = reference.sample
+    known = reference.observations
     estimate = estimate_shares(
         reference.labels, known.predicted, known.groups, window.predicted, window.groups, len(reference.classes)
     )
@@ -233,7 +233,7 @@ def class_shares(reference: Reference, window: Sample, params: DriftParams) -> t
     ]
 
 
-def recall_of_violation(reference: Reference, window: Sample) -> Estimate | None:
+def recall_of_violation(reference: Reference, window: Observations) -> Estimate | None:
     """Return the expected share of violations that raise the alarm, None where no class is one."""
     if reference.violation is None or reference.threshold is None or not reference.task.exclusive:
         return None

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.collect import TO_LABEL, Source
+from monitoring.observations import Floats
 from monitoring.result import ChampionOf
-from monitoring.sample import Floats
 from plumbline.common.files import replacing_folder, write_json, write_table, write_text
 from plumbline.imaging.decode import DecodeError
 

@@ -14,7 +14,7 @@ from monitoring.accuracy import checked_later
 from monitoring.collect import Source
 from monitoring.result import Furthest, Result
 from monitoring.settings import wrong_name
-from monitoring.store import NEW, SiteState
+from monitoring.site_state import NEW, SiteState
 from plumbline.common import artefacts
 from plumbline.common.files import write_text
 from plumbline.imaging.decode import DecodeError, decode
@@ -112,27 +112,27 @@ def _gravity(verdict: str) -> int:
     return ["NOT ENOUGH IMAGES", "OK", "WATCH", "DRIFT"].index(verdict)
 
 
-def panel(store: SiteState, reports: Path, manifest: Path) -> Panel:
+def panel(state: SiteState, reports: Path, manifest: Path) -> Panel:
     """Return what the page shows of one site."""
-    names = store.windows()
-    results = [store.result(name) for name in names[-TREND:]]
-    waiting = store.waiting()
+    names = state.windows()
+    results = [state.result(name) for name in names[-TREND:]]
+    waiting = state.waiting()
     last = results[-1] if results else None
-    rows = [with_page(result, store.site, reports) for result in reversed(results[-LISTED:])]
+    rows = [with_page(result, state.site, reports) for result in reversed(results[-LISTED:])]
     now = last or waiting
     assert now is not None, "a site is shown where it has a window or waits for one"
     return Panel(
-        site=store.site,
+        site=state.site,
         now=now,
         waiting=waiting,
         last=last,
         rows=rows,
         older=len(names) - len(rows),
-        checked=labelled_since(store, store.whole_windows(), manifest),
+        checked=labelled_since(state, state.whole_windows(), manifest),
         charts=charts(results) if len(results) > 1 else [],
         furthest=[_with_pictures(one) for one in (last.get("furthest", []) if last else [])],
-        quarantined=store.quarantine()[["path", "reason"]].head(20).to_dict("records"),
-        quarantine_count=len(store.quarantine()),
+        quarantined=state.quarantine()[["path", "reason"]].head(20).to_dict("records"),
+        quarantine_count=len(state.quarantine()),
     )
 
 
@@ -142,14 +142,14 @@ def with_page(result: Result, site: str, reports: Path) -> Result:
     return {**result, "page": quote(page) if (reports / page).is_file() else None}
 
 
-def labelled_since(store: SiteState, windows: list[str], manifest: Path) -> dict[str, float] | None:
+def labelled_since(state: SiteState, windows: list[str], manifest: Path) -> dict[str, float] | None:
     """Return how right the champion was on images of `windows` that are labelled by now, None where there are none."""
     import pandas as pd
 
     if not manifest.is_file() or not windows:
         return None
     labels = pd.read_parquet(manifest, columns=["id", "label"]).drop_duplicates("id").set_index("id")["label"]
-    parts = [store.images(name, ["id", "status", "predicted", "confidence"]) for name in windows[-TREND:]]
+    parts = [state.images(name, ["id", "status", "predicted", "confidence"]) for name in windows[-TREND:]]
     if not parts:
         return None
     images = pd.concat(parts)

@@ -3,7 +3,7 @@
 The null hypothesis: given what the champion predicts for it, a photograph (a video, a chain of near-duplicates) looks
 as those of the reference do. So the groups change sides whole, never single images, and only among groups of the same
 make-up (all images predicted to be of one class, or mixed); and both sides are weighted to one class share. A share of
-classes that moved therefore changes no statistic: it is told by `monitoring.shares`. Ernst 2004, "Permutation methods:
+classes that moved therefore changes no statistic: `monitoring.shares` estimates it. Ernst 2004, "Permutation methods:
 a basis for exact inference"; Lipton et al. 2018, "Detecting and correcting for label shift with black box predictors".
 
 A draw is a row of signed weights: those of the window's images sum to 1, those of the reference's to -1, and every
@@ -21,7 +21,7 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
-from monitoring.sample import Floats
+from monitoring.observations import Floats
 
 BATCH = 500  # permutations at a time
 ENOUGH = 30  # a test whose statistic was reached so often needs no more permutations

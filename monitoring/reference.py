@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.accuracy import calibrated
+from monitoring.observations import Observations
 from monitoring.result import ChampionOf
-from monitoring.sample import Sample
 from plumbline.common.errors import UserError
 from plumbline.imaging.labels import label_classes
 from plumbline.registry import bundle
@@ -28,10 +28,12 @@ SAME_FORMAT = 0.9  # share of JPEGs on both sides above which their bytes can be
 
 @dataclass(frozen=True)
 class Reference:
-    """A version's validation images as `sample`, with their `labels` (N,) as class numbers, `paths`, file `formats`
-    and small JPEGs (empty where the version brought none), and how its scores are read."""
+    """A version's validation images, and how its scores are read.
 
-    sample: Sample
+    labels: (N,) class numbers; formats: those of the files; thumbnails: small JPEGs, empty where the version has none.
+    """
+
+    observations: Observations
     labels: NDArray[np.int64]
     paths: list[str]
     formats: list[str]
@@ -46,7 +48,7 @@ class Reference:
     @property
     def right(self) -> NDArray[np.bool_]:
         """(N,) whether the champion was right."""
-        return np.asarray(self.sample.predicted == self.labels)
+        return np.asarray(self.observations.predicted == self.labels)
 
 
 def load_reference(version: Version) -> Reference:
@@ -66,7 +68,7 @@ def load_reference(version: Version) -> Reference:
         raise UserError(f"Version {version.version} has reference images of other classes than its own: promote anew.")
     pictures = home / "thumbnails.parquet"
     return Reference(
-        sample=Sample(
+        observations=Observations(
             measures_of(images, not any("#" in str(path) for path in images["path"])),
             calibrated(stored, serving["temperature"]) if task.exclusive else stored,
             np.load(home / "embeddings.npy", allow_pickle=False),
@@ -109,7 +111,7 @@ def measures_of(table: pd.DataFrame, files: bool = True) -> pd.DataFrame:
 
 def comparable(reference: Reference, window: pd.DataFrame, formats: list[str]) -> list[str]:
     """Return the descriptors that both sides have and that mean the same on both."""
-    names = [str(name) for name in reference.sample.measures if name in window]
+    names = [str(name) for name in reference.observations.measures if name in window]
     if not all(
         given and np.mean([one == "JPEG" for one in given]) >= SAME_FORMAT for given in (reference.formats, formats)
     ):

@@ -11,13 +11,16 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.sample import Floats
+from monitoring.observations import Floats
 
 DRAWS = 500
 
 
 def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Floats:
-    """Return (C, C): how often an image of class j (column) is predicted to be i; a class never seen is told right."""
+    """Return (C, C): how often an image of class j (column) is predicted to be i.
+
+    A class without images counts as always predicted right.
+    """
     table = np.zeros((classes, classes))
     np.add.at(table, (predicted, labels), 1)
     absent = table.sum(axis=0) == 0
@@ -25,12 +28,12 @@ def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: 
     return np.asarray(table / table.sum(axis=0))
 
 
-def solve(told: Floats, predicted_share: Floats) -> Floats:
+def solve(matrix: Floats, predicted_share: Floats) -> Floats:
     """Return the true shares (C,) that predictions with this confusion matrix are closest to: none negative, sum 1."""
     from scipy.optimize import nnls
 
     heavy = 1e3
-    shares, _ = nnls(np.vstack([told, heavy * np.ones(told.shape[1])]), np.append(predicted_share, heavy))
+    shares, _ = nnls(np.vstack([matrix, heavy * np.ones(matrix.shape[1])]), np.append(predicted_share, heavy))
     return np.asarray(shares / shares.sum())
 
 
@@ -47,8 +50,8 @@ def estimate_shares(
     random = np.random.default_rng(seed)
 
     def shares(rows: NDArray[np.intp], window_rows: NDArray[np.intp]) -> Floats:
-        told = confusion(labels[rows], predicted[rows], classes)
-        return solve(told, np.bincount(window_predicted[window_rows], minlength=classes) / len(window_rows))
+        matrix = confusion(labels[rows], predicted[rows], classes)
+        return solve(matrix, np.bincount(window_predicted[window_rows], minlength=classes) / len(window_rows))
 
     draws = [
         shares(redrawn, window_redrawn)

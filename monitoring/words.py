@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from monitoring.sample import Floats
+from monitoring.observations import Floats
 
 # Name: said of lower values, of higher ones, how the figure is called, its factor and its digits.
 SAID = {

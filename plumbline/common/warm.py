@@ -72,14 +72,14 @@ def connect(address: Path) -> socket.socket:
         with contextlib.suppress(OSError):
             connection.connect(str(address))
             return connection
-        ready, told = os.pipe()
-        command = [sys.executable, "-m", "plumbline.common.warm", "--serve", str(address), str(told)]
+        reading, writing = os.pipe()
+        command = [sys.executable, "-m", "plumbline.common.warm", "--serve", str(address), str(writing)]
         nothing = subprocess.DEVNULL
         server = subprocess.Popen(
-            command, stdin=nothing, stdout=nothing, stderr=words, pass_fds=[told], start_new_session=True
+            command, stdin=nothing, stdout=nothing, stderr=words, pass_fds=[writing], start_new_session=True
         )
-        os.close(told)
-        with open(ready, "rb") as pipe:
+        os.close(writing)
+        with open(reading, "rb") as pipe:
             if not pipe.read(1):
                 words.seek(0)
                 sys.stderr.write(words.read().decode("utf-8", "replace"))

@@ -34,10 +34,13 @@ def some_groups(codes: Ints, most_images: int, seed: int) -> NDArray[np.bool_]:
 
 def draw_weights(codes: Ints, resamples: int, seed: int) -> Floats:
     """Return how often each image is drawn (R, N) when as many groups as there are get drawn with replacement."""
-    groups = int(codes.max()) + 1
+    return draw_groups(int(codes.max()) + 1, resamples, seed)[:, codes]
+
+
+def draw_groups(groups: int, resamples: int, seed: int) -> Floats:
+    """Return how often each group is drawn (R, G) when as many as there are get drawn with replacement."""
     random = np.random.default_rng(seed)
-    drawn = random.multinomial(groups, np.full(groups, 1 / groups), size=resamples)
-    return drawn[:, codes].astype(np.float64)
+    return random.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(np.float64)
 
 
 def wilson(rate: float, number: float, z: float = Z_95) -> tuple[float, float]:

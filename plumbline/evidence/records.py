@@ -16,6 +16,7 @@ from plumbline.tasks.records import Confusion
 
 KNOWN_KEYS = ConfigDict(extra="forbid")
 Verdict = Literal["PROMOTE", "HOLD", "REJECT"]
+Ended = Literal["settled", "folds", "minutes", "validation", "cross_validation"]
 
 
 class Figure(Record):
@@ -253,28 +254,116 @@ class Rule:
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
 class Comparison:
-    """One candidate against the best: accuracy it lacks, Brier score it has too much, p-values, whether it is tied."""
+    """One candidate against the best on the same pictures: the accuracy it lacks, and what it lacks at most.
+
+    `shown`: that is no more than the margin, and its probabilities are no worse (`p_brier`, corrected for many).
+    """
 
     candidate: str
     difference: float
-    brier_difference: float
+    at_most: float
     only_best_right: int
     only_it_right: int
-    p_mcnemar: float
-    p_bootstrap: float
+    brier_difference: float
     p_brier: float
-    p_corrected: float
-    tied: bool
+    shown: bool
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
 class Selection:
-    """`chosen` is the first of `order` (cheapest first) that is tied with `best`."""
+    """`chosen` is the first of `order` (cheapest first) shown to lack no more than `margin` of `best`, or `best`."""
 
     best: str
     chosen: str
     order: list[str]
     comparisons: list[Comparison]
+    margin: float
+    confidence: float
+
+    @property
+    def why(self) -> str:
+        """One plain sentence on who was chosen and why."""
+        if self.chosen != self.best:
+            item = next(one for one in self.comparisons if one.candidate == self.chosen)
+            return (
+                f"{self.chosen} is the simplest candidate shown to be at most {_points(self.margin)} less accurate "
+                f"than the best, {self.best}: it lacks {_points(item.difference)}, and no more than "
+                f"{_points(item.at_most)} with {self.confidence:.0%} confidence"
+            )
+        if self.order[0] == self.best:
+            return f"{self.best} is the most accurate candidate, and none is simpler"
+        return (
+            f"{self.best} is the most accurate candidate, and no simpler one is shown to be within "
+            f"{_points(self.margin)} of it"
+        )
+
+
+def _points(share: float) -> str:
+    value = f"{100 * share:.2g}" if abs(share) < 0.1 else f"{100 * share:.0f}"
+    return f"{value} point" + ("" if value == "1" else "s")
+
+
+class RaceRound(Record):
+    """One look at the race: who was `asked` about validation and so many `folds`, and who stayed `in_question`."""
+
+    folds: int
+    asked: list[str]
+    images: int
+    groups: int
+    in_question: list[str]
+
+
+class RaceRecord(Record):
+    """build/race.json: how candidates were told apart on pictures that are not test.
+
+    `ended` is `settled` (told apart), `folds` (all were asked), `minutes` (the budget was spent), or, where there was
+    no race, `validation` or `cross_validation` as gate.selection says. `finalists` are chosen among on validation and
+    the first `folds` of `of_folds` folds; `left` says why each of the others is not. A fold counts the minutes that
+    training took: `minutes` of `of_minutes` were asked.
+    """
+
+    ended: Ended
+    finalists: list[str]
+    folds: int
+    of_folds: int
+    rounds: tuple[RaceRound, ...]
+    left: dict[str, str]
+    minutes: float
+    of_minutes: float
+
+    @property
+    def on(self) -> str:
+        """The pictures that select, as words: `validation`, or `validation and 3 folds`."""
+        if not self.folds:
+            return "validation"
+        return f"validation and {self.folds} fold{'' if self.folds == 1 else 's'} of the training pictures"
+
+    @property
+    def why(self) -> str:
+        """One plain sentence on which pictures select, and why."""
+        first, last = self.rounds[0], self.rounds[-1]
+        if self.ended == "validation":
+            return f"Selected on validation alone ({first.groups} groups), as gate.selection asks."
+        if self.ended == "cross_validation":
+            return f"Selected on validation and all {self.folds} folds ({last.groups} groups), as gate.selection asks."
+        if not self.folds and self.ended == "settled":
+            return f"Selected on validation alone: its {first.groups} groups tell the candidates apart."
+        asked = f"{len(first.in_question)} of {len(first.asked)} candidates could not be told apart on validation"
+        if not self.folds:
+            return (
+                f"Selected on validation alone ({first.groups} groups): {asked}, but {self.of_minutes:g} minutes "
+                "(train.minutes) don't pay for a fold of two of them."
+            )
+        ended = {
+            "settled": "until they were told apart",
+            "folds": "which are all there are",
+            "minutes": f"until {self.of_minutes:g} minutes (train.minutes) did not pay for another",
+        }[self.ended]
+        return (
+            f"{asked} ({first.groups} groups), so those in question were asked about {self.folds} of {self.of_folds} "
+            f"folds of the training pictures as well ({last.groups} groups in all), {ended}; "
+            f"{len(self.finalists)} stayed in question."
+        )
 
 
 class Decision(Record):

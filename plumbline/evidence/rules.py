@@ -19,7 +19,7 @@ from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.evidence import probes
 from plumbline.evidence.candidates import Predictions, TrainedCandidate, sample_of
-from plumbline.evidence.intervals import draw_weights, wilson
+from plumbline.evidence.intervals import draw_groups, draw_weights, wilson
 from plumbline.evidence.records import (
     AgainstChampion,
     Decision,
@@ -69,6 +69,8 @@ class Gate(Section):
 
     selection: Literal["validation", "cross_validation"] = "validation"
     unjudged: Literal["hold", "allow"] = "hold"
+    margin: float = Field(default=0.01, ge=0, lt=1)
+    confidence: float = Field(default=0.9, ge=0.5, lt=1)
     alpha: float = Field(default=0.05, gt=0, lt=1)
     accuracy_floor: float | None = 0.85
     recall_floor: float | None = 0.8
@@ -96,7 +98,7 @@ def not_judged(name: str, bound: float | str | None, reason: str) -> Rule:
 
 
 def choose(candidates: dict[str, TrainedCandidate], evaluation: Evaluation, params: Gate) -> Selection:
-    """Return the simplest of the tied: on validation, or on predictions by cross-validation over groups.
+    """Return the simplest shown to be as good as the best: on validation, or on predictions by cross-validation.
 
     Candidates over the budget, or from weights that are not allowed, don't stand for selection while others do.
     """
@@ -112,7 +114,10 @@ def choose(candidates: dict[str, TrainedCandidate], evaluation: Evaluation, para
         names=list(standing),
         # Not by latency: no two runs measure the same, and the choice must not hang on that.
         costs=[(c.parameters,) for c in standing.values()],
-        draws=draw_weights(first.codes, params.resamples, params.seed),
+        codes=first.codes,
+        times=draw_groups(first.groups, params.resamples, params.seed),
+        margin=params.margin,
+        confidence=params.confidence,
         alpha=params.alpha,
     )
 
@@ -301,12 +306,12 @@ def shortcut_rules(found: Sequence[Shortcut], bounds: Mapping[str, float]) -> li
     return [shortcut_rule(shortcut, bounds[shortcut.name]) for shortcut in found if shortcut.name in bounds]
 
 
-def shortcut_rule(audit: Shortcut, bound: float) -> Rule:
-    """Judge how well the label is told without the head: by the lower end of the area under the curve."""
-    passed = audit.low < bound or audit.p > SHORTCUT_LEVEL
-    line = f"{audit.name} alone predicts the label with AUC {audit.auc:.2f}"
-    reason = line if passed else f"{line}: this data set teaches {audit.teaches}"
-    return Rule(f"shortcut: {audit.name}", audit.low, bound, passed, reason)
+def shortcut_rule(shortcut: Shortcut, bound: float) -> Rule:
+    """Judge how well the label can be predicted without the head: by the lower end of the area under the curve."""
+    passed = shortcut.low < bound or shortcut.p > SHORTCUT_LEVEL
+    line = f"{shortcut.name} alone predicts the label with AUC {shortcut.auc:.2f}"
+    reason = line if passed else f"{line}: this data set teaches {shortcut.teaches}"
+    return Rule(f"shortcut: {shortcut.name}", shortcut.low, bound, passed, reason)
 
 
 def probe_rules(found: ProbeEvidence | None, bounds: Looks) -> list[Rule]:
@@ -393,13 +398,11 @@ def leaks_between(splits: pd.DataFrame, pairs_across_splits: int) -> int:
 def _sentence(
     verdict: str, selection: Selection, on: str, rules: list[Rule], unjudged: Literal["hold", "allow"]
 ) -> str:
-    how = f"{selection.chosen} is the most accurate on {on.replace('_', '-')}"
-    if selection.chosen != selection.best:
-        how = f"{selection.chosen} is the simplest of those that can't be told from {selection.best}"
+    how = f"On {on.replace('_', '-')} {selection.why}"
     open_rules = ", ".join(rule.name for rule in rules if not rule.judged)
     if verdict == "PROMOTE":
         left = f" that could be judged; not judged, and allowed so by gate.unjudged: {open_rules}" if open_rules else ""
-        return f"{how} and passes every rule{left}."
+        return f"{how}. It passes every rule{left}."
     failed = [rule for rule in rules if rule.judged and not rule.passed]
     if verdict == "REJECT":
         return f"{how}. It fails on: {', '.join(rule.name for rule in failed)}."

@@ -1,6 +1,6 @@
-"""How well the label can be told without looking at the head: if well, the data set teaches something else.
+"""How well the label can be predicted without looking at the head: if well, the data set teaches something else.
 
-Each audit is a ridge classifier on features that hold no head, or hardly any, scored by cross-validation over groups.
+Each check is a ridge classifier on features that hold no head, or hardly any, scored by cross-validation over groups.
 For fixed folds its scores are linear in the labels, so one matrix (N, N) gives the scores for the true labels and for
 any number of permuted ones: the permutation p-value costs one matrix product.
 """
@@ -29,7 +29,7 @@ DESCRIPTORS = ("bytes", "width", "height", "brightness", "contrast", "sharpness"
 
 @dataclass(frozen=True)
 class Source:
-    """What an audit may look at, what it would mean if that sufficed, and its features (N, F)."""
+    """What a check may look at, what it would mean if that sufficed, and its features (N, F)."""
 
     what: str
     teaches: str

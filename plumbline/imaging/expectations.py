@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -104,11 +104,17 @@ def _number(result: Any) -> int:
 
 
 def _outcome(checked: Checked, expectation: Expectation, result: Any) -> Outcome:
-    if result.exception_info.get("raised_exception"):
-        raise RuntimeError(f"{expectation.kind} on {checked.name}: {result.exception_info['exception_message']}")
+    if message := _exception(result.exception_info):
+        raise RuntimeError(f"{expectation.kind} on {checked.name}: {message}")
     rows = result.result.get("unexpected_index_list") or []
     failing = tuple(sorted(str(row[checked.named_by]) for row in rows))
     return Outcome(checked.name, expectation, bool(result.success), failing, result.result.get("observed_value"))
+
+
+def _exception(info: Mapping[str, Any]) -> str | None:
+    """What was raised instead of an answer, None where nothing was; Great Expectations nests it where a metric did."""
+    parts = [info, *(part for part in info.values() if isinstance(part, Mapping))]
+    return next((str(part["exception_message"]) for part in parts if part.get("raised_exception")), None)
 
 
 def _site(docs: Path) -> Any:

@@ -7,7 +7,9 @@ import stat
 import unicodedata
 from pathlib import Path, PurePosixPath
 
-from plumbline.imaging.decode import DecodeError
+from PIL import Image
+
+from plumbline.imaging.decode import DecodeError, decode_image
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.pictures import Refused
 from plumbline.imaging.settings import DataParams
@@ -124,6 +126,15 @@ def read_bytes(params: DataParams, path: str) -> bytes:
             return handle.read()
     except OSError as error:
         raise DecodeError(f"can't be read: {error.strerror}") from None
+
+
+def read_picture(params: DataParams, path: str) -> tuple[bytes, Image.Image] | Refused:
+    """Return a picture file's bytes and the decoded picture, or why it can't be used."""
+    try:
+        data = read_bytes(params, path)
+        return data, decode_image(data, params.max_pixels)
+    except DecodeError as error:
+        return Refused(path, error.reason, "unreadable")
 
 
 def read_text(params: DataParams, path: str) -> str:

@@ -6,7 +6,7 @@ re-publications that were cropped, scaled and watermarked, which only an embeddi
 
 Either way the verdict is not the number of matches but the overlap after warping, block by block: strangers that share
 a logo or a skyline match there and nowhere else. Plain ground is alike in any two pictures and says nothing: blocks
-without texture don't vote, few blocks with texture must be more alike, and the colours have a say (`evidence`).
+without texture don't vote, few blocks with texture must be more alike, and the colours have a say (`copy_score`).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class Likeness:
 UNLIKE = Likeness(0.0, NOTHING, 0.0, 0, UNKNOWN)
 
 
-def evidence(likeness: Likeness) -> float:
+def copy_score(likeness: Likeness) -> float:
     """Return how much speaks for two pictures being one shot: above about 6.8 more than chance and fashion give.
 
     atanh(firm) + 1.3 ln(textured) + 1.1 agreement: a form that a logistic regression chose and weighed, on 650 pairs

@@ -114,7 +114,7 @@ def examples(edges: pd.DataFrame, known: set[str]) -> list[tuple[str, tuple[Pair
     ]
 
 
-def evidence_of(one: Pair) -> str:
+def why_paired(one: Pair) -> str:
     """Say what joins, or nearly joins, a pair."""
     if one.kind in ("same bytes", "same pixels"):
         return one.kind
@@ -134,7 +134,7 @@ def report(result: Certificate, where: Path) -> str:
     lines = [
         f"{result.images} images in {result.groups} groups: {sides}",
         "no pair across the splits" if not pairs else f"LEAKS: {pairs} pairs across the splits, the first:",
-        *(f"  {p.a} - {p.b} ({evidence_of(p)})" for p in result.pairs[:5]),
+        *(f"  {p.a} - {p.b} ({why_paired(p)})" for p in result.pairs[:5]),
         result.price_sentence,
         f"embeddings: {result.embeddings}",
         f"certificate: {where}",

@@ -46,7 +46,7 @@ def refuse_chain(
                 f"{max_share:.0%}) are one and the same picture, such as {first}: keep one of them in data/, or raise "
                 "group.max_share in params.yaml."
             )
-        weakest = ", ".join(f"{paths[e.a]} - {paths[e.b]} ({_evidence(e)})" for e in weakest_links(links)[:WEAKEST])
+        weakest = ", ".join(f"{paths[e.a]} - {paths[e.b]} ({_why_joined(e)})" for e in weakest_links(links)[:WEAKEST])
         raise UserError(
             f"one group holds {size} of {len(paths)} images ({size / len(paths):.0%}, more than group.max_share "
             f"{max_share:.0%}); its weakest links are {weakest}: look at them, then {remedy()}, or raise "
@@ -74,6 +74,6 @@ def _largest_part(edges: Sequence[Edge]) -> set[int]:
     return max(nx.connected_components(nx.Graph((e.a, e.b) for e in edges)), key=len, default=set())
 
 
-def _evidence(edge: Edge) -> str:
+def _why_joined(edge: Edge) -> str:
     unit = f"cosine {1 - edge.distance:.2f}" if edge.kind == "embedding" else f"{edge.distance:.0f} bits"
     return f"{edge.kind}, {unit}, score {edge.score:.2f}"

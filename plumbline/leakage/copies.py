@@ -35,7 +35,7 @@ from plumbline.leakage.alignment import (
     compare_colours,
     compare_overlap,
     compare_thumbnails,
-    evidence,
+    copy_score,
     grey_of,
     local_features,
     locate,
@@ -263,7 +263,7 @@ def is_copy(look: Likeness, params: CopyParams, min_ecc: float, min_evidence: fl
 
     The ECC is over the whole, so a caption over a third of a picture lowers it: much evidence makes up for that.
     """
-    known = evidence(look)
+    known = copy_score(look)
     return (
         (look.ecc >= min_ecc or known >= params.min_evidence + SURE)
         and look.overlap.score >= params.min_overlap_score

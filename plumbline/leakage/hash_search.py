@@ -198,6 +198,15 @@ def _grown(array: Any) -> Any:
 
 
 @njit(cache=True, nogil=True)
+def _hits(value: np.uint64, hashes: Hashes, start: int, stop: int, radius: int) -> int:
+    """How many of hashes[start:stop] are within the radius: without a branch, so that it runs on whole vectors."""
+    hits = 0
+    for j in range(start, stop):
+        hits += _popcount(value ^ hashes[j]) <= radius
+    return hits
+
+
+@njit(cache=True, nogil=True)
 def _compare_all(
     low: int, high: int, a: Hashes, b: Hashes, radius: int, same: bool, label_a: Indices, label_b: Indices
 ) -> Found:
@@ -207,10 +216,7 @@ def _compare_all(
         value = a[i]
         for start in range(i + 1 if same else 0, len(b), VECTOR):
             stop = min(start + VECTOR, len(b))
-            hits = 0
-            for j in range(start, stop):  # without a branch, so that it runs on whole vectors
-                hits += _popcount(value ^ b[j]) <= radius
-            if hits == 0:
+            if _hits(value, b, start, stop, radius) == 0:
                 continue
             for j in range(start, stop):
                 d = _popcount(value ^ b[j])
@@ -239,10 +245,7 @@ def _compare_buckets(low: int, high: int, left: Buckets, right: Buckets, probe: 
             for i in range(begin, end):
                 value = a[i]
                 start, stop = i + 1 if same and mask == 0 else right.starts[other], right.starts[other + 1]
-                hits = 0
-                for j in range(start, stop):  # without a branch, so that it runs on whole vectors
-                    hits += _popcount(value ^ b[j]) <= radius
-                if hits == 0:
+                if _hits(value, b, start, stop, radius) == 0:
                     continue
                 for j in range(start, stop):
                     d = _popcount(value ^ b[j])

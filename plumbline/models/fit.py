@@ -57,10 +57,10 @@ def find_misfits(params: Mapping[str, Any], facts: Facts | None) -> list[Misfit]
 
 def as_sentence(misfits: Sequence[Misfit], facts: Facts | None) -> str:
     """All misfits in one message, each with the value to set."""
-    told = "; ".join(f"{one.key} {one.wrong}: {one.way_out}" for one in misfits)
+    lines = "; ".join(f"{one.key} {one.wrong}: {one.way_out}" for one in misfits)
     what = f"the data (classes: {_listed(facts.classes)})" if facts else "itself"
     help_ = f" `plumbline init {facts.root}` writes what can be told from the data." if facts else ""
-    return f"params.yaml does not fit {what}: {told}.{help_}"
+    return f"params.yaml does not fit {what}: {lines}.{help_}"
 
 
 def offered_violations(classes: Collection[str]) -> list[str]:

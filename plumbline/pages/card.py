@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,6 @@ from plumbline.common.records import read_record
 from plumbline.models.anatomy import WHOLE, Layer, attention, layer_table
 from plumbline.models.assemble import load_candidate, read_cost
 from plumbline.models.records import ModelRecord
-
-if TYPE_CHECKING:
-    pass
-
 from plumbline.pages.charts import Line, line_chart
 from plumbline.pages.template import data_uri, render_page
 from plumbline.tasks.known import task_of

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.leakage.certificate import Inputs, evidence_of, examples, largest
+from plumbline.leakage.certificate import Inputs, examples, largest, why_paired
 from plumbline.leakage.records import Certificate, Pair, Price
 from plumbline.pages.template import data_uri, render_page
 
@@ -31,7 +31,7 @@ def page(inputs: Inputs, result: Certificate, picture: Picture) -> str:
     }
 
     def pair(one: Pair) -> dict[str, object]:
-        return {"a": shown(one.a), "b": shown(one.b), "evidence": evidence_of(one)}
+        return {"a": shown(one.a), "b": shown(one.b), "evidence": why_paired(one)}
 
     return render_page(
         "leakage.html.j2",

@@ -50,7 +50,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture that was told wrongly: its path, itself as a data address, what it shows, what was said, how surely."""
+    """A picture with a wrong prediction: its path, its pixels as a data address, label, prediction and confidence."""
 
     path: str
     image: str
@@ -219,7 +219,7 @@ def row(name: str, evaluation: Evaluation, decision: Decision, selection: Select
 def standing(name: str, chosen: bool, selection: Selection, comparison: Comparison | None) -> str:
     """Return how a candidate stands to the best one on the pictures that select."""
     if comparison is not None:
-        place = "tied with the best" if comparison.tied else "worse than the best"
+        place = "shown as good as the best" if comparison.shown else "not shown as good as the best"
     else:
         place = "most accurate" if name == selection.best else "does not stand: size, speed or weights"
     return f"chosen, {place}" if chosen else place

@@ -77,7 +77,7 @@ def append(registry: Registry, entry: Entry) -> Entry:
     }
     tags = {key: str(value) for key, value in shown.items() if value not in (None, "")}
     run = registry.client.create_run(
-        registries.experiment(registry, f"{registry.model}-audit"),
+        registries.experiment(registry, registries.journal_of(registry.model)),
         run_name=f"{entry.number:04d} {entry.action} {entry.outcome}: champion {entry.champion_after or 'none'}",
         tags={**tags, ENTRY_TAG: text, DIGEST_TAG: text_digest(text), "mlflow.note.content": in_words(entry)},
     )
@@ -205,7 +205,7 @@ def digest(entry: Entry) -> str:
 def _runs(registry: Registry) -> list[Any]:
     from mlflow.entities import ViewType
 
-    found = registry.client.get_experiment_by_name(f"{registry.model}-audit")
+    found = registry.client.get_experiment_by_name(registries.journal_of(registry.model))
     if found is None:
         return []
     runs: list[Any] = []

@@ -324,7 +324,7 @@ class _Step:
 
     def note_failure(self, why: str) -> None:
         if not self.wish.dry_run:
-            with suppress(UserError, Exception):  # a registry that is down or full can't be told so
+            with suppress(UserError, Exception):  # a registry that is down or full can't note it
                 journal.append(self.opened, self._entry("failed", why, None))
 
     def _entry(self, what: str, why: str, version: int | None) -> Entry:

@@ -54,6 +54,11 @@ PATIENCE, FIRST_PATIENCE = "30", "10"
 asked MLFLOW_HTTP_REQUEST_MAX_RETRIES times more."""
 
 
+def journal_of(model: str) -> str:
+    """Return the name of the experiment that holds a model's journal; every registry there is calls it an audit."""
+    return f"{model}-audit"
+
+
 class RegistryDownError(UserError):
     """The registry does not answer; what it holds is as it was."""
 
@@ -297,7 +302,7 @@ def _moved_experiments(database: sqlite3.Connection, registry: Registry, here: P
         " on t.experiment_id = e.experiment_id and t.key = ?",
         (BESIDE_TAG,),
     ).fetchall()
-    ours = (registry.model, f"{registry.model}-audit")
+    ours = (registry.model, journal_of(registry.model))
     moved = []
     for experiment, name, location, tag in rows:
         root = _path_of(location or "")

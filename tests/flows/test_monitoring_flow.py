@@ -9,7 +9,7 @@ import pytest
 from prefect.client.orchestration import get_client
 
 from flows import monitoring
-from monitoring.store import SiteState
+from monitoring.site_state import SiteState
 from plumbline.common.errors import UserError
 from plumbline.common.files import write_json
 from plumbline.registry import bundle

@@ -154,22 +154,24 @@ def test_a_refusal_is_a_result(project, monkeypatch):
 
 
 def test_candidates_run_side_by_side_up_to_the_limit(project):
-    script = "echo in >> ../trace; sleep 1; echo out >> ../trace"
-    for name in "pqr":
-        project.misbehave(f"train@{name}", script)
+    """With a limit of two each waits for another to begin; with one they would overlap if they could."""
+    trace = project.root.parent / "trace"
 
-    def most(limit):
-        (project.root.parent / "trace").unlink(missing_ok=True)
+    def most(limit, script):
+        trace.unlink(missing_ok=True)
+        for name in "pqr":
+            project.misbehave(f"train@{name}", f"echo in >> ../trace; {script}; echo out >> ../trace")
         run(side_by_side=limit)
         inside = highest = 0
-        for word in (project.root.parent / "trace").read_text().split():
+        for word in trace.read_text().split():
             inside += 1 if word == "in" else -1
             highest = max(highest, inside)
         return highest
 
-    assert most(2) == 2
+    wait = "n=0; while [ $(grep -c in ../trace) -lt 2 ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done"
+    assert most(2, wait) == 2
     (project.root / "work.sh").write_text((project.root / "work.sh").read_text() + "# again\n")
-    assert most(1) == 1
+    assert most(1, "sleep 0.5") == 1
 
 
 def test_output_is_streamed_and_bars_become_progress(project):

@@ -7,8 +7,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
-from plumbline.imaging.decode import DecodeError, decode_image
-from plumbline.imaging.files import read_bytes, shown_path, top_folder, walk
+from plumbline.imaging.decode import DecodeError
+from plumbline.imaging.files import read_bytes, read_picture, shown_path, top_folder, walk
 from plumbline.imaging.layouts.foreign import refuse_foreign
 from plumbline.imaging.layouts.published import settle_split
 from plumbline.imaging.litter import is_litter
@@ -51,12 +51,11 @@ def list_pictures(params: DataParams) -> Found:
 
 def read(params: DataParams, source: str, paths: Sequence[str]) -> Iterator[Picture | Refused]:
     """Decode a file, which is the one picture of `paths`."""
-    try:
-        data = read_bytes(params, source)
-        image = decode_image(data, params.max_pixels)
-    except DecodeError as error:
-        yield Refused(source, error.reason, "unreadable")
+    found = read_picture(params, source)
+    if isinstance(found, Refused):
+        yield found
         return
+    data, image = found
     for path in paths:
         yield Picture(path, image, hashlib.sha256(data).hexdigest(), len(data), image.info["format"])
 

@@ -1,4 +1,4 @@
-"""Exports of other tools, told by their files: they are called by their name rather than read as something else."""
+"""Exports of other tools, known by their files: refused by name rather than read as something else."""
 
 from __future__ import annotations
 

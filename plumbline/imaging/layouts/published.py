@@ -55,17 +55,17 @@ def side_of(name: str) -> Side | None:
     text = unicodedata.normalize("NFKC", name)
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text).casefold()
     words = [word for word in re.split(r"[^a-z]+", text) if word]
-    told: list[Side] = []
+    sides: list[Side] = []
     for word in words:
         glued = _GLUED.fullmatch(word)
         side = _SIDES.get(word) or (_SIDES.get(glued.group(1)) if glued else None)
         if side:
-            told.append(side)
+            sides.append(side)
         elif word not in _AROUND and not (len(word) == 1 and len(words) > 1):
             return None
-    if not told or not re.fullmatch(r"[\x00-\x7f]*", text):
+    if not sides or not re.fullmatch(r"[\x00-\x7f]*", text):
         return None
-    return told[0] if len(set(told)) == 1 else "none"
+    return sides[0] if len(set(sides)) == 1 else "none"
 
 
 def find_split(tops: Collection[str]) -> dict[str, Side]:

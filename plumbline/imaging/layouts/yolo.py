@@ -10,8 +10,8 @@ from pathlib import PurePosixPath
 from PIL import Image
 
 from plumbline.common.errors import UserError
-from plumbline.imaging.decode import DecodeError, decode_image
-from plumbline.imaging.files import read_bytes, read_text, top_folder, walk
+from plumbline.imaging.decode import DecodeError
+from plumbline.imaging.files import read_bytes, read_picture, read_text, top_folder, walk
 from plumbline.imaging.labels import SEVERAL
 from plumbline.imaging.layouts.published import side_of
 from plumbline.imaging.pictures import Found, Picture, Refused, is_picture_name
@@ -179,12 +179,11 @@ def _looks_like_boxes(params: DataParams, path: str) -> bool:
 
 def read(params: DataParams, source: str, paths: Sequence[str]) -> Iterator[Picture | Refused]:
     """Decode a photograph once and yield the boxes `paths` of it."""
-    try:
-        data = read_bytes(params, source)
-        image = decode_image(data, params.max_pixels)
-    except DecodeError as error:
-        yield Refused(source, error.reason, "unreadable")
+    found = read_picture(params, source)
+    if isinstance(found, Refused):
+        yield found
         return
+    data, image = found
     boxes = box_file(params, source)
     try:
         lines = read_text(params, boxes).splitlines()

@@ -1,4 +1,6 @@
-"""What a site has sent and what was said of it, on disk; whatever is killed when, nothing is counted twice or lost.
+"""What a site has sent and the verdicts on it, on disk.
+
+A run may be killed at any point: nothing is counted twice or lost.
 
 Layout under STATE/SITE::
 
@@ -42,7 +44,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PENDING, WINDOWS, COUNTED = "pending", "windows", "counted"
-# What must be known of an image for ever, lest it be counted twice, and by which it can be told again.
+# What must be known of an image for ever, so that it is not counted twice and can be found again.
 LASTING = ("path", "listed", "stamp", "id", "pixels_sha256", "phash", "status")
 COUNTED_ROWS = 100_000  # of one file in counted/, about 15 MB: keeping a window more rewrites no more than that
 ARRAYS = ("embeddings", "probabilities", "small")
@@ -205,15 +207,15 @@ class SiteState:
             return None
         return whole
 
-    def add_pending(self, batch: MeasuredImages) -> None:
+    def add_pending(self, images: MeasuredImages) -> None:
         """Keep measured images until their window is judged."""
         folder = self.root / PENDING
         folder.mkdir(parents=True, exist_ok=True)
         known = self._pending_files()
         number = int(known[-1].stem) + 1 if known else 1
         with replacing(folder / f"{number:04d}.npz") as temporary, temporary.open("wb") as handle:
-            np.savez(handle, **batch.arrays)  # type: ignore[arg-type]
-        write_table(folder / f"{number:04d}.parquet", batch.table)
+            np.savez(handle, **images.arrays)  # type: ignore[arg-type]
+        write_table(folder / f"{number:04d}.parquet", images.table)
 
     def _pending_files(self) -> list[Path]:
         folder = self.root / PENDING
@@ -266,16 +268,16 @@ class SiteState:
         return cast(Result, dict(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else None
 
     def unannounced(self) -> list[str]:
-        """Return the windows that nobody was told of, oldest first."""
+        """Return the windows that were not announced yet, oldest first."""
         path = self.root / "announced.json"
-        told = set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
-        return [name for name in self.windows() if name not in told]
+        known = set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
+        return [name for name in self.windows() if name not in known]
 
     def announced(self, windows: list[str]) -> None:
-        """Note that people were told of these windows, too; one judged since is not among them."""
+        """Note that these windows, too, were announced."""
         path = self.root / "announced.json"
-        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-        write_json(path, in_number_order({*told, *windows}))
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        write_json(path, in_number_order({*known, *windows}))
 
     def wait_no_longer(self) -> None:
         """Forget it: a window was judged since."""
