@@ -118,6 +118,14 @@ ADDITIONS: dict[str, Addition] = {
             for mining in ("semi_hard", "hard")
         ),
     ),
+    **{
+        f"simsiam, {share:.0%} of the labels": Addition(
+            Model("compact_cnn", PIXELS, {**CNN, "labels": share}),
+            (Model("simsiam first", PIXELS, {**CNN, "labels": share, "start": {"epochs": 60}}),),
+            parts=1,
+        )
+        for share in (0.1, 0.25, 0.5, 1.0)
+    },
     "curriculum": Addition(
         Model("compact_cnn", PIXELS, CNN),
         tuple(Model(f"curriculum: {kind}", PIXELS, {**CNN, "curriculum": kind}) for kind in ("sizes", "confidence")),

@@ -114,6 +114,18 @@ class MemberRecord(Record):
     backbone: str
 
 
+class StartRecord(Record):
+    """What a network learnt from before it saw a label: pictures of the data set, unlabelled ones, and how it went."""
+
+    method: str
+    known: int
+    unlabelled: int
+    unreadable: int
+    sha256: str
+    loss: float
+    spread: float
+
+
 class ModelDescription(Record):
     """What was trained, on what, and where its weights began; `parameters` count the backbone's too.
 
@@ -144,6 +156,7 @@ class ModelDescription(Record):
     settings: dict[str, Any] = Field(default_factory=dict)
     training_precision: str | None = None
     fit: Fit = "stretch"
+    start: StartRecord | None = None
     status: Status = "trained"
     starts: int = 1
 
