@@ -1,4 +1,4 @@
-"""A site's files as they lie in a folder or behind an fsspec URL, each new one decoded once."""
+"""A site's files, in a folder or behind an fsspec URL; each new one is decoded once."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ SMALL = (24, 18)  # width, height of the grey in which near-duplicates are compa
 
 
 class NothingSentError(UserError):
-    """There is no folder for a site: it has sent nothing yet, or drift.source is wrong."""
+    """A site has no folder: it has sent nothing yet, or drift.source is wrong."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of the source: its path below it, its size, and what tells a rewritten file from the same one."""
+    """A file of the source: its path below it, its size in bytes, and a stamp that changes with the file."""
 
     path: str
     bytes: int
@@ -56,7 +56,7 @@ class File:
 
 @dataclass(frozen=True)
 class Measured:
-    """One decoded picture: the row of its figures, (S, S, 3) RGB for the champion, (18, 24) grey."""
+    """One decoded picture: its row of figures, (S, S, 3) RGB for the champion, (18, 24) grey."""
 
     row: Row
     rgb: Pixels
@@ -65,7 +65,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that is no picture, and why."""
+    """A file that can't be read as a picture, and why."""
 
     file: File
     reason: str
@@ -89,7 +89,7 @@ class Source:
         )
 
     def list(self) -> list[File]:
-        """Return every picture file by name, in order; what is not named as a picture is not looked at.
+        """Return every file that is named as a picture, in order.
 
         Raises UserError where the source can't be listed.
         """
@@ -98,7 +98,7 @@ class Source:
             found = self.files.find(self.root, detail=True)
         except FileNotFoundError:
             found = {}
-        except Exception as error:  # each remote store raises its own
+        except Exception as error:  # each remote store raises its own errors
             raise UserError(f"{self.url} can't be listed ({_words(error)}): is it reachable?") from None
         files = []
         for name, info in found.items():
@@ -117,7 +117,7 @@ class Source:
             raise DecodeError(f"can't be read: {_words(error)}") from None
 
     def metadata(self) -> Metadata | None:
-        """Return the site's metadata.csv, None where there is none; UserError where it is no table."""
+        """Return the site's metadata.csv, None where there is none; UserError where it is not a table."""
         try:
             names = [PurePosixPath(str(name)).name for name in self.files.ls(self.root, detail=False)]
         except FileNotFoundError:
@@ -181,20 +181,20 @@ def _for_champion(content: bytes, image: Image.Image, rgb: Pixels, size: int, ma
 
 
 def small_grey(grey: Image.Image) -> NDArray[np.uint8]:
-    """Return (18, 24) uint8: what is left of a picture when only its layout counts."""
+    """Return the picture as (18, 24) uint8, which keeps only its coarse layout."""
     return np.asarray(cv2.resize(np.asarray(shrink_grey(grey)), SMALL, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 @dataclass(frozen=True)
 class Known:
-    """What metadata.csv says of a site's pictures: its table, whose row is whose, and `said`, what to tell of both."""
+    """What metadata.csv has for a site's pictures: its table, the matches of rows and pictures, and notes (`said`)."""
 
     table: Metadata
     fits: Matches
     said: list[str]
 
     def summary(self) -> MetadataSaid:
-        """Return what a result keeps of it: counts, the first rows that match nothing, sentences."""
+        """Return what a window's result keeps of it: counts, the first unmatched rows, notes."""
         rows = len(self.table.rows)
         lost = [{"path": path, "reason": why} for path, why in self.fits.unmatched.items()]
         return {"rows": rows, "unmatched": len(lost), "first_unmatched": lost[:20], "said": self.said}

@@ -2,6 +2,7 @@
 
     python -m monitoring.drift SITE ...          exit code 0 OK or WATCH, 1 DRIFT, 2 NOT ENOUGH IMAGES, 3 error
     python -m monitoring.drift SITE --result FILE    the verdicts as JSON, too: what another process should read
+    python -m monitoring.drift SITE --pages later    the pages of it are drawn by --pages only, or by the next run
     python -m monitoring.drift --every-site --record build/drift.json    the stage of dvc.yaml; DRIFT is its result
 
 New images are collected, measured and scored by the registry's champion (`monitoring.collect`,
@@ -67,6 +68,7 @@ BATCH = 32
 OK, WATCH, DRIFT, FEW = "OK", "WATCH", "DRIFT", "NOT ENOUGH IMAGES"
 EXIT = {OK: 0, WATCH: 0, DRIFT: 1, FEW: 2}
 ERROR = 3
+PAGES = ("now", "later", "only")
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ class Champion:
 
     @property
     def digest(self) -> str:
-        """What tells this version from every other, in any registry."""
+        """The digest that identifies this version in any registry."""
         return self.version.tags[DIGEST_TAG]
 
 
@@ -105,7 +107,7 @@ def load_champion(model: str) -> Champion:
 
 
 def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
-    """Collect what is new at `site` and judge it, if it is enough; return the window's result, or what is missing."""
+    """Collect the new images of `site` and judge them if there are enough; return the window's result, or why not."""
     state, source = SiteState(settings.drift.state, site), Source(settings.drift.source_of(site))
     with state.locked(settings.drift.lock_timeout):
         seen, files = state.seen(champion.digest), source.list()
@@ -154,10 +156,10 @@ def _joined(images: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
 def collect(
     state: SiteState, source: Source, files: list[File], seen: pd.DataFrame, champion: Champion, settings: Settings
 ) -> MeasuredImages:
-    """Measure and score every one of `files` that was not `seen`; return all that waits, kept on disk."""
+    """Measure and score the `files` that were not `seen`, keep them on disk, and return all that wait for a window."""
     waiting = state.pending()
     if waiting is not None and (waiting.table["scored_by"] != champion.digest).any():
-        state.forget_pending()  # scored by a champion that is one no more
+        state.forget_pending()  # scored by a former champion
         waiting = None
     quarantine = state.quarantine()
     known = [seen, quarantine] + ([waiting.table] if waiting is not None else [])
@@ -190,7 +192,7 @@ def _scored_chunk(
     table = pd.DataFrame([one.row for one in measured]).astype({"phash": "uint64"})
     status = status_of(table, champion.training, earlier, delivered, settings.drift.copy_distance)
     probabilities, embeddings = champion.model.score((one.rgb for one in measured), BATCH)
-    # What tells an image that waits from one that a window holds: also where another champion judges it anew.
+    # Identifies an image in `pending` and in windows, also when another champion judges it again.
     key = table["path"] + "|" + table["id"] + "|" + champion.digest
     table = table.assign(key=key, status=status, scored_by=champion.digest)
     small = np.stack([one.small for one in measured])
@@ -232,12 +234,12 @@ def _whole(parts: list[MeasuredImages], champion: Champion) -> MeasuredImages:
 
 
 def scores(raw: NDArray[Any], reference: Reference) -> NDArray[np.floating]:
-    """Return the network's probabilities as the version serves them."""
+    """Return the network's probabilities (N, C) calibrated as the version serves them."""
     return calibrated(raw, reference.temperature) if reference.task.exclusive else raw.astype(np.float64)
 
 
 def scored(images: pd.DataFrame, window: Observations, judgement: Judgement, reference: Reference) -> pd.DataFrame:
-    """Return the images with what was found of each: class, confidence, p_CLASS, distance, error, group."""
+    """Return the images with the findings on each: class, confidence, p_CLASS, distance, error, group."""
     columns: dict[str, Any] = {
         f"p_{name}": window.probabilities[:, place] for place, name in enumerate(reference.classes)
     }
@@ -261,12 +263,12 @@ def result_of(
     known_of_them: Known,
     settings: Settings,
 ) -> Result:
-    """Return what is kept and shown of a look at a site."""
+    """Return the result of looking at a site, as it is kept and shown."""
     counts = table["status"].value_counts()
     new, repeats = int(counts.get(NEW, 0)), int(counts.get(REPEAT, 0))
     verdict, reasons = judgement.verdict, list(judgement.reasons)
     findings = _findings(new, repeats, len(quarantined), settings.drift)
-    # First, for what comes after it takes images for independent that metadata.csv may tie.
+    # First, because the other findings take images for independent that metadata.csv may tie together.
     lost = _lost_rows(table, known_of_them, settings.drift)
     if (findings or lost) and verdict == OK:
         verdict = WATCH
@@ -419,7 +421,7 @@ def in_lines(result: Result) -> list[str]:
     if result["accuracy"]:
         lines.append("  (expected figures hold if confidence means there what it meant on the reference)")
     if result.get("to_label"):
-        lines.append(f"  worth labelling first: {result['to_label']} (fill labels.csv, then python -m flows.intake)")
+        lines.append(f"  worth labelling first: {result['to_label']} (fill labels.csv, then plumbline intake)")
     if result["registry_was_down"]:
         lines.append("  the registry does not answer: judged by the champion it had when it last did")
     return lines
@@ -432,15 +434,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--every-site", action="store_true", help="those listed under `sites` in params.yaml")
     parser.add_argument("--record", type=Path, help="write the verdicts there and end with 0 unless it failed")
     parser.add_argument("--result", type=Path, help="write the verdicts there, too, once all is judged")
+    parser.add_argument("--pages", choices=PAGES, default="now", help="draw them now, later, or only them (now)")
     given = parser.parse_args(arguments)
     listed = site_names()
     sites = [checked_site(site) for site in given.site] or (listed if given.every_site else [])
     if not sites:
         parser.error("name a site, or --every-site")
     drift = load_section("drift", DriftParams)
+    model = load_section("promote", PromoteParams).model
+    if given.pages == "only":
+        draw(sites, model, drift, listed)
+        return 0
     data, group = load_section("data", DataParams), load_section("group", GroupParams)
     settings = Settings(drift, data, group, load_section("ingest", IngestParams, optional=True), tuple(listed))
-    model = load_section("promote", PromoteParams).model
     pages = artefacts.DRIFT_PAGES.path
     why = no_verdict_in_experiments() if given.record else None
     if given.record and why and given.record.is_file() and (pages / "index.html").is_file():
@@ -465,20 +471,27 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{site}: {error}")
             continue
         print("\n".join(in_lines(results[-1])), flush=True)
-    write_index(artefacts.DRIFT_PAGES.path, drift.state, listed)
+    # What anybody waits for comes first: pages take their seconds, and may find the disk full.
     for asked in (given.result, given.record):
         if asked:
             write_json(asked, record_of(results))
-    print(f"  page: {(artefacts.DRIFT_PAGES / 'index.html').resolve().as_uri()}", flush=True)
-    # Everything that anybody waits for is written: Evidently takes its seconds, and may fail, after that.
-    drawn = [keep_history(SiteState(drift.state, site), artefacts.DRIFT_PAGES.path, model, drift) for site in sites]
-    if any(drawn):
-        write_index(artefacts.DRIFT_PAGES.path, drift.state, listed)
+    if given.pages == "now":
+        draw(sites, model, drift, listed)
     return 0 if given.record else EXIT[worst([result["verdict"] for result in results])]
 
 
+def draw(sites: list[str], model: str, params: DriftParams, listed: list[str]) -> None:
+    """Draw the index of every site and, where they are missing, the pages of the windows of `sites`."""
+    pages = artefacts.DRIFT_PAGES.path
+    write_index(pages, params.state, listed)
+    print(f"  page: {(pages / 'index.html').resolve().as_uri()}", flush=True)
+    drawn = [keep_history(SiteState(params.state, site), pages, model, params) for site in sites]
+    if any(drawn):
+        write_index(pages, params.state, listed)
+
+
 def record_of(results: list[Result]) -> dict[str, Any]:
-    """Return what was said of each site as plain data: verdict, the sentence about it, window, reasons, counts."""
+    """Return the verdict on each site as plain data: verdict, the sentence about it, window, reasons, counts."""
     sites = {
         one["site"]: {
             "said": in_lines(one)[0],
@@ -493,7 +506,7 @@ def record_of(results: list[Result]) -> dict[str, Any]:
 
 
 def no_verdict_in_experiments() -> str | None:
-    """Return why the stage judges nothing inside `dvc exp run`, None outside: what it judged would count for all."""
+    """Return why the stage judges nothing inside `dvc exp run`, None outside: its windows would count for everybody."""
     if not experiment(Path()):
         return None
     return "Not judged: this is a DVC experiment; `dvc repro` judges the sites."
@@ -512,19 +525,19 @@ def no_champion(model: str) -> str | None:
                 gone = history.what_became_of_it(opened)
         except registry.RegistryDownError:
             return None  # the last one known here may still judge
-    why, way_out = "since the gate promoted none", "`python -m stages.promote history` says why"
+    why, way_out = "since the gate promoted none", "`plumbline history` says why"
     if gone:
-        why, way_out = f"since {gone}", "`python -m stages.promote rollback --to VERSION --reason TEXT` makes one"
+        why, way_out = f"since {gone}", "`plumbline rollback --to VERSION --reason TEXT` makes one"
     return f"Not judged: the registry {registry.shown_uri(uri)} has no champion, {why}. {way_out}."
 
 
 def worst(verdicts: list[str]) -> str:
-    """Return the verdict that counts for all."""
+    """Return the worst of several verdicts."""
     return max(verdicts, key=[OK, WATCH, FEW, DRIFT].index)
 
 
 def command(arguments: list[str] | None = None) -> None:
-    """Run `main`; an error of any kind ends with 3, for 1 means DRIFT."""
+    """Run `main`; any error ends with exit code 3, because 1 means DRIFT."""
     run(lambda: sys.exit(main(arguments)), failed=ERROR)
 
 

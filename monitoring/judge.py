@@ -1,13 +1,13 @@
-"""One verdict for one window: every test, corrected for their number and for the windows to come, and in words.
+"""The verdict on a window: every test, corrected for the number of tests and of windows, and in words.
 
-False alarms. Each window is judged at alpha / horizon, and Holm's correction spreads that over its tests: whatever the
-tests and the windows have to do with each other, the chance that a site without drift is called DRIFT even once in
-`horizon` windows is at most alpha. Nothing cleverer is safe here: all windows are compared with the same reference, so
-their p-values lean the same way, and a test martingale (or online FDR), which needs each to be right given those
-before, would take the reference's own chance deviations for mounting evidence and in the end cry for certain.
+False alarms. Each window is judged at alpha / horizon, and Holm's correction spreads that over its tests: however
+tests and windows depend on each other, the chance that a site without drift is called DRIFT even once in `horizon`
+windows is at most alpha. A sequential method would not be valid here: all windows are compared with the same reference,
+so their p-values are correlated. A test martingale (or online FDR) needs each p-value to be valid given the earlier
+ones; it would accumulate the reference's own chance deviations and in time always raise a false alarm.
 
-WATCH asks for a look, not for action: a test at alpha that did not reach alpha / horizon, a share of classes that has
-moved (the champion is as good as ever on each), many repeats or unreadable files.
+WATCH asks for a look, not for action: a test that reached alpha but not alpha / horizon, changed class shares (the
+champion is as good as before on each class), many repeats or unreadable files.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ from plumbline.evidence.selection import holm
 
 COMPONENTS = 32  # principal components of the embeddings that the tests look at
 FAR = 0.95  # of both sides together: the furthest are counted on each
-# Groups that are strangers by their names may show one scene, and the reference has more of those among its own than
-# a window has with it. Distances to the nearest lean on that: in benchmarks/drift.py they alone cried in 15 of 200
-# windows without drift. They are shown, and watched, and don't decide.
+# Different groups may show the same scene, and the reference has more such pairs within itself than with a window.
+# Distances to the nearest image depend on that: in benchmarks/drift.py they alone gave a false alarm in 15 of 200
+# windows. So they are shown and can lead to WATCH, but never to DRIFT.
 ONLY_WATCHED = ("far from the reference",)
 
 
@@ -50,7 +50,7 @@ ONLY_WATCHED = ("far from the reference",)
 class Test:
     """One test: its p-value, Holm's correction of it, what it found in words, and the figures it compared."""
 
-    __test__ = False  # pytest takes the name for its own
+    __test__ = False  # pytest would collect a class of this name
 
     name: str
     p: float
@@ -62,7 +62,7 @@ class Test:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is said of a window. Arrays are per image of it, (N,)."""
+    """The verdict on a window and what it rests on. Arrays have one value per image, (N,)."""
 
     verdict: str
     reasons: list[str]
@@ -137,7 +137,7 @@ def judge(reference: Reference, window: Observations, formats: list[str], params
 
 
 def too_few(reference: Reference, window: Observations, params: DriftParams) -> str | None:
-    """Return why nothing can be said yet, None where something can."""
+    """Return why there can be no verdict yet, None where there can."""
     if reference.observations.group_count < params.minimum_groups:
         return (
             f"The champion's reference has only {reference.observations.group_count} independent groups of validation "
@@ -157,7 +157,7 @@ def too_few(reference: Reference, window: Observations, params: DriftParams) -> 
 
 
 def layout_of(reference: Observations, window: Observations) -> Layout:
-    """Return both samples, reference first, as the permutations see them."""
+    """Return both sides, reference first, as the permutations need them."""
     groups = np.concatenate([reference.groups, window.groups + reference.groups.max() + 1])
     sides = np.arange(len(groups)) >= len(reference)
     predicted = np.concatenate([reference.predicted, window.predicted])
@@ -195,14 +195,14 @@ def score_figures(reference: Reference, window: Observations) -> dict[str, tuple
     """Return the champion's confidence and, by class, its scores: black-box shift detection (Rabanser et al. 2019)."""
     known = reference.observations.probabilities
     found = {"confidence": (known.max(axis=1), window.probabilities.max(axis=1))}
-    # With two classes one score says all of both.
+    # With two classes one score determines the other.
     for place, name in list(enumerate(reference.classes))[1 if len(reference.classes) == 2 else 0 :]:
         found[f"score of {name}"] = (known[:, place], window.probabilities[:, place])
     return found
 
 
 def class_shares(reference: Reference, window: Observations, params: DriftParams) -> tuple[list[ShareMoved], list[str]]:
-    """Return each class's share in reference and window, and in words those that moved at level alpha."""
+    """Return each class's share in reference and window, and a sentence on the largest change significant at alpha."""
     if not reference.task.exclusive:
         return [], []
     known = reference.observations

@@ -1,4 +1,4 @@
-"""What the champion knew: the validation images that travel with its version."""
+"""The reference: the validation images that are part of the champion's version."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def load_reference(version: Version) -> Reference:
     stored = images[[f"p_{name}" for name in classes]].to_numpy(np.float64)
     task = task_of(serving)
     known = {name: number for number, name in enumerate(classes)}
-    # An image with several labels counts by its first; shares and accuracy are not estimated for such a champion.
+    # Of several labels the first counts; shares and accuracy are not estimated for such a champion.
     labels = images["label"].map(lambda label: known.get(label_classes(label)[0], -1)).to_numpy(np.int64)
     if (labels < 0).any():
         raise UserError(f"Version {version.version} has reference images of other classes than its own: promote anew.")
@@ -95,8 +95,8 @@ def load_reference(version: Version) -> Reference:
 def measures_of(table: pd.DataFrame, files: bool = True) -> pd.DataFrame:
     """Return the descriptors that are compared, a column each, from manifest columns; those it lacks are left out.
 
-    `aspect` is width / height, `size` the side in pixels of a square as large, `bits_per_pixel` how hard the file is
-    compressed (where each picture is a file of its own).
+    `aspect` is width / height, `size` the side in pixels of a square of the same area, `bits_per_pixel` how strongly
+    the file is compressed (where each picture is a file of its own).
     """
     import pandas as pd
 

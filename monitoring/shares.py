@@ -1,7 +1,7 @@
 """How many images of each class there are, without labels: black-box shift estimation.
 
-Lipton, Wang and Smola 2018: where only the share of the classes has moved, the champion's predictions are a known
-mixture (its confusion matrix on the reference) of the true shares, which solving gives back.
+Lipton, Wang and Smola 2018: where only the class shares have changed, the shares of the champion's predictions
+are its confusion matrix on the reference times the true shares, which solving recovers.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: 
 
 
 def solve(matrix: Floats, predicted_share: Floats) -> Floats:
-    """Return the true shares (C,) that predictions with this confusion matrix are closest to: none negative, sum 1."""
+    """Return the true shares (C,), none negative, sum 1, that best explain predictions with this confusion matrix."""
     from scipy.optimize import nnls
 
     heavy = 1e3
@@ -74,6 +74,6 @@ def redraw(groups: NDArray[np.int64], random: np.random.Generator, draws: int) -
     for _ in range(draws):
         drawn = random.integers(0, len(starts), len(starts))
         sizes = counts[drawn]
-        # Row k of a drawn group lies k places behind its start.
+        # Row k of a drawn group is k places after its start.
         within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         yield order[np.repeat(starts[drawn], sizes) + within]

@@ -1,8 +1,8 @@
-"""Every file and folder that a run leaves under build/ and reports/: where it lies, what writes it, what is in it.
+"""Every file and folder that a run leaves under build/ and reports/: its path, what writes it, what is in it.
 
-dvc.yaml names the same paths, as what its stages write; tests/test_artefacts.py holds the two together, and that the
-types named here exist. Nothing else may stand in this module: since it only says what dvc.yaml says as well, no stage
-depends on it, and a new artefact makes no stage run again.
+dvc.yaml names the same paths as outputs of its stages; tests/test_artefacts.py compares the two, and checks that the
+types named here exist. This module must hold nothing else: since dvc.yaml has the same content, no stage depends on it,
+and a new artefact makes no stage run again.
 """
 
 from __future__ import annotations

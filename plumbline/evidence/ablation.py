@@ -1,8 +1,8 @@
-"""Does a network that sees badly in the dark get help from its neighbours? Each subset is tried.
+"""Does a hybrid gain from all of its networks, in the dark for example? Every subset is tried.
 
 For every subset of a hybrid backbone's networks a head like the hybrid's is trained on that part of the cached
-features, and judged on the test pictures as they are, darkened, with a block before them, and turned. Several seeds
-say how much is chance. Reads build/features/BACKBONE and build/splits.parquet, writes build/ablations/CANDIDATE.json
+features, and scored on the test pictures as they are, darkened, partly covered and rotated. Several seeds show
+how much is chance. Reads build/features/BACKBONE and build/splits.parquet, writes build/ablations/CANDIDATE.json
 and reports/ablations/CANDIDATE.html.
 """
 
@@ -36,7 +36,7 @@ Picture = NDArray[np.uint8]
 
 
 class Ablation(Section):
-    """One entry of `ablations`, named after the candidate whose `backbone` is taken apart: the disturbances' strengths.
+    """One entry of `ablations`, under the candidate's name: its `backbone`, and how strong the disturbances are.
 
     `dark` multiplies the pixels, `occluded` is the covered block's share of each side, `rotated` is in degrees.
     """
@@ -49,7 +49,7 @@ class Ablation(Section):
 
 
 def disturb(picture: Picture, image_id: str, condition: str, params: Ablation) -> Picture:
-    """The picture (S, S, 3) darkened, with a grey block at a place of its own, or turned either way; or as it is."""
+    """The picture (S, S, 3) darkened, with a grey block at a random place, rotated either way, or unchanged."""
     import cv2
 
     random = np.random.default_rng(int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big"))
@@ -144,10 +144,10 @@ def ablate(
 
 
 def verdict(table: list[SubsetAccuracy], test_images: int) -> list[str]:
-    """One sentence per condition: is all of it together better than the best of its networks alone?
+    """One sentence per condition: are all networks together better than the best one alone?
 
-    The yardstick is twice the standard error of a difference of two accuracies on as many pictures, taken as
-    independent, which is generous to the claim's doubters: the same pictures are judged.
+    A difference counts beyond twice the standard error of two independent accuracies. That is conservative, because
+    both are measured on the same pictures.
     """
     alone = [row for row in table if len(row.networks) == 1]
     together = max(table, key=lambda row: len(row.networks))

@@ -1,4 +1,4 @@
-"""What training left behind for each candidate: its description, learning curve and predictions for every image."""
+"""The results of training for each candidate: description, learning curve and predictions for every image."""
 
 from __future__ import annotations
 

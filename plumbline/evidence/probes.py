@@ -1,6 +1,5 @@
-"""What a model does when framing, background or head are taken away: does it look at the head?
-
-Stages `disturb` and `probe` measured it; here it becomes figures with intervals over groups, and sentences.
+"""Does a model look at the head? Figures, with intervals over groups, and sentences on what it predicts when framing,
+background or head are taken away, from the results of the stages `disturb` and `probe`.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def _read(folder: Path, candidate: TrainedCandidate) -> Probe:
 
 
 def _combined(members: list[Probe], candidate: TrainedCandidate, head: Path) -> Probe:
-    """The ensemble's answers to what its members saw; its Grad-CAM is the mean of theirs."""
+    """The ensemble's answers on its members' pictures; its Grad-CAM is the mean of theirs."""
     first = members[0]
     if any(member.paths != first.paths or list(member.answers) != list(first.answers) for member in members):
         raise UserError(f"the members of {candidate.name} were probed on other pictures: run `dvc repro`.")
@@ -120,7 +119,7 @@ def evaluate_attention(
 ) -> AttentionEvidence | None:
     """Return the mean share of Grad-CAM inside the head with its interval, and the share that chance would give.
 
-    None without feature maps, or where nothing spoke for any answer.
+    None without feature maps, or where no Grad-CAM is above zero.
     """
     seen = attention.dropna()
     if seen.empty:

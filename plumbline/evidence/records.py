@@ -1,6 +1,6 @@
-"""What this room writes for others to read: build/evaluation.json, leaderboard.json, decision.json.
+"""The records that this room writes: build/evaluation.json, leaderboard.json, decision.json and others.
 
-Rates are shares between 0 and 1; an interval goes from `low` to `high` and holds the truth with 95% confidence.
+Rates are shares between 0 and 1; an interval goes from `low` to `high` and covers the true value with 95% confidence.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Costs(Record):
 
 
 class Shortcut(Record):
-    """How well one source alone tells the label: area under the ROC curve (macro over classes) with its interval.
+    """How well one source alone predicts the label: area under the ROC curve (macro over classes) with its interval.
 
-    `p` is the probability that chance explains it; `teaches` says what the data set would teach if that sufficed.
+    `p` is the permutation p-value; `teaches` says what a model would learn from the data set if this source sufficed.
     """
 
     name: str
@@ -74,7 +74,7 @@ class Shortcut(Record):
 
 
 class SiteLeftOut(Record):
-    """Area under the ROC curve at one site, when learned elsewhere and when its own pictures helped too."""
+    """Area under the ROC curve at one site, when trained on other sites, and on its own pictures as well."""
 
     site: str
     images: int
@@ -138,7 +138,7 @@ class CostCurve(Record):
 
 
 class SplitEvidence(Record):
-    """One candidate on one split. What is about alarms is there where one class is a violation."""
+    """One candidate on one split. Figures on alarms exist only where one class is a violation."""
 
     scores: dict[str, Figure]
     confusion: tuple[Confusion, ...]
@@ -150,7 +150,7 @@ class SplitEvidence(Record):
 
 
 class SliceEvidence(Record):
-    """One candidate on the test pictures that share a value; of too few groups it is not judged."""
+    """One candidate on the test pictures that share a value; with too few groups it is not judged."""
 
     column: str
     value: str
@@ -177,7 +177,7 @@ class AttentionEvidence(Record):
 
 
 class ProbeEvidence(Record):
-    """What a candidate answers when framing, background or head are taken away; `lines` say it in words."""
+    """A candidate's answers when framing, background or head are taken away; `lines` are in words."""
 
     images: int
     groups: int
@@ -189,7 +189,7 @@ class ProbeEvidence(Record):
 
 
 class CandidateEvidence(Record):
-    """All that is known about one candidate. `splits`: train, validation and test."""
+    """All figures on one candidate. `splits`: train, validation and test."""
 
     model: ModelDescription
     temperature: float
@@ -202,7 +202,7 @@ class CandidateEvidence(Record):
 
 
 class Evaluation(Record):
-    """build/evaluation.json: all that is known about the candidates and their data; it judges nothing.
+    """build/evaluation.json: all figures on the candidates and their data, without a verdict.
 
     `missing` names candidates of params.yaml without a result, `not_made` ensembles that could not be made, and why.
     """
@@ -238,9 +238,9 @@ class LeaderboardRow(Record):
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
 class Rule:
-    """One rule's verdict. `more_test_groups` is how many more would settle a rule that fails for want of evidence.
+    """One rule's verdict. `more_test_groups` is how many more would settle a rule that fails for lack of data.
 
-    A rule that could not be judged, because what it asks for was not measured, has not passed: `judged` is False.
+    A rule whose figure was not measured has not passed: `judged` is False.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Which candidate is chosen, and whether it is promoted, held or rejected; a pure decision.
+"""Which candidate is chosen, and whether it is promoted, held or rejected.
 
 Reads build/evaluation.json, build/candidates/*/predictions.parquet, build/splits.parquet and build/leakage.json,
 writes build/decision.json.
@@ -42,20 +42,20 @@ from plumbline.tasks.one_label import ONE_LABEL
 from plumbline.tasks.task import Task
 
 MOST_GROUPS = 100_000
-"""More test groups than anybody will collect: a rule that would need more than this is not a matter of evidence."""
+"""More test groups than anybody will collect: a rule that would need more fails for good, not for lack of data."""
 
 FAR_BELOW = 4
-"""A time is said to be far below its bound under a quarter of it."""
+"""A time below this share of its bound is reported as far below it."""
 
 SHORTCUT_LEVEL = 0.01
-"""A shortcut that chance explains this often is none."""
+"""With a p-value above this a shortcut may be chance and is not counted."""
 
 
 class Looks(Section):
-    """How the chosen model must stand the probes; null: not judged.
+    """Bounds for the probes of the chosen model; null: not judged.
 
-    `attention` is off: Grad-CAM is coarse, and a model proven to read the head alone may show less of it there than
-    chance would (tests/stages/test_probe.py has one). Covering the head is the better witness.
+    `attention` is off by default: Grad-CAM is coarse, and even a model that is known to read only the head may show
+    less of it there than chance would (see tests/stages/test_probe.py). Covering the head is the better test.
     """
 
     head: float | None = Field(default=0.15, ge=0, le=1)
@@ -93,14 +93,14 @@ class Gate(Section):
 
 
 def not_judged(name: str, bound: float | str | None, reason: str) -> Rule:
-    """Return a rule that nothing was measured for."""
+    """Return a rule whose figure was not measured."""
     return Rule(name, None, bound, False, reason, judged=False)
 
 
 def choose(candidates: dict[str, TrainedCandidate], evaluation: Evaluation, params: Gate) -> Selection:
     """Return the simplest shown to be as good as the best: on validation, or on predictions by cross-validation.
 
-    Candidates over the budget, or from weights that are not allowed, don't stand for selection while others do.
+    Candidates over the budget, or with weights that are not allowed, are only considered where there are no others.
     """
     affordable = {name: one for name, one in candidates.items() if may_stand(one, evaluation, params)}
     standing = affordable or candidates
@@ -112,7 +112,7 @@ def choose(candidates: dict[str, TrainedCandidate], evaluation: Evaluation, para
             [sample.scaled(evaluation.candidates[name].temperature).brier for name, sample in samples.items()]
         ),
         names=list(standing),
-        # Not by latency: no two runs measure the same, and the choice must not hang on that.
+        # Not by latency: it differs from run to run, and the choice must not.
         costs=[(c.parameters,) for c in standing.values()],
         codes=first.codes,
         times=draw_groups(first.groups, params.resamples, params.seed),
@@ -123,7 +123,7 @@ def choose(candidates: dict[str, TrainedCandidate], evaluation: Evaluation, para
 
 
 def may_stand(candidate: TrainedCandidate, evaluation: Evaluation, params: Gate) -> bool:
-    """Return whether a candidate passes the rules that need no picture."""
+    """Return whether a candidate passes the rules on size and weights, which need no picture."""
     rules = rules_without_pictures(evaluation.candidates[candidate.name].model, candidate.latency, params)
     return not any(stands_in_the_way(rule, params.unjudged) for rule in rules)
 
@@ -215,7 +215,7 @@ def apply_rules(name: str, evaluation: Evaluation, leaks: int, params: Gate, lat
 
 
 def floor_rule(name: str, figure: Figure, floor: float, groups: int, scale: float = 1.0) -> Rule:
-    """Judge the lower end of an interval. Below the floor with the figure above it, only evidence is missing.
+    """Judge the lower end of an interval. If it is below the floor but the figure is above, only data is missing.
 
     `groups` are the groups that the figure rests on; `scale` turns groups of that kind into test groups of any kind.
     """
@@ -249,7 +249,7 @@ def _trials_behind(value: float, low: float) -> float:
 
 
 def false_alarm_rule(figure: Figure, ceiling: float) -> Rule:
-    """Recall must not be bought by alarming at everybody: judge the rate of false alarms at the threshold served."""
+    """Judge the rate of false alarms at the served threshold: high recall must not come from alarming at everybody."""
     value = figure.value
     return Rule("false alarms", value, ceiling, value <= ceiling, f"{value:.3f} of those who comply raise an alarm")
 
@@ -292,13 +292,13 @@ def beat_rule(rival: str, versus: Mapping[str, Gain], groups: int, sure: float) 
     )
     if share >= sure:
         return Rule(name, share, sure, True, reason)
-    # What a gain is worth in standard errors grows with the square root of the number of groups.
+    # A gain in units of its standard error grows with the square root of the number of groups.
     wanted = (NormalDist().inv_cdf(sure) * gain.spread / value) ** 2
     return Rule(name, share, sure, False, reason, max(1, int(np.ceil(groups * (wanted - 1)))))
 
 
 def shortcut_rules(found: Sequence[Shortcut], bounds: Mapping[str, float]) -> list[Rule]:
-    """Judge the shortcuts that have a bound. `site` may be missing: pictures of one site have nothing there to tell."""
+    """Judge the shortcuts that have a bound. `site` may be missing, as with pictures of a single site."""
     names = [shortcut.name for shortcut in found]
     unknown = sorted(set(bounds) - {*names, "site"})
     if unknown:
@@ -315,7 +315,7 @@ def shortcut_rule(shortcut: Shortcut, bound: float) -> Rule:
 
 
 def probe_rules(found: ProbeEvidence | None, bounds: Looks) -> list[Rule]:
-    """Judge whether the model looks at the head: by what is sure of it, the end of each interval that speaks for it."""
+    """Judge whether the model looks at the head, by the end of each interval that is in its favour."""
     if found is None:
         bound = [name for name in ("head", "background", "zoom", "attention") if getattr(bounds, name) is not None]
         return [
@@ -362,7 +362,8 @@ def groups_rule(groups: int, minimum: int) -> Rule:
 def latency_rule(milliseconds: float | None, most: float) -> Rule:
     """Judge the time of one picture against its bound.
 
-    A time is never the same twice, and a decision on the same data should be: far below the bound only that is said.
+    A time differs from run to run, but the same data should give the same decision: far below the bound only that is
+    reported, without the time.
     """
     name, far_below = "latency in ms", most / FAR_BELOW
     if milliseconds is None:

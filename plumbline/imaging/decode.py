@@ -22,7 +22,7 @@ Fit = Literal["stretch", "letterbox"]
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-# Above this Pillow itself starts to warn of decompression bombs; a limit beyond it would not be ours to keep.
+# Above this Pillow itself warns of decompression bombs, so a higher limit would not be in our hands.
 LARGEST_LIMIT = 89_478_485
 MAX_PIXELS = 50_000_000
 SMALL_SIDE = 96
@@ -48,6 +48,9 @@ _OTHER_KINDS = {
     b"\x93NUMPY": "a NumPy array",
     b"version https://git-lfs": "a Git LFS pointer (run `git lfs pull`)",
 }
+
+
+_DATA_WARNINGS = ("Corrupt JPEG data", "Premature end", "Inconsistent progression")
 
 
 class DecodeError(Exception):
@@ -153,9 +156,7 @@ def _guarded(data: bytes, max_pixels: int, read: Callable[[Image.Image], Image.I
         raise DecodeError(_what_else(data)) from None
     except Image.DecompressionBombError:
         raise DecodeError(f"has more than the {max_pixels:,} pixels allowed (data.max_pixels)") from None
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise nearly anything on damaged bytes; the reason keeps their words.
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes; the reason quotes them.
         words = str(error).strip().splitlines()
         raise DecodeError(f"is damaged: {words[0] if words else type(error).__name__}") from None
 
@@ -175,10 +176,29 @@ def _refuse(image: Image.Image, max_pixels: int) -> None:
         raise DecodeError(f"is animated ({frames} frames): save the frame you mean as a picture of its own")
 
 
-def picture_suffix(data: bytes) -> str:
-    """Return the usual suffix of a picture's format, such as `.jpg`; DecodeError where it is no picture that is read.
+def decoder_warning(data: bytes) -> str | None:
+    """Return what libjpeg warns of in a JPEG that it decodes all the same (overwritten bytes, say), None where nothing.
 
-    For pictures from elsewhere whose names have none.
+    Pillow hears such warnings and drops them; simplejpeg hands them on. Other formats have checksums, or none.
+    """
+    import simplejpeg
+
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    try:
+        # Every byte has to be read, but only a thumbnail of it is wanted.
+        simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1, min_factor=1, strict=True)
+    except ValueError as error:
+        words = str(error).strip().rstrip(".")
+        # Other messages are of kinds of JPEG that this decoder does not know, and Pillow does.
+        return words if words.startswith(_DATA_WARNINGS) else None
+    return None
+
+
+def picture_suffix(data: bytes) -> str:
+    """Return the usual suffix of a picture's format, such as `.jpg`; DecodeError where it can't be read.
+
+    For pictures whose names have no suffix.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -204,7 +224,7 @@ def _what_else(data: bytes) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # Viewers show a picture whose EXIF block is garbage as it lies, and so do we.
+    except Exception:  # Viewers ignore a damaged EXIF block, and so do we.
         return 1
     return value if value in _TO_UPRIGHT else 1
 

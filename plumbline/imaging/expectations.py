@@ -1,4 +1,4 @@
-"""Run Great Expectations over tables in memory: a plain result per expectation, and Data Docs as a folder."""
+"""Run Great Expectations on tables in memory: a plain result for each expectation, and Data Docs as a folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Checked:
-    """A table, what is expected of it, and the column that names a failing row to a person."""
+    """A table, what is expected of it, and the column whose value names a failing row in reports."""
 
     name: str
     table: pd.DataFrame
@@ -37,7 +37,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one expectation went; `failing` names each failing row, sorted."""
+    """The result of one expectation; `failing` names each failing row, sorted."""
 
     table: str
     expectation: Expectation
@@ -112,7 +112,7 @@ def _outcome(checked: Checked, expectation: Expectation, result: Any) -> Outcome
 
 
 def _exception(info: Mapping[str, Any]) -> str | None:
-    """What was raised instead of an answer, None where nothing was; Great Expectations nests it where a metric did."""
+    """The message of an exception during the check, None without one; Great Expectations nests those of metrics."""
     parts = [info, *(part for part in info.values() if isinstance(part, Mapping))]
     return next((str(part["exception_message"]) for part in parts if part.get("raised_exception")), None)
 

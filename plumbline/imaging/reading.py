@@ -19,7 +19,7 @@ from plumbline.imaging.settings import DataParams
 
 
 def _layout_of(source: str, paths: Sequence[str]) -> Layout:
-    """Which layout pictures of a file come from; their paths say so (see plumbline.imaging.pictures)."""
+    """The layout that a file's pictures come from, by their paths (see plumbline.imaging.pictures)."""
     if not is_picture_name(source):
         return arrays
     return folders if list(paths) == [source] else yolo
@@ -31,7 +31,7 @@ def read_source(params: DataParams, source: str, paths: Sequence[str]) -> Iterat
 
 
 def source_states(params: DataParams, source: str, paths: Sequence[str]) -> list[str]:
-    """Digests of all that `read_source` would make `paths` of a file from, or why it can't be read."""
+    """Return digests of everything that `read_source` would use for `paths`, or why it can't be read."""
     return _layout_of(source, paths).states(params, source, paths)
 
 
@@ -89,7 +89,7 @@ def _load(
 
 
 def _changed(params: DataParams, path: str, reason: str) -> UserError:
-    if reason == LINKED_OUT:  # also where `dvc checkout` made links of the files: to DVC they are the same data
+    if reason == LINKED_OUT:  # `dvc checkout` can replace files by links too; to DVC they are the same data
         way_out = (
             "set data.follow_symlinks to true in params.yaml (DVC's cache.type symlink needs it), then `dvc repro`"
         )

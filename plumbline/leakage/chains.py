@@ -1,4 +1,4 @@
-"""The guard against chains: strangers that likeness strings together into one group that swallows the data."""
+"""The guard against chains: unrelated pictures that likeness links one by one into a single large group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from plumbline.common.errors import UserError
 from plumbline.leakage.copies import CERTAIN, Edge
 
-SMALL_GROUP = 10  # images: a group of fewer is no reason to stop, whatever its share
+SMALL_GROUP = 10  # images; a smaller group never stops a run, whatever its share
 WEAKEST = 3
 
 
@@ -24,11 +24,11 @@ def refuse_chain(
 ) -> None:
     """Raise UserError where likeness made a group larger than `max_share` of the images, naming its weakest links.
 
-    A group that the user's own columns (`given`) make that large is the user's word and passes. One picture so many
-    times over is no chain, and said to be what it is.
+    A group that the user's own columns (`given`) make that large is accepted. Many copies of one picture are no chain,
+    and the message says so.
 
     Args:
-        remedy: called for the words of what to do, "lower ...", when there is something to refuse.
+        remedy: returns what to do ("lower ..."); only called when a group is refused.
     """
     sizes = np.bincount(component)
     for number in np.argsort(-sizes):
@@ -55,7 +55,7 @@ def refuse_chain(
 
 
 def weakest_links(links: Sequence[Edge]) -> list[Edge]:
-    """Return the edges whose loss would part the group (its bridges) first, each kind by rising score."""
+    """Return the edges, bridges (whose loss would part the group) before the others, each by rising score."""
     import networkx as nx
 
     graph = nx.Graph((e.a, e.b) for e in links)

@@ -20,7 +20,7 @@ ARCHITECTURES = Path(__file__).with_name("architectures")
 TRANSFER, TRIPLET = "transfer", "triplet"
 WITH_ATTENTION = ("compact_cnn",)
 PRESETS: dict[str, dict[str, Any]] = {
-    # the HelmNet study's settings with its own recommendations switched on; also the defaults below
+    # the HelmNet study's settings with its own recommendations; also the defaults below
     "helmnet": {
         "epochs": 20,
         "batch_size": 128,
@@ -164,7 +164,7 @@ class Candidate(Section):
 
 
 def architecture_names() -> list[str]:
-    """What `architecture` may name: the modules of `plumbline/models/architectures/`."""
+    """Return what `architecture` may name: the modules of `plumbline/models/architectures/`."""
     return sorted(path.stem for path in ARCHITECTURES.glob("*.py") if not path.stem.startswith("_"))
 
 

@@ -1,8 +1,8 @@
-"""Combine the best few candidates by validation, and let the result compete with them.
+"""Combine the best few candidates by validation; the ensemble competes with them.
 
 Members share one input size, that of the best, so that the served model reads each picture once. The stacking
-regression learns from validation pictures; its figures on these come from folds that leave whole groups out, so that
-it is not chosen for having seen the answers.
+regression learns from validation pictures; its own figures on them come from folds that leave whole groups out, so that
+it gains nothing from having seen the labels.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Ensemble(Section):
 
 
 class Named(Section):
-    """Any entry under `candidates`: only its name matters here."""
+    """An entry under `candidates`, of which only the name is used here."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -79,7 +79,7 @@ def _sorted(file: Path) -> pd.DataFrame:
 
 
 def choose_members(members: list[Member], count: int) -> list[Member]:
-    """The `count` candidates of least validation loss among those of the best one's input size, which may be it alone.
+    """The `count` candidates with the least validation loss among those with the best one's input size.
 
     An ensemble takes two or more. Candidates whose training failed take no part; there may be no others.
     """
@@ -132,11 +132,11 @@ def combine_predictions(
 
 
 def cross_validated(members: list[Member], kind: Kind) -> pd.DataFrame | None:
-    """What the ensemble says of pictures whose groups no member saw (stacking's head neither); None without folds."""
+    """The ensemble's probabilities for pictures whose groups neither members nor stacking saw; None without folds."""
     tables = [member.folds for member in members if member.folds is not None]
     if len(tables) < len(members):
         return None
-    # Every picture plays validation's part: none was trained on.
+    # Every picture counts as validation here: none was trained on.
     unseen = [
         replace(member, table=table.assign(split="validation")) for member, table in zip(members, tables, strict=True)
     ]
@@ -155,7 +155,7 @@ def _folds(table: pd.DataFrame, folds: int) -> Iterator[tuple[NDArray[np.intp], 
 
 
 def model_record(name: str, entry: Ensemble, members: list[Member], head_parameters: int) -> ModelRecord:
-    """model.json of an ensemble: the cost is the sum of its members', and their heads are sealed by digest."""
+    """model.json of an ensemble: its parameters are the sum of its members', whose heads are named by digest."""
     first = members[0].model
     origins = sorted({m.model.weights for m in members}, key=lambda o: (not o.startswith("random"), o))
     heads = {
@@ -182,14 +182,14 @@ def model_record(name: str, entry: Ensemble, members: list[Member], head_paramet
 
 
 def cost_of(members: list[Member]) -> Cost:
-    """cost.json of an ensemble: its members score a picture one after the other, so their milliseconds add up."""
+    """cost.json of an ensemble: members score a picture one after the other, so their milliseconds add up."""
     measured = [read_cost(artefacts.CANDIDATES / member.name).latency_ms for member in members]
     known = [value for value in measured if value is not None]
     return Cost(latency_ms=round(sum(known), 3)) if len(known) == len(members) else Cost()
 
 
 def history_of(targets: Targets, probabilities: NDArray[np.float64], split: pd.Series) -> pd.DataFrame:
-    """The one row that an ensemble has of a learning curve."""
+    """An ensemble's learning curve, which is a single row."""
     row: dict[str, float] = {"epoch": 1}
     for prefix, name in (("", "train"), ("val_", "validation")):
         rows = (split == name).to_numpy()

@@ -56,7 +56,7 @@ Extract = Callable[[NDArray[np.uint8]], NDArray[Any]]
 
 
 class SplitShare(Section):
-    """The part of section `split` that says how many pictures there will be to train on."""
+    """The part of section `split` that gives the share of training pictures."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -66,24 +66,28 @@ class SplitShare(Section):
 def describe_backbone(
     name: str, entry: Backbone, weights: list[Weights], training_images: int = 0, channels: str | None = None
 ) -> Recipe:
-    """How this backbone's features are made: everything that a row depends on besides the picture.
+    """Return how this backbone's features are made: everything that a row depends on besides the picture.
 
     `training_images` decides where `freeze: auto` cuts; `channels` as in `featurize`.
     """
     networks = entry.networks_of(name)
     pixels = networks == [PIXELS]
     freeze: Freeze = freeze_by_size(training_images) if entry.freeze == "auto" else entry.freeze
-    augmentation = Augmentation(**entry.augmentation.model_dump()) if entry.views else None  # with its defaults
+    record = record_entry(name, entry, weights)
+    # Views of noise would take their time, and teach nobody anything.
+    views = 0 if record.worthless else entry.views
+    augmentation = Augmentation(**entry.augmentation.model_dump()) if views else None  # with its defaults
     return Recipe(
         backbone=name,
         network="+".join(networks),
         image_size=entry.image_size,
         pooling=entry.pooling,
         freeze=freeze,
-        views=entry.views,
+        views=views,
+        **({"views_left_out": entry.views} if views < entry.views else {}),
         augmentation=augmentation,
         precision="uint8" if pixels or freeze == "all" else _precision_of(networks, entry),
-        weights=record_entry(name, entry, weights),
+        weights=record,
         seed=entry.seed if any(one.origin == "random" for one in weights) else None,
         code=code_digest(__name__),
         channels=channels,
@@ -121,7 +125,7 @@ def build_extractor(backbone: Recipe, weights_files: list[Path | None]) -> Extra
     if names == [PIXELS]:
         return Extractor(_prepare_pixels(backbone), None, ())
     tf.config.experimental.enable_op_determinism()
-    keras.utils.clear_session()  # layers are numbered per process, and the numbers end up in the weights file
+    keras.utils.clear_session()  # layers are numbered per process, and the weights file contains the numbers
     size = backbone.image_size
     pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
     seen = prepared(pixels, backbone.preprocess)
@@ -186,7 +190,7 @@ def compute_rows(
 
 @dataclass(frozen=True)
 class Partition:
-    """Some pictures of the manifest, as many as `cluster.spread` hands out at a time."""
+    """Pictures of the manifest that `cluster.spread` hands out together."""
 
     paths: list[str]
     ids: list[str]
@@ -213,12 +217,12 @@ class Extraction:
     batch_size: int
 
     def key(self, task: Partition) -> str:
-        """Everything that a row depends on, and the company it is computed in."""
+        """Everything that a row depends on, and the other pictures it is computed with."""
         packages = cluster.versions(*PACKAGES)
         return cluster.digest(self.backbone, self.weights_sha256, self.batch_size, task.ids, self.code, packages)
 
     def compute(self, task: Partition) -> Arrays:
-        """Compute the rows on whichever machine this is."""
+        """Compute the rows on this machine."""
         with _ONE_AT_A_TIME:
             recipe = Recipe.model_validate_json(self.backbone)
             extractor = _extractor_of(self.backbone, self.weights, self.weights_sha256, self.store)
@@ -233,7 +237,7 @@ def _extractor_of(backbone: str, weights: str, sha256: str, store: Store | None)
     recipe = Recipe.model_validate_json(backbone)
     extractor = build_extractor(recipe, [None] * len(recipe.network_names))
     assert extractor.networks is not None
-    # Random weights too: drawn here they would be others, since a worker's threads share the generator.
+    # Random weights are read as well: drawn here they would differ, because a worker's threads share the generator.
     with tempfile.TemporaryDirectory(prefix="plumbline-weights-") as folder:
         file = Path(weights)
         if store is not None:
@@ -249,7 +253,7 @@ def _extractor_of(backbone: str, weights: str, sha256: str, store: Store | None)
 
 
 def partitions(missing: pd.DataFrame, views: int, batch_size: int) -> Iterator[Partition]:
-    """Cut (path, id) into partitions: whole local batches, so that a picture is computed in the company it has here."""
+    """Cut (path, id) into partitions of whole local batches: a picture is computed with the same others as here."""
     size = max(1, batch_size // (1 + views)) * BATCHES_A_PARTITION
     for start in range(0, len(missing), size):
         part = missing.iloc[start : start + size]
@@ -282,7 +286,7 @@ def read_pictures(
 
 
 def to_half(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
-    """Round features to float16 for storage; refuses values above 65504 rather than store infinities."""
+    """Round features to float16 for storage; UserError for values above 65504, which would become infinite."""
     half = values.astype(np.float16)
     if not np.isfinite(half).all():
         raise UserError(
@@ -293,7 +297,7 @@ def to_half(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
 
 
 def reusable(previous: Features | None, backbone: Recipe) -> dict[str, int]:
-    """Rows of the last run that hold for `backbone` too, by picture id."""
+    """Rows of the last run that are valid for `backbone`, by picture id."""
     if previous is None or previous.backbone.recipe() != backbone:
         return {}
     return {image_id: row for row, image_id in enumerate(previous.index["id"])}
@@ -320,7 +324,7 @@ def write_features(
             release(values)
             if previous is not None:
                 release(previous.values)
-    next(rows, None)  # so that they end by themselves, bar and summary with them
+    next(rows, None)  # so that progress bar and summary end by themselves
     if values is None:
         raise UserError(f"{artefacts.MANIFEST} lists no picture: run `dvc repro validate` to see why.")
     values.flush()  # type: ignore[attr-defined]
@@ -348,7 +352,7 @@ def featurize(
     previous = last_features(out)
     known = reusable(previous, recipe)
     missing = manifest[~manifest["id"].isin(list(known))].drop_duplicates("id")
-    print(f"{name}: {len(missing)} pictures to compute, {len(manifest) - len(missing)} known", file=sys.stderr)
+    print(announcement(recipe, len(missing), len(manifest) - len(missing)), file=sys.stderr)
     extractor = build_extractor(recipe, [one.path for one in weights])
     with replacing_folder(out) as folder:
         if extractor.networks is not None:
@@ -358,7 +362,7 @@ def featurize(
         else:
             pictures = images(list(missing["path"]), list(missing["id"]), entry.image_size)
             made = extractor.extract
-            rows = compute_rows(pictures, missing["id"], made, entry.views, entry.augmentation, entry.batch_size)
+            rows = compute_rows(pictures, missing["id"], made, recipe.views, entry.augmentation, entry.batch_size)
         rows = progress(rows, f"featurize {name}", total=len(missing))
         shape = write_features(folder, manifest, previous, rows, known)
         frozen = sum(part.parameters for part in extractor.parts)
@@ -367,8 +371,18 @@ def featurize(
     return backbone
 
 
+def announcement(recipe: Recipe, missing: int, known: int) -> str:
+    """One line before the work: how much there is, and whether it is worth it."""
+    said = f"{recipe.backbone}: {missing} pictures to compute, {known} known"
+    if recipe.weights.worthless:
+        said += "; NO PRETRAINED WEIGHTS: its features are worth nothing but to compare with"
+        if recipe.views_left_out:
+            said += f", so its {recipe.views_left_out} augmented views are left out"
+    return said
+
+
 def last_features(folder: Path) -> Features | None:
-    """The features of the last run, None where there are none or they can't be read: all is computed anew then."""
+    """The features of the last run, None where there are none or they can't be read; then all are computed again."""
     if not (folder / artefacts.BACKBONE).is_file():
         return None
     try:

@@ -43,13 +43,13 @@ class Targets:
 
 
 def targets_of(labels: pd.Series) -> Targets:
-    """Read classes, task and targets off the labels."""
+    """Derive classes, task and targets from the labels."""
     classes = sorted(classes_of(labels))
     return Targets(classes, truth_table(labels, classes), task_of_labels(labels))
 
 
 def balanced_weights(targets: Targets, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Weights (N,) with which each class among `rows` counts the same, their mean over `rows` 1."""
+    """Weights (N,) that give every class among `rows` the same total; their mean over `rows` is 1."""
     weights = targets.task.balanced_weights(targets.truth[rows]).astype(np.float32)
     return np.asarray(weights[targets.values])
 
@@ -69,7 +69,7 @@ def make_deterministic(seed: int) -> None:
     import keras
     import tensorflow as tf
 
-    keras.utils.clear_session()  # layers are numbered per process, and the numbers end up in the weights file
+    keras.utils.clear_session()  # layers are numbered per process, and the weights file contains the numbers
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 
@@ -154,7 +154,7 @@ def _schedule(candidate: Candidate) -> keras.callbacks.Callback:
 
 
 def _decay(decay: float) -> keras.callbacks.Callback:
-    """Divide the learning rate by 1 + `decay` x steps (Keras 2's `decay`), step by step epoch, beside the plateaus."""
+    """Divide the learning rate by 1 + `decay` x steps (Keras 2's `decay`) at each epoch, on top of the plateaus."""
     import keras
 
     class Decay(keras.callbacks.Callback):  # type: ignore[misc]

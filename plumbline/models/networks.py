@@ -1,4 +1,4 @@
-"""The frozen backbones: which Keras network, which pixel scaling its weights were trained with, which weights file."""
+"""The frozen backbones: each Keras network with the pixel scaling of its weights and its weights file."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Network:
     ((x - 127) / 128). `keras_file` and `url` are those of Keras' own download, None where it has none.
     `bfloat16` marks the networks that were measured to run faster on bfloat16 units (VGG16: 54 against 110 ms a picture
     with avx512_bf16) *and* to keep their pooled features within cosine 0.999 of float32. ResNet50 is faster too, but an
-    untrained one keeps 0.996 only; MobileNetV2 gains nothing. `maps` names, by stride, the layer behind which a
-    detector finds feature maps (the last of their size; in blocks that widen first, MobileNetV2's and EfficientNet's,
-    the widened ones, as is usual), or says why there are none.
+    untrained one keeps 0.996 only; MobileNetV2 gains nothing. `maps` names, by stride, the layer whose
+    output a detector uses (the last of that size; in MobileNetV2 and EfficientNet the expanded maps of a block, as is
+    usual), or says why there are none.
     """
 
     application: str
@@ -173,8 +173,8 @@ def build_backbone(name: str, image_size: int | None, weights: str | None, seed:
     normalisation settled on noise: an untrained network's own statistics (mean 0, variance 1) would let the signal
     shrink to nothing in some fifty layers.
 
-    EfficientNet is taken from behind its own scaling layers, which Keras builds differently with and without ImageNet
-    weights and which ONNX does not know; `scale_pixels` gives the same numbers.
+    EfficientNet is used without its own scaling layers, which Keras builds differently with and without ImageNet
+    weights and ONNX can't represent; `scale_pixels` gives the same numbers.
     """
     import keras
 
@@ -209,7 +209,7 @@ def _load(backbone: keras.Model, whole: keras.Model, weights: str, network: Netw
     for model in (whole, backbone) if whole is not backbone else (backbone,):
         try:
             with warnings.catch_warnings():
-                # Keras only warns when a file leaves layers as they were: that would be random weights in disguise.
+                # Keras only warns when a file lacks some layers' weights, which would then stay random.
                 warnings.simplefilter("error", UserWarning)
                 if Path(weights).suffix == ".npz" and network.application == EFFICIENTNET_LITE0:
                     efficientnet_lite.load_arrays(model, Path(weights))
@@ -251,17 +251,17 @@ def build_collected(names: list[str], image_size: int | None, weights: str | Non
 
 
 def freeze_by_size(training_images: int) -> Freeze:
-    """What to train by the course's rule: the head below 10,000 images, the last four layers below 50,000, else all."""
+    """Return what to train, by the course's rule: head below 10,000 images, last_4 below 50,000, else all."""
     if training_images < 10_000:
         return "head"
     return "last_4" if training_images < 50_000 else "all"
 
 
 def cut(backbone: keras.Model, freeze: Freeze) -> tuple[keras.Model | None, keras.Model | None]:
-    """Part `backbone` into what stays frozen and what is trained: (N, S, S, 3) to maps, maps to maps; None for neither.
+    """Cut `backbone` into a frozen part, (N, S, S, 3) to maps, and a trained part, maps to maps; an empty part is None.
 
-    `last_4` trains the last four layers that have a kernel, or a few more: the cut must pass a place where one tensor
-    holds all that the rest needs, and blocks with a way past them have none inside.
+    `last_4` trains the last four layers that have a kernel, or a few more: the cut needs a place where a single tensor
+    holds everything that follows depends on, and there is none inside blocks with shortcuts.
     """
     import keras
 
@@ -294,7 +294,7 @@ def kernel_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def _cut_before_last(backbone: keras.Model, count: int) -> keras.KerasTensor:
-    """The latest tensor through which everything passes and behind which `count` kernel layers or more remain."""
+    """The last tensor through which everything passes with at least `count` kernel layers after it."""
     nodes = [
         node for level in sorted(backbone._nodes_by_depth, reverse=True) for node in backbone._nodes_by_depth[level]
     ]
@@ -317,7 +317,7 @@ def _cut_before_last(backbone: keras.Model, count: int) -> keras.KerasTensor:
 
 
 def _settle_batch_normalisation(backbone: keras.Model, scaling: Scaling, image_size: int, seed: int) -> None:
-    """Set the moving statistics to those of a batch of smooth seeded noise; no picture of the data has a part in it."""
+    """Set the moving statistics to those of a batch of smooth, seeded noise; no picture of the data is used."""
     import keras
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""What this room writes for others to read: build/weights/*.json, backbone.json, model.json."""
+"""The records that this room writes: build/weights/*.json, backbone.json, model.json, cost.json."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class NetworkWeights(Record):
 
 
 class WeightsRecord(Record):
-    """build/weights/BACKBONE.json: other weights, another record; the same file elsewhere on disk, the same record."""
+    """build/weights/BACKBONE.json: it changes with the weights, not with where their file is."""
 
     backbone: str
     requested: str
@@ -41,6 +41,11 @@ class WeightsRecord(Record):
     file: str | None
     sha256: str | None
     networks: tuple[NetworkWeights, ...] = ()
+
+    @property
+    def worthless(self) -> bool:
+        """Whether all weights are random though others were asked for: features to compare with, not to use."""
+        return self.requested != "random" and self.origin == "random"
 
 
 class Part(Record):
@@ -54,7 +59,10 @@ class Part(Record):
 
 
 class Recipe(Record):
-    """How a backbone's features are made: all that a row depends on besides the picture."""
+    """How a backbone's features are made: all that a row depends on besides the picture.
+
+    `views_left_out` augmented views were asked for and not computed, because the weights are random against one's wish.
+    """
 
     backbone: str
     network: str
@@ -62,6 +70,7 @@ class Recipe(Record):
     pooling: str = "none"
     freeze: Freeze = "head"
     views: int = 0
+    views_left_out: int = 0
     augmentation: Augmentation | None = None
     precision: str | dict[str, str]
     weights: WeightsRecord
@@ -99,11 +108,11 @@ class BackboneRecord(Recipe):
 
     @classmethod
     def of(cls, recipe: Recipe, shape: tuple[int, ...], parts: tuple[Part, ...], parameters: int) -> BackboneRecord:
-        """Complete a recipe by what came out."""
+        """Complete a recipe by its results."""
         return cls(**dict(recipe), shape=shape, parts=parts, parameters=parameters)
 
     def recipe(self) -> Recipe:
-        """Return how the features were made, without what came out."""
+        """Return how the features were made, without the results."""
         return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
 
 
@@ -127,7 +136,7 @@ class StartRecord(Record):
 
 
 class ModelDescription(Record):
-    """What was trained, on what, and where its weights began; `parameters` count the backbone's too.
+    """What was trained, on what, and the origin of its weights; `parameters` include the backbone's.
 
     `settings` are those of the entry in params.yaml. `starts` counts the initialisations that were tried: one from
     which every picture got the same answer is not gone on with. A candidate that is not `trained` can't be chosen. An
@@ -159,6 +168,7 @@ class ModelDescription(Record):
     start: StartRecord | None = None
     status: Status = "trained"
     starts: int = 1
+    without_views: bool = False
 
     @property
     def trouble(self) -> list[str]:
@@ -169,6 +179,8 @@ class ModelDescription(Record):
         if self.starts > 1:
             from_ = "its first initialisation" if self.starts == 2 else f"{self.starts - 1} initialisations"
             said.append(f"From {from_} it gave every picture the same answer; start {self.starts} is shown.")
+        if self.without_views:
+            said.append("No pretrained weights were found for its backbone, so it was trained without augmented views.")
         return said
 
 
@@ -183,7 +195,7 @@ class ModelRecord(ModelDescription):
 
 
 class Cost(Record):
-    """cost.json: what it took to train, and the milliseconds of one picture; None where it was not measured."""
+    """cost.json: seconds and memory of the training, milliseconds for one picture; None where not measured."""
 
     seconds: float | None = None
     peak_megabytes: int | None = None

@@ -1,4 +1,4 @@
-"""What a candidate trains over a features folder: a head, and the part of the backbone behind the features' cut."""
+"""What a candidate trains: a head, and the part of the backbone after the point where features are taken."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def chosen_parts(candidate: Candidate, backbone: BackboneRecord) -> tuple[Part, 
 
 
 def cut_networks(backbone: BackboneRecord, weights: str | None) -> Parts:
-    """The networks of backbone.json by name, each as what is frozen and what is trained (None for neither)."""
+    """The networks of backbone.json by name, each as its frozen and its trained part (None where empty)."""
     names = [part.network for part in backbone.parts]
     networks = build_collected(names, backbone.network_size, weights)
     return {name: cut(network, backbone.freeze) for name, network in zip(names, networks, strict=True)}
@@ -50,8 +50,8 @@ def build_trainable(
 ) -> keras.Model:
     """Build what is trained, from one view's features (N, ...) as stored to probabilities (N, 1) or (N, C).
 
-    `networks` (from `cut_networks`) is needed where the features are cut before a network's end: their second halves
-    become part of it, with batch normalisation as it was trained, as fine-tuning on few images wants.
+    `networks` (from `cut_networks`) is needed where features are taken before a network's end: the remaining layers
+    become part of it, with their batch normalisation frozen, as fine-tuning on few images needs.
     """
     import keras
 
@@ -103,5 +103,5 @@ def assemble(
 
 
 def reads_pixels(backbone: BackboneRecord) -> bool:
-    """Whether the features are the pictures themselves and nothing stands between them and the candidate."""
+    """Whether the features are the pixels themselves."""
     return backbone.network == PIXELS

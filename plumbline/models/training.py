@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,7 @@ from plumbline.models.fitting import (
     targets_of,
 )
 from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
-from plumbline.models.records import NOT_ELIGIBLE, BackboneRecord, ModelRecord
+from plumbline.models.records import NOT_ELIGIBLE, BackboneRecord, ModelRecord, StartRecord, Status
 from plumbline.models.simsiam import start_without_labels
 from plumbline.models.trainable import build_trainable, chosen_parts, cut_networks, reads_pixels
 from plumbline.models.triplets import fit_triplets
@@ -64,8 +64,8 @@ class TrainParams(Section):
 
 
 class Trained(NamedTuple):
-    """What training leaves: the network, its learning curve (a row per epoch), predictions of all pictures (a p_CLASS
-    column per class) and model.json."""
+    """The result of training: the network, its learning curve (a row per epoch), predictions for all pictures (a
+    p_CLASS column per class) and model.json."""
 
     network: keras.Model
     history: pd.DataFrame
@@ -108,7 +108,7 @@ class TrainingSet:
         return replace(self, splits=self.splits.assign(split=self.splits["split"].mask(left, "unlabelled")))
 
     def lesson(self, candidate: Candidate, seed: int) -> Lesson:
-        """The training pictures, varied as the candidate says, and the validation pictures as they are."""
+        """The training pictures, augmented as the candidate says, and the validation pictures as they are."""
         train = self.inside("train")
         weights = balanced_weights(self.targets, train)[train] if candidate.class_weights == "balanced" else None
         varied = Batches(
@@ -138,7 +138,7 @@ class TrainingSet:
         return Batches(self.features.values, self.rows[inside], self.targets.values[inside], batch_size, seed=seed)
 
     def predictions(self, network: keras.Model, batch_size: int) -> pd.DataFrame:
-        """What `network` says of every picture: path, id, label, split, group and a p_CLASS column per class."""
+        """Predictions for every picture: path, id, label, split, group and a p_CLASS column per class."""
         p = predict(network, self.features.values, self.rows, batch_size, self.targets.task)
         return predictions_of(self.splits, self.targets, p)
 
@@ -146,9 +146,9 @@ class TrainingSet:
 def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int) -> Trained:
     """Train candidate `name` on the training pictures of `splits` (path, id, label, group, split).
 
-    The test pictures are predicted, never looked at in training.
+    The test pictures are only predicted; training does not use them.
     """
-    if candidate.augmented and not features.views:
+    if candidate.augmented and not features.views and not features.backbone.views_left_out:
         raise UserError(
             f"params.yaml: candidates.{name}.augmented needs augmented views: set backbones.{candidate.backbone}.views."
         )
@@ -173,11 +173,19 @@ def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Featu
         weights, network = network.get_weights(), build()
         network.set_weights(weights)
     predictions = data.predictions(network, candidate.batch_size)
-    model = model_record(name, candidate, data, network, fitted, seed).model_copy(
-        update={"starts": start + 1, "start": before}
-    )
+    model = model_record(name, candidate, data, network, fitted, seed)
+    model = model.model_copy(update=_particulars(candidate, features, fitted.status, start + 1, before))
     print(summary(model, fitted, time.monotonic() - began), file=sys.stderr)
     return Trained(network, fitted.history, predictions, model)
+
+
+def _particulars(
+    candidate: Candidate, features: Features, status: Status, starts: int, start: StartRecord | None
+) -> dict[str, Any]:
+    """What model.json says only where there is something to say."""
+    left_out = candidate.augmented and features.backbone.views_left_out > 0
+    said = {"status": status, "starts": starts, "without_views": left_out, "fit": features.backbone.fit, "start": start}
+    return {key: value for key, value in said.items() if value != ModelRecord.model_fields[key].default}
 
 
 def seed_of_start(seed: int, start: int) -> int:
@@ -197,7 +205,7 @@ def summary(model: ModelRecord, fitted: Fitted, seconds: float) -> str:
 
 
 def builder(candidate: Candidate, data: TrainingSet) -> Callable[[], keras.Model]:
-    """What builds the candidate's network, with new weights each time, but for those of a backbone behind its cut."""
+    """Return a function that builds the candidate's network with new weights, except those of a backbone."""
     features, targets = data.features, data.targets
     tuned = features.backbone.freeze != "head"
     networks = cut_networks(features.backbone, str(features.folder / artefacts.BACKBONE_WEIGHTS)) if tuned else None
@@ -209,8 +217,8 @@ def cross_validate(
 ) -> pd.DataFrame:
     """Predict every training and validation picture of `splits` with a model that never saw its group.
 
-    Of `folds` parts of whole groups one is predicted, the next stops the training, the others are trained on, in turn;
-    the test pictures take no part. Returns path, id, label, split, group and a p_CLASS column per class.
+    The groups are dealt into `folds` parts; in turn one is predicted, the next is for early stopping, the others are
+    trained on. The test pictures take no part. Returns path, id, label, split, group and a p_CLASS column per class.
     """
     import pandas as pd
     from sklearn.model_selection import StratifiedGroupKFold
@@ -271,7 +279,7 @@ def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson, na
 
 
 def training_precision(candidate: Candidate, features: Features) -> str:
-    """The number format to train in: bfloat16 pays for the convolutions of some networks over pixels only."""
+    """The number format to train in: bfloat16 is faster only for some networks that convolve pixels."""
     if candidate.precision != "auto":
         return candidate.precision
     gains = reads_pixels(features.backbone) and candidate.architecture in FASTER_IN_BFLOAT16
@@ -286,7 +294,7 @@ def model_record(
     fitted: Fitted,
     seed: int,
 ) -> ModelRecord:
-    """model.json: what was trained, on what, and where its weights began; `parameters` count the backbone's too."""
+    """Return model.json: what was trained, on what, and the origin of its weights."""
     backbone, targets = data.features.backbone, data.targets
     parts = chosen_parts(candidate, backbone)
     return ModelRecord(
@@ -307,10 +315,8 @@ def model_record(
         seed=seed,
         epochs_run=len(fitted.history),
         best_epoch=best_epoch(fitted.history),
-        status=fitted.status,
         settings=candidate.model_dump(mode="json"),
         training_precision=training_precision(candidate, data.features),
-        fit=backbone.fit,
     )
 
 
@@ -330,7 +336,7 @@ def weights_origin(backbone: BackboneRecord, networks: list[str]) -> str:
 
 
 def peak_megabytes() -> float:
-    """The most memory this process ever held, libraries included; mapped features count while they are held."""
+    """The most memory this process has used, in megabytes: libraries and mapped features included."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,6 +1,6 @@
-"""Where a backbone's weights come from: a local directory, Keras' cache, a download, a file, or chance.
+"""Where a backbone's weights come from: a local directory, Keras' cache, a download, a file, or random numbers.
 
-Nothing here imports TensorFlow unless a download is really made: the `weights` stage runs on every `dvc repro`.
+TensorFlow is imported only for a download, because the `weights` stage runs on every `dvc repro`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Weights:
     path: Path | None
 
     def record(self) -> WeightsRecord:
-        """What DVC should notice."""
+        """What DVC must notice."""
         return WeightsRecord(
             backbone=self.backbone, requested=self.requested, origin=self.origin, file=self.file, sha256=self.sha256
         )
@@ -62,7 +62,7 @@ def keras_cache() -> Path:
 def resolve_weights(backbone: str, network: str, requested: str) -> Weights:
     """Resolve `requested` (auto, imagenet, random, or a file's path) to the weights this run uses.
 
-    Raises UserError where `imagenet` or a named file can't be had.
+    Raises UserError where `imagenet` or a named file is not available.
     """
     if network == PIXELS:
         return Weights(backbone, requested, "none", None, None, None)
@@ -90,14 +90,14 @@ def resolve_weights(backbone: str, network: str, requested: str) -> Weights:
 
 
 def describe_origin(records: Sequence[WeightsRecord | NetworkWeights]) -> str:
-    """Where weights come from, for people: `imagenet`, or for networks that differ `random (a, b), imagenet (c)`."""
+    """The origin of weights in words: `imagenet`, or for networks that differ `random (a, b), imagenet (c)`."""
     by_origin: dict[str, list[str]] = {}
     for record in records:
         name = record.network if isinstance(record, NetworkWeights) else record.backbone
         by_origin.setdefault(record.origin, []).append(name)
     if len(by_origin) == 1:
         return next(iter(by_origin))
-    # Random first: rules and readers that look at the beginning see the worst.
+    # Random first, because rules and readers look at the beginning.
     order = sorted(by_origin, key=lambda origin: (origin != "random", origin))
     return ", ".join(f"{origin} ({', '.join(by_origin[origin])})" for origin in order)
 

@@ -33,7 +33,7 @@ Pictures = Callable[[list[str], int], Iterable[NDArray[np.uint8]]]
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture on the page: its path, what it is labelled, what was said, the probability of its label, a data URL."""
+    """A picture on the page: path, label, prediction, its label's probability, its pixels as a data address."""
 
     path: str
     label: str
@@ -101,9 +101,9 @@ def render(model: ModelRecord, **content: Any) -> str:
 
 
 def graded(predictions: pd.DataFrame, classes: list[str], task: Task, split: str = "test") -> pd.DataFrame:
-    """The pictures of `split` with `predicted`, `right` and `p_label`, the probability of what they are labelled.
+    """The pictures of `split` with `predicted`, `right` and `p_label`, the probability of their label.
 
-    With several labels a picture is right where every label is, and `p_label` is the least sure of them.
+    With several labels a picture is right where every label is, and `p_label` is the lowest of their probabilities.
     """
     part = predictions[predictions["split"] == split].reset_index(drop=True)
     p, truth = probabilities_in(part, classes), truth_table(part["label"], classes)

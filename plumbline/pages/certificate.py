@@ -50,7 +50,7 @@ def page(inputs: Inputs, result: Certificate, picture: Picture) -> str:
 
 
 def price_bars(found: Price | None) -> list[dict[str, object]]:
-    """Lay the price out: for each classifier the two accuracies on one scale, as shares of its width."""
+    """Place the price on a scale: for each classifier its two accuracies as shares of the scale's width."""
     if not found:
         return []
     values = [value for scores in found.classifiers.values() for value in (scores.naive, scores.grouped)]

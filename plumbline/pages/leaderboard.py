@@ -41,7 +41,7 @@ Key = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with its title and legend, and a line of words below it where there is something to say."""
+    """A drawing with its title, its legend and an optional caption."""
 
     title: str
     svg: Markup
@@ -102,7 +102,7 @@ def render(
     links: list[tuple[str, str]],
     cards: dict[str, str],
 ) -> str:
-    """Return the whole page as HTML that asks for nothing else.
+    """Return the whole page as HTML that loads nothing else.
 
     `picture` returns the pixels (H, W, 3) for a path, `links` are (title, address) of other reports that exist, `cards`
     the address of a candidate's card by name.
@@ -174,7 +174,7 @@ def headline(decision: Decision) -> str:
 
 
 def notes(evaluation: Evaluation, decision: Decision) -> list[tuple[bool, str]]:
-    """Return what a reader must know beside the verdict, as (alarming, sentence)."""
+    """Return what a reader must know besides the verdict, as (alarming, sentence)."""
     found = [
         (True, f"{rule.name[0].upper()}{rule.name[1:]}: {rule.reason}.") for rule in decision.rules if not rule.passed
     ]
@@ -351,7 +351,7 @@ def curve_chart(title: str, table: Any, area: Figure) -> Chart:
 def confidence_chart(candidate: TrainedCandidate, entry: CandidateEvidence, violation: str | None) -> Chart:
     """Return how confident the model is on test pictures: by true class with two classes, else by right and wrong.
 
-    With several labels what is counted are the labels, not the pictures.
+    With several labels the labels are counted, not the pictures.
     """
     sample = candidate.sample("test").scaled(entry.temperature)
     edges = np.linspace(0, 1, 21)
@@ -482,7 +482,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def chance(p: float) -> str:
-    """Return a p-value for reading; a small one is not nothing."""
+    """Return a p-value for reading; a very small one is not shown as 0."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 

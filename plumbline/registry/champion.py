@@ -1,4 +1,4 @@
-"""The champion set against a challenger, on pictures that neither was trained on."""
+"""Compare the champion with a challenger, on pictures that neither was trained on."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from plumbline.registry.export import OnnxModel
 from plumbline.registry.versions import Version
 
 LEARNT_FROM = ("train", "validation")
-"""Validation counts: it stopped the training, chose the threshold and chose the candidate."""
+"""Validation counts as seen: it stopped the training and chose the threshold and the candidate."""
 
 
 def unseen_pictures(chosen: Chosen, champion: Version) -> pd.DataFrame:
     """Return the challenger's test images (path, id, label, group) that the champion did not learn from either.
 
-    A whole group goes where the champion learnt from one of its images, as known by the bytes or the pixels: the others
-    are its near-duplicates.
+    A whole group is left out if the champion learnt from one of its images (the same bytes or pixels), because the
+    others are near-duplicates.
     """
     theirs = pd.read_parquet(champion.folder / bundle.HOME / "splits.parquet")
     theirs = theirs[theirs["split"].isin(LEARNT_FROM)]

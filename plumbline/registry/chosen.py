@@ -1,4 +1,4 @@
-"""The chosen candidate: all that the stages before left about it, and two digests that say whether it is new."""
+"""The chosen candidate: all results of earlier stages about it, and two digests that show whether it is new."""
 
 from __future__ import annotations
 
@@ -47,8 +47,7 @@ class Chosen:
     `decision`, `row`, `evaluation`, `model` and `backbones` (by name) are what the files of these names hold;
     `predictions` (path, id, label, split, group, p_CLASS ...), `splits` (path, id, label, group, split), `manifest`
     (path, id, ...).
-    `fingerprint` tells what is served from anything else: two decisions on the same weights, threshold and temperature
-    share it.
+    `fingerprint` identifies what is served: two decisions on the same weights, threshold and temperature have the same.
     """
 
     name: str
@@ -71,7 +70,7 @@ class Chosen:
 
     @property
     def task(self) -> Task:
-        """What is asked of each picture."""
+        """The task, such as one label per picture."""
         return task_of(self.model)
 
 
@@ -147,7 +146,7 @@ def weights_digest(folder: Path, features: Path) -> str:
 
 
 def _add_weights(whole: hashlib._Hash, path: Path) -> None:
-    """Add a Keras weights file by its layers' arrays alone: its bytes hold counted-up names and the optimizer, too."""
+    """Add only the layers' arrays of a Keras weights file: its bytes also hold numbered names and the optimizer."""
     import h5py
 
     def add(name: str, item: Any) -> None:

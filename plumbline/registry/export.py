@@ -29,7 +29,7 @@ def with_embedding(model: keras.Model) -> keras.Model:
 
     The embedding is what the head sees: the backbone's feature maps averaged over the picture (or its pooled features);
     for a network trained from pixels, its last feature maps averaged (of the picture itself, where it has none); for an
-    ensemble, its members' side by side. It places new pictures beside the validation images for drift, without a second
+    ensemble, its members' side by side. Drift compares new pictures with the validation images by it, without a second
     network. A single sigmoid output (N, 1) becomes two columns.
     """
     import keras
@@ -60,7 +60,7 @@ def _embedding(model: keras.Model) -> Any:
 
 
 def _through_members(model: keras.Model) -> tuple[Any, Any, Any]:
-    """Run an ensemble's graph anew, each member once, keeping its embedding: (pixels, output, embeddings)."""
+    """Rebuild an ensemble's graph, each member once, and keep the embeddings: (pixels, output, embeddings)."""
     import keras
 
     seen: dict[str, Any] = {}
@@ -79,7 +79,7 @@ def _through_members(model: keras.Model) -> tuple[Any, Any, Any]:
 
     pixels = keras.Input(model.input_shape[1:], name=INPUT)
     output = model._run_through_graph(pixels, operation_fn=operation)
-    # Keras runs a graph in an order of its own.
+    # Keras does not run a graph in the order of members.
     ordered = [seen[name] for name in sorted(seen, key=lambda name: int(name.removeprefix(MEMBER)))]
     return pixels, output, keras.layers.Concatenate()(ordered)
 

@@ -83,7 +83,7 @@ def build_folder(
 
 
 def serving(chosen: Chosen) -> dict[str, Any]:
-    """Return what a reader of pictures needs to use the ONNX file as it was evaluated."""
+    """Return what is needed to use the ONNX file as it was evaluated."""
     entry = chosen.evaluation.candidates[chosen.name]
     return {
         "candidate": chosen.name,
@@ -143,7 +143,7 @@ def small_jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def score_difference(chosen: Chosen, reference: pd.DataFrame) -> float:
-    """Return the mean absolute difference between what was evaluated and what the ONNX file says of the same pictures.
+    """Return the mean absolute difference between the evaluated scores and the ONNX file's on the same pictures.
 
     Training reads cached features (float16, on some processors computed in bfloat16); serving reads pixels.
     """

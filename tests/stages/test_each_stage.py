@@ -12,6 +12,7 @@ from fabricated import CLASSES, draw_people
 from PIL import Image
 
 from plumbline.common.errors import UserError
+from plumbline.evidence.probes import COVERED, ELSEWHERE
 from stages import ablation, card, disturb, drift, featurize, group, ingest, probe, split, train, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("data")]
@@ -204,7 +205,7 @@ def test_disturb_keeps_a_row_for_each_condition(disturbed):
     values = np.load("build/disturbed/pixels/features.npy")
     assert values.shape == (len(disturbed), len(names), 32, 32, 3)
     assert len(disturbed) == 10
-    assert not np.array_equal(values[:, names.index("covered")], values[:, names.index("elsewhere")])
+    assert not np.array_equal(values[:, names.index(COVERED)], values[:, names.index(ELSEWHERE)])
     assert set(disturbed["path"]) <= set(pd.read_parquet("build/splits.parquet").query("split == 'test'")["path"])
 
 
