@@ -168,9 +168,8 @@ def collect(
     bad = quarantine[quarantine["path"].isin(there)]
     delivered = set(seen["id"]) | (set(waiting.table["id"]) if waiting is not None else set())
     parts = [waiting] if waiting is not None else []
-    results = measure_all(
-        source, fresh, champion.model.image_size, settings.data, settings.ingest.min_side, champion.model.fit
-    )
+    model = champion.model
+    results = measure_all(source, fresh, model.image_size, settings.data, settings.ingest.min_side, model.fit)
     results = progress(results, f"{state.site}: new images", total=len(fresh))
     while chunk := list(islice(results, CHUNK)):
         bad = _with_refused(bad, [one for one in chunk if isinstance(one, Unreadable)])

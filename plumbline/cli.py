@@ -95,6 +95,21 @@ def tune(
 
 
 @app.command()
+def similar(
+    image: Annotated[Path | None, typer.Argument(help="A picture file.")] = None,
+    by: Annotated[str | None, typer.Option(help="A backbone or triplet candidate; default: group.embedding.")] = None,
+    count: Annotated[int, typer.Option(help="How many to print.")] = 10,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Judge pairs of test pictures: of one group, or not?")
+    ] = False,
+) -> None:
+    """The known pictures most like another, or how well likeness tells who belongs together."""
+    given = [] if image is None else [image]
+    flags = ["--verify"] if verify else []
+    run_module("plumbline.commands.similar", *given, *_option("--by", by), "--count", count, *flags)
+
+
+@app.command()
 def plots() -> None:
     """Let `dvc plots show` draw without a network."""
     run_module("plumbline.commands.plots")
