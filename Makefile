@@ -14,7 +14,7 @@ export GX_ANALYTICS_ENABLED = false
 export MLFLOW_DISABLE_TELEMETRY = true
 
 .DEFAULT_GOAL := help
-.PHONY: help env run serve-flows test test-fast coverage lint format lock sample clean
+.PHONY: help env run serve serve-flows test test-fast coverage lint format lock sample clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -26,6 +26,9 @@ run: env ## Environment, sample data, `dvc repro`, and where to look next
 	dvc pull --quiet data.dvc incoming.dvc
 	dvc repro
 	@python -m plumbline.commands.summary
+
+serve: env ## Serve the champion: a page for people and an API, http://127.0.0.1:8080
+	python -m plumbline.cli serve
 
 serve-flows: env ## Prefect's server, UI and a worker on this machine, and the reports as pages
 	dvc pull --quiet data.dvc incoming.dvc
@@ -43,7 +46,7 @@ coverage: env $(VENV)/.installed-test ## The whole suite with the lines that no 
 lint: env $(VENV)/.installed-test ## Ruff and mypy
 	ruff check .
 	ruff format --check .
-	mypy plumbline stages monitoring flows samples benchmarks
+	mypy plumbline stages monitoring serving flows samples benchmarks
 	lint-imports --no-cache
 
 format: $(VENV)/.installed-test ## Let ruff format and sort the code

@@ -143,6 +143,18 @@ def intake(
     run_module("flows.intake", batch, *_option("--images", images), *_option("--label-tag", label_tag), *flags)
 
 
+@app.command("serve")
+def serve_champion(
+    host: Annotated[str | None, typer.Option(help="Where to listen; default: serving.host.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: serving.port; 0: any that is free.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: serving.workers.")] = None,
+    open_to_all: Annotated[bool, typer.Option("--open", help="Let anybody ask, from other machines too.")] = False,
+) -> None:
+    """Serve the champion: a page for people, an API, batches."""
+    options = [*_option("--host", host), *_option("--port", port), *_option("--workers", workers)]
+    run_module("serving.supervisor", *options, *(["--open"] if open_to_all else []))
+
+
 @app.command()
 def mend(
     as_it_is: Annotated[bool, typer.Option("--as-it-is", help="A dvc.lock that lacks stages it had is meant.")] = False,
