@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -20,12 +21,19 @@ from plumbline.registry.export import PROBABILITIES
 
 
 @pytest.fixture(scope="session")
-def exported(tmp_path_factory):
+def shared(tmp_path_factory):
+    """A folder that all of pytest's processes of one run share, and its lock."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "serving"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def exported(shared):
     """Two exported versions' folders: the second answers the other way round. Made once, whoever asks first."""
-    shared = tmp_path_factory.getbasetemp().parent / "plumbline-serving-exported"
-    with FileLock(f"{shared}.lock"):
+    with FileLock(shared / ".lock"):
         if not (shared / "two").is_dir():
-            shutil.rmtree(shared, ignore_errors=True)
             # In a process of its own: what is tested here must not have TensorFlow loaded.
             subprocess.run([sys.executable, str(Path(__file__).with_name("export.py")), str(shared)], check=True)
             shutil.copytree(shared / "project" / "exported", shared / "one")
@@ -48,14 +56,18 @@ def turn_round(path):
 
 
 @pytest.fixture(scope="session")
-def registered(tmp_path_factory, exported):
+def registered(shared, exported):
     """A folder `registry` with both versions and no alias, to be copied."""
-    home = tmp_path_factory.mktemp("registered")
-    opened = registry.open_registry(uri=f"sqlite:///{home}/registry/mlflow.db")
-    for number, folder in enumerate(exported):
-        copy = home / f"version-{number}"
-        shutil.copytree(folder, copy)
-        registry.register(opened, copy, bundle.seal(copy), "tiny", {}, {"accuracy": 0.9}, {"seed": "0"}, "A page.")
+    home = shared / "registered"
+    with FileLock(shared / ".lock"):
+        if not (home / "whole").exists():
+            opened = registry.open_registry(uri=f"sqlite:///{home}/registry/mlflow.db")
+            for number, folder in enumerate(exported):
+                copy = home / f"version-{number}"
+                shutil.copytree(folder, copy)
+                digest = bundle.seal(copy)
+                registry.register(opened, copy, digest, "tiny", {}, {"accuracy": 0.9}, {"seed": "0"}, "A page.")
+            (home / "whole").touch()
     return home / "registry"
 
 
