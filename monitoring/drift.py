@@ -42,6 +42,7 @@ from monitoring.pages import picture_of, write_index
 from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.result import Furthest, Result
 from monitoring.sample import Sample
+from monitoring.served import served_record, take_served
 from monitoring.settings import DriftParams, checked_site, site_names
 from monitoring.store import AGAIN, COPY, NEW, QUARANTINE, REPEAT, MeasuredImages, SiteState, unseen
 from plumbline.common import artefacts
@@ -108,7 +109,10 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
     """Collect what is new at `site` and judge it, if it is enough; return the window's result, or what is missing."""
     store, source = SiteState(settings.drift.state, site), Source(settings.drift.source_of(site))
     with store.locked(settings.drift.lock_timeout):
-        seen, files = store.seen(champion.digest), source.list()
+        seen, record = store.seen(champion.digest), served_record(site)
+        if record is not None:
+            take_served(store, record, seen, champion.training, champion.digest, settings.drift.copy_distance)
+        files = files_of(source, record is not None)
         batch = collect(store, source, files, seen, champion, settings)
         names = {file.path for file in files} | set(batch.table["path"]) | set(seen["path"])
         known = known_of(source, names, site, [name for name in settings.sites if name != site])
@@ -140,6 +144,16 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
         store.wait_no_longer()
         store.retire(settings.drift.keep_windows)
     return result
+
+
+def files_of(source: Source, may_be_none: bool) -> list[File]:
+    """Return a site's files; of one whose pictures were served and not kept there need be no folder."""
+    try:
+        return source.list()
+    except NothingSentError:
+        if not may_be_none:
+            raise
+        return []
 
 
 def _joined(images: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:

@@ -156,6 +156,15 @@ def serve_champion(
 
 
 @app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(help="The pictures; folders in it are looked through, too.")],
+    output: Annotated[Path, typer.Argument(help="A .parquet file, a row for each picture.")],
+) -> None:
+    """Have the champion answer a folder of pictures; a killed run goes on where it stopped."""
+    run_module("serving.predict", folder, output)
+
+
+@app.command()
 def mend(
     as_it_is: Annotated[bool, typer.Option("--as-it-is", help="A dvc.lock that lacks stages it had is meant.")] = False,
 ) -> None:

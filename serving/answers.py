@@ -165,10 +165,11 @@ def _seen(identity: str, content: bytes, found: Scored, params: ServingParams) -
         suffix = picture_suffix(content)
     except DecodeError:
         return None
+    if params.record == "pictures":  # monitoring measures and scores it as it does whatever a site sends
+        _keep_picture(params, identity + suffix, content)
+        return None
     row = {**measured.row, **describe_camera(measured.rgb, np.asarray(measured.grey))}
     row["phash"] = str(row["phash"])  # 64 bits are more than JSON's numbers hold
-    if params.record == "pictures":
-        _keep_picture(params, identity + suffix, content)
     return (
         identity,
         json.dumps({**row, "path": identity + suffix}),

@@ -16,24 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from plumbline.common.served import PATIENCE, open_record
 from serving import metrics
 
-SCHEMA = """
-create table if not exists answers (
-    id text not null, role text not null, version integer not null, digest text not null, at real not null,
-    client text not null, pixels text not null, probabilities text not null, label text not null,
-    confidence real not null, unsure integer not null, primary key (id, role)
-) without rowid;
-create index if not exists answers_at on answers (at);
-create table if not exists seen (id text primary key, measured text not null, embedding blob not null,
-    small blob not null, collected integer not null default 0) without rowid;
-create table if not exists labels (
-    number integer primary key autoincrement, id text not null, label text not null, at real not null, by text not null
-);
-create index if not exists labels_id on labels (id);
-"""
 ROOM = 10_000  # rows that wait to be written
-PATIENCE = 10.0
 
 
 @dataclass(frozen=True)
@@ -47,16 +33,6 @@ class Row:
 def new_id() -> str:
     """Return a name for an answer that nobody can guess."""
     return uuid.uuid4().hex
-
-
-def open_record(path: Path) -> sqlite3.Connection:
-    """Open the record, making it where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-    database.execute("pragma journal_mode = wal")
-    database.execute("pragma synchronous = full")  # a commit is on the disk
-    database.executescript(SCHEMA)
-    return database
 
 
 class Recorder:

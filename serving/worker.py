@@ -19,6 +19,7 @@ from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from plumbline.common.errors import run
+from plumbline.common.served import RECORD
 from serving.answers import Answering
 from serving.api import Service
 from serving.app import make_app
@@ -32,7 +33,6 @@ from serving.worker_status import WorkerStatus, answer_on, real_answer, worker_s
 
 HEAD_SECONDS = 15
 GRACE_SECONDS = 20
-RECORD = "record.sqlite"
 
 
 class Protocol(HttpToolsProtocol):
