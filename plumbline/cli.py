@@ -165,6 +165,17 @@ def predict(
 
 
 @app.command()
+def compare(
+    challenger: Annotated[int | None, typer.Option(metavar="VERSION", help="Default: the alias challenger.")] = None,
+    alpha: Annotated[float, typer.Option(help="Chance of ever settling on the wrong one.")] = 0.05,
+    json: Annotated[Path | None, typer.Option(help="Where to write the verdict, for other programs.")] = None,
+) -> None:
+    """Champion against challenger on labelled answers. Exit code 0 challenger, 1 champion, 2 not settled, 3 error."""
+    options = [*_option("--challenger", challenger), *_option("--json", json)]
+    run_module("serving.compare", "--alpha", alpha, *options)
+
+
+@app.command()
 def mend(
     as_it_is: Annotated[bool, typer.Option("--as-it-is", help="A dvc.lock that lacks stages it had is meant.")] = False,
 ) -> None:

@@ -38,6 +38,12 @@ class Project:
         return self
 
     @property
+    def environment(self):
+        """As on a user's machine, this code first."""
+        known = {key: value for key, value in os.environ.items() if key != "MLFLOW_TRACKING_URI"}
+        return {**known, "PYTHONPATH": str(TOP)}
+
+    @property
     def uri(self):
         return f"sqlite:///{self.root}/registry/mlflow.db"
 
@@ -57,8 +63,7 @@ class Project:
     def serving(self, *options, ready=True, env=None):
         """The service, as `plumbline serve` starts it; yields a `Running`."""
         command = [sys.executable, "-m", "plumbline.cli", "serve", "--port", "0", *options]
-        environment = {**os.environ, "PYTHONPATH": str(TOP), **(env or {})}
-        environment.pop("MLFLOW_TRACKING_URI", None)
+        environment = {**self.environment, **(env or {})}
         log = (self.root / "serve.log").open("w+")
         process = subprocess.Popen(command, cwd=self.root, env=environment, stdout=log, stderr=subprocess.STDOUT)
         running = Running(process, self.root / "serve.log")
