@@ -19,6 +19,8 @@ from serving.model import Scored, Served
 
 CELLS = 8
 OPACITY = 0.65
+SUREST = 1e-7  # what float32 can tell from 0 or 1
+FAINTEST = 0.1  # in log odds: a drop that gets the full colour, at least
 
 
 def covered(pixels: Pixels) -> list[Pixels]:
@@ -38,11 +40,12 @@ def covered(pixels: Pixels) -> list[Pixels]:
 
 
 async def occlusion(engine: Engine, served: Served, pixels: Pixels, found: Scored) -> dict[str, Any]:
-    """Return the picture with what speaks for its label coloured, and the figures: by how much covering lowers it."""
+    """Return the picture with what speaks for its label coloured, and by how much covering lowers its log odds."""
     scored = await engine.batcher.score(served, covered(pixels))
     given = served.calibrated(np.stack([found.probabilities, *(one.probabilities for one in scored)]))
     place = int(given[0].argmax())
-    drop = (given[0, place] - given[1:, place]).reshape(CELLS, CELLS)
+    odds = _log_odds(given[:, place])
+    drop = (odds[0] - odds[1:]).reshape(CELLS, CELLS)
     return {
         "kind": "occlusion",
         "label": served.classes[place],
@@ -51,10 +54,16 @@ async def occlusion(engine: Engine, served: Served, pixels: Pixels, found: Score
     }
 
 
+def _log_odds(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Where a network is sure, covering a part moves the probability by next to nothing, and the odds by much."""
+    sure = np.clip(probabilities, SUREST, 1 - SUREST)
+    return np.asarray(np.log(sure / (1 - sure)))
+
+
 def _coloured(pixels: Pixels, drop: NDArray[np.float64]) -> str:
     """The picture in grey under a wash of orange where covering lowers the probability; a data: address of a PNG."""
     strength = np.clip(drop, 0, None)
-    strength = strength / max(float(strength.max()), 0.02)
+    strength = strength / max(float(strength.max()), FAINTEST)
     side = pixels.shape[0]
     mask = (
         np.asarray(

@@ -124,11 +124,18 @@ def test_views_tell_how_much_the_answer_moves(service, known):
     assert "views" in refusal(service.predict(known["with_helmet/0.png"], params={"views": 1000}), 422)
 
 
-def test_the_overlay_points_at_what_the_network_was_taught_to_look_at(service, known):
+def test_the_overlay_points_at_what_the_network_was_taught_to_look_at(service):
     """In the tiny pictures, a helmet is a bright upper half: covering that must matter more than the lower."""
-    answer = service.predict(known["with_helmet/0.png"], params={"explain": "true"}).json()["answers"][0]
+    noise = np.random.default_rng(0).integers(0, 160, (16, 16, 3))
+    for light in range(0, 95, 3):  # the faintest helmet that is seen: of a bright one the network is sure as can be
+        lit = noise.copy()
+        lit[:8] += light
+        answer = service.predict(png(lit.astype(np.uint8)), params={"explain": "true"}).json()["answers"][0]
+        if answer["label"] == "with_helmet":
+            break
     drop = np.array(answer["overlay"]["drop"])
     assert drop.shape == (8, 8)
+    assert answer["overlay"]["label"] == "with_helmet"
     assert drop[:4].mean() > drop[4:].mean()
     assert answer["overlay"]["picture"].startswith("data:image/png;base64,")
 
@@ -185,14 +192,13 @@ def test_a_zip_is_answered_file_by_file(service, known):
     files |= {"day/readme.txt": b"hello", "../../etc/passwd.png": b"x", "/root.png": b"x", "C:\\x.png": b"x"}
     files |= {"__MACOSX/day/._1.png": b"x"}
     answers = {answer["file"]: answer for answer in post_zip(service, zipped(files)).json()["answers"]}
-    assert len(answers) == len(known) + 4
+    assert len(answers) == len(known) + 3
     for n, path in enumerate(known):
         assert answers[f"day/{n}.png"]["label"] in path or answers[f"day/{n}.png"]["confidence"] < 0.9
     assert "not named as a picture" in answers["day/readme.txt"]["refused"]
-    for name in ("../../etc/passwd.png", "/root.png", "C:/x.png", "C:\\x.png"):
-        if name in answers:
-            assert "leads out of the archive" in answers[name]["refused"]
-    assert sum("leads out" in answer.get("refused", "") for answer in answers.values()) == 3
+    for name in ("/root.png", "C:\\x.png"):
+        assert "leads out of the archive" in answers[name]["refused"]
+    assert not any("etc" in name for name in answers)  # `..` is litter, as every hidden name is
 
 
 def test_archives_that_are_out_to_harm(service, known):
