@@ -6,7 +6,7 @@ import asyncio
 import json
 import sqlite3
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
 from typing import Annotated, Any
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
 
+from plumbline.common.served import RECORD, accuracy_by_day
 from plumbline.registry.versions import MODEL
 from serving import inference_protocol, metrics
 from serving.answers import Answering
@@ -141,6 +142,12 @@ def _add_predictions(router: APIRouter, service: Service) -> None:
         content = await read_json(request, FEEDBACK_BYTES, limits.upload_seconds)
         return await _feedback(service, content, client_of(request))
 
+    async def accuracy() -> JSONResponse:
+        """How often the champion was right, by day, on what was labelled."""
+        loop = asyncio.get_running_loop()
+        days = await loop.run_in_executor(None, accuracy_by_day, service.params.state / RECORD)
+        return JSONResponse({"version": service.version, "days": [asdict(day) for day in days]})
+
     refusals = problems(400, 401, 408, 413, 415, 422, 429, 503)
     add = partial(router.add_api_route, tags=["predictions"])
     add("/v1/predict", predict, methods=["POST"], responses={**ANSWERS, **refusals}, openapi_extra=PICTURES_BODY)
@@ -151,6 +158,7 @@ def _add_predictions(router: APIRouter, service: Service) -> None:
         responses={**ANSWERS, **refusals, **problems(403)},
         openapi_extra=BATCH_BODY,
     )
+    add("/v1/accuracy", accuracy, methods=["GET"], responses=problems(401))
     add("/v1/model", model, methods=["GET"], responses={**MODEL_EXAMPLE, **problems(401, 503)})
     add("/v1/feedback", feedback, methods=["POST"], status_code=201,
         responses={**problems(400, 401, 404, 408, 409, 413, 415, 422, 503, 507), 201: FEEDBACK[201]},

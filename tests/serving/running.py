@@ -99,13 +99,13 @@ class Running:
 
     def wait_ready(self, version=None):
         def ready():
-            answer = self.client.get("/readyz")
+            answer = httpx.get(f"{self.url}/readyz", timeout=30)
             return answer.status_code == 200 and (version is None or answer.json()["version"] == version)
 
         until(ready, lambda: f"{self.client.get('/readyz').text}\n{self.log.read_text()}")
 
     def ready(self):
-        answer = self.client.get("/readyz")
+        answer = httpx.get(f"{self.url}/readyz", timeout=30)  # afresh: a kept connection may be a dead worker's
         return answer.status_code, answer.json()
 
     def predict(self, *contents, **options):

@@ -143,6 +143,7 @@ def test_a_damaged_local_copy_is_fetched_again(tmp_path, registered, known):
 def test_a_killed_worker_is_replaced_and_the_other_answers_meanwhile(service, known):
     pids = {worker["pid"] for worker in service.ready()[1]["workers"]}
     os.kill(min(pids), signal.SIGKILL)
+    service.client = type(service.client)(base_url=service.url, timeout=30)
     until(lambda: len({worker.get("pid") for worker in service.ready()[1]["workers"]} - pids - {None}) == 1)
     service.wait_ready()
     assert service.predict(known["with_helmet/0.png"]).status_code == 200
