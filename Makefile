@@ -64,6 +64,8 @@ lock: ## Resolve pyproject.toml into the hash-pinned locks (needs uv)
 		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \
 		--custom-compile-command "make lock" --extra test -c requirements.lock pyproject.toml -o requirements-test.lock
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \
+		--custom-compile-command "make lock" -c requirements.lock docker/serving.in -o requirements-serving.lock
 
 clean: ## Remove results; data, the registry and the environment stay
 	rm -rf build reports

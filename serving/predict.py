@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from importlib.util import find_spec
 from pathlib import Path
 
 from plumbline.common.errors import UserError, run, writing
@@ -18,6 +19,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("output", type=Path)
     given = parser.parse_args()
+    if find_spec("pyarrow") is None:
+        raise UserError("pyarrow is not installed, and with it Parquet: run `make env`, or `pip install pyarrow`.")
     if given.output.suffix != ".parquet":
         raise UserError(f"{given.output} is no .parquet: name a file that ends so.")
     params = load_section("serving", ServingParams, optional=True)

@@ -24,8 +24,9 @@ from plumbline.common.records import Record
 from plumbline.registry import bundle
 
 SERVING, REFERENCE = f"{bundle.HOME}/serving.json", f"{bundle.HOME}/reference"
-IMAGES, EMBEDDINGS = f"{REFERENCE}/images.parquet", f"{REFERENCE}/embeddings.npy"
-NEEDED = (bundle.ONNX, SERVING, IMAGES, EMBEDDINGS)
+EMBEDDINGS, GROUPS = f"{REFERENCE}/embeddings.npy", f"{REFERENCE}/groups.npy"
+IMAGES = f"{REFERENCE}/images.parquet"  # of versions that are older than GROUPS
+NEEDED = (bundle.ONNX, SERVING, EMBEDDINGS)
 LIMITS = "limits.json"
 NEIGHBOUR = 3  # the distance to the third nearest, as monitoring measures it: one odd picture vouches for nobody
 QUANTILES = 1000
@@ -82,7 +83,8 @@ class Shelf:
     def put(self, source: Path, digest: str) -> None:
         """Copy what serving needs of a version's folder; UserError where any of it is missing or altered."""
         with replacing_folder(self.folder(digest)) as folder:
-            for name in (bundle.MANIFEST, *NEEDED):
+            groups = GROUPS if (source / GROUPS).is_file() else IMAGES
+            for name in (bundle.MANIFEST, *NEEDED, groups):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 try:
                     shutil.copyfile(source / name, folder / name)
@@ -112,7 +114,8 @@ def check(folder: Path, digest: str) -> None:
     if text_digest(text) != digest:
         raise UserError(f"{folder / bundle.MANIFEST} is missing or was altered: roll back to another version.")
     listed = json.loads(text)["files"]
-    for name in NEEDED:
+    groups = GROUPS if GROUPS in listed else IMAGES
+    for name in (*NEEDED, groups):
         path = folder / name
         if not path.is_file() or file_digest(path) != listed[name]["sha256"]:
             raise UserError(f"{path} is missing or was altered since it was registered: roll back to another version.")
@@ -120,19 +123,25 @@ def check(folder: Path, digest: str) -> None:
 
 def reference_limits(folder: Path) -> dict[str, Any]:
     """Return how far reference pictures lie from those of other groups: the quantiles 0 to 1 of that distance."""
-    import pyarrow.parquet
-
     embeddings = unit(np.load(folder / EMBEDDINGS, allow_pickle=False))
-    groups = np.unique(
-        np.asarray(pyarrow.parquet.read_table(folder / IMAGES, columns=["group"])["group"].to_pylist(), dtype=str),
-        return_inverse=True,
-    )[1]
+    groups = _groups(folder)
     apart = 1 - embeddings @ embeddings.T
     apart[groups[:, None] == groups[None, :]] = np.inf
     nearest = np.sort(apart, axis=1)[:, :NEIGHBOUR]
     known = nearest[:, -1][np.isfinite(nearest[:, -1])]
     steps = np.linspace(0, 1, QUANTILES + 1)
     return {"images": len(known), "quantiles": np.quantile(known, steps).tolist() if len(known) else []}
+
+
+def _groups(folder: Path) -> NDArray[np.int64]:
+    if (folder / GROUPS).is_file():
+        return np.asarray(np.load(folder / GROUPS, allow_pickle=False), np.int64)
+    try:
+        import pyarrow.parquet
+    except ImportError:
+        raise UserError("This version is older than what is served here: promote its model again.") from None
+    names = pyarrow.parquet.read_table(folder / IMAGES, columns=["group"])["group"].to_pylist()
+    return np.unique(np.asarray(names, dtype=str), return_inverse=True)[1].astype(np.int64)
 
 
 def unit(vectors: NDArray[Any]) -> NDArray[np.float32]:
