@@ -106,7 +106,7 @@ class Served:
         if confidence < unsure.confidence:
             doubts.append(f"its confidence is {confidence:.2f}, below {unsure.confidence:.2f}")
         if self.distance_limit is not None and distance > self.distance_limit:
-            doubts.append(f"the picture is unlike those it was checked on ({distance:.3f} > {self.distance_limit:.3f})")
+            doubts.append(f"the picture is unlike those it was checked on ({distance:.3g} > {self.distance_limit:.3g})")
         return doubts
 
     def description(self) -> dict[str, Any]:

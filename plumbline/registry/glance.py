@@ -22,7 +22,7 @@ ALIASED = """
     left join model_version_tags t on t.name = a.name and t.version = a.version and t.key = ?
     where a.name = ? and a.alias = ?
 """
-PATIENCE = 5.0  # seconds
+PATIENCE = 10.0  # seconds
 
 
 @dataclass(frozen=True)
