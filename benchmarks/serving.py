@@ -3,8 +3,8 @@
     python -m benchmarks.serving ROOT                         # all of it; ROOT is made, and kept for the next time
     python -m benchmarks.serving ROOT --only swap --seconds 60
 
-MobileNetV2 at 224 pixels with a small head (`make`), JPEGs of 320 x 240 of noise over coarse shapes, no cache. The load comes
-from one process of its own over kept connections, so on two cores it takes its share of what it measures.
+MobileNetV2 at 224 pixels with a small head (`make`), JPEGs of 320 x 240 of noise over coarse shapes, no cache. The load
+comes from one process of its own over kept connections, so on two cores it takes its share of what it measures.
 
 throughput  images a second and p99 of concurrent single posts: ours, the plain way, and a bare loop over the same file
 swap        p99 of each second while the champion changes every `--every` seconds; failed requests
@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,6 +37,7 @@ import numpy as np
 
 HERE = Path(__file__).resolve().parents[1]
 SIZE, CLASSES = 224, ("with_helmet", "without_helmet")
+RAW = {"content-type": "application/octet-stream"}
 PLAIN = """
 import io, os, sys
 import keras, numpy as np
@@ -199,7 +200,7 @@ def _request(host: str, content: bytes) -> bytes:
 
 
 async def load(address: str, contents: list[bytes], clients: int, seconds: float, rate: float | None = None) -> Load:
-    """Post pictures for `seconds`, from `clients` at once; `rate` pictures a second in all, None: as fast as it goes."""
+    """Post pictures for `seconds`, from `clients` at once; `rate` pictures a second in all, or as fast as it goes."""
     host, port = address.removeprefix("http://").split(":")
     requests = [_request(host, content) for content in contents]
     result, end = Load(), time.perf_counter() + seconds
@@ -239,7 +240,7 @@ def run_load(address: str, clients: int, seconds: float, rate: float | None = No
 
 
 def bare_loop(root: Path, seconds: float) -> float:
-    """Return images a second of decoding and scoring the same JPEGs in a loop: the file with all cores, batches of 16."""
+    """Return images a second of decoding and scoring the same JPEGs in a loop: all cores, batches of 16."""
     from plumbline.imaging.decode import decode_resized
     from plumbline.registry.export import OnnxModel
 
@@ -318,7 +319,7 @@ def overload(root: Path, seconds: float) -> dict[str, Any]:
 
 
 def soak(root: Path, seconds: float, every: float = 60.0) -> dict[str, Any]:
-    """Load at 80 percent of capacity, the champion changed every minute; memory at a fifth of the time and at the end."""
+    """Load at 80 percent of capacity, the champion changed every minute or fifth of the time; memory each time."""
     promote(root, 1)
     with serving(root) as (address, process, _):
         capacity = run_load(address, 32, 5).summary()["per_second"]
@@ -359,8 +360,7 @@ def files(root: Path, count: int) -> dict[str, Any]:
             random = np.random.default_rng(seed)
             content = mutated(seeds[seed % len(seeds)], seeds, random)
             began = time.perf_counter()
-            kind = {"content-type": "application/octet-stream"}
-            statuses[client.post("/v1/predict", content=content, headers=kind).status_code] += 1
+            statuses[client.post("/v1/predict", content=content, headers=RAW).status_code] += 1
             slowest = max(slowest, time.perf_counter() - began)
         after = memory_of(process.pid)
     return {"files": count, "statuses": dict(statuses), "slowest": round(slowest, 2), "memory_mb": [before, after]}
@@ -400,7 +400,7 @@ def main() -> None:
     root.mkdir(parents=True, exist_ok=True)
     if not (root / "made").exists():
         make(root)
-    parts = {
+    parts: dict[str, Callable[[], dict[str, Any]]] = {
         "cold": lambda: cold(root),
         "throughput": lambda: throughput(root, given.seconds),
         "swap": lambda: swap(root, given.seconds),
