@@ -20,7 +20,7 @@ from plumbline.models.features import open_features, read_rows
 from plumbline.models.fitting import balanced_weights, targets_of
 from plumbline.models.networks import kernel_layers
 from plumbline.models.trainable import cut_networks
-from plumbline.models.training import TrainingSet, cross_validate, train
+from plumbline.models.training import TrainingSet, train
 from plumbline.models.weights import Weights
 from plumbline.tasks.one_label import ONE_LABEL
 
