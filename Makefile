@@ -23,8 +23,8 @@ env: $(VENV)/.installed$(EXTRA) ## Make the environment in .venv from the hash-p
 
 run: env ## Environment, sample data, `dvc repro`, and where to look next
 	@python -m flows.mend > /dev/null
-	dvc pull --quiet data.dvc incoming.dvc
-	dvc repro
+	@dvc pull --quiet data.dvc incoming.dvc
+	@dvc repro $(if $(filter-out 0,$(PLUMBLINE_VERBOSE)),,--quiet)
 	@python -m plumbline.commands.summary
 
 serve-flows: env ## Prefect's server, UI and a worker on this machine, and the reports as pages

@@ -64,7 +64,63 @@ HYBRID = {
     "weights": "auto",
     "pooling": "average",
 }
-ADDITIONS: dict[str, Addition] = {}
+TRIPLET: dict[str, Any] = {"architecture": "triplet", "epochs": 40, "early_stopping_patience": 10}
+V2_MAPS = {**V2, "pooling": "none"}
+CNN: dict[str, Any] = {
+    "architecture": "compact_cnn",
+    "mirror": True,
+    "brightness": 0.2,
+    "batch_size": 32,
+    "epochs": 30,
+    "schedule": "cosine",
+    "weight_decay": 0.001,
+    "early_stopping_patience": 30,
+}
+PIXELS: dict[str, Any] = {"network": "pixels", "image_size": 64}
+
+
+def prepared(**preprocess: str) -> tuple[dict[str, Any], ...]:
+    """MobileNetV2 on prepared pictures."""
+    return ({**V2, "preprocess": preprocess}, LINEAR)
+
+
+PLAIN = Model("mobilenet_v2", V2, LINEAR)
+ADDITIONS: dict[str, Addition] = {
+    "scales": Addition(
+        PLAIN,
+        (
+            Model("mobilenet_v2 at 288", {**V2, "image_size": 288}, LINEAR),
+            Model("mobilenet_v2_scales", {**V2, "image_size": 288, "scales": (160, 224, 288)}, LINEAR),
+        ),
+    ),
+    "attention pooling": Addition(
+        Model("average", V2_MAPS, {**LINEAR, "head": {"pooling": "average"}}),
+        (Model("attention", V2_MAPS, {**LINEAR, "head": {"pooling": "attention"}}),),
+    ),
+    "preprocess": Addition(
+        PLAIN,
+        (
+            Model("noise: median", *prepared(noise="median")),
+            Model("colour: grey_world", *prepared(colour="grey_world")),
+            Model("colour: shades_of_grey", *prepared(colour="shades_of_grey")),
+        ),
+    ),
+    "triplet": Addition(
+        PLAIN,
+        tuple(
+            Model(f"triplet, {mining}", V2, {**TRIPLET, "triplet": {"mining": mining}})
+            for mining in ("semi_hard", "hard")
+        ),
+    ),
+    "curriculum": Addition(
+        Model("compact_cnn", PIXELS, CNN),
+        tuple(Model(f"curriculum: {kind}", PIXELS, {**CNN, "curriculum": kind}) for kind in ("sizes", "confidence")),
+        parts=1,
+    ),
+    "cbam": Addition(
+        Model("compact_cnn", PIXELS, CNN), (Model("cbam_cnn", PIXELS, {**CNN, "attention": "cbam"}),), parts=1
+    ),
+}
 
 
 def backbone_name(entry: dict[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The intake flow: a labelled batch becomes a new version of data/.
 
-    python -m flows.intake BATCH [--images FOLDER] [--as THEIRS=OURS] [--new-class NAME]
+    plumbline intake BATCH [--images FOLDER] [--as THEIRS=OURS] [--new-class NAME]
 
 The batch is validated, known pictures are dropped, and the rest is added in a scratch worktree as a DVC version with a
 Git commit and pushed. Only then the workspace switches to it, in a step that survives a kill, and training is
@@ -25,10 +25,9 @@ from numpy.typing import NDArray
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.events import emit_event
 from prefect.states import Completed
 
-from flows import graph, report, workspace
+from flows import graph, news, report, workspace
 from flows.batch import (
     IntakeParams,
     LabelledBatch,
@@ -43,7 +42,6 @@ from flows.children import Children, guarded
 from flows.classes import ANY, parse_same_as, settle_classes
 from flows.command import run_dvc
 from flows.label_studio import read_label_studio
-from flows.notify import notify
 from flows.outcomes import may_pass
 from flows.server import run_flow
 from flows.switch import git, lay_ready, recover, switch
@@ -56,15 +54,13 @@ from plumbline.imaging.labels import shown
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import IngestParams, ingest
 from plumbline.imaging.metadata import Metadata, find_table, meaning, read_table, written_path
-from plumbline.imaging.pictures import COMPUTED, RESERVED
+from plumbline.imaging.pictures import RESERVED
 from plumbline.imaging.settings import DataParams
 from plumbline.leakage.groups import GroupParams
 
 if TYPE_CHECKING:
     import pandas as pd
     from prefect.client.schemas.objects import State
-
-REQUEST = "plumbline.training.requested"
 
 
 @flow(name="intake", flow_run_name="intake {batch}", persist_result=False)
@@ -92,6 +88,7 @@ def intake(
     root = workspace.find_root()
     with workspace.sole_run(root, logger.warning) as lock, guarded([lock]) as children:
         recover(root, logger.warning)
+        news.tell_of_batches(root, logger.warning)
         data, source = _checked_data(root)
         with tempfile.TemporaryDirectory(prefix="plumbline-batch-") as scratch:
             read = _validate(Path(batch), Path(images) if images else None, Path(scratch), root, data, label_tag)
@@ -103,14 +100,13 @@ def intake(
             _publish(batch, new, refused)
             if new.empty:
                 return Completed(name="NothingNew", message=f"{batch}: {len(copies)} copies, nothing new.")
-            commit = _add_version(root, data, source, read, new, batch_name(batch), children)
+            commit, version = _add_version(root, data, source, read, new, batch_name(batch), children)
+        message = f"{len(new)} pictures added as data version {version}, commit {commit[:7]}"
+        message += f"; {len(refused)} left out." if refused else "."
+        news.keep_batch(root, commit, message, request_training)
         switch(root, commit, source, data.root.as_posix(), logger.info)
-    message = f"{len(new)} pictures added as data version {graph.data_version(root)}, commit {commit[:7]}"
-    message += f"; {len(refused)} left out." if refused else "."
-    report.label_run(f"intake {Path(batch).name} commit {commit[:7]}", [f"commit:{commit[:7]}"])
-    _tell(message)
-    if request_training:
-        emit_event(REQUEST, resource={"prefect.resource.id": workspace.identity(root)}, payload={"reason": message})
+        report.label_run(f"intake {Path(batch).name} commit {commit[:7]}", [f"commit:{commit[:7]}"])
+        news.tell_of_batches(root, logger.warning)
     return Completed(message=message)
 
 
@@ -174,13 +170,16 @@ def _known(root: Path, data: DataParams) -> tuple[pd.DataFrame, NDArray[np.uint8
 )
 def _add_version(
     root: Path, data: DataParams, source: str, batch: LabelledBatch, new: pd.DataFrame, name: str, children: Children
-) -> str:
-    """Make the new version in a scratch worktree that shares this workspace's cache; return its commit, data pushed."""
+) -> tuple[str, str]:
+    """Make the new version in a scratch worktree that shares this workspace's cache, and push its data.
+
+    Returns its commit and the data's version.
+    """
     with _worktree(root, children) as scratch:
         folder = scratch / data.root
         folders = class_folders(root / data.root)
         added = place_pictures(batch.root, new, folder, folders)
-        rows = metadata_rows(new, COMPUTED, folders)
+        rows = metadata_rows(new, RESERVED, folders)
         if rows:
             there = [entry.name for entry in os.scandir(root / data.root)] if (root / data.root).is_dir() else []
             table = find_table(there, data.metadata)[0] or data.metadata
@@ -197,7 +196,7 @@ def _add_version(
         if not (root / data.root).exists():
             run_dvc("checkout", ["checkout", source], scratch, children)
         lay_ready(root, folder)
-        return git(scratch, "rev-parse", "HEAD")
+        return git(scratch, "rev-parse", "HEAD"), graph.data_version(scratch)
 
 
 def place_pictures(source: Path, new: pd.DataFrame, folder: Path, folders: dict[str, str]) -> list[Path]:
@@ -291,12 +290,6 @@ def _has_class_folders(folder: Path) -> bool:
 
 def _section(root: Path, name: str, model: Any) -> Any:
     return load_section(name, model, root / PARAMS)
-
-
-def _tell(message: str) -> None:
-    why_not = notify("intake", "New labelled pictures", message)
-    if why_not:
-        get_run_logger().warning("The message could not be sent: %s", why_not)
 
 
 def main() -> None:

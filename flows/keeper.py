@@ -45,9 +45,10 @@ def keeper() -> State[Any]:
         silent = dead_runs(client, datetime.now(UTC))
         if silent:  # the clock may have been changed, or the server be late: listen for another sign
             logger.info("Silent: %s.", ", ".join(run.name for run in silent))
+            heard = {run.id: signs_of_life(client, run) for run in silent}
             time.sleep(LISTEN)
             still = {run.id for run in dead_runs(client, datetime.now(UTC))}
-            silent = [run for run in silent if run.id in still]
+            silent = [run for run in silent if run.id in still and signs_of_life(client, run) == heard[run.id]]
         for dead in silent:
             end = Cancelled if dead.state_type is not None and dead.state_type.value == "CANCELLING" else Crashed
             client.set_flow_run_state(dead.id, end(message="No sign of life: its process or machine died."))
@@ -66,19 +67,30 @@ def dead_runs(client: SyncPrefectClient, now: datetime) -> list[FlowRun]:
 
 
 def _is_alive(client: SyncPrefectClient, run: FlowRun, now: datetime) -> bool:
-    from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
-
+    """Whether a run gave a sign of life lately; one from the future, given before the clock was set back, is none."""
     if run.state is None:
         return True
+    age = abs(now - run.state.timestamp)
     if run.state.is_pending():
-        return run.state.timestamp > now - START
-    beats = EventFilter(
-        # Far into the future: after a clock was set back, earlier signs of life have later times.
-        occurred=EventOccurredFilter(since=cast(Any, now - SILENCE), until=cast(Any, now + OLDEST)),
+        return age < START
+    return age < SILENCE or bool(_beats(client, run, now - SILENCE, now + SILENCE))
+
+
+def signs_of_life(client: SyncPrefectClient, run: FlowRun) -> int:
+    """Return how many signs a run gave so far, by whatever clock: one more, and it lives."""
+    now = datetime.now(UTC)
+    return _beats(client, run, now - OLDEST, now + OLDEST)
+
+
+def _beats(client: SyncPrefectClient, run: FlowRun, since: datetime, until: datetime) -> int:
+    from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
+
+    wanted = EventFilter(
+        occurred=EventOccurredFilter(since=cast(Any, since), until=cast(Any, until)),
         event=EventNameFilter(name=[HEARTBEAT]),
         resource=EventResourceFilter(id=[f"prefect.flow-run.{run.id}"]),
     )
-    return run.state.timestamp > now - SILENCE or bool(client.read_events(beats, limit=1).events)
+    return client.read_events(wanted, limit=1).total
 
 
 def lost_runs(client: SyncPrefectClient) -> list[FlowRun]:

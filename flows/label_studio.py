@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -284,6 +285,7 @@ def _file_names(source: str) -> list[str]:
         below = [text.partition("/data/upload/")[2] or text for text in (parts.path, whole)]
         names = [unquote(below[0]), below[0], below[1], unquote(below[1])]
     names += [name.replace("\\", "/") for name in names if "\\" in name]
+    names += [unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in names]
     return [name for name in dict.fromkeys(names) if name.strip("/")]
 
 

@@ -1,6 +1,6 @@
 """Put right what a kill left in a workspace: a torn dvc.lock, DVC's lock table, an intake half done.
 
-    python -m flows.mend [--as-it-is]
+    plumbline mend [--as-it-is]
 
 Flows do this themselves when they start; this command is for people who use `dvc repro`.
 """

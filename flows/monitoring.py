@@ -2,10 +2,10 @@
 
     python -m flows.monitoring SITE
 
-A thin flow: the tests are in monitoring/. Each window is announced once, even if the run that judged it was killed: an
-artifact, and for DRIFT the event `plumbline.drift`. The deployment `train` starts on that event only where training can
-help, because there are labels that the champion has not seen, and at most once in its cool-down (prefect.yaml).
-Without new labels the message names the images to label first.
+A thin flow: what is tested and how lies in monitoring/. Each window is announced once, before its pages are drawn and
+also where the run that judged it was killed before it could: an artifact, and for DRIFT the event `plumbline.drift`.
+The deployment `train` starts on that event only where it could help, when labels came in since that the champion has
+not seen, and at most once in its cool-down (prefect.yaml). Where there are none, the images to label first are named.
 """
 
 from __future__ import annotations
@@ -45,10 +45,14 @@ NEW_LABELS = "plumbline.new-labels"
 def monitor(site: SiteName) -> State[Any]:
     """Judge the new images of `site`; ends Ok, Watch, Drift or Not Enough Images, fails where it can't be judged."""
     root = workspace.find_root()
-    verdict = judged(site, root)
     state = root / load_section("drift", DriftParams, root / PARAMS).state
-    announce(SiteState(state, site), root)
-    return Completed(name=verdict["verdict"].title(), message=verdict["said"])
+    try:
+        verdict = judged(site, root)
+    finally:  # what was judged is told, whatever went wrong after it
+        announce(SiteState(state, site), root)
+    why_not = undrawn(site, root)
+    note = f". Its pages were not drawn: {why_not}" if why_not else ""
+    return Completed(name=verdict["verdict"].title(), message=verdict["said"] + note)
 
 
 def judged(site: str, root: Path) -> dict[str, Any]:
@@ -56,6 +60,26 @@ def judged(site: str, root: Path) -> dict[str, Any]:
 
     The verdict comes as data in a file; the printed lines are for people and go to the log.
     """
+    with tempfile.TemporaryDirectory(prefix="plumbline-monitor-") as scratch:
+        result = Path(scratch) / "result.json"
+        code, lines = _run_drift(root, "--pages", "later", "--result", str(result), "--", site)
+        if not result.is_file():
+            raise failure(site, code, lines)
+        return dict(json.loads(result.read_text(encoding="utf-8"))["sites"][site])
+
+
+def undrawn(site: str, root: Path) -> str | None:
+    """Draw the site's pages; return why that was impossible, None where it was not: the next run draws them."""
+    code, lines = _run_drift(root, "--pages", "only", "--", site)
+    if not code:
+        return None
+    why = str(failure(site, code, lines))
+    get_run_logger().warning("Not drawn: %s", why)
+    return why
+
+
+def _run_drift(root: Path, *arguments: str) -> tuple[int, list[str]]:
+    """Run `python -m monitoring.drift` with what it prints in this run's log; return its exit code and last lines."""
     logger = get_run_logger()
     last: deque[str] = deque(maxlen=200)
 
@@ -63,13 +87,9 @@ def judged(site: str, root: Path) -> dict[str, Any]:
         last.append(line)
         logger.log(logging.DEBUG if percent(line) is not None else logging.INFO, "%s", line)
 
-    with guarded() as children, tempfile.TemporaryDirectory(prefix="plumbline-monitor-") as scratch:
-        result = Path(scratch) / "result.json"
-        command = [sys.executable, "-m", "monitoring.drift", "--result", str(result), "--", site]
-        code = children.run(command, root, on_line, TELEMETRY_OFF)
-        if not result.is_file():
-            raise failure(site, code, list(last))
-        return dict(json.loads(result.read_text(encoding="utf-8"))["sites"][site])
+    with guarded() as children:
+        code = children.run([sys.executable, "-m", "monitoring.drift", *arguments], root, on_line, TELEMETRY_OFF)
+    return code, list(last)
 
 
 def announce(site_state: SiteState, root: Path) -> None:
@@ -138,7 +158,7 @@ def as_markdown(result: Result, root: Path) -> str:
         lines += ["", advice(result, new_labels(result, root))]
     home = root / artefacts.DRIFT_PAGES
     pages = {"every site": home / "index.html", "this window": home / result["site"] / f"{result['window']}.html"}
-    lines += ["", *(f"- {report.link(what, page, root)}" for what, page in pages.items() if page.exists())]
+    lines += ["", *(f"- {report.link(what, page, root)}" for what, page in pages.items())]
     return "\n".join(lines)
 
 

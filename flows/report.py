@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from plumbline.leakage.records import Certificate
 Say = Callable[[str], None]
 Table = list[dict[str, Any]]
 
+EVERY = 1.0  # seconds between two looks at how far a run is
 ACCURACY = "Accuracy of each candidate, with 95% intervals"
 
 
@@ -34,19 +36,21 @@ class Progress:
         self.key, self.description, self.warn = artifact_key(key), description, warn
         self._id: UUID | None = None
         self._last: float | None = None
+        self._at = 0.0
 
     def report(self, percent: float) -> None:
-        """Show `percent`, 0 to 100."""
+        """Show `percent`, 0 to 100; not more than once a second, but the last."""
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-        if percent == self._last:
+        now = time.monotonic()
+        if percent == self._last or (self._id is not None and percent < 100 and now < self._at + EVERY):
             return
         try:
             if self._id is None:
                 self._id = create_progress_artifact(percent, key=self.key, description=self.description)  # type: ignore[assignment]
             else:
                 update_progress_artifact(self._id, percent)
-            self._last = percent
+            self._last, self._at = percent, now
         except Exception as error:  # The HTTP client's errors are many; none of them is the stage's.
             self.warn(f"Progress could not be shown: {type(error).__name__}: {error}")
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_text
 from plumbline.common.interrupted import ADDED, MEND, SWITCH
 
+LOCKED = re.compile(r"Unable to create '(.+\.lock)': File exists")
+PATIENCE = 10.0  # seconds that a lock of Git's is left to whoever made it
 MARKER = Path(".dvc/tmp/plumbline-marker")
 # The content of data.dvc meanwhile: DVC does not know this field, so it stops and shows it.
 STOP = f"an intake that was killed while it changed this data: `{MEND}` finishes it"
@@ -90,9 +94,38 @@ def _place(root: Path, source: str, folder: Path) -> None:
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Run Git in `root` and return what it prints; UserError with its words where it fails."""
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    """Run Git in `root` and return what it prints; UserError with its words where it fails.
+
+    A lock that a killed Git left is removed first: where none works here and it is older than any Git needs.
+    """
+    done = _git(root, arguments)
+    if done.returncode and (left := LOCKED.search(done.stderr)) and _unlock(root, Path(left[1])):
+        done = _git(root, arguments)
     if done.returncode:
         words = (done.stderr or done.stdout).strip().replace("\n", " ")
         raise UserError(f"{root}: `git {' '.join(arguments[:2])}` failed: {words}")
     return done.stdout.strip()
+
+
+def _git(root: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    english = {**os.environ, "LC_ALL": "C"}  # LOCKED is
+    return subprocess.run(["git", *arguments], cwd=root, env=english, capture_output=True, text=True, check=False)
+
+
+def _unlock(root: Path, lock: Path) -> bool:
+    """Remove a lock in this repository's Git folder that nobody holds any more; say whether it was."""
+    import psutil
+
+    end = time.monotonic() + PATIENCE
+    while lock.exists() and time.monotonic() < end:
+        time.sleep(0.2)
+    if not lock.exists():
+        return True
+    home = (root / git(root, "rev-parse", "--git-common-dir")).resolve()
+    at_work = [one for one in psutil.process_iter(["name", "cwd"]) if one.info["name"] == "git" and one.info["cwd"]]
+    if any(Path(one.info["cwd"]).is_relative_to(root.resolve()) for one in at_work):
+        return False
+    if not lock.resolve().is_relative_to(home):
+        return False
+    lock.unlink(missing_ok=True)
+    return True

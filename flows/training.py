@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import queue
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -24,11 +25,10 @@ from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import allow_failure
 
 from flows import elsewhere as remote
-from flows import graph, report, workspace
+from flows import graph, news, report, workspace
 from flows.children import Children, Stopped, guarded
 from flows.command import run_dvc
-from flows.graph import Node
-from flows.notify import What, notify
+from flows.graph import Node, Outlook
 from flows.outcomes import StageFailed, may_pass
 from flows.server import run_flow
 from flows.switch import recover
@@ -45,11 +45,27 @@ Ending = Literal["cached", "ran", "failed", "not run"]
 class TrainingRun:
     """What the tasks of one run share. Not a dataclass: Prefect copies those on their way into a task."""
 
-    def __init__(self, root: Path, children: Children, nodes: Mapping[str, Node], elsewhere: Sequence[str]) -> None:
-        self.root, self.children, self.nodes = root, children, nodes
+    def __init__(self, root: Path, children: Children, outlook: Outlook, elsewhere: Sequence[str]) -> None:
+        self.root, self.children, self.nodes = root, children, outlook.nodes
         self.elsewhere, self.sent = elsewhere, remote.Sent()
-        self.stale = graph.changed(root, nodes)  # DVC's answer before anything ran
+        self.stale = outlook.due  # DVC's answer before anything ran
         self.endings: dict[str, Ending] = {}
+        self._asked: dict[str, bool] = {}
+        self._asking = threading.Lock()
+
+    def is_due(self, name: str) -> bool:
+        """Ask DVC again, of this stage and all others that wait for nothing any more: what they read stays as it is."""
+        with self._asking:
+            if name not in self._asked:
+                free = [n for n, node in self.nodes.items() if node.upstream and node.upstream <= self.endings.keys()]
+                names = [n for n in free if n not in self._asked and not self.is_as_before(self.nodes[n])]
+                due = graph.changed(self.root, names)
+                self._asked.update({n: n in due for n in names})
+            return self._asked[name]
+
+    def is_as_before(self, node: Node) -> bool:
+        """Whether nothing that the stage depends on has run, so that DVC's answer at the start still holds."""
+        return all(self.endings[upstream] == "cached" for upstream in node.upstream)
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, retry_condition_fn=may_pass, retry_jitter_factor=0.5)
@@ -58,6 +74,8 @@ def stage(name: str, current: TrainingRun) -> State[Any]:
     node = current.nodes[name]
     if not needs_run(node, current):
         return Completed(name="Cached", message="Nothing it depends on has changed.")
+    if decides(node):
+        news.expect_decision(current.root)
     if any(fnmatch(name, pattern) for pattern in current.elsewhere):
         return remote.run_there(name, current.root, current.children, current.sent)
     command = ["pull", name] if node.source and not _in_place(node, current.root) else ["repro", "-s", name]
@@ -65,10 +83,8 @@ def stage(name: str, current: TrainingRun) -> State[Any]:
 
 
 def needs_run(node: Node, current: TrainingRun) -> bool:
-    """Ask DVC, unless its answer at the start still holds because nothing upstream has run since."""
-    if all(current.endings[upstream] == "cached" for upstream in node.upstream):
-        return node.name in current.stale
-    return bool(graph.changed(current.root, [node.name]))
+    """Whether DVC would run the stage now."""
+    return node.name in current.stale if current.is_as_before(node) else current.is_due(node.name)
 
 
 @flow(
@@ -92,10 +108,11 @@ def training(
     root = workspace.find_root()
     with workspace.sole_run(root, logger.warning) as lock, guarded([lock]) as children:
         recover(root, logger.warning)
+        news.tell_of_batches(root, logger.warning)
         interrupted.keep(root)
-        nodes = graph.read_graph(root)
-        current = TrainingRun(root, children, nodes, elsewhere or [])
-        _label(root)
+        outlook = graph.look(root)
+        nodes, current = outlook.nodes, TrainingRun(root, children, outlook, elsewhere or [])
+        _label(root, outlook.data_version)
         again = stage.with_options(retries=retries, retry_delay_seconds=exponential_backoff(retry_seconds))
         states = run_graph(
             nodes,
@@ -105,7 +122,7 @@ def training(
             report.Progress("training", "Stages that ended", logger.warning),
         )
         if any(nodes[name].source and ending == "ran" for name, ending in current.endings.items()):
-            _label(root)  # before, data/ was not a version
+            _label(root, graph.data_version(root))  # what lay in data/ was no version before
         report.publish_results(root)
         return conclude(nodes, current, states)
 
@@ -173,10 +190,12 @@ def conclude(nodes: Mapping[str, Node], current: TrainingRun, states: Mapping[st
     missing = sorted(name for name, ending in current.endings.items() if ending == "not run")
     counts = {kind: sum(ending == kind for ending in current.endings.values()) for kind in ("ran", "cached")}
     summary = f"{counts['ran']} {'stage' if counts['ran'] == 1 else 'stages'} ran, {counts['cached']} cached"
+    warn = get_run_logger().warning
     for name, why in failed.items():
-        _tell("failure", f"{name} failed", why)
-    if any(current.endings[node.name] == "ran" and artefacts.DECISION.name in node.outs for node in nodes.values()):
-        _tell_decision(current.root)
+        news.send("failure", f"{name} failed", why, warn)
+    news.tell_decision(
+        current.root, any(current.endings[node.name] == "ran" for node in nodes.values() if decides(node)), warn
+    )
     if not failed:
         return Completed(message=summary + ".")
     names = "; ".join(why.rstrip(".") for why in failed.values()) + (
@@ -187,17 +206,9 @@ def conclude(nodes: Mapping[str, Node], current: TrainingRun, states: Mapping[st
     return Failed(message=f"{names}. {summary}.")
 
 
-def _tell_decision(root: Path) -> None:
-    decision = report.read_decision(root)
-    if decision:
-        kind: What = "promotion" if decision.verdict == "PROMOTE" else "refusal"
-        _tell(kind, f"{decision.verdict}: {decision.candidate}", decision.reason)
-
-
-def _tell(what: What, subject: str, text: str) -> None:
-    why_not = notify(what, subject, text)
-    if why_not:
-        get_run_logger().warning("The message «%s» could not be sent: %s", subject, why_not)
+def decides(node: Node) -> bool:
+    """Whether it is the stage that says PROMOTE, HOLD or REJECT."""
+    return artefacts.DECISION.name in node.outs
 
 
 def _remove_leftovers(node: Node, nodes: Mapping[str, Node], current: TrainingRun) -> None:
@@ -237,8 +248,8 @@ def _in_place(node: Node, root: Path) -> bool:
     return all((root / out).exists() for out in node.outs)
 
 
-def _label(root: Path) -> None:
-    version, commit = graph.data_version(root), workspace.commit(root)
+def _label(root: Path, version: str) -> None:
+    commit = workspace.commit(root)
     report.label_run(f"training data {version} commit {commit}", [f"data:{version}", f"commit:{commit}"])
 
 

@@ -16,7 +16,16 @@ from PIL import Image
 from monitoring.result import MetadataSaid
 from plumbline.common.errors import UserError
 from plumbline.common.parallel import in_order
-from plumbline.imaging.decode import SUFFIXES, DecodeError, Pixels, decode_image, decode_resized, resize, shrink_grey
+from plumbline.imaging.decode import (
+    SUFFIXES,
+    DecodeError,
+    Fit,
+    Pixels,
+    decode_image,
+    decode_resized,
+    resize,
+    shrink_grey,
+)
 from plumbline.imaging.describe import describe_camera
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.measures import Row, measures_of
@@ -143,13 +152,13 @@ def _words(error: Exception) -> str:
 
 
 def measure_all(
-    source: Source, files: list[File], size: int, data: DataParams, min_side: int
+    source: Source, files: list[File], size: int, data: DataParams, min_side: int, fit: Fit = "stretch"
 ) -> Iterator[Measured | Unreadable]:
-    """Yield each file's picture, in order, on all cores; memory holds a few pictures per core."""
-    yield from in_order(lambda file: _measure(source, file, size, data, min_side), files)
+    """Yield what each file holds, in order, over all cores; memory holds a few pictures a core."""
+    yield from in_order(lambda file: _measure(source, file, size, data, min_side, fit), files)
 
 
-def _measure(source: Source, file: File, size: int, data: DataParams, min_side: int) -> Measured | Unreadable:
+def _measure(source: Source, file: File, size: int, data: DataParams, min_side: int, fit: Fit) -> Measured | Unreadable:
     try:
         if file.bytes > data.max_bytes:
             raise DecodeError(f"has {file.bytes:,} bytes, more than the {data.max_bytes:,} of data.max_bytes")
@@ -161,14 +170,14 @@ def _measure(source: Source, file: File, size: int, data: DataParams, min_side: 
         return Unreadable(file, error.reason)
     more = describe_camera(found.rgb, np.asarray(found.grey))
     row = {**found.row, "stamp": file.stamp, "listed": file.bytes, **more}
-    return Measured(row, _for_champion(content, image, found.rgb, size, data.max_pixels), small_grey(found.grey))
+    return Measured(row, _for_champion(content, image, found.rgb, size, data.max_pixels, fit), small_grey(found.grey))
 
 
-def _for_champion(content: bytes, image: Image.Image, rgb: Pixels, size: int, max_pixels: int) -> Pixels:
+def _for_champion(content: bytes, image: Image.Image, rgb: Pixels, size: int, max_pixels: int, fit: Fit) -> Pixels:
     """The picture as training and serving see it: large JPEGs are shrunk while they are decoded."""
     if image.info["format"] == "JPEG" and min(image.size) >= 4 * size:
-        return decode_resized(content, (size, size), max_pixels)
-    return resize(rgb, (size, size))
+        return decode_resized(content, (size, size), max_pixels, fit)
+    return resize(rgb, (size, size), fit)
 
 
 def small_grey(grey: Image.Image) -> NDArray[np.uint8]:

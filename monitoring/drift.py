@@ -1,7 +1,8 @@
 """Judge sites' new images: can the champion still be trusted there?
 
     python -m monitoring.drift SITE ...          exit code 0 OK or WATCH, 1 DRIFT, 2 NOT ENOUGH IMAGES, 3 error
-    python -m monitoring.drift SITE --result FILE    the verdicts as JSON, for other processes
+    python -m monitoring.drift SITE --result FILE    the verdicts as JSON, too: what another process should read
+    python -m monitoring.drift SITE --pages later    the pages of it are drawn by --pages only, or by the next run
     python -m monitoring.drift --every-site --record build/drift.json    the stage of dvc.yaml; DRIFT is its result
 
 New images are collected, measured and scored by the registry's champion (`monitoring.collect`,
@@ -67,6 +68,7 @@ BATCH = 32
 OK, WATCH, DRIFT, FEW = "OK", "WATCH", "DRIFT", "NOT ENOUGH IMAGES"
 EXIT = {OK: 0, WATCH: 0, DRIFT: 1, FEW: 2}
 ERROR = 3
+PAGES = ("now", "later", "only")
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,9 @@ def collect(
     bad = quarantine[quarantine["path"].isin(there)]
     delivered = set(seen["id"]) | (set(waiting.table["id"]) if waiting is not None else set())
     parts = [waiting] if waiting is not None else []
-    results = measure_all(source, fresh, champion.model.image_size, settings.data, settings.ingest.min_side)
+    results = measure_all(
+        source, fresh, champion.model.image_size, settings.data, settings.ingest.min_side, champion.model.fit
+    )
     results = progress(results, f"{state.site}: new images", total=len(fresh))
     while chunk := list(islice(results, CHUNK)):
         bad = _with_refused(bad, [one for one in chunk if isinstance(one, Unreadable)])
@@ -418,7 +422,7 @@ def in_lines(result: Result) -> list[str]:
     if result["accuracy"]:
         lines.append("  (expected figures hold if confidence means there what it meant on the reference)")
     if result.get("to_label"):
-        lines.append(f"  worth labelling first: {result['to_label']} (fill labels.csv, then python -m flows.intake)")
+        lines.append(f"  worth labelling first: {result['to_label']} (fill labels.csv, then plumbline intake)")
     if result["registry_was_down"]:
         lines.append("  the registry does not answer: judged by the champion it had when it last did")
     return lines
@@ -431,15 +435,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--every-site", action="store_true", help="those listed under `sites` in params.yaml")
     parser.add_argument("--record", type=Path, help="write the verdicts there and end with 0 unless it failed")
     parser.add_argument("--result", type=Path, help="write the verdicts there, too, once all is judged")
+    parser.add_argument("--pages", choices=PAGES, default="now", help="draw them now, later, or only them (now)")
     given = parser.parse_args(arguments)
     listed = site_names()
     sites = [checked_site(site) for site in given.site] or (listed if given.every_site else [])
     if not sites:
         parser.error("name a site, or --every-site")
     drift = load_section("drift", DriftParams)
+    model = load_section("promote", PromoteParams).model
+    if given.pages == "only":
+        draw(sites, model, drift, listed)
+        return 0
     data, group = load_section("data", DataParams), load_section("group", GroupParams)
     settings = Settings(drift, data, group, load_section("ingest", IngestParams, optional=True), tuple(listed))
-    model = load_section("promote", PromoteParams).model
     pages = artefacts.DRIFT_PAGES.path
     why = no_verdict_in_experiments() if given.record else None
     if given.record and why and given.record.is_file() and (pages / "index.html").is_file():
@@ -464,16 +472,23 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{site}: {error}")
             continue
         print("\n".join(in_lines(results[-1])), flush=True)
-    write_index(artefacts.DRIFT_PAGES.path, drift.state, listed)
+    # What anybody waits for comes first: pages take their seconds, and may find the disk full.
     for asked in (given.result, given.record):
         if asked:
             write_json(asked, record_of(results))
-    print(f"  page: {(artefacts.DRIFT_PAGES / 'index.html').resolve().as_uri()}", flush=True)
-    # All results are written by now: Evidently takes some seconds and may fail.
-    drawn = [keep_history(SiteState(drift.state, site), artefacts.DRIFT_PAGES.path, model, drift) for site in sites]
-    if any(drawn):
-        write_index(artefacts.DRIFT_PAGES.path, drift.state, listed)
+    if given.pages == "now":
+        draw(sites, model, drift, listed)
     return 0 if given.record else EXIT[worst([result["verdict"] for result in results])]
+
+
+def draw(sites: list[str], model: str, params: DriftParams, listed: list[str]) -> None:
+    """Draw the index of every site and, where they are missing, the pages of the windows of `sites`."""
+    pages = artefacts.DRIFT_PAGES.path
+    write_index(pages, params.state, listed)
+    print(f"  page: {(pages / 'index.html').resolve().as_uri()}", flush=True)
+    drawn = [keep_history(SiteState(params.state, site), pages, model, params) for site in sites]
+    if any(drawn):
+        write_index(pages, params.state, listed)
 
 
 def record_of(results: list[Result]) -> dict[str, Any]:
@@ -510,10 +525,10 @@ def no_champion(model: str) -> str | None:
                     return None
                 gone = history.what_became_of_it(opened)
         except registry.RegistryDownError:
-            return None  # the last champion known here can still judge
-    why, way_out = "since the gate promoted none", "`python -m stages.promote history` says why"
+            return None  # the last one known here may still judge
+    why, way_out = "since the gate promoted none", "`plumbline history` says why"
     if gone:
-        why, way_out = f"since {gone}", "`python -m stages.promote rollback --to VERSION --reason TEXT` makes one"
+        why, way_out = f"since {gone}", "`plumbline rollback --to VERSION --reason TEXT` makes one"
     return f"Not judged: the registry {registry.shown_uri(uri)} has no champion, {why}. {way_out}."
 
 

@@ -57,9 +57,9 @@ def write_to_label(
     """Write TO_LABEL/WINDOW with the pictures `images` (path, predicted, confidence, ...), most valuable first.
 
     `labels.csv` (path, label to fill in, and what is known of the picture) makes the folder a batch for
-    `python -m flows.intake`; `label_studio.json` and `.xml` are for Label Studio, with the champion's guess, and its
-    export comes back the same way. Returns the folder, None where the pictures are gone. An existing folder is
-    left alone: somebody may have begun to fill it in.
+    `plumbline intake`; `label_studio.json` and `.xml` are for Label Studio, with the champion's guess, and its
+    export comes back the same way. Returns the folder, None where the pictures are gone. A folder that is there already
+    is left alone: somebody may have begun to fill it.
     """
     import pandas as pd
 

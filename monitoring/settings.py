@@ -28,6 +28,8 @@ def wrong_name(site: object) -> str | None:
         return "is empty"
     if "/" in site or "\\" in site or "::" in site:
         return "holds / or \\ or ::, which lead to other folders"
+    if "{{" in site:
+        return "holds {{, which Prefect takes for something to fill in"
     if site != site.strip() or site.startswith("."):
         return "begins or ends with a space, or begins with a dot"
     if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in site):

@@ -107,6 +107,19 @@ def history() -> None:
 
 
 @app.command()
+def promote(
+    here: Annotated[bool, typer.Option("--here", help="Though promote.place forbids it here.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Whatever gate or comparison say.")] = False,
+    reason: Annotated[str, typer.Option(help="Why; needed with both, and kept in the registry's log.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")] = False,
+) -> None:
+    """Register what the gate chose and make it champion, as `dvc repro` does, or against its refusal."""
+    asked = {"--here": here, "--force": force, "--dry-run": dry_run}
+    flags = [name for name, wanted in asked.items() if wanted]
+    run_module("stages.promote", *flags, *(["--reason", reason] if reason else []))
+
+
+@app.command()
 def rollback(
     reason: Reason,
     to: Annotated[int | None, typer.Option(metavar="VERSION", help="Default: the champion before this one.")] = None,

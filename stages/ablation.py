@@ -48,7 +48,11 @@ def main() -> None:
     test = splits[splits["split"] == "test"]
     make_deterministic(seed)
     disturbed = disturbed_features(
-        test, lambda paths, side: iter_rgb(data, paths, (side, side)), build_extractor(features), size, params
+        test,
+        lambda paths, side: iter_rgb(data, paths, (side, side), fit=features.backbone.fit),
+        build_extractor(features),
+        size,
+        params,
     )
     table = ablate(candidate, splits, features, disturbed, params, seed)
     sentences = verdict(table, len(test))

@@ -42,7 +42,7 @@ def main() -> None:
     values = disturbed_features(
         rows,
         boxes,
-        lambda paths, size: iter_rgb(data, paths, (size, size)),
+        lambda paths, size: iter_rgb(data, paths, (size, size), fit=features.backbone.fit),
         extract_with(features),
         features.backbone.image_size,
         params,

@@ -28,6 +28,7 @@ from plumbline.models.ensembles import (
     history_of,
     model_record,
     read_members,
+    why_not_made,
 )
 from plumbline.models.fitting import predictions_of, targets_of
 
@@ -44,10 +45,7 @@ def main() -> None:
         for name, entry in entries.items():
             chosen = choose_members(members, entry.members)
             if len(chosen) < 2:
-                size = chosen[0].model.image_size
-                not_made[name] = (
-                    f"no other candidate reads {size}-pixel pictures as the best one, {chosen[0].name}, does"
-                )
+                not_made[name] = why_not_made(chosen)
                 print(f"{name}: not made: {not_made[name]}", file=sys.stderr)
                 continue
             probabilities, head = combine_predictions(chosen, entry.kind)

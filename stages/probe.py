@@ -31,11 +31,12 @@ def main() -> None:
     make_deterministic(0)
     data = load_section("data", DataParams)
     backbone = read_record(artefacts.CANDIDATES / name / artefacts.MODEL, ModelRecord).backbone
+    features = open_features(artefacts.FEATURES / backbone)
     found, looks = probe(
         artefacts.CANDIDATES / name,
-        open_features(artefacts.FEATURES / backbone),
+        features,
         artefacts.DISTURBED / backbone,
-        lambda paths, size: iter_rgb(data, paths, (size, size)),
+        lambda paths, size: iter_rgb(data, paths, (size, size), fit=features.backbone.fit),
         load_section("probe", ProbeParams),
     )
     with replacing_folder(artefacts.PROBES / name) as folder:

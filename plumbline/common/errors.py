@@ -10,10 +10,12 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
 from plumbline.common import interrupted
+from plumbline.common.quiet import hush
 from plumbline.common.users import name_this_user
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -121,6 +123,7 @@ def run(main: Callable[[], object], failed: int = 1) -> None:
     Output is flushed before the exit code is decided, so that a full disk under stdout is a failure too.
     """
     os.environ.update(TELEMETRY_OFF)
+    hush()
     prepare_environment()
     name_this_user()
     try:
@@ -176,12 +179,29 @@ def prepare_environment(env: MutableMapping[str, str] = os.environ) -> None:
     own = str(Path(sys.executable).parent)
     others = [folder for folder in env.get("PATH", os.defpath).split(os.pathsep) if folder != own]
     env["PATH"] = os.pathsep.join([own, *others])
-    # Libraries read one spelling or the other; if both are set, the lower-case one.
-    names = [name for text in _no_proxy(env) for name in text.split(",") if name.strip()]
-    if any(name.strip() == "*" for name in names):
-        return  # no proxy at all; some libraries accept `*` only on its own
-    value = ",".join(dict.fromkeys([*(name.strip() for name in names), *LOOPBACK]))
-    env["NO_PROXY"] = env["no_proxy"] = value
+    _drop_unusable_proxies(env)
+    # Libraries read one spelling or the other, and the small one where both are set.
+    names = [_bare(name) for text in _no_proxy(env) for name in text.split(",") if name.strip()]
+    if "*" in names:
+        return  # no proxy at all; some libraries know `*` only where it stands alone
+    env["NO_PROXY"] = env["no_proxy"] = ",".join(dict.fromkeys([*names, *LOOPBACK]))
+
+
+def _bare(name: str) -> str:
+    """An entry of NO_PROXY without the brackets that people write around IPv6 and HTTPX can't read."""
+    name = name.strip()
+    return name[1:-1] if name.startswith("[") and name.endswith("]") else name
+
+
+def _drop_unusable_proxies(env: MutableMapping[str, str]) -> None:
+    """Take out, aloud, proxies of a kind that HTTPX refuses: Prefect would end with a traceback, also on loopback."""
+    usable = {"http", "https"} | ({"socks5", "socks5h"} if find_spec("socksio") else set())
+    for name in [name for name in env if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]:
+        scheme, mark, _ = env[name].partition("://")
+        if mark and scheme.lower() not in usable:
+            del env[name]
+            why = "`pip install socksio` for socks5" if scheme.lower().startswith("socks") else "http or https works"
+            print(f"warning: {name} names a proxy of the kind {scheme}, which is left out ({why}).", file=sys.stderr)
 
 
 def _no_proxy(env: MutableMapping[str, str]) -> list[str]:

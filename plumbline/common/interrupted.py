@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 LOCK = "dvc.lock"
-MEND = "python -m flows.mend"
+MEND = "plumbline mend"
 COPY = Path(".dvc/tmp/plumbline-dvc.lock")
 # They exist while intake changes data/, see flows/switch.py: its journal, and the files still to be moved.
 SWITCH = Path(".dvc/tmp/plumbline-switch.json")
@@ -75,10 +75,10 @@ def lock_fault(root: Path) -> str | None:
             f"{path} has Git's conflict markers (line {line}): take one side whole (git checkout --ours {LOCK}, or "
             "--theirs), then `dvc repro`."
         )
-    names = stage_names(text)
-    if names is None:
+    stages = _stages(text)
+    if stages is None:
         return f"{path} was torn by a kill: `{MEND}` puts it back, then `dvc repro`."
-    lost = _lost(root, text, names, stage_names(kept) or [] if kept else [])
+    lost = _lost(root, text, stages, _stages(kept) or {} if kept else {})
     if not lost:
         return None
     return (
@@ -87,24 +87,51 @@ def lock_fault(root: Path) -> str | None:
     )
 
 
-def _lost(root: Path, text: str, names: list[str], before: list[str]) -> list[str]:
-    """The stages missing from a lock that is a beginning of the earlier one, if dvc.yaml still has them.
+def _lost(root: Path, text: str, now: dict[str, Any], before: dict[str, Any]) -> list[str]:
+    """The stages missing from a lock that is the beginning of what it was, if dvc.yaml still has them.
 
-    A version in Git was not cut off: somebody went back to it.
+    The last of those that are there may be cut short, too. A version that Git knows was not cut: somebody went back to
+    it.
     """
-    lost = before[len(names) :]
-    if not lost or before[: len(names)] != names:
+    names = list(now)
+    lost = list(before)[len(names) :]
+    if list(before)[: len(names)] != names:
+        return []
+    partly = _outs_cut(now[names[-1]], before[names[-1]]) if names else None
+    if not lost and partly is None:
         return []
     import yaml
 
-    pipeline = yaml.safe_load(read(root / "dvc.yaml") or "") or {}
-    lost = [name for name in lost if name.partition("@")[0] in pipeline.get("stages", {})]
+    pipeline = (yaml.safe_load(read(root / "dvc.yaml") or "") or {}).get("stages", {})
+    lost = [name for name in lost if name.partition("@")[0] in pipeline]
+    if partly is not None and partly < _outs_of(pipeline.get(names[-1].partition("@")[0])):
+        lost.insert(0, names[-1])
     version = (ask_git(root, "hash-object", "--stdin", text=text) or "none").strip() if lost else "none"
     return lost if ask_git(root, "cat-file", "-e", version) is None else []
 
 
+def _outs_cut(stage: dict[str, Any], before: dict[str, Any]) -> int | None:
+    """How many outs of an entry are whole, where it ends before they, its last part, do; None where it does not."""
+    outs, earlier = stage.get("outs") or [], before.get("outs") or []
+    if [out["path"] for out in outs] != [out["path"] for out in earlier[: len(outs)]]:
+        return None
+    whole = sum(not set(out) < set(other) for out, other in zip(outs, earlier, strict=False))
+    return whole if whole < len(earlier) else None
+
+
+def _outs_of(stage: dict[str, Any] | None) -> int:
+    """How many outs a stage of dvc.yaml declares."""
+    body = (stage or {}).get("do") or stage or {}
+    return sum(len(body.get(kind) or []) for kind in ("outs", "metrics", "plots"))
+
+
 def stage_names(text: str) -> list[str] | None:
-    """The names of the stages in a dvc.lock, in order; None where it was cut off and is invalid."""
+    """The names of the stages in a dvc.lock, in its order; None where it was cut off, so that it is none any more."""
+    stages = _stages(text)
+    return None if stages is None else list(stages)
+
+
+def _stages(text: str) -> dict[str, Any] | None:
     import yaml
 
     try:
@@ -114,7 +141,7 @@ def stage_names(text: str) -> list[str] | None:
     stages = value.get("stages") if isinstance(value, dict) else None
     if not text.endswith("\n") or not isinstance(stages, dict) or not all(map(_is_entry, stages.values())):
         return None
-    return list(stages)
+    return stages
 
 
 def _is_entry(stage: Any) -> bool:
@@ -134,7 +161,7 @@ def switch_fault(root: Path) -> str | None:
 def _just_touched(root: Path) -> bool:
     """Was either file written a moment ago, so that it may still be being written?"""
     written = [path.stat().st_mtime for path in (root / LOCK, root / SWITCH) if path.exists()]
-    return bool(written) and time.time() - max(written) < PATIENCE
+    return bool(written) and abs(time.time() - max(written)) < PATIENCE  # the clock may have been set back
 
 
 def read(path: Path) -> str | None:

@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import fcntl
 import gc
-import hashlib
 import importlib
 import json
 import os
@@ -26,12 +25,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from plumbline.common.quiet import hush
+from plumbline.common.surroundings import address_here
+
 IDLE = 30.0
-ROOMS = ("plumbline", "stages")
-# variables that differ between stages and shells and don't change what a stage computes
-VOLATILE = ("_", "SHLVL", "PWD", "OLDPWD", "DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
-# lines of /proc/self/limits, cgroup and status on what children inherit
-INHERITED = ("Max ", "0::", "Umask", "Groups", "CapEff", "NoNewPrivs", "Seccomp", "Cpus_allowed", "Mems_allowed")
 PRELOADED = ("tensorflow", "keras", "pandas", "pyarrow.parquet", "cv2", "h5py", "stages.train", "stages.featurize")
 
 
@@ -86,23 +83,9 @@ def connect(address: Path) -> socket.socket:
         return connection
 
 
-def address_here() -> Path:
-    """The socket of the server for this process's stage; private to the user."""
-    folder = Path(tempfile.gettempdir()) / f"plumbline-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.lstat().st_uid != os.getuid() or folder.lstat().st_mode & 0o077:
-        raise OSError(f"{folder} is not private")
-    code = [(str(p), p.stat().st_mtime_ns, p.stat().st_size) for r in ROOMS for p in sorted(Path(r).glob("**/*.py"))]
-    environment = sorted((key, value) for key, value in os.environ.items() if key not in VOLATILE)
-    lines = [Path("/proc/self", name).read_text().splitlines() for name in ("limits", "cgroup", "status")]
-    inherited = [line for part in lines for line in part if line.startswith(INHERITED)]
-    niceness = [os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)]
-    key = json.dumps([os.getcwd(), sys.executable, environment, code, inherited, niceness])
-    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.sock"
-
-
 def serve(address: Path, ready: int) -> None:
-    """Import what stages need, write to `ready`, then fork for every request until IDLE seconds pass without one."""
+    """Import what stages need, tell `ready`, fork for everyone who asks until nobody did for IDLE seconds."""
+    hush()
     for name in PRELOADED:
         importlib.import_module(name)
     # Imported objects stay: otherwise every child's garbage collections would visit them and copy their pages.

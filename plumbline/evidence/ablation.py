@@ -25,9 +25,10 @@ from plumbline.common.progress import progress
 from plumbline.evidence.records import SubsetAccuracy
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import Features
-from plumbline.models.fitting import Lesson, fit, make_deterministic
-from plumbline.models.networks import build_collected, find_network, scale_pixels
-from plumbline.models.pooling import join, pooled
+from plumbline.models.fitting import fit, make_deterministic
+from plumbline.models.networks import build_collected
+from plumbline.models.pooling import features_of, join
+from plumbline.models.preprocessing import prepared
 from plumbline.models.trainable import build_trainable
 from plumbline.models.training import TrainingSet
 
@@ -82,12 +83,10 @@ def build_extractor(features: Features) -> Callable[[NDArray[np.float32]], NDArr
 
     backbone = features.backbone
     names, size = [part.network for part in backbone.parts], backbone.image_size
-    networks = build_collected(names, size, str(features.folder / artefacts.BACKBONE_WEIGHTS))
+    networks = build_collected(names, backbone.network_size, str(features.folder / artefacts.BACKBONE_WEIGHTS))
     pixels = keras.Input((size, size, 3))
-    maps = [
-        pooled(network(scale_pixels(pixels, find_network(name).scaling), training=False), backbone)
-        for name, network in zip(names, networks, strict=True)
-    ]
+    seen = prepared(pixels, backbone.preprocess)
+    maps = [features_of(seen, name, [network], backbone) for name, network in zip(names, networks, strict=True)]
     model = keras.Model(pixels, join(maps))
     return lambda batch: np.asarray(model.predict_on_batch(batch))
 
@@ -133,8 +132,7 @@ def ablate(
         for seed in range(first_seed, first_seed + params.seeds):
             make_deterministic(seed)
             network = build_trainable(part, features.backbone, None, len(data.targets.classes), task)
-            learn = data.plain("train", part.batch_size, seed)
-            fit(network, part, Lesson(task, learn, data.plain("validation", part.batch_size)))
+            fit(network, part, data.plain_lesson(part, seed), f"{'+'.join(chosen)} seed {seed}")
             for condition, values in conditions.items():
                 p = task.probabilities(network.predict_on_batch(np.asarray(values, np.float32)))
                 right = (task.predicted(p) == data.targets.truth[test]).all(axis=1)

@@ -37,7 +37,7 @@ from plumbline.evidence.records import (
 from plumbline.evidence.results import stands_in_the_way
 from plumbline.evidence.selection import bootstrap_p, holm, select_simplest
 from plumbline.evidence.slices import Slicing
-from plumbline.models.records import ModelDescription
+from plumbline.models.records import NOT_ELIGIBLE, ModelDescription
 from plumbline.tasks.one_label import ONE_LABEL
 from plumbline.tasks.task import Task
 
@@ -131,6 +131,9 @@ def may_stand(candidate: TrainedCandidate, evaluation: Evaluation, params: Gate)
 def rules_without_pictures(model: ModelDescription, latency: float | None, params: Gate) -> list[Rule]:
     """Return the rules on size, speed (`latency` in milliseconds, None: not measured) and origin of the weights."""
     rules = []
+    if model.status != "trained":
+        reason = f"{model.candidate} can't be chosen: {NOT_ELIGIBLE[model.status]}"
+        rules.append(Rule("training", model.status, "trained", False, reason))
     if params.maximum_parameters is not None:
         rules.append(budget_rule("parameters", model.parameters, params.maximum_parameters))
     if params.maximum_latency_ms is not None:

@@ -17,7 +17,7 @@ MEASURED = {
 }
 NOT_SLICED = frozenset(
     {"path", "id", "pixels_sha256", "label", "width", "height", "bytes", "format", "phash", "brightness", "contrast"}
-    | {"sharpness", "colourfulness", "group", "split", "captured_at", "size"}
+    | {"sharpness", "colourfulness", "group", "split", "captured_at", "size", "decoder_warning"}
 )
 THIRDS = ("low", "middle", "high")
 

@@ -19,7 +19,10 @@ LONGEST = 120  # bytes in UTF-8; a folder's name may have 255, and some systems 
 # Joins letters in Persian, Hindi and emoji; anywhere else it is a difference that nobody sees.
 _JOINERS = "\u200c\u200d"
 _NOT_IN_NAMES = '<>:"|?*'
-_WINDOWS = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789")}
+_WINDOWS = {
+    *("con", "prn", "aux", "nul", "conin$", "conout$", "clock$"),
+    *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789\u00b9\u00b2\u00b3"),
+}
 _FILES = re.compile(
     r"(metadata|labels)\.csv|(images|labels)\.npy|obj\.(names|data)|data\.ya?ml|.*\.dvc|dvc\.lock", re.I
 )

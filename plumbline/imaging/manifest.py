@@ -34,7 +34,7 @@ from plumbline.imaging.decode import DecodeError, shrink_grey
 from plumbline.imaging.describe import MEASURES
 from plumbline.imaging.hashing import STORED, WINDOWS, fingerprint, stored_thumbnail
 from plumbline.imaging.measures import Row, measures_of
-from plumbline.imaging.pictures import COMPUTED, Picture, Refused, source_of
+from plumbline.imaging.pictures import COMPUTED, WARNING, Picture, Refused, source_of
 from plumbline.imaging.reading import read_source, source_states
 from plumbline.imaging.settings import DataParams
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 PACK = 16  # pictures in one task
 WORTH_PROCESSES = 64 * PACK  # pictures; starting processes costs a second
 PARTITION = 512  # pictures; a second or two of a core, and 4 MB
-PACKAGES = ("imagehash", "numpy", "opencv-python-headless", "pillow", "scipy")
+PACKAGES = ("imagehash", "numpy", "opencv-python-headless", "pillow", "scipy", "simplejpeg")
 QUARANTINE = ("path", "reason", "kind", "label")
 
 
@@ -58,7 +58,8 @@ class IngestParams(Section):
 class Ingested:
     """What ingest makes of a folder; row i of each array is row i of the manifest.
 
-    manifest: COMPUTED columns, then the metadata columns (text, None where blank).
+    manifest: COMPUTED columns, then the metadata columns (text, None where blank), then, where a file is damaged but
+        can be shown, `decoder_warning`.
     quarantine: path, reason, kind (see plumbline.imaging.pictures.Refused), label.
     fingerprints: (N, 2, 37) uint64, see plumbline.imaging.hashing.fingerprint.
     thumbnails: (N, 81, 96) uint8, see plumbline.imaging.hashing.stored_thumbnail.
@@ -105,6 +106,8 @@ def ingest(data: DataParams, params: IngestParams) -> Ingested:
     kept = images[images["path"].isin(computed["path"])].reset_index(drop=True)
     computed.insert(COMPUTED.index("label"), "label", kept["label"])
     manifest = pd.concat([_typed(computed), kept.drop(columns=["path", "label"])], axis=1)
+    if any(row[WARNING] for row in rows):
+        manifest[WARNING] = pd.Series([row[WARNING] or None for row in rows], dtype=object)
     labels = dict(zip(images["path"], images["label"], strict=True))
     quarantine = pd.DataFrame(
         sorted((one.path, one.reason, one.kind, one.label or labels.get(one.path, "")) for one in refused),
@@ -118,7 +121,8 @@ def measure(picture: Picture, min_side: int) -> _Measured:
     """Hash and describe one decoded picture; DecodeError where it is smaller than `min_side` pixels."""
     found = measures_of(picture.path, picture.id, picture.bytes, picture.format, picture.image, min_side)
     small = np.asarray(shrink_grey(found.grey))
-    return _Measured(found.row, fingerprint(small), stored_thumbnail(picture.image, small))
+    row = {**found.row, WARNING: picture.warning or ""}
+    return _Measured(row, fingerprint(small), stored_thumbnail(picture.image, small))
 
 
 Source = tuple[str, list[str]]

@@ -28,12 +28,13 @@ _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 _KNOWN = ("path", "label", "photo", "video", "person", "camera", "site", "captured_at")
 _SPELLINGS = {
     **{name.replace("_", ""): name for name in _KNOWN},
-    **dict.fromkeys(("filename", "filepath", "imagepath"), "path"),
+    **dict.fromkeys(("filename", "filepath", "imagepath", "imgpath", "relativepath", "relpath"), "path"),
     **{f"{name}id": name for name in ("photo", "video", "person", "camera", "site")},
 }
 # Names that may mean such a column or something else: they are mentioned, not renamed.
 _LOOKALIKES = {
     **dict.fromkeys(("file", "files", "image", "images", "imagename", "img", "name", "picture", "url", "key"), "path"),
+    **dict.fromkeys(("fname", "imagefile", "imageid", "id", "uri", "src", "filenames", "paths"), "path"),
     **dict.fromkeys(("labels", "class", "classes", "classname", "category", "target", "tag"), "label"),
     **dict.fromkeys(("timestamp", "datetime", "date", "time", "takenat", "datetaken", "capturetime"), "captured_at"),
 }
@@ -143,6 +144,7 @@ def parse_table(content: bytes, shown: str, reserved: Collection[str]) -> Metada
     if not numbered:
         raise UserError(f"{shown} is empty: give it the columns path and what is known of each picture, or remove it.")
     notes = [] if mark == "," else [f"{shown} is separated by {_SEPARATORS[mark]}"]
+    numbered = _without_index(numbered)
     header, own_notes = _named_columns(_without_blank_columns(numbered), shown)
     for name in header:
         if (name in reserved and name not in ("path", "label")) or name.startswith("_"):
@@ -172,12 +174,23 @@ def _holds_text(cells: list[str]) -> bool:
 def _decoded(content: bytes, shown: str) -> str:
     if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UserError(f"{shown} is a spreadsheet or an archive, not a text file: save it as CSV in UTF-8.")
-    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
-        text = content.decode("utf-16" if wide else "utf-8-sig")
-        return re.sub(r'\A"?sep=."?\r?\n', "", text)  # a first line that Excel writes and reads
+        text = content.decode(_encoding(content))
+        return re.sub(r'\A"?sep=."?\r?\n', "", text)  # what Excel writes and reads before the table
     except UnicodeDecodeError as error:
         raise UserError(f"{shown} is no CSV file in UTF-8 ({error}): save it again as one.") from None
+
+
+def _encoding(content: bytes) -> str:
+    """UTF-8, unless a byte order mark or the zeros between the letters say otherwise."""
+    if content.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "utf-32"
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    head = content[:64]
+    if len(head) > 3 and head[0] and not any(head[1::2]):
+        return "utf-16-le"
+    return "utf-16-be" if len(head) > 3 and head[1] and not any(head[0::2]) else "utf-8-sig"
 
 
 def _separator(text: str, shown: str) -> str:
@@ -193,6 +206,14 @@ def _separator(text: str, shown: str) -> str:
     likely = [name for name in header if _LOOKALIKES.get(_folded(name)) == "path"]
     way_out = f"rename `{likely[0]}` if it holds" if likely else "rename the one that holds"
     raise UserError(f"{shown} has no column `path` but {', '.join(header)}: {way_out} the pictures' paths.")
+
+
+def _without_index(numbered: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """The table without the nameless first column in which pandas numbers the rows."""
+    rows = [line[0] for _, line in numbered[1:] if line]
+    if numbered[0][1][0] not in ("", "Unnamed: 0") or rows != [str(number) for number in range(len(rows))]:
+        return numbered
+    return [(number, line[1:]) for number, line in numbered]
 
 
 def _without_blank_columns(numbered: list[tuple[int, list[str]]]) -> list[str]:

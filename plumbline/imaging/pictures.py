@@ -22,8 +22,9 @@ COMPUTED = (
     *("path", "id", "pixels_sha256", "label", "width", "height", "bytes", "format", "phash"),
     *MEASURES,
 )
-PUBLISHED = "published_split"  # a published split's column: train, validation or test
-RESERVED = (*COMPUTED, PUBLISHED)
+PUBLISHED = "published_split"  # the column of those who publish a split: train, validation or test
+WARNING = "decoder_warning"  # the column of what decoders had to guess, where one had to
+RESERVED = (*COMPUTED, PUBLISHED, WARNING)
 
 
 @dataclass(frozen=True)
@@ -42,13 +43,17 @@ class Refused:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a source, decoded: upright RGB, the sha256 that is its id, its stored size and its format."""
+    """One picture of a source, decoded: upright RGB, the sha256 that is its id, its stored size and its format.
+
+    `warning` is what its decoder had to guess: a file that is damaged and can still be shown.
+    """
 
     path: str
     image: Image.Image
     id: str
     bytes: int
     format: str
+    warning: str | None = None
 
 
 @dataclass

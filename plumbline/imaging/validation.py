@@ -20,7 +20,7 @@ from plumbline.common.params import Section
 from plumbline.imaging.expectations import Checked, Expectation, Outcome, check
 from plumbline.imaging.labels import alike, classes_as_written, shown
 from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
-from plumbline.imaging.pictures import COMPUTED
+from plumbline.imaging.pictures import RESERVED, WARNING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -231,6 +231,10 @@ def manifest_expectations(manifest: pd.DataFrame, grouping: Sequence[str], param
     for column in (name for name in grouping if name in manifest):
         note = f"Grouping column {column} has a value; a picture without one may be parted from its like"
         expected.append(Expectation("expect_column_values_to_not_be_null", {"column": column}, "warning", note))
+    if WARNING in manifest:
+        bounds = {"column": WARNING}
+        note = "The picture's decoder warns of nothing; a damaged JPEG may show grey or shifted parts"
+        expected.append(Expectation("expect_column_values_to_be_null", bounds, "warning", note))
     if "captured_at" in manifest:
         bounds = {"column": "captured_at", "regex": ISO_TIME}
         note = "captured_at, where given, is a date or time that exists, in ISO 8601, such as 2026-03-31T14:05:00"
@@ -275,7 +279,7 @@ def quarantine_expectations(pictures: int, params: ValidateParams) -> list[Expec
 def find_warnings(manifest: pd.DataFrame, outcomes: Sequence[Outcome]) -> list[str]:
     """Return a sentence for each warning that has failing rows, and for pictures that metadata.csv does not know."""
     found = []
-    columns = [name for name in manifest if name not in COMPUTED]
+    columns = [name for name in manifest if name not in RESERVED]
     unknown = manifest.loc[manifest[columns].isna().all(axis=1), "path"].tolist() if columns else []
     if unknown:
         found.append(f"{_count(len(unknown), 'picture')} without metadata (first: {unknown[0]}).")

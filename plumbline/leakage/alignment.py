@@ -40,12 +40,14 @@ MIN_BLOCKS = 5  # pieces with something to see in them
 FLAT = 3.0  # grey levels: a piece whose standard deviation is lower shows nothing
 TEXTURED = 9.0  # grey levels: a piece whose standard deviation is higher counts as texture ...
 TEXTURED_SHARE = 0.3  # ... or this share of the whole picture's, where that is less: dark and hazy pictures
-COLOURED = 12.0  # levels of Cb and Cr away from grey; anything less is noise and compression
-CONTRARY = 40.0  # levels between the colours of two places, the tint of the whole allowed for: not one colour
+COLOURED = 12.0  # levels of Cb and Cr away from grey: less is no colour but noise and compression
+CONTRARY = 35.0  # levels between the colours of two places, the tint of the whole allowed for: not one colour
+EDGE = 0.1  # ... and as much more of what the colour changes by from there to the next place
 MAX_TINT = 40.0  # levels that a camera's or publisher's tint may move all colours by
 NEAR = 13  # pixels of a thumbnail, each way, that are looked at to tell whether two places show the same shapes ...
 SAME_SHAPE = 0.5  # ... by the absolute value of their correlation
-FADED = 0.3  # saturation of one picture over the other's, below which it is taken for a black and white version
+TONED = 6.0  # levels of colour that brightness does not explain, below which a picture is black and white, or sepia
+FADED = 0.7  # agreement of colours from which the paler picture is taken for a faded version of the other
 
 
 @dataclass(frozen=True)
@@ -198,12 +200,13 @@ def align_whole(a: Grey, b: Grey) -> tuple[Overlap, Affine | None]:
     return (NOTHING, None) if warp is None else (compare_overlap(a, b, _inverse(warp), blur=0.0), _inverse(warp))
 
 
-def compare_thumbnails(a: Grey, b: Grey, place: tuple[float, float, float, float]) -> Likeness:
+def compare_thumbnails(a: Grey, b: Grey, place: tuple[float, float, float, float], min_score: float = -1.0) -> Likeness:
     """Lay the part `place` of thumbnail `a` over `b`, refine that, and return what they have in common.
 
     Args:
         a, b: (72, 96) grey, or (81, 96) with colours below (see plumbline.imaging.hashing.stored_thumbnail).
         place: left, top, right, bottom in shares of `a`, from `locate`.
+        min_score: of an overlap with a lower score the colours are not looked at, which saves a third of the time.
     """
     grey_a, grey_b = grey_of(a), grey_of(b)
     ecc, warp = _refined(part(grey_a, place), grey_b)
@@ -214,7 +217,8 @@ def compare_thumbnails(a: Grey, b: Grey, place: tuple[float, float, float, float
     level = min(TEXTURED, max(FLAT, TEXTURED_SHARE * float(grey_b.std())))
     textured = blocks[0][blocks[1] > level]
     firm = float(np.quantile(textured, 0.25)) if len(textured) else 0.0
-    return Likeness(ecc, overlap, firm, len(textured), compare_colours(a, b, affine))
+    colours = compare_colours(a, b, affine) if overlap.score >= min_score else UNKNOWN
+    return Likeness(ecc, overlap, firm, len(textured), colours)
 
 
 def turned(thumb: Grey) -> Grey:
@@ -255,7 +259,16 @@ def compare_colours(a: Grey, b: Grey, affine: Affine) -> Colours:
     first = cv2.warpAffine(first, cells, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     second = np.dstack([*planes_b, lumas[1]])
     same_shape = _same_shape(grey_of(a), grey_of(b), affine)
-    return _colours(first[inside].astype(np.float64), second[inside].astype(np.float64), same_shape[inside])
+    allowed = CONTRARY + EDGE * _colour_range(second[..., :2])
+    places = [planes[inside].astype(np.float64) for planes in (first, second)]
+    return _colours(places[0], places[1], same_shape[inside], allowed[inside])
+
+
+def _colour_range(planes: Grey) -> NDArray[np.float64]:
+    """How much Cb and Cr (18, 24, 2) change from each cell to the next: a pixel of misfit there is another colour."""
+    near = np.ones((3, 3), np.uint8)
+    change = cv2.dilate(planes, near).astype(np.float64) - cv2.erode(planes, near)
+    return np.asarray(np.linalg.norm(change, axis=2))
 
 
 def _same_shape(a: Grey, b: Grey, affine: Affine) -> NDArray[np.bool_]:
@@ -265,31 +278,64 @@ def _same_shape(a: Grey, b: Grey, affine: Affine) -> NDArray[np.bool_]:
     """
     x = cv2.warpAffine(a, affine, THUMBNAIL, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
     y = b.astype(np.float32)
-    mean_x, mean_y, xx, yy, xy = (cv2.boxFilter(v, -1, (NEAR, NEAR)) for v in (x, y, x * x, y * y, x * y))
-    spread_x, spread_y = np.maximum(xx - mean_x**2, 0.0), np.maximum(yy - mean_y**2, 0.0)
-    likeness = np.abs(xy - mean_x * mean_y) / np.maximum(np.sqrt(spread_x * spread_y), 0.25)
-    same = (likeness >= SAME_SHAPE) | (np.maximum(spread_x, spread_y) < FLAT**2)
+    likeness, spread = _local_correlation(x, y)
+    ends, _ = _local_correlation(_edges(x), _edges(y))
+    same = (np.abs(likeness) >= SAME_SHAPE) | (ends >= SAME_SHAPE) | (spread < FLAT**2)
     return np.asarray(same[CELL // 2 :: CELL, CELL // 2 :: CELL])
 
 
-def _colours(a: NDArray[np.float64], b: NDArray[np.float64], same_shape: NDArray[np.bool_]) -> Colours:
-    """Compare (N, 3) Cb, Cr and luma of places that lie over one another; `same_shape` (N,) are those that count."""
+def _edges(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How steep a picture is at each pixel: where things end, whichever of the two sides is brighter."""
+    return np.asarray(cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)))
+
+
+def _local_correlation(
+    x: NDArray[np.float32], y: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The correlation of two greys around each pixel, and the larger of their variances there."""
+    mean_x, mean_y, xx, yy, xy = (cv2.boxFilter(v, -1, (NEAR, NEAR)) for v in (x, y, x * x, y * y, x * y))
+    spread_x, spread_y = np.maximum(xx - mean_x**2, 0.0), np.maximum(yy - mean_y**2, 0.0)
+    correlation = (xy - mean_x * mean_y) / np.maximum(np.sqrt(spread_x * spread_y), 0.25)
+    return np.asarray(correlation), np.asarray(np.maximum(spread_x, spread_y))
+
+
+def _colours(
+    a: NDArray[np.float64], b: NDArray[np.float64], same_shape: NDArray[np.bool_], allowed: NDArray[np.float64]
+) -> Colours:
+    """Compare (N, 3) Cb, Cr and luma of places that lie over one another; `same_shape` (N,) are those that count,
+    `allowed` (N,) how far apart two colours there may be.
+
+    Fading takes all colours alike: where it was the helmet alone that became pale, it is another helmet.
+    """
     u, v = a[:, :2] - 128, b[:, :2] - 128
     p, q = u - u.mean(axis=0), v - v.mean(axis=0)
     spread = np.sqrt((p * p).sum() * (q * q).sum())
     agreement = float((p * q).sum() / spread) if min((p * p).sum(), (q * q).sum()) > len(u) else 0.0
-    saturation = [float(np.quantile(np.linalg.norm(w, axis=1), 0.9)) for w in (u, v)]
-    pale, rich = min(saturation), max(saturation)
-    if pale < FADED * rich and rich > COLOURED:  # a black and white version has the same brightness everywhere
+    own = [_own_colour(a), _own_colour(b)]
+    if min(own) < TONED and max(own) > TONED:  # black and white of the other: then it is as bright everywhere
         coloured = np.maximum(np.linalg.norm(u, axis=1), np.linalg.norm(v, axis=1)) > COLOURED
         other = _unlike_brightness(a[:, 2], b[:, 2]) & coloured
         return Colours(agreement, float((other & same_shape).mean()), float(other.mean()))
-    if pale > COLOURED:  # the more saturated one is faded to the other's saturation
-        u, v = u * (pale / saturation[0]), v * (pale / saturation[1])
+    if agreement >= FADED:  # by which factor, is a matter of least squares
+        common = (p * q).sum()
+        u, v = u * min(1.0, common / (p * p).sum()), v * min(1.0, common / (q * q).sum())
     tint = np.median(v - u, axis=0)
     tint *= min(1.0, MAX_TINT / max(float(np.linalg.norm(tint)), 1e-9))
-    other = np.linalg.norm(v - u - tint, axis=1) > CONTRARY
+    other = np.linalg.norm(v - u - tint, axis=1) > allowed
     return Colours(agreement, float((other & same_shape).mean()), float(other.mean()))
+
+
+def _own_colour(places: NDArray[np.float64]) -> float:
+    """How much colour (99th percentile, in levels) places (N, 3) of Cb, Cr and luma have that is no tone of the luma.
+
+    Black and white, sepia and blueprints have next to none.
+    """
+    luma = places[:, 2] / 255
+    tones = np.stack([np.ones_like(luma), luma, luma * luma], axis=1)
+    colour = places[:, :2] - 128
+    weights = np.linalg.solve(tones.T @ tones + 1e-6 * np.eye(3), tones.T @ colour)  # least squares, of one luma, too
+    left = colour - tones @ weights
+    return float(np.quantile(np.linalg.norm(left, axis=1), 0.99))
 
 
 def _unlike_brightness(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -77,7 +77,7 @@ class CopyParams(Section):
     min_ecc: float = Field(default=0.85, ge=0, le=1)
     min_overlap_score: float = Field(default=0.75, ge=-1, le=1)
     min_evidence: float = Field(default=6.5, ge=0, le=20)
-    max_contrary: float = Field(default=0.02, ge=0, le=1)
+    max_contrary: float = Field(default=0.015, ge=0, le=1)
     embedding_cosine: float = Field(default=0.60, ge=-1, le=1)
     embedding_neighbours: int = Field(default=30, ge=1, le=1000)
     min_local_score: float = Field(default=0.85, ge=-1, le=1)
@@ -249,7 +249,7 @@ def _prove(a: Grey, b: Grey, tries: Sequence[_Try], params: CopyParams) -> _Proo
         look = UNLIKE
         if fit >= (params.join_correlation if near else params.min_correlation):
             aligned += 1
-            look = compare_thumbnails(a, wanted, place)
+            look = compare_thumbnails(a, wanted, place, params.min_overlap_score)
         asked = params.min_evidence - (WHOLE_LESS if whole else 0.0)
         if is_copy(look, params, 0.0 if near else params.min_ecc, asked):
             return _Proof(True, one.kind, one.distance, look.overlap.score, aligned, look.colours.different)

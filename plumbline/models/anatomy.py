@@ -58,18 +58,34 @@ def _walk(model: Any, inputs: list[tuple[float, float]], rows: list[Layer]) -> t
     seen: dict[int, tuple[float, float]] = {
         id(tensor): state for tensor, state in zip(_graph(model).inputs, inputs, strict=True)
     }
+    walked: set[int] = set()
     for node in _nodes(model):
         operation = node.operation
         if isinstance(operation, keras.layers.InputLayer):
             continue
         states = [seen[id(tensor)] for tensor in node.input_tensors]
         if isinstance(operation, keras.Model):
-            state = _walk(operation, states, rows)
+            again = id(operation) in walked  # a network that sees a picture at several sizes is listed at the first
+            walked.add(id(operation))
+            inside: list[Layer] = []
+            state = _walk(_of_known_size(operation, node.input_tensors[0].shape), states, inside)
+            rows += [] if again else inside
         else:
             state = _after(operation, states, node.input_tensors)
             rows.append(_row(operation, node, state[0]))
         seen |= {id(tensor): state for tensor in node.outputs}
     return max(seen[id(tensor)] for tensor in _graph(model).outputs)
+
+
+def _of_known_size(model: keras.Model, shape: tuple[int | None, ...]) -> keras.Model:
+    """The same layers at the size they are used at, where `model` takes pictures of any."""
+    import keras
+
+    graph = _graph(model)
+    if len(graph.inputs) != 1 or None not in graph.inputs[0].shape[1:]:
+        return model
+    pixels = keras.Input(shape[1:])
+    return keras.Model(pixels, graph._run_through_graph(pixels, operation_fn=lambda operation: operation))
 
 
 def _row(operation: Any, node: Any, receptive_field: float) -> Layer:

@@ -34,7 +34,8 @@ def load_candidate(folder: Path, features: Path) -> keras.Model:
         ]
         return combine(loaded, model.architecture, folder / artefacts.HEAD_WEIGHTS, task_of(model))
     backbone, candidate, networks, trained = _load(model, folder, features, whole=True)
-    return trained if networks is None else assemble(candidate, backbone, networks, trained)
+    plain = networks is None and backbone.preprocess is None
+    return trained if plain else assemble(candidate, backbone, networks, trained)
 
 
 def load_trained(folder: Path, features: Path) -> keras.Model:

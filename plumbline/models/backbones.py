@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from plumbline.common.params import Section
 from plumbline.models.augment import Augmentation
 from plumbline.models.precision import Precision
+from plumbline.models.preprocessing import Preprocess
 from plumbline.models.records import WeightsRecord
 from plumbline.models.weights import PIXELS, Weights, join_records, resolve_weights
 
@@ -24,7 +25,8 @@ class Backbone(Section):
     features are taken, and so what a candidate trains: after the network (`head`), before its last four layers
     (`last_4`), at the pixels (`all`), or by the course's rule on the number of training images (`auto`). `views`
     augmented views are computed per picture; `pooling: average` keeps the mean of each feature map instead of the maps;
-    `seed` draws random weights.
+    `scales` are sides, up to image_size, to which each picture is shrunk as well: the pooled features are averaged;
+    `preprocess` is done to a picture before anything else; `seed` draws random weights.
     """
 
     network: str | None = None
@@ -34,6 +36,8 @@ class Backbone(Section):
     weights: str = "random"
     seed: int = 0
     pooling: Literal["none", "average"] = "none"
+    scales: tuple[Annotated[int, Field(ge=32, multiple_of=32)], ...] = ()
+    preprocess: Preprocess = Preprocess()
     views: Annotated[int, Field(ge=0, le=64)] = 0
     augmentation: Augmentation = Augmentation()
     precision: Literal["auto"] | Precision = "auto"
@@ -47,6 +51,10 @@ class Backbone(Section):
             raise ValueError("'networks' names each network once, and never 'pixels'")
         if len(self.networks) > 1 and self.weights not in ("auto", "imagenet", "random"):
             raise ValueError("several 'networks' can't share one weights file: use auto, imagenet or random")
+        if self.scales and (self.pooling != "average" or self.freeze != "head" or self.network == PIXELS):
+            raise ValueError("'scales' are for a frozen network: freeze: head and pooling: average")
+        if self.scales and (max(self.scales) > self.image_size or len(set(self.scales)) < len(self.scales)):
+            raise ValueError("'scales' are different sides, the largest no larger than image_size")
         return self
 
     def networks_of(self, name: str) -> list[str]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import keras
 
 ARCHITECTURES = Path(__file__).with_name("architectures")
-TRANSFER = "transfer"
+TRANSFER, TRIPLET = "transfer", "triplet"
 WITH_ATTENTION = ("compact_cnn",)
 PRESETS: dict[str, dict[str, Any]] = {
     # the HelmNet study's settings with its own recommendations; also the defaults below
@@ -56,6 +56,14 @@ class Head(Section):
     output: Literal["auto", "softmax"] = "auto"
 
 
+class Triplet(Section):
+    """How architecture `triplet` learns: the embedding's units, the margin, and which triplets of a batch count."""
+
+    units: Annotated[int, Field(ge=2, le=4096)] = 64
+    margin: Annotated[float, Field(gt=0, le=4)] = 0.2
+    mining: Literal["semi_hard", "hard"] = "semi_hard"
+
+
 class FineTuning(Section):
     """The second phase, once the head is trained: the unfrozen part of the backbone learns too, slowly."""
 
@@ -67,7 +75,7 @@ class Candidate(Section):
     """One entry of `candidates`. `preset` (helmnet, enterprise) fills in what the entry does not say.
 
     `networks` takes part of a backbone of several; `width` multiplies the filters and units of an architecture trained
-    from scratch; `attention: cbam` weighs maps and places after each block of architectures in WITH_ATTENTION;
+        from scratch; `attention: cbam` weighs maps and places after each block of architectures in WITH_ATTENTION;
     `mirror` and `brightness` (share either way) vary each training picture anew in every epoch, for architectures that
     read pixels; `augmented` uses the backbone's stored views. `fine_tuning` is a second phase, where the backbone's
     `freeze` leaves part of it to be trained. `class_weights: balanced` weighs each picture by 1 / its class's share.
@@ -81,6 +89,8 @@ class Candidate(Section):
     preset: Literal["helmnet", "enterprise"] | None = None
     networks: tuple[str, ...] = ()
     head: Head | None = None
+    triplet: Triplet = Triplet()
+    curriculum: Literal["none", "sizes", "confidence"] = "none"
     fine_tuning: FineTuning = FineTuning()
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     attention: Literal["none", "cbam"] = "none"
@@ -118,12 +128,16 @@ class Candidate(Section):
 
     @model_validator(mode="after")
     def _head_belongs_to_transfer(self) -> Candidate:
-        transfer = self.architecture == TRANSFER
+        transfer, frozen = self.architecture == TRANSFER, self.architecture in (TRANSFER, TRIPLET)
         if (self.head is not None) != transfer:
             raise ValueError("'head' is what architecture 'transfer' trains: give it there, and only there")
-        if transfer and self.width != 1:
+        if self.architecture != TRIPLET and self.triplet != Triplet():
+            raise ValueError("'triplet' is for architecture 'triplet'")
+        if frozen and self.curriculum != "none":
+            raise ValueError("'curriculum' is for architectures that read pixels")
+        if frozen and self.width != 1:
             raise ValueError("'width' is for architectures trained from scratch")
-        if transfer and (self.mirror or self.brightness):
+        if frozen and (self.mirror or self.brightness):
             raise ValueError("'mirror' and 'brightness' are for architectures that read pixels; use 'augmented'")
         if self.attention != "none" and self.architecture not in WITH_ATTENTION:
             raise ValueError(

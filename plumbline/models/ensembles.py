@@ -81,11 +81,24 @@ def _sorted(file: Path) -> pd.DataFrame:
 def choose_members(members: list[Member], count: int) -> list[Member]:
     """The `count` candidates with the least validation loss among those with the best one's input size.
 
-    It may be the best one alone; an ensemble needs two or more.
+    An ensemble takes two or more. Candidates whose training failed take no part; there may be no others.
     """
-    ranked = sorted(members, key=lambda member: (_validation_loss(member), member.name))
-    size = ranked[0].model.image_size
-    return [member for member in ranked if member.model.image_size == size][:count]
+    able = [member for member in members if member.model.status == "trained"]
+    ranked = sorted(able, key=lambda member: (_validation_loss(member), member.name))
+    return [member for member in ranked if _shown(member) == _shown(ranked[0])][:count]
+
+
+def why_not_made(chosen: list[Member]) -> str:
+    """Why there is no ensemble of the one or none that `choose_members` found."""
+    if not chosen:
+        return "the training of every candidate failed"
+    size, best = chosen[0].model.image_size, chosen[0].name
+    return f"no other candidate reads {size}-pixel pictures as the best one, {best}, does"
+
+
+def _shown(member: Member) -> tuple[int, str]:
+    """What a member's pictures look like, before its own network: their side, and how they are brought to it."""
+    return member.model.image_size, member.model.fit
 
 
 def _validation_loss(member: Member) -> float:
@@ -154,6 +167,7 @@ def model_record(name: str, entry: Ensemble, members: list[Member], head_paramet
         backbone=first.backbone,
         network=" + ".join(member.model.network or "" for member in members),
         image_size=first.image_size,
+        fit=first.fit,
         parameters=sum(member.model.parameters for member in members) + head_parameters,
         trainable_parameters=sum(m.model.trainable_parameters for m in members) + head_parameters,
         weights=", ".join(origins),

@@ -30,12 +30,14 @@ from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.common.records import write_record
 from plumbline.common.store import STORE, Arrays, Store, open_store
+from plumbline.imaging.decode import Fit
 from plumbline.models.augment import Augmentation, augmented_view
 from plumbline.models.backbones import Backbone, record_entry
 from plumbline.models.features import Features, open_features, release
-from plumbline.models.networks import build_backbone, collect, cut, find_network, freeze_by_size, scale_pixels
-from plumbline.models.pooling import join, pooled
+from plumbline.models.networks import build_backbone, collect, cut, find_network, freeze_by_size
+from plumbline.models.pooling import features_of, join
 from plumbline.models.precision import choose_precision, precision, processor_flags
+from plumbline.models.preprocessing import Preprocess, prepared
 from plumbline.models.records import BackboneRecord, Freeze, Part, Recipe
 from plumbline.models.weights import PIXELS, Weights
 
@@ -71,20 +73,26 @@ def describe_backbone(
     networks = entry.networks_of(name)
     pixels = networks == [PIXELS]
     freeze: Freeze = freeze_by_size(training_images) if entry.freeze == "auto" else entry.freeze
-    augmentation = Augmentation(**entry.augmentation.model_dump()) if entry.views else None  # with its defaults
+    record = record_entry(name, entry, weights)
+    # Views of noise would take their time, and teach nobody anything.
+    views = 0 if record.worthless else entry.views
+    augmentation = Augmentation(**entry.augmentation.model_dump()) if views else None  # with its defaults
     return Recipe(
         backbone=name,
         network="+".join(networks),
         image_size=entry.image_size,
         pooling=entry.pooling,
         freeze=freeze,
-        views=entry.views,
+        views=views,
+        **({"views_left_out": entry.views} if views < entry.views else {}),
         augmentation=augmentation,
         precision="uint8" if pixels or freeze == "all" else _precision_of(networks, entry),
-        weights=record_entry(name, entry, weights),
+        weights=record,
         seed=entry.seed if any(one.origin == "random" for one in weights) else None,
         code=code_digest(__name__),
         channels=channels,
+        scales=entry.scales,
+        preprocess=entry.preprocess if entry.preprocess != Preprocess() else None,
     )
 
 
@@ -115,37 +123,48 @@ def build_extractor(backbone: Recipe, weights_files: list[Path | None]) -> Extra
 
     names = backbone.network_names
     if names == [PIXELS]:
-        return Extractor(lambda batch: batch, None, ())
+        return Extractor(_prepare_pixels(backbone), None, ())
     tf.config.experimental.enable_op_determinism()
     keras.utils.clear_session()  # layers are numbered per process, and the weights file contains the numbers
     size = backbone.image_size
     pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
+    seen = prepared(pixels, backbone.preprocess)
     networks, maps, parts, start = [], [], [], 0
     for name, file in zip(names, weights_files, strict=True):
         policy = backbone.precision if isinstance(backbone.precision, str) else backbone.precision[name]
         with precision("float32" if policy == "uint8" else policy):
-            network = build_backbone(name, size, str(file) if file else None, backbone.seed or 0)
+            network = build_backbone(name, backbone.network_size, str(file) if file else None, backbone.seed or 0)
         networks.append(network)
         lower, upper = cut(network, backbone.freeze)
         if lower is None:
             parts.append(Part(network=name, shape=(size, size, 3), start=0, stop=size * size * 3, parameters=0))
             continue
-        # Scaling stays in float32: bfloat16 has 8 bits of precision, and pixel values need all of them.
-        x = lower(scale_pixels(pixels, find_network(name).scaling), training=False)
-        x = x if upper is not None else pooled(x, backbone)
+        # Behind a cut nothing is pooled yet: that is for what is trained.
+        x = features_of(seen, name, [lower], backbone if upper is None else backbone.unpooled())
         shape = tuple(x.shape[1:])
         stop = start + int(np.prod(shape))
         parts.append(Part(network=name, shape=shape, start=start, stop=stop, parameters=lower.count_params()))
         maps.append(x)
         start = stop
     if not maps:
-        return Extractor(lambda batch: batch, collect(networks), tuple(parts))
+        return Extractor(_prepare_pixels(backbone), collect(networks), tuple(parts))
     model = keras.Model(pixels, join(maps))
     return Extractor(
         lambda batch: to_half(np.asarray(model.predict_on_batch(batch.astype(np.float32)), dtype=np.float32)),
         collect(networks),
         tuple(parts),
     )
+
+
+def _prepare_pixels(backbone: Recipe) -> Extract:
+    """What pictures (N, S, S, 3) uint8 are stored as where no network stands before the features."""
+    import keras
+
+    if backbone.preprocess is None:
+        return lambda batch: batch
+    pixels = keras.Input((backbone.image_size, backbone.image_size, 3), dtype="float32")
+    model = keras.Model(pixels, prepared(pixels, backbone.preprocess))
+    return lambda batch: np.rint(model.predict_on_batch(batch.astype(np.float32))).astype(np.uint8)
 
 
 def compute_rows(
@@ -257,11 +276,13 @@ def spread_rows(
         yield from arrays["rows"]
 
 
-def read_pictures(data: DataParams, paths: list[str], ids: list[str], size: int) -> Iterable[NDArray[np.uint8]]:
+def read_pictures(
+    data: DataParams, paths: list[str], ids: list[str], size: int, fit: Fit = "stretch"
+) -> Iterable[NDArray[np.uint8]]:
     """The pictures of the data set at `paths`, (size, size, 3) each, in order; UserError where one has another id."""
     from plumbline.imaging.reading import iter_rgb
 
-    return iter_rgb(data, paths, (size, size), ids)
+    return iter_rgb(data, paths, (size, size), ids, fit)
 
 
 def to_half(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
@@ -331,7 +352,7 @@ def featurize(
     previous = last_features(out)
     known = reusable(previous, recipe)
     missing = manifest[~manifest["id"].isin(list(known))].drop_duplicates("id")
-    print(f"{name}: {len(missing)} pictures to compute, {len(manifest) - len(missing)} known", file=sys.stderr)
+    print(announcement(recipe, len(missing), len(manifest) - len(missing)), file=sys.stderr)
     extractor = build_extractor(recipe, [one.path for one in weights])
     with replacing_folder(out) as folder:
         if extractor.networks is not None:
@@ -341,13 +362,23 @@ def featurize(
         else:
             pictures = images(list(missing["path"]), list(missing["id"]), entry.image_size)
             made = extractor.extract
-            rows = compute_rows(pictures, missing["id"], made, entry.views, entry.augmentation, entry.batch_size)
+            rows = compute_rows(pictures, missing["id"], made, recipe.views, entry.augmentation, entry.batch_size)
         rows = progress(rows, f"featurize {name}", total=len(missing))
         shape = write_features(folder, manifest, previous, rows, known)
         frozen = sum(part.parameters for part in extractor.parts)
         backbone = BackboneRecord.of(recipe, shape, extractor.parts, frozen)
         write_record(folder / artefacts.BACKBONE, backbone)
     return backbone
+
+
+def announcement(recipe: Recipe, missing: int, known: int) -> str:
+    """One line before the work: how much there is, and whether it is worth it."""
+    said = f"{recipe.backbone}: {missing} pictures to compute, {known} known"
+    if recipe.weights.worthless:
+        said += "; NO PRETRAINED WEIGHTS: its features are worth nothing but to compare with"
+        if recipe.views_left_out:
+            said += f", so its {recipe.views_left_out} augmented views are left out"
+    return said
 
 
 def last_features(folder: Path) -> Features | None:

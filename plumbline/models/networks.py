@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 Scaling = Literal["caffe", "tf", "torch", "lite"]
 TUNED_LAYERS = 4
+ANY_SIZE = 224
+"""The side of the noise that settles an untrained network which is to take pictures of any side."""
 EFFICIENTNET_LITE0 = "EfficientNetLite0"
 KERAS_STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
 
@@ -162,12 +164,14 @@ def scale_pixels(pixels: keras.KerasTensor, scaling: Scaling) -> keras.KerasTens
     )(pixels)
 
 
-def build_backbone(name: str, image_size: int, weights: str | None, seed: int = 0) -> keras.Model:
+def build_backbone(name: str, image_size: int | None, weights: str | None, seed: int = 0) -> keras.Model:
     """Return network `name` without its top, frozen, from scaled pixels (N, S, S, 3) to feature maps (N, h, w, c).
 
-    `weights` is a file that `load_weights` reads, or None for random weights drawn with `seed`, with the
-    statistics of batch normalisation taken from noise: with the initial ones (mean 0, variance 1) the signal would
-    vanish within some fifty layers.
+    `image_size` None leaves S free, as long as it is a multiple of 32.
+
+    `weights` is a file that `load_weights` reads, or None for random weights drawn with `seed`, with batch
+    normalisation settled on noise: an untrained network's own statistics (mean 0, variance 1) would let the signal
+    shrink to nothing in some fifty layers.
 
     EfficientNet is used without its own scaling layers, which Keras builds differently with and without ImageNet
     weights and ONNX can't represent; `scale_pixels` gives the same numbers.
@@ -187,7 +191,7 @@ def build_backbone(name: str, image_size: int, weights: str | None, seed: int = 
     if weights is not None:
         _load(backbone, whole, weights, network)
     else:
-        _settle_batch_normalisation(backbone, network.scaling, image_size, seed)
+        _settle_batch_normalisation(backbone, network.scaling, image_size or ANY_SIZE, seed)
     backbone.trainable = False
     return backbone
 
@@ -231,7 +235,7 @@ def collect(backbones: list[keras.Model]) -> keras.Model:
     return keras.Model(inputs, outputs, name="backbones")
 
 
-def build_collected(names: list[str], image_size: int, weights: str | None) -> list[keras.Model]:
+def build_collected(names: list[str], image_size: int | None, weights: str | None) -> list[keras.Model]:
     """Rebuild the backbones of `names` from the one file that `collect(...).save_weights` wrote (None: random)."""
     if len(names) == 1:
         return [build_backbone(names[0], image_size, weights)]

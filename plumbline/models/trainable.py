@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from plumbline.common.errors import UserError
 from plumbline.models.candidates import Candidate, build_network
 from plumbline.models.networks import build_collected, cut, find_network, scale_pixels
-from plumbline.models.pooling import join, pooled
+from plumbline.models.pooling import features_of, join, pooled
+from plumbline.models.preprocessing import prepared
 from plumbline.models.records import BackboneRecord, Part
 from plumbline.models.weights import PIXELS
 from plumbline.tasks.one_label import ONE_LABEL
@@ -36,7 +37,7 @@ def chosen_parts(candidate: Candidate, backbone: BackboneRecord) -> tuple[Part, 
 def cut_networks(backbone: BackboneRecord, weights: str | None) -> Parts:
     """The networks of backbone.json by name, each as its frozen and its trained part (None where empty)."""
     names = [part.network for part in backbone.parts]
-    networks = build_collected(names, backbone.image_size, weights)
+    networks = build_collected(names, backbone.network_size, weights)
     return {name: cut(network, backbone.freeze) for name, network in zip(names, networks, strict=True)}
 
 
@@ -77,19 +78,26 @@ def build_trainable(
     return keras.Model(features, head(joined), name=OVER_PARTS)
 
 
-def assemble(candidate: Candidate, backbone: BackboneRecord, networks: Parts, trained: keras.Model) -> keras.Model:
-    """The whole model from RGB pixels (N, S, S, 3) in [0, 255], with the parts that `trained` (see above) holds."""
+def assemble(
+    candidate: Candidate, backbone: BackboneRecord, networks: Parts | None, trained: keras.Model
+) -> keras.Model:
+    """The whole model from RGB pixels (N, S, S, 3) in [0, 255], with the parts that `trained` (see above) holds.
+
+    `networks` is None where the candidate reads pixels.
+    """
     import keras
 
     size = backbone.image_size
     pixels = keras.Input((size, size, 3), name="pixels")
-    maps = []
-    for part in chosen_parts(candidate, backbone):
-        lower, upper = networks[part.network]
-        x = scale_pixels(pixels, find_network(part.network).scaling)
-        for half in (lower, upper):
-            x = x if half is None else half(x, training=False)
-        maps.append(pooled(x, backbone))
+    seen = prepared(pixels, backbone.preprocess)
+    if networks is None:
+        graph = getattr(trained, "_functional", None) or trained
+        # Layer by layer, so that its last maps are found where they are without preprocessing (registry/export.py).
+        output = graph._run_through_graph(seen, operation_fn=lambda operation: operation)
+        return keras.Model(pixels, output, name="candidate")
+    maps = [
+        features_of(seen, part.network, networks[part.network], backbone) for part in chosen_parts(candidate, backbone)
+    ]
     head = trained.get_layer(HEAD) if trained.name == OVER_PARTS else trained
     return keras.Model(pixels, head(join(maps)), name="candidate")
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,16 @@ from pydantic import Field
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
-from plumbline.models.candidates import Candidate
+from plumbline.models.batches import Batches
+from plumbline.models.candidates import TRIPLET, Candidate, build_network
+from plumbline.models.curriculum import fit_in_order
 from plumbline.models.features import Features
 from plumbline.models.fitting import (
-    Batches,
+    Fitted,
     Lesson,
     Targets,
     balanced_weights,
+    chance_loss,
     fit,
     make_deterministic,
     predict,
@@ -29,8 +33,9 @@ from plumbline.models.fitting import (
     targets_of,
 )
 from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
-from plumbline.models.records import BackboneRecord, ModelRecord
+from plumbline.models.records import NOT_ELIGIBLE, BackboneRecord, ModelRecord, Status
 from plumbline.models.trainable import build_trainable, chosen_parts, cut_networks, reads_pixels
+from plumbline.models.triplets import fit_triplets
 from plumbline.models.weights import describe_origin
 
 if TYPE_CHECKING:
@@ -40,6 +45,14 @@ if TYPE_CHECKING:
 FASTER_IN_BFLOAT16 = frozenset({"simple_cnn", "alexnet", "custom_cnn", "compact_cnn"})
 """Measured with avx512_bf16 (`python -m benchmarks.precision`): 0.48, 0.90, 0.78, 0.55 of float32's time a step; the
 others, of many small layers, gain nothing."""
+STARTS = 4
+"""Initialisations that are tried, at most, where a network gives every picture the same answer."""
+
+
+NEVER_BEGAN = (
+    "start {start} gave every picture the same answer after {epochs} epochs (its relus are dead, or nothing tells the "
+    "pictures apart)"
+)
 
 
 class TrainParams(Section):
@@ -80,6 +93,7 @@ class TrainingSet:
     def lesson(self, candidate: Candidate, seed: int) -> Lesson:
         """The training pictures, augmented as the candidate says, and the validation pictures as they are."""
         train = self.inside("train")
+        weights = balanced_weights(self.targets, train)[train] if candidate.class_weights == "balanced" else None
         varied = Batches(
             self.features.values,
             self.rows[train],
@@ -87,11 +101,19 @@ class TrainingSet:
             candidate.batch_size,
             views=self.features.views if candidate.augmented else 0,
             seed=seed,
-            weights=balanced_weights(self.targets, train)[train] if candidate.class_weights == "balanced" else None,
+            weights=weights,
             mirror=candidate.mirror,
             brightness=candidate.brightness,
         )
-        return Lesson(self.targets.task, varied, self.plain("validation", candidate.batch_size))
+        chance = chance_loss(self.targets, train, weights)
+        return Lesson(self.targets.task, varied, self.plain("validation", candidate.batch_size), chance)
+
+    def plain_lesson(self, candidate: Candidate, seed: int) -> Lesson:
+        """The training pictures as they are, shuffled, and the validation pictures."""
+        learn, stop = (
+            self.plain(split, candidate.batch_size, s) for split, s in (("train", seed), ("validation", None))
+        )
+        return Lesson(self.targets.task, learn, stop, chance_loss(self.targets, self.inside("train")))
 
     def plain(self, split: str, batch_size: int, seed: int | None = None) -> Batches:
         """The pictures of `split` as they are, shuffled anew in each epoch where there is a `seed`."""
@@ -109,22 +131,53 @@ def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Featu
 
     The test pictures are only predicted; training does not use them.
     """
-    if candidate.augmented and not features.views:
+    if candidate.augmented and not features.views and not features.backbone.views_left_out:
         raise UserError(
             f"params.yaml: candidates.{name}.augmented needs augmented views: set backbones.{candidate.backbone}.views."
         )
     data = TrainingSet.of(splits, features)
     build = builder(candidate, data)
     policy = training_precision(candidate, features)
-    make_deterministic(seed)
-    with precision(policy):
-        network = build()
-    history = fit_in_phases(network, candidate, data.lesson(candidate, seed))
-    if policy != "float32":  # the served model runs in float32, so the figures must be of that
+    began = time.monotonic()
+    for start in range(STARTS):
+        make_deterministic(seed_of_start(seed, start))
+        with precision(policy):
+            network = build()
+        fitted = learn(network, candidate, data, seed, name)
+        if fitted.status != "constant":
+            break
+        print(f"{name}: {NEVER_BEGAN.format(start=start + 1, epochs=len(fitted.history))}", file=sys.stderr)
+    if policy != "float32":  # the model that serves runs in float32, so that is the one whose figures count
         weights, network = network.get_weights(), build()
         network.set_weights(weights)
     predictions = data.predictions(network, candidate.batch_size)
-    return Trained(network, history, predictions, model_record(name, candidate, data, network, history, seed))
+    model = model_record(name, candidate, data, network, fitted, seed)
+    model = model.model_copy(update=_particulars(candidate, features, fitted.status, start + 1))
+    print(summary(model, fitted, time.monotonic() - began), file=sys.stderr)
+    return Trained(network, fitted.history, predictions, model)
+
+
+def _particulars(candidate: Candidate, features: Features, status: Status, starts: int) -> dict[str, Any]:
+    """What model.json says only where there is something to say."""
+    left_out = candidate.augmented and features.backbone.views_left_out > 0
+    said: dict[str, Any] = {"status": status, "starts": starts, "without_views": left_out}
+    return {key: value for key, value in said.items() if value != ModelRecord.model_fields[key].default}
+
+
+def seed_of_start(seed: int, start: int) -> int:
+    """The seed of initialisation number `start` (0, 1, ...)."""
+    return (seed + start * 1_000_003) % 2**32
+
+
+def summary(model: ModelRecord, fitted: Fitted, seconds: float) -> str:
+    """One line for the log: how a training went."""
+    ended = f"{model.candidate}: {model.epochs_run} epochs in {seconds:.0f} s"
+    if model.best_epoch is None:
+        return f"{ended}: {NOT_ELIGIBLE[fitted.status]}"
+    best = fitted.history.set_index("epoch").loc[model.best_epoch]
+    figures = f"best {model.best_epoch}: validation loss {best['val_loss']:.3f}, accuracy {best['val_accuracy']:.3f}"
+    why = f"; {NOT_ELIGIBLE[fitted.status]}" if fitted.status in NOT_ELIGIBLE else ""
+    return f"{ended}, {figures}{why}"
 
 
 def builder(candidate: Candidate, data: TrainingSet) -> Callable[[], keras.Model]:
@@ -161,20 +214,40 @@ def cross_validate(
     return found.assign(split=seen["split"])
 
 
-def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson) -> pd.DataFrame:
-    """Train the head; then, in a second phase, the part of the backbone that is to be trained too."""
+def learn(network: keras.Model, candidate: Candidate, data: TrainingSet, seed: int, name: str) -> Fitted:
+    """Train `network` the candidate's way: from triplets, in an order, or on everything at once."""
+    if candidate.architecture == TRIPLET:
+        if reads_pixels(data.features.backbone):
+            raise UserError(f"params.yaml: candidates.{name}: architecture triplet needs the features of a network.")
+        return fit_triplets(network, candidate, data, seed, name)
+    if candidate.curriculum == "none":
+        return fit_in_phases(network, candidate, data.lesson(candidate, seed), name)
+    if not reads_pixels(data.features.backbone):
+        raise UserError(f"params.yaml: candidates.{name}.curriculum needs a backbone of network 'pixels'.")
+
+    def build(shape: tuple[int, ...]) -> keras.Model:
+        with precision(training_precision(candidate, data.features)):
+            return build_network(candidate, shape, len(data.targets.classes), data.targets.task)
+
+    return fit_in_order(network, build, candidate, data, seed, name)
+
+
+def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson, name: str = "") -> Fitted:
+    """Train the head; where part of the backbone is to be trained too, that follows once the head can guide it."""
     import pandas as pd
 
     uppers = [layer for layer in network.layers if layer.name.startswith("upper_")]
     for upper in uppers:
         upper.trainable = False
-    history = fit(network, candidate, lesson)
-    if not uppers:
-        return history
+    first = fit(network, candidate, lesson, name)
+    if not uppers or first.status != "trained":
+        return first
     for upper in uppers:
         upper.trainable = True
-    second = fit(network, candidate.second_phase(), lesson)
-    return pd.concat([history, second.assign(epoch=second["epoch"] + len(history))], ignore_index=True)
+    done = len(first.history)
+    second, status = fit(network, candidate.second_phase(), lesson, f"{name}, fine-tuning", done)
+    history = pd.concat([first.history, second.assign(epoch=second["epoch"] + done)], ignore_index=True)
+    return Fitted(history, status)
 
 
 def training_precision(candidate: Candidate, features: Features) -> str:
@@ -190,7 +263,7 @@ def model_record(
     candidate: Candidate,
     data: TrainingSet,
     network: keras.Model,
-    history: pd.DataFrame,
+    fitted: Fitted,
     seed: int,
 ) -> ModelRecord:
     """Return model.json: what was trained, on what, and the origin of its weights."""
@@ -212,11 +285,18 @@ def model_record(
         classes=tuple(targets.classes),
         **targets.task.record,
         seed=seed,
-        epochs_run=len(history),
-        best_epoch=int(history["epoch"].to_numpy()[history["val_loss"].argmin()]),
+        epochs_run=len(fitted.history),
+        best_epoch=best_epoch(fitted.history),
         settings=candidate.model_dump(mode="json"),
         training_precision=training_precision(candidate, data.features),
+        fit=backbone.fit,
     )
+
+
+def best_epoch(history: pd.DataFrame) -> int | None:
+    """The epoch of least validation loss, None where none is a number."""
+    losses = history["val_loss"].to_numpy(np.float64)
+    return int(history["epoch"].to_numpy()[np.nanargmin(losses)]) if np.isfinite(losses).any() else None
 
 
 def weights_origin(backbone: BackboneRecord, networks: list[str]) -> str:

@@ -47,8 +47,17 @@ class Picture:
         return cls(row.path, row.label, row.predicted, float(row.p_label), data_uri(pixels))
 
 
+def about_training(model: ModelRecord) -> list[str]:
+    """Which epoch was the best, and what went wrong."""
+    best = f"Epoch {model.best_epoch} of {model.epochs_run} had the least validation loss."
+    return [*([] if model.best_epoch is None else [best]), *model.trouble]
+
+
 def curves(history: pd.DataFrame) -> list[tuple[str, Markup]]:
-    """Loss and accuracy by epoch, training and validation."""
+    """Loss and accuracy by epoch, training and validation; nothing of epochs whose loss is no number."""
+    history = history.dropna(subset=["loss", "val_loss"])
+    if history.empty:
+        return []
     pairs = (("Loss", "loss", "val_loss", None), ("Accuracy", "accuracy", "val_accuracy", (0.0, 1.0)))
     epochs = history["epoch"].tolist()
     charts = []
@@ -85,6 +94,7 @@ def render(model: ModelRecord, **content: Any) -> str:
         },
         model=model,
         charts=curves(content.pop("history")),
+        about_training=about_training(model),
         summary=summary(content["layers"]),
         **content,
     )

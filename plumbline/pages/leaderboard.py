@@ -269,6 +269,8 @@ def charts(candidate: TrainedCandidate, evaluation: Evaluation) -> list[Chart]:
 def learning_charts(candidate: TrainedCandidate) -> list[Chart]:
     """Return loss and accuracy by epoch, on training and validation pictures."""
     table = curves.learning(candidate.history)
+    if table.empty:
+        return []
     drawn = []
     for score in ("loss", "accuracy"):
         lines = [

@@ -8,7 +8,7 @@ import pandas as pd
 
 from plumbline.common.errors import UserError
 from plumbline.registry import bundle
-from plumbline.registry.chosen import Chosen, Pictures, with_pixels
+from plumbline.registry.chosen import Chosen, Pictures, fitted, with_pixels
 from plumbline.registry.export import OnnxModel
 from plumbline.registry.versions import Version
 
@@ -42,7 +42,7 @@ def champion_predictions(champion: Version, images: pd.DataFrame, pictures: Pict
 def scored(onnx: Any, images: pd.DataFrame, classes: list[str], pictures: Pictures, batch_size: int) -> pd.DataFrame:
     """Return `images` with columns p_CLASS as the ONNX file `onnx` scores them."""
     model = OnnxModel(onnx)
-    probabilities, _ = model.score(pictures(list(images["path"]), model.image_size), batch_size)
+    probabilities, _ = model.score(fitted(pictures, model.fit)(list(images["path"]), model.image_size), batch_size)
     return images.assign(**{f"p_{label}": probabilities[:, place] for place, label in enumerate(classes)})
 
 

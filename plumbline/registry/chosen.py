@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from plumbline.common.files import file_digest, text_digest
 from plumbline.common.records import read_record, read_records
 from plumbline.evidence.candidates import folder_of
 from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
+from plumbline.imaging.decode import Fit
 from plumbline.models.records import BackboneRecord, ModelRecord
 from plumbline.registry.place import git
 from plumbline.registry.records import Provenance
@@ -28,6 +30,14 @@ from plumbline.tasks.task import Task
 
 Pictures = Callable[[list[str], int | None], Iterable[NDArray[np.uint8]]]
 """Manifest paths and a size S to pictures (S, S, 3), uint8 RGB, in order; size None leaves them as they are."""
+
+
+def fitted(pictures: Pictures, fit: Fit) -> Pictures:
+    """`pictures`, brought to their size as a model with this `fit` was trained on them."""
+    if fit == "stretch":
+        return pictures
+    with_fit: Callable[..., Iterable[NDArray[np.uint8]]] = pictures
+    return partial(with_fit, fit=fit)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
+from plumbline.common.quiet import without_future_warnings
+from plumbline.imaging.decode import Fit
 
 if TYPE_CHECKING:
     import keras
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
 INPUT = "pixels"
 PROBABILITIES = "probabilities"
 EMBEDDING = "embedding"
-MEMBER = "member_"  # the prefix by which plumbline.models.combination.combine names members
+FIT = "fit"
+MEMBER = "member_"  # how plumbline.models.combination.combine names the members
 
 
 def with_embedding(model: keras.Model) -> keras.Model:
@@ -48,7 +51,11 @@ def _embedding(model: keras.Model) -> Any:
     if isinstance(last, keras.Model):
         seen = last._inbound_nodes[-1].input_tensors[0]
     else:
-        seen = [layer.output for layer in model.layers if len(getattr(layer.output, "shape", ())) == 4][-1]
+        # By the nodes of this graph: a layer that another graph uses as well has outputs there, too.
+        graph = getattr(model, "_functional", None) or model
+        nodes = [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
+        outputs = [node.outputs[0] for node in nodes if isinstance(node.operation, keras.layers.Layer)]
+        seen = [output for output in outputs if len(output.shape) == 4][-1]
     return keras.layers.GlobalAveragePooling2D()(seen) if len(seen.shape) == 4 else seen
 
 
@@ -77,17 +84,20 @@ def _through_members(model: keras.Model) -> tuple[Any, Any, Any]:
     return pixels, output, keras.layers.Concatenate()(ordered)
 
 
-def export_onnx(model: keras.Model, path: Path) -> None:
+def export_onnx(model: keras.Model, path: Path, fit: Fit = "stretch") -> None:
     """Write `model` (from `with_embedding`) to `path` as ONNX; its single input is called `pixels`.
 
-    The model must map float32 pixels (N, S, S, 3) in [0, 255]; the batch size stays free.
+    The model must map float32 pixels (N, S, S, 3) in [0, 255]; the batch size stays free. `fit`, how pictures are to be
+    brought to that size, is written into the file.
     """
     import onnx
 
     model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32), training=False)  # Keras exports only what was called
-    model.export(str(path), format="onnx", verbose=False)
+    with without_future_warnings():
+        model.export(str(path), format="onnx", verbose=False)
     exported = onnx.load(str(path))
     _rename_input(exported, INPUT)
+    onnx.helper.set_model_props(exported, {FIT: fit})
     onnx.checker.check_model(exported)
     onnx.save(exported, str(path))
 
@@ -115,6 +125,7 @@ class OnnxModel:
         except Exception as error:
             raise UserError(f"{path} can't be loaded as ONNX ({str(error).splitlines()[0]}).") from None
         self.image_size: int = self._session.get_inputs()[0].shape[1]
+        self.fit: Fit = self._session.get_modelmeta().custom_metadata_map.get(FIT, "stretch")
 
     def __call__(self, pixels: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return probabilities (N, C) and embeddings (N, D) of RGB pictures (N, S, S, 3) in [0, 255]."""

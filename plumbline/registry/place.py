@@ -9,7 +9,7 @@ from typing import Literal
 
 from plumbline.common.params import Section
 
-INSIST = "to insist, `python -m stages.promote --here --reason TEXT`"
+INSIST = "to insist, `plumbline promote --here --reason TEXT`"
 
 
 class Place(Section):
@@ -58,7 +58,7 @@ def why_older(root: Path, place: Place, champions_commit: str | None) -> str | N
         return None
     return (
         f"This commit, {commit[:7]}, is older than the champion's, {champions_commit[:7]}: "
-        f"`python -m stages.promote rollback` goes back; {INSIST}."
+        f"`plumbline rollback` goes back; {INSIST}."
     )
 
 

@@ -1,8 +1,8 @@
 """Register the chosen candidate in MLflow and make it champion, or record why not; and undo it.
 
-    python -m stages.promote [--dry-run] [--here --reason TEXT] [--force --reason TEXT]
-    python -m stages.promote rollback [--to VERSION] --reason TEXT [--dry-run]
-    python -m stages.promote history
+    plumbline promote [--dry-run] [--here --reason TEXT] [--force --reason TEXT]
+    plumbline rollback [--to VERSION] --reason TEXT [--dry-run]
+    plumbline history
 
 Reads what the stages before left under build/, writes build/promotion.json. HOLD and REJECT are results: the champion
 stays, the refusal goes into the registry's log, and the exit code is 0. Inside an experiment, or from a branch, commit
@@ -26,6 +26,7 @@ from plumbline.common.params import Section, load_section
 from plumbline.common.records import write_record
 from plumbline.evidence.records import AgainstChampion, Decision, LeaderboardRow
 from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
+from plumbline.imaging.decode import Fit
 from plumbline.registry import bundle
 from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
@@ -238,7 +239,7 @@ def _back_again(step: _Step, root: Path, version: int) -> str | None:
         return None
     return (
         f"These weights are version {version}, which was champion before version {step.champion}: "
-        f"`python -m stages.promote rollback --to {version} --reason TEXT` makes it champion again."
+        f"`plumbline rollback --to {version} --reason TEXT` makes it champion again."
     )
 
 
@@ -484,10 +485,10 @@ def _check_target(opened: Registry, target: int | None, champion: int | None, la
     if target is None:
         raise UserError(f"Version {champion} is the only champion there ever was: nothing to roll back to.")
     if target == champion:
-        raise UserError(f"Version {target} is champion already: `python -m stages.promote history` lists the others.")
+        raise UserError(f"Version {target} is champion already: `plumbline history` lists the others.")
     record = registry.find(opened, target)
     if record is None:
-        raise UserError(f"There is no version {target}: `python -m stages.promote history` lists what there is.")
+        raise UserError(f"There is no version {target}: `plumbline history` lists what there is.")
     registry.fetch(opened, record)
 
 
@@ -545,12 +546,12 @@ def load_network(folder: Path, features: Path) -> keras.Model:
     return load_candidate(folder, features)
 
 
-def read_pictures(paths: list[str], size: int | None) -> Any:
+def read_pictures(paths: list[str], size: int | None, fit: Fit = "stretch") -> Any:
     """Yield the pictures of data/ (size, size, 3), uint8 RGB, in order; of their own size where it is None."""
     from plumbline.imaging.reading import iter_rgb
     from plumbline.imaging.settings import DataParams
 
-    return iter_rgb(load_section("data", DataParams), paths, (size, size) if size else None)
+    return iter_rgb(load_section("data", DataParams), paths, (size, size) if size else None, fit=fit)
 
 
 def compare(

@@ -462,7 +462,7 @@ def _load(registry: Registry, wanted: str | int) -> Version:
         if record is None:
             raise UserError(
                 f"The registry {shown_uri(registry.uri)} has no version '{wanted}' of model '{registry.model}': "
-                "`python -m stages.promote history` lists what there is."
+                "`plumbline history` lists what there is."
             )
         return fetch(registry, record)
 

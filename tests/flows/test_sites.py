@@ -38,6 +38,18 @@ def test_names_are_read_back_as_they_are():
     assert sites.rewritten(text, listed) == text
 
 
+def test_names_that_prefect_refuses_get_a_deployment_all_the_same():
+    names = ["R&D", "R-D", "R%D", "50% <hall>"]
+    listed = {name: Site(timezone="UTC") for name in names}
+    text = sites.rewritten((REPOSITORY / "prefect.yaml").read_text(), listed)
+    entries = [entry for entry in yaml.safe_load(text)["deployments"] if "site" in (entry.get("parameters") or {})]
+    known = {entry["name"]: entry["parameters"]["site"] for entry in entries}
+    assert list(known.values()) == names
+    assert len(known) == len(names)
+    assert "monitor-R-D" in known
+    assert all(name.startswith("monitor-") and not set(name) & set("/%&<>") for name in known)
+
+
 @pytest.mark.parametrize(("key", "read"), [("NO", "False"), ("007", "7"), ("1.5", "1.5"), ("2026-01-01", "datetime")])
 def test_a_name_that_yaml_takes_for_something_else_is_refused(tmp_path, key, read):
     (tmp_path / "params.yaml").write_text(f"sites:\n  {key}: {{timezone: UTC}}\n")

@@ -1,6 +1,10 @@
 """The training flow on a real Prefect server and a real Git and DVC project."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -153,6 +157,28 @@ def test_a_refusal_is_a_result(project, monkeypatch):
     assert artifacts(state)["decision"].startswith("# REJECT: p")
 
 
+KILLED_AFTER_THE_GATE = """
+import os, signal
+from flows import training
+training.report.publish_results = lambda root: os.kill(os.getpid(), signal.SIGKILL)
+training.training()
+"""
+
+
+def test_a_decision_is_told_once_though_the_run_that_made_it_was_killed(project, messages):
+    from prefect.settings import PREFECT_API_URL
+
+    env = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()}
+    command = [sys.executable, "-c", KILLED_AFTER_THE_GATE]
+    killed = subprocess.run(command, env=env, cwd=project.root, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    assert messages == []
+    assert endings(run())["gate"] == "Cached"
+    assert [(one["what"], one["subject"]) for one in messages] == [("promotion", "PROMOTE: p")]
+    assert run().is_completed()
+    assert len(messages) == 1
+
+
 def test_candidates_run_side_by_side_up_to_the_limit(project):
     """With a limit of two each waits for another to begin; with one they would overlap if they could."""
     trace = project.root.parent / "trace"
@@ -236,8 +262,6 @@ def test_a_torn_lock_table_is_removed(project, text):
 
 
 def test_a_lock_of_a_reused_process_number_is_dropped(project):
-    import os
-
     entry = {"pid": os.getppid(), "cmd": "dvc repro"}
     path = project.root / ".dvc" / "tmp" / "rwlock"
     path.write_text(json.dumps({"read": {}, "write": {str(project.root / "build" / "manifest"): entry}}))

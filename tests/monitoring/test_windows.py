@@ -192,7 +192,7 @@ def test_a_site_that_is_being_judged_is_waited_for_and_that_is_said(tmp_path, ta
 # ---------------------------------------------------------------------------------------------------------- names
 
 LEADING_OUT = ["", " ", ".", "..", "../..", "/etc", "a/b", "a\\b", "..\\..", "GATE/", " GATE", "G\nATE", "a::b", ".git"]
-TAKEN = ["evidently", "Evidently", "index.html", "x" * 101]
+TAKEN = ["{{ x }}", "evidently", "Evidently", "index.html", "x" * 101]
 
 
 @pytest.mark.parametrize("name", LEADING_OUT + TAKEN)

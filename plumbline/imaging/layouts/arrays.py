@@ -22,7 +22,7 @@ from plumbline.imaging.settings import DataParams
 Rows = list[list[str]]
 
 _LABEL_COLUMNS = ("label", "labels", "class", "class_name", "target", "category", "y")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.A)
 _TRUTH = {"true": "1", "false": "0"}
 
 

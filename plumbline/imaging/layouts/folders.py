@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
-from plumbline.imaging.decode import DecodeError
+from plumbline.imaging.decode import DecodeError, decoder_warning
 from plumbline.imaging.files import read_bytes, read_picture, shown_path, top_folder, walk
 from plumbline.imaging.layouts.foreign import refuse_foreign
 from plumbline.imaging.layouts.published import settle_split
@@ -56,8 +56,9 @@ def read(params: DataParams, source: str, paths: Sequence[str]) -> Iterator[Pict
         yield found
         return
     data, image = found
+    digest, warning = hashlib.sha256(data).hexdigest(), decoder_warning(data)
     for path in paths:
-        yield Picture(path, image, hashlib.sha256(data).hexdigest(), len(data), image.info["format"])
+        yield Picture(path, image, digest, len(data), image.info["format"], warning)
 
 
 def states(params: DataParams, source: str, paths: Sequence[str]) -> list[str]:

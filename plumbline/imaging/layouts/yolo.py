@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from PIL import Image
 
 from plumbline.common.errors import UserError
-from plumbline.imaging.decode import DecodeError
+from plumbline.imaging.decode import DecodeError, decoder_warning
 from plumbline.imaging.files import read_bytes, read_picture, read_text, top_folder, walk
 from plumbline.imaging.labels import SEVERAL
 from plumbline.imaging.layouts.published import side_of
@@ -19,8 +20,8 @@ from plumbline.imaging.settings import DataParams
 
 Box = tuple[float, float, float, float]
 
-ROUNDING = 0.01  # share of the picture by which a coordinate may lie outside, for rounding by the tool that wrote it
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?nan|[+-]?inf", re.I)
+ROUNDING = 0.01  # share of the picture by which a coordinate may lie outside: rounding by whoever wrote it
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?nan|[+-]?inf", re.I | re.A)
 _BOX_SUFFIXES = (".txt", ".TXT", ".Txt")
 
 
@@ -100,7 +101,8 @@ def parse_box(line: str) -> tuple[int, Box]:
     parts = line.split()
     polygon = len(parts) >= 7 and len(parts) % 2 == 1
     if len(parts) != 5 and not polygon:
-        like = " (a box with its confidence is a prediction, no label)" if len(parts) == 6 else ""
+        sixth = "a confidence makes it a prediction, a tracking number tells nothing of it"
+        like = f" (remove the sixth: {sixth})" if len(parts) == 6 else ""
         raise DecodeError(f"has {len(parts)} values, not `class x y width height`{like}")
     if not all(_NUMBER.fullmatch(part) for part in parts) or not float(parts[0]).is_integer():
         raise DecodeError(f"is not five numbers: {line.strip()[:60]!r}")
@@ -190,9 +192,10 @@ def read(params: DataParams, source: str, paths: Sequence[str]) -> Iterator[Pict
     except DecodeError as error:
         yield Refused(boxes, error.reason, "box")
         return
-    digest = hashlib.sha256(data).hexdigest()
+    digest, warning = hashlib.sha256(data).hexdigest(), decoder_warning(data)
     for path in paths:
-        yield _crop(image, path, lines, digest, len(data))
+        one = _crop(image, path, lines, digest, len(data))
+        yield one if isinstance(one, Refused) else replace(one, warning=warning)
 
 
 def states(params: DataParams, source: str, paths: Sequence[str]) -> list[str]:

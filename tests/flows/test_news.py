@@ -1,0 +1,32 @@
+"""What people were not told yet is told by the next run, once."""
+
+import json
+
+from flows import news
+
+
+def test_a_decision_is_told_once_and_only_where_the_gate_ran(project, monkeypatch):
+    sent = []
+    monkeypatch.setattr(news, "send", lambda *message: sent.append(message))
+    news.expect_decision(project.root)
+    news.tell_decision(project.root, False, print)
+    assert sent == [], "there is no decision, and the gate did not run"
+    (project.root / "build").mkdir(exist_ok=True)
+    decision = {"verdict": "PROMOTE", "candidate": "p", "reason": "better", "rules": []}
+    (project.root / "build/decision.json").write_text(json.dumps(decision))
+    news.expect_decision(project.root)
+    news.tell_decision(project.root, True, print)
+    news.tell_decision(project.root, True, print)
+    assert [message[0] for message in sent] == ["promotion"]
+
+
+def test_a_batch_that_never_became_a_version_is_dropped(project, monkeypatch):
+    sent = []
+    monkeypatch.setattr(news, "send", lambda *message: sent.append(message))
+    news.keep_batch(project.root, "0" * 40, "3 pictures", False)
+    news.tell_of_batches(project.root, print)
+    assert sent == []
+    news.keep_batch(project.root, project.git("rev-parse", "HEAD").strip(), "3 pictures", False)
+    news.tell_of_batches(project.root, print)
+    assert [message[:3] for message in sent] == [("intake", "New labelled pictures", "3 pictures")]
+    assert not list((project.root / news.FOLDER).glob("batch-*.json"))
