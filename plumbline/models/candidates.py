@@ -75,13 +75,14 @@ class Candidate(Section):
     """One entry of `candidates`. `preset` (helmnet, enterprise) fills in what the entry does not say.
 
     `networks` takes part of a backbone of several; `width` multiplies the filters and units of an architecture trained
-        from scratch; `attention: cbam` weighs maps and places after each block of architectures in WITH_ATTENTION;
-    `mirror` and `brightness` (share either way) vary each training picture anew in every epoch, for architectures that
-    read pixels; `augmented` uses the backbone's stored views. `fine_tuning` is a second phase, where the backbone's
-    `freeze` leaves part of it to be trained. `class_weights: balanced` weighs each picture by 1 / its class's share.
-    `schedule: cosine` lets the learning rate fall to zero over `epochs` (set a long early stopping patience) instead
-    of reducing it on a plateau; `weight_decay` is AdamW's. `precision: auto` trains some architectures in bfloat16
-    where the processor has units for it; predictions are made in float32.
+    from scratch; `attention: cbam` weighs maps and places behind each block of those in WITH_ATTENTION; `mirror` and
+    `brightness` (share either way) vary each training picture anew in every epoch, for architectures that read pixels;
+    `augmented` uses the backbone's stored views. `fine_tuning` follows where the backbone's `freeze` leaves part of it
+    to be trained. `class_weights: balanced` weighs each picture by 1 / its class's share. `schedule: cosine` lets the
+    learning rate fall to zero over `epochs` (then give early stopping patience) instead of steps on a plateau;
+    `weight_decay` is AdamW's. `curriculum` gives a third of the epochs to an easier lesson first: `sizes` pictures of
+    half the size, `confidence` the half that a logistic regression on 16x16 pixels is surest of. `precision: auto`
+    trains some architectures in bfloat16 where the processor has units for it; predictions are made in float32.
     """
 
     architecture: str
