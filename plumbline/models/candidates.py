@@ -91,7 +91,7 @@ class Candidate(Section):
     `brightness` (share either way) vary each training picture anew in every epoch, for architectures that read pixels;
     `augmented` uses the backbone's stored views. `fine_tuning` follows where the backbone's `freeze` leaves part of it
     to be trained. `class_weights: balanced` weighs each picture by 1 / its class's share. `schedule: cosine` lets the
-    learning rate fall to nothing over `epochs` (then give early stopping patience) in place of steps down on a plateau;
+    learning rate fall to zero over `epochs` (then give early stopping patience) instead of steps on a plateau;
     `weight_decay` is AdamW's. `curriculum` gives a third of the epochs to an easier lesson first: `sizes` pictures of
     half the size, `confidence` the half that a logistic regression on 16x16 pixels is surest of. `start` comes before
     any label; `labels` is the share of the training groups whose labels are used, for learning how much they bring.

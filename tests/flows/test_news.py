@@ -1,46 +1,32 @@
-"""What is still to be told: once, and of nothing that never came to be."""
+"""What people were not told yet is told by the next run, once."""
 
-import pytest
+import json
 
 from flows import news
-from plumbline.common import artefacts
-from plumbline.common.files import write_json
 
 
-def decide(root, reason):
-    write_json(root / artefacts.DECISION, {"verdict": "HOLD", "candidate": "p", "reason": reason, "rules": []})
+def test_a_decision_is_told_once_and_only_where_the_gate_ran(project, monkeypatch):
+    sent = []
+    monkeypatch.setattr(news, "send", lambda *message: sent.append(message))
+    news.expect_decision(project.root)
+    news.tell_decision(project.root, False, print)
+    assert sent == [], "there is no decision, and the gate did not run"
+    (project.root / "build").mkdir(exist_ok=True)
+    decision = {"verdict": "PROMOTE", "candidate": "p", "reason": "better", "rules": []}
+    (project.root / "build/decision.json").write_text(json.dumps(decision))
+    news.expect_decision(project.root)
+    news.tell_decision(project.root, True, print)
+    news.tell_decision(project.root, True, print)
+    assert [message[0] for message in sent] == ["promotion"]
 
 
-@pytest.mark.usefixtures("server")
-def test_a_batch_is_told_of_once_and_one_that_never_came_to_be_is_not(project, messages):
-    said = []
-    head = project.git("rev-parse", "HEAD").strip()
-    news.keep_batch(project.root, head, "2 pictures", request_training=False)
-    news.keep_batch(project.root, "0" * 40, "of a version that was dropped", request_training=False)
-    for _ in range(2):
-        news.tell_of_batches(project.root, said.append)
-    assert [(one["what"], one["text"]) for one in messages] == [("intake", "2 pictures")]
-    assert said == []
-
-
-def test_a_decision_is_told_where_the_gate_ran_or_says_something_new(project, messages):
-    root, said = project.root, []
-    decide(root, "as before")
-    news.tell_decision(root, True, said.append)
-    assert messages == [], "no gate was about to run"
-    news.expect_decision(root)
-    news.tell_decision(root, False, said.append)
-    assert messages == [], "it did not run, and says what it said"
-    decide(root, "anew")
-    news.expect_decision(root)  # by the run after a kill: what was said before is remembered
-    news.tell_decision(root, False, said.append)
-    news.tell_decision(root, True, said.append)
-    assert [(one["what"], one["subject"], one["text"]) for one in messages] == [("refusal", "HOLD: p", "anew")]
-    assert said == []
-
-
-def test_a_message_that_can_not_be_sent_is_said(monkeypatch):
-    monkeypatch.setenv("PLUMBLINE_NOTIFY", "http://127.0.0.1:9/")
-    said = []
-    news.send("failure", "train@p failed", "no reason", said.append)
-    assert said[0].startswith("The message «train@p failed» could not be sent: ConnectError")
+def test_a_batch_that_never_became_a_version_is_dropped(project, monkeypatch):
+    sent = []
+    monkeypatch.setattr(news, "send", lambda *message: sent.append(message))
+    news.keep_batch(project.root, "0" * 40, "3 pictures", False)
+    news.tell_of_batches(project.root, print)
+    assert sent == []
+    news.keep_batch(project.root, project.git("rev-parse", "HEAD").strip(), "3 pictures", False)
+    news.tell_of_batches(project.root, print)
+    assert [message[:3] for message in sent] == [("intake", "New labelled pictures", "3 pictures")]
+    assert not list((project.root / news.FOLDER).glob("batch-*.json"))

@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from plumbline.common import warm
+from plumbline.common.surroundings import address_here
 
 TOP = Path(__file__).parents[3]
 SHOW = """
@@ -232,17 +233,23 @@ def wait_until(condition, seconds=30):
 
 def test_stages_share_a_server_unless_what_they_inherit_differs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    here = warm.address_here()
+    here = address_here()
     monkeypatch.setenv("DVC_STAGE", "train@x")
-    assert warm.address_here() == here, "the stage's name changes nothing of what it computes"
+    assert address_here() == here, "the stage's name changes nothing of what it computes"
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    assert warm.address_here() != here
+    assert address_here() != here
 
 
 def test_a_folder_that_others_can_enter_is_not_used_for_the_socket(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    address = warm.address_here()
+    address = address_here()
     assert address.parent.stat().st_mode & 0o777 == 0o700
     address.parent.chmod(0o755)
     with pytest.raises(OSError, match="is not private"):
-        warm.address_here()
+        address_here()
+
+
+def test_what_is_loaded_ahead_can_be_loaded():
+    from importlib.util import find_spec
+
+    assert [name for name in warm.PRELOADED if find_spec(name) is None] == []
