@@ -1,4 +1,4 @@
-"""Slices: parts of the pictures in which a model may be worse than on the whole."""
+"""Slices: parts of the data on which a model may be worse than on the whole."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What must never be parted. Proved copies, and whatever the user's grouping columns say.
+"""Groups that a split must keep together: verified copies, and pictures that share a value of a grouping column.
 
-python -m stages.group                       the stage: groups, edges (the evidence) and label conflicts
+python -m stages.group                       the stage: groups, edges (why they are tied) and label conflicts
 python -m stages.group audit TRAIN TEST ...  any published split: certificate; exit 1 when it leaks, 2 for bad input
 """
 
@@ -72,7 +72,7 @@ def group_images(
         manifest: path, id, pixels_sha256 and grouping columns.
         pictures: of the manifest's rows.
         params: thresholds.
-        sides: (N,) numbers, of a split that others drew: the edges then name every pair of copies on two sides.
+        sides: (N,) numbers of a published split; the edges then name every pair of copies on two sides.
 
     Raises UserError where likeness chains more than `params.max_share` of the images into one group.
     """
@@ -93,7 +93,7 @@ def group_images(
 def _tie(
     pictures: Pictures, given: list[Edge], params: GroupParams, sides: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], Copies]:
-    """Return the component of each picture, and the copies that made it, beyond what is `given`."""
+    """Return each picture's component, and the copies that were found beyond what is `given`."""
     joined = Joined(len(pictures.identity))
     for edge in given:
         joined.union(edge.a, edge.b)
@@ -167,14 +167,14 @@ def describe_pictures(
     grey: Callable[[int], Grey],
     embeddings: NDArray[np.floating[Any]] | None,
 ) -> Pictures:
-    """Put together what ingest found for `find_copies`: fingerprints (N, 2, 37), thumbnails (N, 81, 96)."""
+    """Return ingest's results as `find_copies` takes them: fingerprints (N, 2, 37), thumbnails (N, 81, 96)."""
     boxes = np.array([(x * (1 - s), y * (1 - s), x * (1 - s) + s, y * (1 - s) + s) for s, y, x in WINDOWS[1:]])
     prints = Fingerprints(manifest["phash"].to_numpy(np.uint64), fingerprints[:, 0, 1:], fingerprints[:, 1, 0], boxes)
     return Pictures(manifest, prints, lambda row: thumbnails[row], grey, embeddings)
 
 
 def grey_reader(data: DataParams, paths: NDArray[np.object_]) -> Callable[[int], Grey]:
-    """Return a function from a row of the manifest to its picture in grey, longer side at most 320."""
+    """Return a function that returns the grey picture of a row of the manifest, its longer side at most 320."""
     import cv2
 
     from plumbline.imaging.reading import load_rgb
@@ -185,7 +185,7 @@ def grey_reader(data: DataParams, paths: NDArray[np.object_]) -> Callable[[int],
 def read_embeddings(folder: Path, manifest: pd.DataFrame) -> tuple[NDArray[np.floating[Any]] | None, str]:
     """Return the embeddings (N, D) in manifest order, or None, and a sentence on where they come from.
 
-    Random weights tell a picture's brightness, not its content: they are passed over, and that is said.
+    Embeddings of random weights reflect brightness, not content: they are not used, and the sentence says so.
     """
     from plumbline.models.features import open_features
 
@@ -199,7 +199,7 @@ def read_embeddings(folder: Path, manifest: pd.DataFrame) -> tuple[NDArray[np.fl
 
 
 def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str, tied: list[Tied]) -> Grouping:
-    """What build/group.json says: pairs looked at by step, edges by kind, where embeddings came from, columns."""
+    """Return build/group.json: pairs compared by step, edges by kind, where embeddings came from, columns."""
     verified = found.edges[found.edges["verified"]]
     return Grouping(
         images=len(found.groups),

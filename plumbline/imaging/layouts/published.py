@@ -1,4 +1,4 @@
-"""Folders called train and test: a split that somebody published, and no classes."""
+"""Folders called train and test: a published split rather than classes."""
 
 from __future__ import annotations
 
@@ -68,18 +68,18 @@ def _side_and_rest(name: str) -> tuple[Side | None, tuple[str, ...]]:
     if not text.isascii():
         return None, (text,)
     words = [word for word in re.split(r"[^a-z]+", text) if word]
-    told: list[Side] = []
+    sides: list[Side] = []
     rest: list[str] = []
     for word in words:
         glued = _GLUED.fullmatch(word)
         side = _SIDES.get(word) or (_SIDES.get(glued.group(1)) if glued else None)
         if side:
-            told.append(side)
+            sides.append(side)
         elif word not in _AROUND and not (len(word) == 1 and len(words) > 1):
             rest.append(word)
-    if not told:
+    if not sides:
         return None, tuple(rest)
-    return told[0] if len(set(told)) == 1 else "none", tuple(rest)
+    return sides[0] if len(set(sides)) == 1 else "none", tuple(rest)
 
 
 def find_split(tops: Collection[str]) -> dict[str, Side]:
@@ -100,7 +100,7 @@ def find_split(tops: Collection[str]) -> dict[str, Side]:
 
 
 def settle_split(found: Found, params: DataParams) -> None:
-    """Give pictures below train and test the class of the folder below, by `data.published_split`; else UserError."""
+    """Label pictures below train and test by the next folder, as `data.published_split` allows; else UserError."""
     tops = _tops(row["path"] for row in found.rows)
     sides = find_split(tops)
     if not sides:
@@ -134,7 +134,7 @@ def _without_sides(top: str, inside: Sequence[str]) -> list[str]:
 
 
 def _settle_inside_classes(found: Found, params: DataParams) -> None:
-    """The other way round, cat/train and cat/test: the classes are right, and the split is one that somebody drew."""
+    """The other order, cat/train and cat/test: the classes are right, and there is a published split below them."""
     second = [PurePosixPath(row["path"]).parts[1:2] if row["path"].count("/") > 1 else () for row in found.rows]
     sides = find_split({name for names in second for name in names})
     if len(set(sides.values()) - {"none"}) < 2 or not all(names and names[0] in sides for names in second):
@@ -155,7 +155,7 @@ def _tops(paths: Iterable[str]) -> set[str]:
 
 
 def _refuse_wrapped(tops: Collection[str], found: Found, params: DataParams) -> None:
-    """A folder around the split, as archives have it: data/archive/Training/cat."""
+    """A folder around the split, as in archives: data/archive/Training/cat."""
     if len(tops) != 1:
         return
     (top,) = tops

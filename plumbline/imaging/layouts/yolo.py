@@ -1,4 +1,4 @@
-"""YOLO darknet: pictures with a .txt of boxes beside each, and a file that names the classes. A box is a picture."""
+"""YOLO Darknet: a .txt of boxes beside each picture, and a file that names the classes. Each box is a picture."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import PurePosixPath
 from PIL import Image
 
 from plumbline.common.errors import UserError
-from plumbline.imaging.decode import DecodeError, decode_image, decoder_warning
-from plumbline.imaging.files import read_bytes, read_text, top_folder, walk
+from plumbline.imaging.decode import DecodeError, decoder_warning
+from plumbline.imaging.files import read_bytes, read_picture, read_text, top_folder, walk
 from plumbline.imaging.labels import SEVERAL
 from plumbline.imaging.layouts.published import side_of
 from plumbline.imaging.pictures import Found, Picture, Refused, is_picture_name
@@ -26,7 +26,7 @@ _BOX_SUFFIXES = (".txt", ".TXT", ".Txt")
 
 
 def list_pictures(params: DataParams) -> Found:
-    """Name every box with its class; a picture without boxes, or without a file of them, is background and no row."""
+    """List every box with its class. A picture without boxes, or without a .txt, is background and gets no row."""
     found = Found()
     found.files = set(files := walk(params, found.refused))
     boxes = {_stem(path): path for path in files if PurePosixPath(path).suffix.lower() == ".txt"}
@@ -59,7 +59,7 @@ def _stem(path: str) -> str:
 
 
 def _photograph(path: str) -> str:
-    """What names a photograph: its path without suffix, and without folders that only say train or test."""
+    """A photograph's name: its path without suffix and without folders called train or test."""
     parts = PurePosixPath(path).with_suffix("").parts
     return "/".join(part for place, part in enumerate(parts) if place == len(parts) - 1 or side_of(part) is None)
 
@@ -136,7 +136,7 @@ def box_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def box_file(params: DataParams, picture: str) -> str:
-    """The path of the .txt beside a picture, however its suffix is written."""
+    """The path of the .txt beside a picture, in whatever case its suffix is."""
     tried = [f"{_stem(picture)}{suffix}" for suffix in _BOX_SUFFIXES]
     return next((path for path in tried if (params.root / path).is_file()), tried[0])
 
@@ -160,7 +160,7 @@ def _read_names(params: DataParams, path: str) -> list[str]:
 
 
 def _names_for(picture: str, names: Mapping[str, list[str]], params: DataParams) -> list[str]:
-    """The class names of the nearest folder at or above a picture; else those of the only names file there is."""
+    """The class names of the nearest folder at or above the picture, else those of the only names file."""
     for folder in PurePosixPath(picture).parents:
         if str(folder) in names:
             return names[str(folder)]
@@ -181,12 +181,11 @@ def _looks_like_boxes(params: DataParams, path: str) -> bool:
 
 def read(params: DataParams, source: str, paths: Sequence[str]) -> Iterator[Picture | Refused]:
     """Decode a photograph once and yield the boxes `paths` of it."""
-    try:
-        data = read_bytes(params, source)
-        image = decode_image(data, params.max_pixels)
-    except DecodeError as error:
-        yield Refused(source, error.reason, "unreadable")
+    found = read_picture(params, source)
+    if isinstance(found, Refused):
+        yield found
         return
+    data, image = found
     boxes = box_file(params, source)
     try:
         lines = read_text(params, boxes).splitlines()
@@ -200,7 +199,7 @@ def read(params: DataParams, source: str, paths: Sequence[str]) -> Iterator[Pict
 
 
 def states(params: DataParams, source: str, paths: Sequence[str]) -> list[str]:
-    """Digests of the photograph and of its file of boxes, or why one can't be read."""
+    """Return the sha256 of the photograph and of its .txt, or why one can't be read."""
     try:
         files = (source, box_file(params, source))
         return [hashlib.sha256(read_bytes(params, file)).hexdigest() for file in files]
