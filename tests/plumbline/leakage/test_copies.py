@@ -180,7 +180,7 @@ ON_GREY = ((RED, BLUE), (YELLOW, WHITE), (BLUE, YELLOW), (GREEN, WHITE), (ORANGE
     ("base", "colours"), [*(("colourful", two) for two in HELMETS), *(("grey", two) for two in ON_GREY)]
 )
 def test_the_same_but_for_the_colour_of_a_helmet_is_no_copy(base, colours):
-    images = [with_helmet(BASES[base], colour, 45) for colour in colours]
+    images = [with_helmet(BASES[base], colour, 60) for colour in colours]
     images += [ImageOps.mirror(images[1]), crop(0.1)(images[1]), reencode(images[0])]
     joined = Joined(len(images))
     find_copies(pictures_of(images), joined, CopyParams())
