@@ -41,6 +41,7 @@ DISTURBED = Artefact("build/disturbed", "disturb", "BACKBONE/: VALUES, INDEX, CO
 PROBES = Artefact("build/probes", "probe", "CANDIDATE/: ANSWERS, ATTENTION")
 ABLATIONS = Artefact("build/ablations", "ablation", "CANDIDATE.json: plumbline.evidence.records.AblationResult")
 TRIALS = Artefact("build/tune", "plumbline tune", "CANDIDATE.db: Optuna's study; CANDIDATE.json: its winner")
+VERIFICATION = Artefact("build/verification", "plumbline similar", "NAME.csv: the ROC of pairs of test pictures")
 
 # Results.
 EVALUATION = Artefact("build/evaluation.json", "evaluate", "plumbline.evidence.records.Evaluation")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -134,6 +135,7 @@ def render(
         notes=notes(evaluation, decision),
         rows=[row(name, evaluation, decision, selection, candidates[name].latency) for name in names],
         references=references(evaluation),
+        labels=label_chart(evaluation),
         probed=[
             {"name": name, "probes": evaluation.candidates[name].probes}
             for name in names
@@ -239,6 +241,36 @@ def worst_probe(coverage: dict[str, Figure]) -> tuple[str, Figure]:
 def references(evaluation: Evaluation) -> list[Rival]:
     """Return the plain rivals' rows."""
     return [Rival(name, splits) for name, splits in evaluation.baselines.items()]
+
+
+def label_chart(evaluation: Evaluation) -> Chart | None:
+    """Return test accuracy by the share of the labels that was used, a line for candidates alike in all else.
+
+    None where no candidates differ in `labels` alone.
+    """
+    families: dict[str, list[tuple[float, Figure, str]]] = {}
+    for name, entry in evaluation.candidates.items():
+        settings = dict(entry.model.settings)
+        share = settings.pop("labels", None)
+        if share is not None:
+            alike = json.dumps(settings, sort_keys=True)
+            families.setdefault(alike, []).append((share, entry.splits["test"].scores["accuracy"], name))
+    lines: list[Line] = []
+    words: list[str] = []
+    for points in families.values():
+        if len({share for share, *_ in points}) < 2:
+            continue
+        points.sort(key=lambda point: point[0])
+        name = points[-1][2]
+        style = STYLES[len(lines) % len(STYLES)]
+        lines.append(Line(name, [100 * share for share, *_ in points], [one.value for _, one, _ in points], style))
+        told = [f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f}) with {share:.0%}" for share, one, _ in points]
+        words.append(f"{name}: {', '.join(told)}")
+    if not lines:
+        return None
+    svg = line_chart(lines, "% of the labels", "accuracy on test", f"Accuracy by labels. {'; '.join(words)}")
+    key = [(line.style, line.name) for line in lines]
+    return Chart("What labels bring", svg, key, f"{'; '.join(words)}. Validation kept all its labels.")
 
 
 def panel(candidate: TrainedCandidate, evaluation: Evaluation, chosen: bool, thumbnails: Thumbnails) -> Panel:

@@ -30,6 +30,8 @@ from plumbline.tasks.one_label import ONE_LABEL
 from plumbline.tasks.several_labels import SEVERAL_LABELS
 from stages import ensemble
 
+pytestmark = pytest.mark.slow
+
 SIZE = 16
 
 

@@ -21,7 +21,10 @@ from plumbline.models.fitting import balanced_weights, targets_of
 from plumbline.models.networks import kernel_layers
 from plumbline.models.trainable import cut_networks
 from plumbline.models.training import TrainingSet, train
+from plumbline.models.weights import Weights
 from plumbline.tasks.one_label import ONE_LABEL
+
+pytestmark = pytest.mark.slow
 
 SIZE = 32
 
@@ -355,6 +358,17 @@ def test_augmented_needs_views(splits, features):
     candidate = CANDIDATES["simple_cnn"].model_copy(update={"augmented": True})
     with pytest.raises(UserError, match=r"candidates\.simple_cnn\.augmented needs augmented views"):
         train("simple_cnn", candidate, splits, open_features(features / "pixels"), 0)
+
+
+def test_without_pretrained_weights_an_augmented_candidate_is_trained_without_views(splits, images, tmp_path):
+    entry = Backbone(image_size=SIZE, weights="auto", views=1)
+    weights = [Weights("mobilenet", "auto", "random", None, None, None)]
+    featurize(splits, functools.partial(read, images), "mobilenet", entry, weights, tmp_path / "mobilenet")
+    model = train("x", CANDIDATES["transfer"], splits, open_features(tmp_path / "mobilenet"), 0).model
+    assert model.without_views
+    assert model.trouble == [
+        "No pretrained weights were found for its backbone, so it was trained without augmented views."
+    ]
 
 
 def test_model_json_says_where_weights_came_from(splits, features):
