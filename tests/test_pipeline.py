@@ -158,6 +158,10 @@ def test_one_command_takes_photographs_to_a_decision(finished):
     assert decision["verdict"] in {"PROMOTE", "HOLD", "REJECT"}
     assert decision["candidate"] in CANDIDATES
     assert all({"name", "value", "bound", "passed", "reason"} <= set(rule) for rule in decision["rules"])
+    race = finished.json("build/race/race.json")
+    assert decision["candidate"] in race["finalists"]
+    assert set(race["finalists"]) | set(race["left"]) <= set(CANDIDATES)
+    assert decision["race"] == race
     rows = {row["candidate"]: row for row in finished.json("build/leaderboard.json")}
     assert set(rows) == set(CANDIDATES)
     assert rows["mobilenet_v2"]["weights"] == "random", "no weights here, and the leaderboard says so"
@@ -205,6 +209,7 @@ def test_a_new_candidate_is_one_entry_and_one_training(workspace):
     workspace.set_params(params)
     ran = workspace.repro()
     assert [stage for stage in ran if stage.startswith(("train", "featurize"))] == ["train@pooled"]
+    assert ran.index("train@pooled") < ran.index("race") < ran.index("gate")
     assert {row["candidate"] for row in workspace.json("build/leaderboard.json")} == {*CANDIDATES, "pooled"}
 
 

@@ -68,7 +68,7 @@ def conformal_sets(
         needed = groups_needed(level)
         if bound is None:
             note = (
-                f"validation holds {validation.groups} groups, and {needed} are the fewest that can rule out a class "
+                f"Validation holds {validation.groups} groups, and {needed} are the fewest that can rule out a class "
                 f"at {level:.0%}: every set holds every class."
             )
             found.append(ConformalSets(level=level, groups=validation.groups, bound=None, note=note))
@@ -108,7 +108,7 @@ def _covered(sample: Predictions, bound: float, draws: Floats) -> tuple[Figure, 
 def _note(level: float, covered: Figure, undecided: Figure, counted: str) -> str:
     held = "as promised" if covered.high >= level else "less than promised: test is not like validation"
     return (
-        f"at {level:.0%}, the sets hold the right class for {covered.value:.1%} of the test {counted}, {held}; "
+        f"At {level:.0%}, the sets hold the right class for {covered.value:.1%} of the test {counted}, {held}; "
         f"{undecided.value:.1%} of them have more than one class in theirs."
     )
 

@@ -45,9 +45,11 @@ def folds_of(splits: pd.DataFrame, folds: int, seed: int) -> NDArray[np.intp]:
     part = np.full(len(splits), NO_FOLD, dtype=np.intp)
     rows = np.flatnonzero((splits["split"] == "train").to_numpy())
     table = splits.iloc[rows]
+    if not len(table):
+        return part
     truth = truth_table(table["label"], sorted(classes_of(table["label"])))
     groups = [table["group"][has].nunique() for has in truth.T]
-    count = min(folds, *groups, int(table["label"].value_counts().max())) if groups else 0
+    count = min(folds, *groups, int(table["label"].value_counts().max()))
     if count < 2:
         return part
     splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)

@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.records import read_record
+from plumbline.evidence.calibration import fit_temperature
+from plumbline.evidence.candidates import sample_of
+from plumbline.evidence.conformal import conformal_sets
+from plumbline.evidence.intervals import draw_weights
 from plumbline.models.anatomy import WHOLE, Layer, attention, layer_table
 from plumbline.models.assemble import load_candidate, read_cost
 from plumbline.models.records import ModelRecord
@@ -28,6 +32,8 @@ from plumbline.tasks.task import Task
 
 MISTAKES = 12
 LOOKED_AT = 6
+REDRAWN = 1000
+"""Redrawings of the test groups."""
 Pictures = Callable[[list[str], int], Iterable[NDArray[np.uint8]]]
 
 
@@ -51,6 +57,15 @@ def about_training(model: ModelRecord) -> list[str]:
     """Which epoch was the best, and what went wrong."""
     best = f"Epoch {model.best_epoch} of {model.epochs_run} had the least validation loss."
     return [*([] if model.best_epoch is None else [best]), *model.trouble]
+
+
+def about_sets(predictions: pd.DataFrame, classes: list[str], task: Task) -> list[str]:
+    """A sentence on each conformal set: how often it holds the right class of a test picture, or that none can say."""
+    validation, test = (sample_of(predictions, classes, split, task) for split in ("validation", "test"))
+    temperature = fit_temperature(*validation.decisions)
+    draws = draw_weights(test.codes, REDRAWN, 0)
+    found = conformal_sets(validation.scaled(temperature), test.scaled(temperature), draws, None, 0)
+    return [one.note for one in found]
 
 
 def curves(history: pd.DataFrame) -> list[tuple[str, Markup]]:
@@ -185,6 +200,7 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
         hits=heats[: len(hits)],
         misses=heats[len(hits) :],
         has_heat=heat is not None,
+        sets=about_sets(predictions, classes, task),
         cost=read_cost(folder),
         megabytes=_megabytes(folder / artefacts.HEAD_WEIGHTS, features / artefacts.BACKBONE_WEIGHTS),
     )

@@ -141,6 +141,14 @@ def test_the_cheapest_of_those_shown_is_chosen_whatever_the_order_and_a_cheap_be
     assert found.why == "m0 is the most accurate candidate, and none is simpler"
 
 
+def test_one_candidate_one_group_and_no_picture_right_are_no_accident():
+    assert select(candidates(12, [0])).chosen == "m0"
+    assert select(candidates(12, [0], [1]), groups=np.zeros(12, dtype=int)).chosen in ("m0", "m1")
+    nobody = select(np.full((3, 12), False))
+    assert (nobody.best, nobody.chosen) == ("m0", "m0")
+    assert select(np.full((2, 12), True)).chosen == "m0"
+
+
 def test_worse_probabilities_keep_a_simpler_candidate_from_the_best_ones_place():
     random = np.random.default_rng(0)
     right = candidates(2000, [*range(40)], [*range(40)])
@@ -239,6 +247,21 @@ def test_a_candidate_over_the_budget_does_not_stand(project):
     text = Path("params.yaml").read_text().replace("gate:\n", "gate:\n  maximum_parameters: 1500\n")
     Path("params.yaml").write_text(text)
     assert run_both()["candidate"] == "small"
+
+
+def test_a_candidate_whose_training_diverged_is_shown_and_never_chosen(project):
+    write_project(project, {"small": 4.0, "large": 1.2})
+    path = Path("build/candidates/small/model.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "diverged"}))
+    decision = run_both()
+    assert decision["candidate"] == "large"
+    assert decision["race"]["finalists"] == ["large"]
+    assert set(json.loads(Path("build/evaluation.json").read_text())["candidates"]) == {"small", "large"}
+    path = Path("build/candidates/large/model.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "constant"}))
+    decision = run_both()
+    assert decision["verdict"] == "REJECT"
+    assert "training" in decision["reason"]
 
 
 def test_too_few_groups_hold_and_say_how_many(project):

@@ -96,7 +96,7 @@ def test_too_few_groups_are_said_to_be_too_few():
     assert ninety.bound is not None
     assert (ninety_five.bound, ninety_five.coverage) == (None, None)
     assert ninety_five.note == (
-        "validation holds 12 groups, and 19 are the fewest that can rule out a class at 95%: "
+        "Validation holds 12 groups, and 19 are the fewest that can rule out a class at 95%: "
         "every set holds every class."
     )
 
