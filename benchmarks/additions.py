@@ -2,10 +2,11 @@
 
     PLUMBLINE_WEIGHTS=../shared/weights python -m benchmarks.additions [NAME ...] [--data ../shared/data/helmet]
 
-Without names: all of ADDITIONS and the hybrid. DATA is a folder of class folders with metadata.csv (path, label and
-photo; where there is a column repost_group, groups are what it says). For every seed the groups are dealt into five
-parts anew; one part is test, the next validation, the others are trained on, so many times as an addition says. The
-figures are test accuracies; features are kept in build/benchmarks/additions.
+Without names: all of ADDITIONS, the hybrid, and likeness (verification, a new class from one or five pictures). DATA is
+a folder of class folders with metadata.csv (path, label and photo; where there is a column repost_group, groups are
+what it says). For every seed the groups are dealt into five parts anew; one part is test, the next validation, the
+others are trained on, so many times as an addition says. The figures are test accuracies; features are kept in
+build/benchmarks/additions.
 """
 
 from __future__ import annotations
@@ -23,16 +24,21 @@ from numpy.typing import NDArray
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import file_digest, write_json
 from plumbline.evidence.ablation import CONDITIONS, Ablation, ablate, build_extractor, disturbed_features
+from plumbline.evidence.disturbances import extract_with
+from plumbline.imaging.decode import decode, resize
 from plumbline.imaging.reading import iter_rgb
 from plumbline.imaging.settings import DataParams
 from plumbline.models.backbones import Backbone, resolve_entry
 from plumbline.models.candidates import Candidate
 from plumbline.models.extraction import featurize
 from plumbline.models.features import Features, open_features
+from plumbline.models.similar import unit_vectors, verify
 from plumbline.models.training import train
+from plumbline.models.triplets import embedder, nearest, prototypes
 
 KEPT = Path("build/benchmarks/additions")
 PARTS = 5
+TESTED = 2
 LINEAR: dict[str, Any] = {"architecture": "transfer", "head": {}, "epochs": 100}
 
 
@@ -54,7 +60,7 @@ class Addition:
 
     without: Model
     models: tuple[Model, ...]
-    parts: int = PARTS
+    parts: int = TESTED
 
 
 V2 = {"network": "mobilenet_v2", "image_size": 224, "weights": "auto", "pooling": "average"}
@@ -112,6 +118,14 @@ ADDITIONS: dict[str, Addition] = {
             for mining in ("semi_hard", "hard")
         ),
     ),
+    **{
+        f"simsiam, {share:.0%} of the labels": Addition(
+            Model("compact_cnn", PIXELS, {**CNN, "labels": share}),
+            (Model("simsiam first", PIXELS, {**CNN, "labels": share, "start": {"epochs": 60}}),),
+            parts=1,
+        )
+        for share in (0.1, 0.25, 0.5, 1.0)
+    },
     "curriculum": Addition(
         Model("compact_cnn", PIXELS, CNN),
         tuple(Model(f"curriculum: {kind}", PIXELS, {**CNN, "curriculum": kind}) for kind in ("sizes", "confidence")),
@@ -121,6 +135,9 @@ ADDITIONS: dict[str, Addition] = {
         Model("compact_cnn", PIXELS, CNN), (Model("cbam_cnn", PIXELS, {**CNN, "attention": "cbam"}),), parts=1
     ),
 }
+
+
+ALL = ["hybrid", "likeness", *ADDITIONS]
 
 
 def backbone_name(entry: dict[str, Any]) -> str:
@@ -219,6 +236,67 @@ def hybrid(table: pd.DataFrame, data: Path, seeds: int) -> dict[str, dict[str, l
     return found
 
 
+def likeness(table: pd.DataFrame, data: Path, seeds: int) -> dict[str, dict[str, list[float]]]:
+    """Return by space (frozen features, triplet embedding) the figures of verification and of a new class, by seed.
+
+    Verification: are two test pictures of one photograph? The new class is `nobody`: places in DATA/../scenes where
+    there is no head, one of each photograph; its prototype is the mean of one or five of them, and all three classes
+    are judged by the nearest prototype (balanced accuracy on test pictures and the other hundred).
+    """
+    model = Model("triplet", V2, TRIPLET)
+    features = features_of(V2, table, data)
+    nobody = extract_with(features)(np.stack(nobody_pictures(data.parent / "scenes", 120)))
+    found: dict[str, dict[str, list[float]]] = {}
+    for seed in range(seeds):
+        for splits in dealt(table, seed, 1):
+            network = train(model.name, model.settings(), splits, features, seed).network
+            for name, embedding in (("mobilenet_v2", None), ("triplet", embedder(network))):
+                vectors = unit_vectors(features.values[:, 0], embedding)
+                fresh = unit_vectors(nobody, embedding)[np.random.default_rng(seed).permutation(len(nobody))]
+                test = (splits["split"] == "test").to_numpy()
+                kept = found.setdefault(name, {})
+                verified = verify(vectors[test], splits["group"].to_numpy()[test])
+                kept.setdefault("verification: ROC area", []).append(verified.area)
+                kept.setdefault("verification: equal error", []).append(verified.error)
+                for shots in (1, 5):
+                    value = with_new_class(vectors, splits, fresh, shots)
+                    kept.setdefault(f"new class from {shots}", []).append(value)
+    return found
+
+
+def with_new_class(vectors: NDArray[Any], splits: pd.DataFrame, fresh: NDArray[Any], shots: int) -> float:
+    """Return balanced accuracy over the known classes and a new one, whose first `shots` pictures are its prototype."""
+    classes = np.unique(splits["label"])
+    truth = splits["label"].to_numpy()[:, None] == classes
+    learnt, test = ((splits["split"] == side).to_numpy() for side in ("train", "test"))
+    centres = np.vstack([prototypes(vectors[learnt], truth[learnt]), fresh[:shots].mean(axis=0)])
+    said, right = nearest(vectors[test], centres), truth[test].argmax(axis=1)
+    recalls = [float((said[right == number] == number).mean()) for number in range(len(classes))]
+    return float(np.mean([*recalls, float((nearest(fresh[5:], centres) == len(classes)).mean())]))
+
+
+def nobody_pictures(scenes: Path, count: int) -> list[NDArray[np.uint8]]:
+    """Return squares (224, 224, 3) of photographs with YOLO boxes, one each, that touch no box."""
+    random, found = np.random.default_rng(0), []
+    for file in sorted(scenes.glob("*.jpg")):
+        rgb = decode(file.read_bytes())
+        height, width = rgb.shape[:2]
+        side = min(height, width) // 3
+        lines = file.with_suffix(".txt").read_text(encoding="utf-8").split("\n")
+        boxes = np.array([line.split()[1:] for line in lines if line.strip()], dtype=np.float64).reshape(-1, 4)
+        low = (boxes[:, :2] - boxes[:, 2:] / 2) * (width, height)
+        high = (boxes[:, :2] + boxes[:, 2:] / 2) * (width, height)
+        for _ in range(50):
+            place = np.array([random.integers(width - side + 1), random.integers(height - side + 1)])
+            if not ((place < high) & (place + side > low)).all(axis=1).any():
+                x, y = place
+                found.append(resize(rgb[y : y + side, x : x + side], (224, 224)))
+                break
+        if len(found) == count:
+            return found
+    raise UserError(f"{scenes} has places without a head in {len(found)} photographs, not {count}.")
+
+
 def show_hybrid(found: dict[str, dict[str, list[float]]]) -> None:
     """Print a line per subset: the mean accuracy under each condition."""
     print(f"\nhybrid_pretrained{'':39}{'  '.join(f'{condition:>8}' for condition in CONDITIONS)}")
@@ -229,17 +307,23 @@ def show_hybrid(found: dict[str, dict[str, list[float]]]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", default=["hybrid", *ADDITIONS])
+    parser.add_argument("names", nargs="*", default=ALL)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/helmet"))
     parser.add_argument("--seeds", type=int, default=3)
     options = parser.parse_args()
-    unknown = set(options.names) - {"hybrid", *ADDITIONS}
+    unknown = set(options.names) - set(ALL)
     if unknown:
-        raise UserError(f"there is no addition '{min(unknown)}': use some of {', '.join(['hybrid', *ADDITIONS])}.")
+        raise UserError(f"there is no addition '{min(unknown)}': use some of {', '.join(ALL)}.")
     table = read_table(options.data)
     for name in options.names:
         result: Any
-        if name == "hybrid":
+        if name == "likeness":
+            result = likeness(table, options.data, options.seeds)
+            print("\nlikeness")
+            for space, figures in result.items():
+                for figure, values in figures.items():
+                    print(f"  {space:14} {figure:26} {np.mean(values):.4f}  ({', '.join(f'{v:.3f}' for v in values)})")
+        elif name == "hybrid":
             result = hybrid(table, options.data, options.seeds)
             show_hybrid(result)
         else:

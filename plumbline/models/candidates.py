@@ -64,6 +64,18 @@ class Triplet(Section):
     mining: Literal["semi_hard", "hard"] = "semi_hard"
 
 
+class Start(Section):
+    """What a network learns before it sees a label: SimSiam on the pictures that are not test, and those of a folder.
+
+    The folder (`unlabelled`, such as incoming) is read as it is when the candidate is trained; DVC does not watch it.
+    """
+
+    method: Literal["simsiam"] = "simsiam"
+    epochs: Annotated[int, Field(ge=1)] = 30
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    unlabelled: str | None = None
+
+
 class FineTuning(Section):
     """The second phase, once the head is trained: the unfrozen part of the backbone learns too, slowly."""
 
@@ -81,7 +93,9 @@ class Candidate(Section):
     to be trained. `class_weights: balanced` weighs each picture by 1 / its class's share. `schedule: cosine` lets the
     learning rate fall to nothing over `epochs` (then give early stopping patience) in place of steps down on a plateau;
     `weight_decay` is AdamW's. `curriculum` gives a third of the epochs to an easier lesson first: `sizes` pictures of
-    half the size, `confidence` the half that a logistic regression on 16x16 pixels is surest of. `precision: auto`
+    half the size, `confidence` the half that a logistic regression on 16x16 pixels is surest of. `start` comes before
+    any label; `labels` is the share of the training groups whose labels are used, for learning how much they bring.
+    `precision: auto`
     trains some architectures in bfloat16 where the processor has units for it; predictions are made in float32.
     """
 
@@ -92,6 +106,8 @@ class Candidate(Section):
     head: Head | None = None
     triplet: Triplet = Triplet()
     curriculum: Literal["none", "sizes", "confidence"] = "none"
+    start: Start | None = None
+    labels: Annotated[float, Field(gt=0, le=1)] = 1.0
     fine_tuning: FineTuning = FineTuning()
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     attention: Literal["none", "cbam"] = "none"
@@ -134,8 +150,8 @@ class Candidate(Section):
             raise ValueError("'head' is what architecture 'transfer' trains: give it there, and only there")
         if self.architecture != TRIPLET and self.triplet != Triplet():
             raise ValueError("'triplet' is for architecture 'triplet'")
-        if frozen and self.curriculum != "none":
-            raise ValueError("'curriculum' is for architectures that read pixels")
+        if frozen and (self.curriculum != "none" or self.start is not None):
+            raise ValueError("'curriculum' and 'start' are for architectures that read pixels")
         if frozen and self.width != 1:
             raise ValueError("'width' is for architectures trained from scratch")
         if frozen and (self.mirror or self.brightness):

@@ -123,6 +123,18 @@ class MemberRecord(Record):
     backbone: str
 
 
+class StartRecord(Record):
+    """What a network learnt from before it saw a label: pictures of the data set, unlabelled ones, and how it went."""
+
+    method: str
+    known: int
+    unlabelled: int
+    unreadable: int
+    sha256: str
+    loss: float
+    spread: float
+
+
 class ModelDescription(Record):
     """What was trained, on what, and the origin of its weights; `parameters` include the backbone's.
 
@@ -153,6 +165,7 @@ class ModelDescription(Record):
     settings: dict[str, Any] = Field(default_factory=dict)
     training_precision: str | None = None
     fit: Fit = "stretch"
+    start: StartRecord | None = None
     status: Status = "trained"
     starts: int = 1
     without_views: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -33,7 +33,8 @@ from plumbline.models.fitting import (
     targets_of,
 )
 from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
-from plumbline.models.records import NOT_ELIGIBLE, BackboneRecord, ModelRecord, Status
+from plumbline.models.records import NOT_ELIGIBLE, BackboneRecord, ModelRecord, StartRecord, Status
+from plumbline.models.simsiam import start_without_labels
 from plumbline.models.trainable import build_trainable, chosen_parts, cut_networks, reads_pixels
 from plumbline.models.triplets import fit_triplets
 from plumbline.models.weights import describe_origin
@@ -56,10 +57,14 @@ NEVER_BEGAN = (
 
 
 class TrainParams(Section):
-    """Section `train`: what all candidates share. `folds` (3 or more) adds a cross-validation for gate.selection."""
+    """Section `train`: what all candidates share, and what the race between them (gate.selection) may take.
+
+    `folds` of the training pictures may be asked about, for so many `minutes` of training in all.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    folds: Annotated[int, Field(ge=3)] | None = None
+    folds: Annotated[int, Field(ge=2)] = 5
+    minutes: Annotated[float, Field(ge=0)] = 2
 
 
 class Trained(NamedTuple):
@@ -89,6 +94,22 @@ class TrainingSet:
     def inside(self, split: str) -> NDArray[np.bool_]:
         """Which pictures are in `split` (N,)."""
         return (self.splits["split"] == split).to_numpy()
+
+    def with_labels(self, share: float, seed: int) -> TrainingSet:
+        """The same with only so many of each class's training groups (one at least) left in train.
+
+        A smaller share is part of a larger one. Validation keeps its labels.
+        """
+        if share >= 1:
+            return self
+        train = self.splits[self.splits["split"] == "train"]
+        kept: set[object] = set()
+        for _, of_class in train.groupby("label"):
+            groups = np.sort(of_class["group"].unique())
+            order = np.random.default_rng(seed).permutation(len(groups))
+            kept |= set(groups[order[: max(1, round(share * len(groups)))]])
+        left = (self.splits["split"] == "train") & ~self.splits["group"].isin(kept)
+        return replace(self, splits=self.splits.assign(split=self.splits["split"].mask(left, "unlabelled")))
 
     def lesson(self, candidate: Candidate, seed: int) -> Lesson:
         """The training pictures, augmented as the candidate says, and the validation pictures as they are."""
@@ -136,6 +157,7 @@ def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Featu
             f"params.yaml: candidates.{name}.augmented needs augmented views: set backbones.{candidate.backbone}.views."
         )
     data = TrainingSet.of(splits, features)
+    taught = data.with_labels(candidate.labels, seed)
     build = builder(candidate, data)
     policy = training_precision(candidate, features)
     began = time.monotonic()
@@ -143,7 +165,11 @@ def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Featu
         make_deterministic(seed_of_start(seed, start))
         with precision(policy):
             network = build()
-        fitted = learn(network, candidate, data, seed, name)
+        before = None
+        if candidate.start is not None:
+            _needs_pixels(candidate, data, f"candidates.{name}.start")
+            before = start_without_labels(network, candidate, data, seed, name)
+        fitted = learn(network, candidate, taught, seed, name)
         if fitted.status != "constant":
             break
         print(f"{name}: {NEVER_BEGAN.format(start=start + 1, epochs=len(fitted.history))}", file=sys.stderr)
@@ -152,15 +178,17 @@ def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Featu
         network.set_weights(weights)
     predictions = data.predictions(network, candidate.batch_size)
     model = model_record(name, candidate, data, network, fitted, seed)
-    model = model.model_copy(update=_particulars(candidate, features, fitted.status, start + 1))
+    model = model.model_copy(update=_particulars(candidate, features, fitted.status, start + 1, before))
     print(summary(model, fitted, time.monotonic() - began), file=sys.stderr)
     return Trained(network, fitted.history, predictions, model)
 
 
-def _particulars(candidate: Candidate, features: Features, status: Status, starts: int) -> dict[str, Any]:
+def _particulars(
+    candidate: Candidate, features: Features, status: Status, starts: int, start: StartRecord | None
+) -> dict[str, Any]:
     """What model.json says only where there is something to say."""
     left_out = candidate.augmented and features.backbone.views_left_out > 0
-    said: dict[str, Any] = {"status": status, "starts": starts, "without_views": left_out}
+    said = {"status": status, "starts": starts, "without_views": left_out, "fit": features.backbone.fit, "start": start}
     return {key: value for key, value in said.items() if value != ModelRecord.model_fields[key].default}
 
 
@@ -188,32 +216,6 @@ def builder(candidate: Candidate, data: TrainingSet) -> Callable[[], keras.Model
     return partial(build_trainable, candidate, features.backbone, networks, len(targets.classes), targets.task)
 
 
-def cross_validate(
-    name: str, candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int, folds: int
-) -> pd.DataFrame:
-    """Predict every training and validation picture of `splits` with a model that never saw its group.
-
-    The groups are dealt into `folds` parts; in turn one is predicted, the next is for early stopping, the others are
-    trained on. The test pictures take no part. Returns path, id, label, split, group and a p_CLASS column per class.
-    """
-    import pandas as pd
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    seen = splits[splits["split"] != "test"].reset_index(drop=True)
-    part = np.empty(len(seen), dtype=np.intp)
-    drawn = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(seen, seen["label"], seen["group"])
-    for number, (_, held) in enumerate(drawn):
-        part[held] = number
-    tables = []
-    for number in range(folds):
-        print(f"{name}: part {number + 1} of {folds} of the cross-validation", file=sys.stderr)
-        roles = np.select([part == number, part == (number + 1) % folds], ["test", "validation"], "train")
-        predictions = train(name, candidate, seen.assign(split=roles), features, seed).predictions
-        tables.append(predictions[predictions["split"] == "test"])
-    found = pd.concat(tables).sort_index()
-    return found.assign(split=seen["split"])
-
-
 def learn(network: keras.Model, candidate: Candidate, data: TrainingSet, seed: int, name: str) -> Fitted:
     """Train `network` the candidate's way: from triplets, in an order, or on everything at once."""
     if candidate.architecture == TRIPLET:
@@ -222,14 +224,18 @@ def learn(network: keras.Model, candidate: Candidate, data: TrainingSet, seed: i
         return fit_triplets(network, candidate, data, seed, name)
     if candidate.curriculum == "none":
         return fit_in_phases(network, candidate, data.lesson(candidate, seed), name)
-    if not reads_pixels(data.features.backbone):
-        raise UserError(f"params.yaml: candidates.{name}.curriculum needs a backbone of network 'pixels'.")
+    _needs_pixels(candidate, data, f"candidates.{name}.curriculum")
 
     def build(shape: tuple[int, ...]) -> keras.Model:
         with precision(training_precision(candidate, data.features)):
             return build_network(candidate, shape, len(data.targets.classes), data.targets.task)
 
     return fit_in_order(network, build, candidate, data, seed, name)
+
+
+def _needs_pixels(candidate: Candidate, data: TrainingSet, key: str) -> None:
+    if not reads_pixels(data.features.backbone):
+        raise UserError(f"params.yaml: {key} needs pixels: backbones.{candidate.backbone} has a network of its own.")
 
 
 def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson, name: str = "") -> Fitted:
@@ -289,7 +295,6 @@ def model_record(
         best_epoch=best_epoch(fitted.history),
         settings=candidate.model_dump(mode="json"),
         training_precision=training_precision(candidate, data.features),
-        fit=backbone.fit,
     )
 
 

@@ -83,5 +83,5 @@ def test_what_can_not_be_ordered_is_one_sentence(data):
     easy = Candidate(**SETTINGS, curriculum="confidence")
     with pytest.raises(UserError, match="curriculum: confidence needs 5 groups"):
         train("one", easy, few, features, seed=0)
-    with pytest.raises(ValidationError, match="'curriculum' is for architectures that read pixels"):
+    with pytest.raises(ValidationError, match="'curriculum' and 'start' are for architectures that read pixels"):
         Candidate(architecture="transfer", backbone="mobilenet", head={}, curriculum="sizes")

@@ -87,10 +87,10 @@ def test_an_embedding_learns_and_exports(classes, mining, tmp_path):
         architecture="triplet",
         backbone="mobilenet",
         triplet=Triplet(units=8, mining=mining, margin=0.5),
-        epochs=12,
+        epochs=30,
         batch_size=64,
         learning_rate=0.02,
-        early_stopping_patience=12,
+        early_stopping_patience=30,
     )
     result = train("one", candidate, splits, features, seed=0)
     test = (splits["split"] == "test").to_numpy()
