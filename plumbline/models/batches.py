@@ -62,7 +62,7 @@ class Batches:
     @property
     def held(self) -> bool:
         """Whether the features are copied to memory."""
-        of_one = int(np.prod(self.values.shape[2:])) * self.values.dtype.itemsize
+        of_one = int(np.prod(self.values.shape[2:])) * held_type(self.values.dtype).itemsize
         return len(self.rows) * (1 + self.views) * of_one <= HELD_BYTES
 
     def draw(self, epoch: Any) -> Draw:
@@ -147,9 +147,14 @@ class Batches:
         return features
 
 
+def held_type(stored: np.dtype[Any]) -> np.dtype[Any]:
+    """Half precision is held as single: TensorFlow has no quick kernels for it on many processors, and says so."""
+    return np.dtype(np.float32) if stored == np.float16 else stored
+
+
 def copied(values: NDArray[Any], rows: NDArray[np.intp], views: int) -> NDArray[Any]:
-    """Copy the first `views` views of `rows` from a mapped array (M, V, ...), as stored."""
-    copy = np.empty((len(rows), views, *values.shape[2:]), values.dtype)
+    """Copy the first `views` views of `rows` from a mapped array (M, V, ...)."""
+    copy = np.empty((len(rows), views, *values.shape[2:]), held_type(values.dtype))
     for first in range(0, len(rows), ROWS_AT_ONCE):
         few = slice(first, first + ROWS_AT_ONCE)
         copy[few] = values[rows[few], :views]

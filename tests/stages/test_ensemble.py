@@ -23,6 +23,7 @@ from plumbline.models.ensembles import (
     combined_unseen,
     model_record,
     read_members,
+    why_not_made,
 )
 from plumbline.models.fitting import targets_of
 from plumbline.models.records import ModelRecord
@@ -76,6 +77,10 @@ def test_the_best_few_by_validation_of_one_input_size(table):
     ]
     assert [m.name for m in choose_members(members, 2)] == ["b", "c"]
     assert [m.name for m in choose_members([members[3], members[0]], 2)] == ["d"], "alone in its size"
+    failed = replace(members[1], model=members[1].model.model_copy(update={"status": "diverged"}))
+    assert [m.name for m in choose_members([members[0], failed, members[2]], 2)] == ["c", "a"]
+    assert choose_members([failed], 2) == []
+    assert why_not_made([]) == "the training of every candidate failed"
 
 
 def test_a_vote_is_the_mean(table):

@@ -13,13 +13,17 @@ from recorded import certificate_json
 from statsmodels.stats.multitest import multipletests
 
 from benchmarks.selection import compare_rules, optimism
+from plumbline.commands.summary import went_wrong
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
+from plumbline.common.records import read_record
 from plumbline.evidence import rules
 from plumbline.evidence.intervals import draw_groups, draw_weights, wilson
-from plumbline.evidence.records import Figure, Gain, SliceEvidence
+from plumbline.evidence.records import Evaluation, Figure, Gain, SliceEvidence
 from plumbline.evidence.selection import bootstrap_p, holm, select_simplest, shortfalls
 from plumbline.evidence.slices import Slicing
 from stages import evaluate, gate, race
+from stages import leaderboard as page
 
 
 @pytest.fixture
@@ -249,19 +253,32 @@ def test_a_candidate_over_the_budget_does_not_stand(project):
     assert run_both()["candidate"] == "small"
 
 
-def test_a_candidate_whose_training_diverged_is_shown_and_never_chosen(project):
-    write_project(project, {"small": 4.0, "large": 1.2})
-    path = Path("build/candidates/small/model.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "diverged"}))
-    decision = run_both()
-    assert decision["candidate"] == "large"
-    assert decision["race"]["finalists"] == ["large"]
-    assert set(json.loads(Path("build/evaluation.json").read_text())["candidates"]) == {"small", "large"}
-    path = Path("build/candidates/large/model.json")
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "constant"}))
+@pytest.mark.parametrize("status", ["diverged", "constant"])
+def test_a_candidate_whose_training_failed_is_shown_and_not_chosen(project, status, capsys):
+    write_project(project, {"small": 3.0, "failed": 5.0})
+    change_model("failed", status=status, best_epoch=None)
+    history = pd.read_csv("build/candidates/failed/history.csv").assign(loss=np.nan, val_loss=np.nan)
+    history.to_csv("build/candidates/failed/history.csv", index=False)
+    assert run_both()["candidate"] == "small"
+    assert "failed: failed can't be chosen: it" in capsys.readouterr().out
+    evaluation = read_record(artefacts.EVALUATION, Evaluation)
+    assert went_wrong(evaluation) == [f"failed: {evaluation.candidates['failed'].model.trouble[0]}"]
+    page.main()
+    assert "failed can&#39;t be chosen" in Path("reports/leaderboard.html").read_text()
+
+
+def test_where_every_training_failed_the_rule_says_so_and_nothing_is_promoted(project):
+    write_project(project, {"failed": 4.0})
+    change_model("failed", status="diverged")
     decision = run_both()
     assert decision["verdict"] == "REJECT"
-    assert "training" in decision["reason"]
+    (rule,) = [rule for rule in decision["rules"] if rule["name"] == "training"]
+    assert not rule["passed"]
+
+
+def change_model(name: str, **changes: object) -> None:
+    file = Path("build/candidates") / name / "model.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
 def test_too_few_groups_hold_and_say_how_many(project):

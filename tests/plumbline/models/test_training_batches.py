@@ -89,3 +89,11 @@ def test_weights_go_with_their_pictures(way):
 
 def test_another_seed_is_another_order(way):
     assert list(epochs(made())[0][1]) != list(epochs(made(seed=2))[0][1])
+
+
+def test_half_precision_is_held_as_single_with_the_same_values():
+    halves = np.random.default_rng(0).random((6, 1, 5)).astype(np.float16)
+    held = batches.copied(halves, np.array([4, 1]), 1)
+    assert held.dtype == np.float32
+    np.testing.assert_array_equal(held, halves[[4, 1]])
+    assert batches.copied(VALUES, ROWS, 2).dtype == np.uint8

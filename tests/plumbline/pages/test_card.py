@@ -3,10 +3,22 @@
 import numpy as np
 import pandas as pd
 import pytest
+from recorded import model_json
 
 from plumbline.imaging.labels import SEVERAL
 from plumbline.models.anatomy import WHOLE, Layer
-from plumbline.pages.card import LOOKED_AT, Picture, confusions, curves, graded, heated, looked_at, summary
+from plumbline.models.records import ModelRecord
+from plumbline.pages.card import (
+    LOOKED_AT,
+    Picture,
+    about_training,
+    confusions,
+    curves,
+    graded,
+    heated,
+    looked_at,
+    summary,
+)
 from plumbline.tasks.one_label import ONE_LABEL
 from plumbline.tasks.several_labels import SEVERAL_LABELS
 
@@ -85,3 +97,22 @@ def test_a_picture_carries_its_pixels():
     picture = Picture.of(row, np.zeros((8, 8, 3), np.uint8))
     assert (picture.path, picture.predicted, picture.p_label) == ("0.jpg", "bare", 0.9)
     assert picture.source.startswith("data:image/jpeg;base64,")
+
+
+def test_epochs_whose_loss_is_no_number_are_not_drawn():
+    history = pd.DataFrame(
+        {"epoch": [1, 2], "loss": [0.5, np.nan], "accuracy": [0.8, 0.5], "val_loss": [0.4, np.nan]}
+        | {"val_accuracy": [0.9, 0.5]}
+    )
+    (loss, _) = curves(history)
+    assert "nan" not in str(loss[1])
+    assert curves(history.iloc[1:]) == []
+
+
+def test_the_card_says_what_went_wrong_in_training():
+    model = ModelRecord(**model_json(best_epoch=2, epochs_run=4))
+    assert about_training(model) == ["Epoch 2 of 4 had the least validation loss."]
+    failed = model.model_copy(update={"status": "diverged", "best_epoch": None, "starts": 3})
+    can_not, starts = about_training(failed)
+    assert can_not.startswith("x can't be chosen: its training diverged")
+    assert starts == "From 2 initialisations it gave every picture the same answer; start 3 is shown."
