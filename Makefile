@@ -14,7 +14,7 @@ export GX_ANALYTICS_ENABLED = false
 export MLFLOW_DISABLE_TELEMETRY = true
 
 .DEFAULT_GOAL := help
-.PHONY: help env run serve-flows test test-fast coverage lint format deps lock sample clean
+.PHONY: help env run serve serve-flows test test-fast coverage lint format deps lock sample clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -27,6 +27,9 @@ run: env ## Environment, sample data, `dvc repro`, and where to look next
 	@dvc repro $(if $(filter-out 0,$(PLUMBLINE_VERBOSE)),,--quiet)
 	@python -m plumbline.commands.summary
 
+serve: env ## Serve the champion: a page for people and an API, http://127.0.0.1:8080
+	python -m plumbline.cli serve
+
 serve-flows: env ## Prefect's server, UI and a worker on this machine, and the reports as pages
 	dvc pull --quiet data.dvc incoming.dvc
 	python -m flows.serve
@@ -37,13 +40,13 @@ test: env $(VENV)/.installed-test ## The whole test suite
 test-fast: env $(VENV)/.installed-test ## The fast layer: no pipeline, server, browser or training
 	python -m pytest -m "not slow and not browser"
 
-coverage: env $(VENV)/.installed-test ## The whole suite with the lines that no test ran
-	python -m pytest --cov --cov-report=term-missing:skip-covered --cov-report=html
+coverage: env $(VENV)/.installed-test ## The lines that no test ran (TESTS=tests/stages: adds this part to those before)
+	python -m pytest --cov $(if $(TESTS),--cov-append $(TESTS)) --cov-report=term-missing:skip-covered --cov-report=html
 
 lint: env $(VENV)/.installed-test ## Ruff and mypy
 	ruff check .
 	ruff format --check .
-	mypy plumbline stages monitoring flows samples benchmarks
+	mypy plumbline stages monitoring serving flows samples benchmarks
 	lint-imports --no-cache
 
 format: $(VENV)/.installed-test ## Let ruff format and sort the code
@@ -64,6 +67,8 @@ lock: ## Resolve pyproject.toml into the hash-pinned locks (needs uv)
 		--custom-compile-command "make lock" pyproject.toml -o requirements.lock
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \
 		--custom-compile-command "make lock" --extra test -c requirements.lock pyproject.toml -o requirements-test.lock
+	uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \
+		--custom-compile-command "make lock" -c requirements.lock docker/serving.in -o requirements-serving.lock
 
 clean: ## Remove results; data, the registry and the environment stay
 	rm -rf build reports

@@ -107,7 +107,8 @@ def disturb(day: Served, fault: str, clock: Path | None) -> None:
         with clock.open("r+b") as file:  # in place: whoever runs has it mapped
             file.write(struct.pack("<q", HOUR if fault == AHEAD else 0))
         return
-    server = [process for process in day.processes() if "prefect.server.api.server:create_app" in process.cmdline()]
+    server = [process for process in day.processes() if {"prefect", "server", "start"} <= set(process.cmdline())]
+    assert server, "no server was found"
     if fault == STOPPED:
         for process in server:
             process.send_signal(signal.SIGSTOP)
@@ -125,7 +126,6 @@ def disturb(day: Served, fault: str, clock: Path | None) -> None:
         for process in server:
             process.kill()
     if fault in (WORKER, SERVER):  # serve ends when a part of it does
-        assert server, "no server was found"
         wait_until(lambda: day.process is None or day.process.poll() is not None, 60, "serve to end")
     day.power_cut()
     day.start()

@@ -1,7 +1,8 @@
-"""How often selection is right, how optimistic the best of many is, and whether the 95% intervals cover.
+"""Which rule of selection loses least, what a race of candidates adds, and whether the 95% intervals cover.
 
-Run `python -m benchmarks.selection` (about two minutes on two cores). Everything is simulated: errors of candidates on
-pictures that come in groups, where pictures of one group and candidates on one picture tend to err together.
+Run `python -m benchmarks.selection` (a quarter of an hour on one idle core; `--only rules` takes five minutes of it).
+Everything is simulated: errors of candidates on pictures that come in groups, where pictures of one group and
+candidates on one picture tend to err together. docs/decisions/selection.md has the table.
 """
 
 from __future__ import annotations
@@ -177,7 +178,7 @@ def raced(
         places = [int(name) for name in names]
         return plan.answers(right[places], brier[places], folds)
 
-    entrants = [Entrant(str(c), costs[c], float(seconds[c])) for c in range(len(costs))]
+    entrants = [Entrant(str(c), costs[c], {str(c): float(seconds[c])}) for c in range(len(costs))]
     found = race(entrants, look, Terms(FOLDS, minutes, gate.margin, gate.confidence, gate.alpha))
     finalists = [int(name) for name in found.finalists]
     answers = plan.answers(right[finalists], brier[finalists], found.folds)
@@ -276,14 +277,14 @@ def champion_coverage(world: str, groups: int, repeats: int, minutes: float = 1e
     """Return how often the champion's 95% interval holds its true accuracy when the whole procedure is repeated.
 
     Each repeat draws validation, folds and as many test groups as validation has, races the candidates, selects, and
-    looks at the chosen one's test interval. Beside it: the same had the most accurate on the test set itself been
-    chosen, and by how much its figure flatters.
+    looks at the chosen one's test interval. Beside it: the same for a candidate named beforehand, for the most accurate
+    on the test set itself, and by how much that one's figure flatters.
     """
     random = np.random.default_rng(4 + groups)
     truth = accuracies_of(world)
     plan, test = Plan.of(groups, random), groups_of(groups, random)
     test_draws, everywhere = draw_weights(test, 1000, 5), np.full(len(test), True)
-    held = naive = 0
+    held = naive = named = 0
     flattery = 0.0
     for _ in range(repeats):
         right, brier = simulate(truth.tolist(), plan.codes, random)
@@ -294,10 +295,17 @@ def champion_coverage(world: str, groups: int, repeats: int, minutes: float = 1e
         best_on_test = int(seen.mean(axis=1).argmax())
         shown = rate_with_interval(seen[chosen], everywhere, test, test_draws)
         held += shown.low <= truth[chosen] <= shown.high
+        plain = rate_with_interval(seen[-1], everywhere, test, test_draws)
+        named += plain.low <= truth[-1] <= plain.high
         flattering = rate_with_interval(seen[best_on_test], everywhere, test, test_draws)
         naive += flattering.low <= truth[best_on_test] <= flattering.high
         flattery += flattering.value - truth[best_on_test]
-    found = {"champion": held / repeats, "best on test": naive / repeats, "its optimism": flattery / repeats}
+    found = {
+        "champion": held / repeats,
+        "one named beforehand": named / repeats,
+        "best on test": naive / repeats,
+        "its optimism": flattery / repeats,
+    }
     return {name: float(value) for name, value in found.items()}
 
 

@@ -16,6 +16,7 @@ import logging
 import sys
 import tempfile
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -31,10 +32,11 @@ from flows.notify import notify
 from flows.outcomes import failure, percent
 from flows.server import run_flow
 from monitoring.result import Result
-from monitoring.settings import DriftParams, SiteName, checked_site
+from monitoring.settings import DriftParams, SiteName, checked_site, site_names
 from monitoring.site_state import SiteState
 from plumbline.common import artefacts
 from plumbline.common.errors import TELEMETRY_OFF, UserError, run
+from plumbline.common.files import text_digest
 from plumbline.common.params import PARAMS, load_section
 
 DRIFT = "plumbline.drift"
@@ -101,7 +103,7 @@ def announce(site_state: SiteState, root: Path) -> None:
     logger = get_run_logger()
     for window in site_state.unannounced():
         result = site_state.result(window)
-        key = report.artifact_key(f"drift {site_state.site}")
+        key = key_of(site_state.site, site_names(root / PARAMS))
         create_markdown_artifact(as_markdown(result, root), key=key, description=result["verdict"])
         create_table_artifact(table_of(result), key=f"{key}-tests", description=f"Tests of window {window}")
         if result["verdict"] == "DRIFT":
@@ -120,6 +122,13 @@ def announce(site_state: SiteState, root: Path) -> None:
             if why_not:
                 logger.warning("The message could not be sent: %s", why_not)
         site_state.announced([window])
+
+
+def key_of(site: str, listed: Sequence[str]) -> str:
+    """Return the key of a site's artifacts, with a digest where no letter is left of its name or others share it."""
+    key = report.artifact_key(f"drift {site}")
+    shared = any(other != site and report.artifact_key(f"drift {other}") == key for other in listed)
+    return f"{key}-{text_digest(site)[:8]}" if shared or key == "drift" else key
 
 
 def identity(result: Result, root: Path) -> UUID:

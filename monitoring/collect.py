@@ -8,37 +8,26 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from monitoring.result import MetadataSaid
 from plumbline.common.errors import UserError
 from plumbline.common.parallel import in_order
-from plumbline.imaging.decode import (
-    SUFFIXES,
-    DecodeError,
-    Fit,
-    Pixels,
-    decode_image,
-    decode_resized,
-    resize,
-    shrink_grey,
-)
+from plumbline.imaging.decode import SUFFIXES, DecodeError, Fit, Pixels, decode_image, decode_resized, resize
 from plumbline.imaging.describe import describe_camera
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.measures import Row, measures_of
 from plumbline.imaging.metadata import Matches, Metadata, find_table, match, parse_table, said
 from plumbline.imaging.pictures import RESERVED
 from plumbline.imaging.settings import DataParams
+from plumbline.imaging.small import small_grey
 
 if TYPE_CHECKING:
     import pandas as pd
 
 TO_LABEL = "to_label"
 METADATA = "metadata.csv"
-SMALL = (24, 18)  # width, height of the grey in which near-duplicates are compared
 
 
 class NothingSentError(UserError):
@@ -178,11 +167,6 @@ def _for_champion(content: bytes, image: Image.Image, rgb: Pixels, size: int, ma
     if image.info["format"] == "JPEG" and min(image.size) >= 4 * size:
         return decode_resized(content, (size, size), max_pixels, fit)
     return resize(rgb, (size, size), fit)
-
-
-def small_grey(grey: Image.Image) -> NDArray[np.uint8]:
-    """Return the picture as (18, 24) uint8, which keeps only its coarse layout."""
-    return np.asarray(cv2.resize(np.asarray(shrink_grey(grey)), SMALL, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 @dataclass(frozen=True)

@@ -43,6 +43,7 @@ from monitoring.observations import Observations
 from monitoring.pages import picture_of, write_index
 from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.result import Furthest, Result
+from monitoring.served import served_record, take_served
 from monitoring.settings import DriftParams, checked_site, site_names
 from monitoring.site_state import AGAIN, COPY, NEW, QUARANTINE, REPEAT, MeasuredImages, SiteState, unseen
 from plumbline.common import artefacts
@@ -110,7 +111,10 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
     """Collect the new images of `site` and judge them if there are enough; return the window's result, or why not."""
     state, source = SiteState(settings.drift.state, site), Source(settings.drift.source_of(site))
     with state.locked(settings.drift.lock_timeout):
-        seen, files = state.seen(champion.digest), source.list()
+        seen, record = state.seen(champion.digest), served_record(site)
+        if record is not None:
+            take_served(state, record, seen, champion.training, champion.digest, settings.drift.copy_distance)
+        files = files_of(source, record is not None)
         measured = collect(state, source, files, seen, champion, settings)
         names = {file.path for file in files} | set(measured.table["path"]) | set(seen["path"])
         known = known_of(source, names, site, [name for name in settings.sites if name != site])
@@ -142,6 +146,16 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
         state.wait_no_longer()
         state.retire(settings.drift.keep_windows)
     return result
+
+
+def files_of(source: Source, may_be_none: bool) -> list[File]:
+    """Return a site's files; of one whose pictures were served and not kept there need be no folder."""
+    try:
+        return source.list()
+    except NothingSentError:
+        if not may_be_none:
+            raise
+        return []
 
 
 def _joined(images: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:

@@ -177,6 +177,38 @@ def intake(
     run_module("flows.intake", batch, *_option("--images", images), *_option("--label-tag", label_tag), *flags)
 
 
+@app.command("serve")
+def serve_champion(
+    host: Annotated[str | None, typer.Option(help="Where to listen; default: serving.host.")] = None,
+    port: Annotated[int | None, typer.Option(help="Default: serving.port; 0: any that is free.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; default: serving.workers.")] = None,
+    open_to_all: Annotated[bool, typer.Option("--open", help="Let anybody ask, from other machines too.")] = False,
+) -> None:
+    """Serve the champion: a page for people, an API, batches."""
+    options = [*_option("--host", host), *_option("--port", port), *_option("--workers", workers)]
+    run_module("serving.supervisor", *options, *(["--open"] if open_to_all else []))
+
+
+@app.command()
+def predict(
+    folder: Annotated[Path, typer.Argument(help="The pictures; folders in it are looked through, too.")],
+    output: Annotated[Path, typer.Argument(help="A .parquet file, a row for each picture.")],
+) -> None:
+    """Have the champion answer a folder of pictures; a killed run goes on where it stopped."""
+    run_module("serving.predict", folder, output)
+
+
+@app.command()
+def compare(
+    challenger: Annotated[int | None, typer.Option(metavar="VERSION", help="Default: the alias challenger.")] = None,
+    alpha: Annotated[float, typer.Option(help="Chance of ever settling on the wrong one.")] = 0.05,
+    json: Annotated[Path | None, typer.Option(help="Where to write the verdict, for other programs.")] = None,
+) -> None:
+    """Champion against challenger on labelled answers. Exit code 0 challenger, 1 champion, 2 not settled, 3 error."""
+    options = [*_option("--challenger", challenger), *_option("--json", json)]
+    run_module("serving.compare", "--alpha", alpha, *options)
+
+
 @app.command()
 def mend(
     as_it_is: Annotated[bool, typer.Option("--as-it-is", help="A dvc.lock that lacks stages it had is meant.")] = False,

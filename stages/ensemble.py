@@ -24,7 +24,6 @@ from plumbline.models.ensembles import (
     choose_members,
     combine_predictions,
     cost_of,
-    cross_validated,
     history_of,
     model_record,
     read_members,
@@ -59,9 +58,6 @@ def main() -> None:
                     shutil.copyfile(
                         artefacts.CANDIDATES / member.name / file, folder / artefacts.MEMBERS / member.name / file
                     )
-            folds = cross_validated(chosen, entry.kind)
-            if folds is not None:
-                write_table(folder / artefacts.CROSS_VALIDATION, folds)
             write_head(folder / artefacts.HEAD_WEIGHTS, *(head or (np.zeros((0, 0)), np.zeros(0))))
             write_table(folder / artefacts.PREDICTIONS, predictions_of(table, targets, probabilities))
             write_table(folder / artefacts.HISTORY, history_of(targets, probabilities, table["split"]))

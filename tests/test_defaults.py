@@ -26,6 +26,7 @@ from plumbline.models.search import Tune
 from plumbline.models.training import TrainParams
 from plumbline.registry.place import Place
 from plumbline.registry.promotion import PromoteParams
+from serving.settings import ServingParams
 
 TOP = Path(__file__).resolve().parents[1]
 SECTIONS = {
@@ -44,9 +45,10 @@ SECTIONS = {
     "promote.place": Place,
     "intake": IntakeParams,
     "drift": DriftParams,
+    "serving": ServingParams,
 }
 ENTRIES = {"backbones", "candidates", "ensembles", "ablations", "sites"}  # each entry is somebody's own
-NAMED_IN_DVC_YAML = {"group.embedding", "leakage.features", "split.seed", "split.fractions"}
+NAMED_IN_DVC_YAML = {"group.embedding", "leakage.features", "split.seed", "split.fractions", "train.seed"}
 
 
 def given() -> dict:

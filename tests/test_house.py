@@ -13,7 +13,7 @@ import yaml
 from plumbline.common.closure import closure, code_digest, direct_imports
 
 TOP = Path(__file__).resolve().parents[1]
-ROOMS = ("plumbline", "stages", "monitoring")
+ROOMS = ("plumbline", "stages", "monitoring", "serving")
 
 
 def stages():

@@ -18,13 +18,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item], ahead: int = 4) -> Iterator[Result]:
-    """Yield function(item) in the items' order, computed on a thread per core, at most `ahead` per core in advance.
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], ahead: int = 4, workers: int | None = None
+) -> Iterator[Result]:
+    """Yield function(item) in the items' order, computed on a thread per core (or `workers`), `ahead` each in advance.
 
     For work that releases the interpreter lock, such as Pillow's decoding and resizing: nothing is copied between
     processes, and nothing is forked with TensorFlow loaded.
     """
-    workers = cores()
+    workers = workers or cores()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
     try:
         yield from _drain(pool, function, items, workers * ahead)

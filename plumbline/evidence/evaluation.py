@@ -19,7 +19,7 @@ from plumbline.common.errors import UserError
 from plumbline.common.files import replacing_folder, write_json
 from plumbline.common.params import Section, load_sections
 from plumbline.evidence import baselines as reference
-from plumbline.evidence import calibration, curves, intervals, probes, shortcuts, slices, thresholds
+from plumbline.evidence import calibration, conformal, curves, intervals, probes, shortcuts, slices, thresholds
 from plumbline.evidence.candidates import SPLITS, Predictions, TrainedCandidate
 from plumbline.evidence.records import (
     AtThreshold,
@@ -116,14 +116,21 @@ def evaluate(
             for name, probabilities in references.items()
         },
         candidates={
-            name: evaluate_candidate(
+            name: with_uncertainty(
+                evaluate_candidate(
+                    candidate,
+                    draws,
+                    violation,
+                    params,
+                    slices=evaluate_slices(candidate.sample("test"), test_cuts, draws["test"], violation, params),
+                    versus=versus(candidate.sample("test"), references, in_test, draws["test"]),
+                    looks=look(candidate, (probed or {}).get(name), params),
+                ),
                 candidate,
-                draws,
-                violation,
-                params,
-                slices=evaluate_slices(candidate.sample("test"), test_cuts, draws["test"], violation, params),
-                versus=versus(candidate.sample("test"), references, in_test, draws["test"]),
-                looks=look(candidate, (probed or {}).get(name), params),
+                candidates,
+                draws["test"],
+                (probed or {}).get(name),
+                params.seed,
             )
             for name, candidate in candidates.items()
         },
@@ -136,6 +143,28 @@ def look(candidate: TrainedCandidate, probe: probes.Probe | None, params: Evalua
     if probe is None:
         return None
     return probes.evaluate_probe(probe, candidate.sample("test"), params.resamples, params.seed)
+
+
+def with_uncertainty(
+    entry: CandidateEvidence,
+    candidate: TrainedCandidate,
+    candidates: dict[str, TrainedCandidate],
+    draws: Floats,
+    probe: probes.Probe | None,
+    seed: int,
+) -> CandidateEvidence:
+    """Return the evidence with the candidate's conformal sets, and how far an ensemble's members disagree.
+
+    The sets rest on validation alone: what folds answer is another model's, about which nothing would be promised.
+    """
+    validation, test = (candidate.sample(split).scaled(entry.temperature) for split in ("validation", "test"))
+    answers = {} if probe is None else probes.disturbed(probe, candidate.sample("test"))
+    disturbed = {name: sample.scaled(entry.temperature) for name, sample in answers.items()}
+    found: dict[str, object] = {"sets": conformal.conformal_sets(validation, test, draws, disturbed, seed)}
+    members = {one.name: candidates[one.name].sample("test") for one in candidate.model.members}
+    if members:
+        found["spread"] = conformal.members_spread(members, test, draws)
+    return entry.model_copy(update=found)
 
 
 def baselines(sample: Predictions, splits: pd.Series, pixels: NDArray[np.uint8]) -> dict[str, Floats]:

@@ -90,13 +90,11 @@ def evaluate_probe(probe: Probe, sample: Predictions, resamples: int, seed: int)
 
     `sample` holds the candidate's test pictures; those that were probed are whole groups of them.
     """
-    place = {path: number for number, path in enumerate(sample.paths)}
-    clean = sample.take(np.array([place[path] for path in probe.paths]))
+    clean = _probed(probe, sample)
     draws = draw_weights(clean.codes, resamples, seed)
     everywhere = np.full(len(probe.paths), True)
     conditions = {}
-    for name, probabilities in probe.answers.items():
-        now = clean.answering(probabilities)
+    for name, now in disturbed(probe, sample).items():
         changed = (now.predicted != clean.predicted).any(axis=1)
         conditions[name] = ConditionAnswers(
             changed=rate_with_interval(changed, everywhere, clean.codes, draws),
@@ -112,6 +110,17 @@ def evaluate_probe(probe: Probe, sample: Predictions, resamples: int, seed: int)
         attention=looks,
         lines=lines(conditions, looks),
     )
+
+
+def _probed(probe: Probe, sample: Predictions) -> Predictions:
+    place = {path: number for number, path in enumerate(sample.paths)}
+    return sample.take(np.array([place[path] for path in probe.paths]))
+
+
+def disturbed(probe: Probe, sample: Predictions) -> dict[str, Predictions]:
+    """Return what a candidate answered under each condition; `sample` holds its test pictures."""
+    clean = _probed(probe, sample)
+    return {name: clean.answering(probabilities) for name, probabilities in probe.answers.items()}
 
 
 def evaluate_attention(

@@ -8,7 +8,7 @@ budget can't pay a fold for all of them, the less accurate half stays behind (su
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,11 +21,14 @@ from plumbline.tasks.scores import Floats, Ints
 
 @dataclass(frozen=True)
 class Entrant:
-    """A candidate in the race: the simplest has the least `cost`; a fold takes it so many `seconds`."""
+    """A candidate in the race: the simplest has the least `cost`.
+
+    `seconds` says what a fold takes: its own time, or that of an ensemble's members, by name.
+    """
 
     name: str
     cost: tuple[float, ...]
-    seconds: float
+    seconds: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -89,23 +92,40 @@ def race(entrants: list[Entrant], look: Look, terms: Terms) -> RaceRecord:
         )
         running, answers = [running[place] for place in kept], answers.of(kept)
         if is_settled(running, answers, terms):
-            return _record("settled", rounds, left, seconds, terms)
+            return _record("settled", rounds, left, terms)
         if folds == terms.folds:
             break
         affordable = within_budget(running, answers, 60 * terms.minutes - seconds)
         if not affordable:
-            return _record("minutes", rounds, left, seconds, terms)
+            return _record("minutes", rounds, left, terms)
         left |= {
             one.name: "among the less accurate half when the time left (train.minutes) did not pay a fold for all"
             for one in running
             if one not in affordable
         }
         running = affordable
-        seconds += sum(one.seconds for one in running)
-    return _record("folds", rounds, left, seconds, terms)
+        seconds += seconds_of(running)
+    return _record("folds", rounds, left, terms)
 
 
-def _record(ended: Ended, rounds: list[RaceRound], left: dict[str, str], seconds: float, terms: Terms) -> RaceRecord:
+def validation_alone(entrants: list[Entrant], look: Look, terms: Terms) -> RaceRecord:
+    """Return the record where gate.selection asks for validation alone: everybody is a finalist."""
+    return _without_race("validation", entrants, look, 0, terms)
+
+
+def all_folds(entrants: list[Entrant], look: Look, terms: Terms) -> RaceRecord:
+    """Return the record where gate.selection asks everybody about every fold, whatever it takes."""
+    return _without_race("cross_validation", entrants, look, terms.folds, terms)
+
+
+def _without_race(ended: Ended, entrants: list[Entrant], look: Look, folds: int, terms: Terms) -> RaceRecord:
+    names = [one.name for one in entrants]
+    answers = look(names, folds)
+    one = RaceRound(folds=folds, asked=names, images=len(answers.codes), groups=answers.groups, in_question=names)
+    return _record(ended, [one], {}, terms)
+
+
+def _record(ended: Ended, rounds: list[RaceRound], left: dict[str, str], terms: Terms) -> RaceRecord:
     return RaceRecord(
         ended=ended,
         finalists=[name for name in rounds[-1].in_question if name not in left],
@@ -113,8 +133,7 @@ def _record(ended: Ended, rounds: list[RaceRound], left: dict[str, str], seconds
         of_folds=terms.folds,
         rounds=tuple(rounds),
         left=left,
-        minutes=round(seconds / 60, 2),
-        of_minutes=terms.minutes,
+        minutes=terms.minutes,
     )
 
 
@@ -151,6 +170,14 @@ def within_budget(running: list[Entrant], answers: Answers, seconds: float) -> l
     accuracies, scores = answers.right.mean(axis=1), answers.brier.mean(axis=1)
     ranked = sorted(range(len(running)), key=lambda place: (-accuracies[place], scores[place], running[place].cost))
     count = len(ranked)
-    while count >= 2 and sum(running[place].seconds for place in ranked[:count]) > seconds:
+    while count >= 2 and seconds_of(running[place] for place in ranked[:count]) > seconds:
         count //= 2
     return [running[place] for place in sorted(ranked[:count])] if count >= 2 else []
+
+
+def seconds_of(entrants: Iterable[Entrant]) -> float:
+    """Return what a fold takes for all of them: who is asked for itself and as a member is asked once."""
+    asked: dict[str, float] = {}
+    for one in entrants:
+        asked.update(one.seconds)
+    return sum(asked.values())

@@ -188,6 +188,32 @@ class ProbeEvidence(Record):
     lines: tuple[str, ...] = ()
 
 
+class ConformalSets(Record):
+    """Sets of classes that hold the right one with probability `level`, from the `groups` of validation.
+
+    An option is in the set where 1 - its probability is at most `bound`, and the likeliest always is; without a bound
+    validation holds too few groups to say, and every class is. On test: the `coverage`, the share whose set is
+    `undecided` (more than one class), and the coverage under each of the `probes`.
+    """
+
+    level: float
+    groups: int
+    bound: float | None
+    coverage: Figure | None = None
+    undecided: Figure | None = None
+    probes: dict[str, Figure] = Field(default_factory=dict)
+    note: str
+
+
+class MembersSpread(Record):
+    """How often an ensemble's members disagree on test, and how often it is right where they agree and where not."""
+
+    members: tuple[str, ...]
+    disagree: Figure
+    right_where_agreed: Figure | None
+    right_where_not: Figure | None
+
+
 class CandidateEvidence(Record):
     """All figures on one candidate. `splits`: train, validation and test."""
 
@@ -199,6 +225,8 @@ class CandidateEvidence(Record):
     slices: tuple[SliceEvidence, ...] = ()
     versus: dict[str, Gain] = Field(default_factory=dict)
     probes: ProbeEvidence | None = None
+    sets: tuple[ConformalSets, ...] = ()
+    spread: MembersSpread | None = None
 
 
 class Evaluation(Record):
@@ -318,8 +346,8 @@ class RaceRecord(Record):
 
     `ended` is `settled` (told apart), `folds` (all were asked), `minutes` (the budget was spent), or, where there was
     no race, `validation` or `cross_validation` as gate.selection says. `finalists` are chosen among on validation and
-    the first `folds` of `of_folds` folds; `left` says why each of the others is not. A fold counts the minutes that
-    training took: `minutes` of `of_minutes` were asked.
+    the first `folds` of `of_folds` folds; `left` says why each of the others is not. The budget is
+    `minutes` of training, of which no two runs spend the same.
     """
 
     ended: Ended
@@ -329,7 +357,6 @@ class RaceRecord(Record):
     rounds: tuple[RaceRound, ...]
     left: dict[str, str]
     minutes: float
-    of_minutes: float
 
     @property
     def on(self) -> str:
@@ -346,18 +373,20 @@ class RaceRecord(Record):
             return f"Selected on validation alone ({first.groups} groups), as gate.selection asks."
         if self.ended == "cross_validation":
             return f"Selected on validation and all {self.folds} folds ({last.groups} groups), as gate.selection asks."
+        if len(first.asked) == 1:
+            return "Only one candidate stands for selection."
         if not self.folds and self.ended == "settled":
             return f"Selected on validation alone: its {first.groups} groups tell the candidates apart."
         asked = f"{len(first.in_question)} of {len(first.asked)} candidates could not be told apart on validation"
         if not self.folds:
             return (
-                f"Selected on validation alone ({first.groups} groups): {asked}, but {self.of_minutes:g} minutes "
+                f"Selected on validation alone ({first.groups} groups): {asked}, but {self.minutes:g} minutes "
                 "(train.minutes) don't pay for a fold of two of them."
             )
         ended = {
             "settled": "until they were told apart",
             "folds": "which are all there are",
-            "minutes": f"until {self.of_minutes:g} minutes (train.minutes) did not pay for another",
+            "minutes": f"until {self.minutes:g} minutes (train.minutes) did not pay for another",
         }[self.ended]
         return (
             f"{asked} ({first.groups} groups), so those in question were asked about {self.folds} of {self.of_folds} "
@@ -381,6 +410,7 @@ class Decision(Record):
     violation_class: str | None = None
     selected_on: str | None = None
     selection: Selection | None = None
+    race: RaceRecord | None = None
     rules: tuple[Rule, ...]
 
 

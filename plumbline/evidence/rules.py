@@ -1,7 +1,7 @@
 """Which candidate is chosen, and whether it is promoted, held or rejected.
 
-Reads build/evaluation.json, build/candidates/*/predictions.parquet, build/splits.parquet and build/leakage.json,
-writes build/decision.json.
+Reads build/evaluation.json, build/race/, build/candidates/, build/splits.parquet and build/leakage.json, writes
+build/decision.json.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.evidence import probes
@@ -27,6 +26,7 @@ from plumbline.evidence.records import (
     Figure,
     Gain,
     ProbeEvidence,
+    RaceRecord,
     Rule,
     Selection,
     Shortcut,
@@ -67,7 +67,7 @@ class Looks(Section):
 class Gate(Section):
     """params.yaml `gate`: every bound is one rule; null switches a rule off."""
 
-    selection: Literal["validation", "cross_validation"] = "validation"
+    selection: Literal["auto", "validation", "cross_validation"] = "auto"
     unjudged: Literal["hold", "allow"] = "hold"
     margin: float = Field(default=0.01, ge=0, lt=1)
     confidence: float = Field(default=0.9, ge=0.5, lt=1)
@@ -97,23 +97,22 @@ def not_judged(name: str, bound: float | str | None, reason: str) -> Rule:
     return Rule(name, None, bound, False, reason, judged=False)
 
 
-def choose(candidates: dict[str, TrainedCandidate], evaluation: Evaluation, params: Gate) -> Selection:
-    """Return the simplest shown to be as good as the best: on validation, or on predictions by cross-validation.
-
-    Candidates over the budget, or with weights that are not allowed, are only considered where there are no others.
-    """
-    affordable = {name: one for name, one in candidates.items() if may_stand(one, evaluation, params)}
-    standing = affordable or candidates
-    samples = {name: selection_sample(candidate, params.selection) for name, candidate in standing.items()}
-    first = next(iter(samples.values()))
+def choose(
+    candidates: dict[str, TrainedCandidate],
+    unseen: dict[str, Predictions],
+    evaluation: Evaluation,
+    params: Gate,
+) -> Selection:
+    """Return the simplest candidate shown to be as good as the best, on `unseen` pictures: those of each finalist."""
+    first = next(iter(unseen.values()))
     return select_simplest(
-        right=np.stack([sample.right for sample in samples.values()]),
+        right=np.stack([sample.right for sample in unseen.values()]),
         brier=np.stack(
-            [sample.scaled(evaluation.candidates[name].temperature).brier for name, sample in samples.items()]
+            [sample.scaled(evaluation.candidates[name].temperature).brier for name, sample in unseen.items()]
         ),
-        names=list(standing),
+        names=list(unseen),
         # Not by latency: it differs from run to run, and the choice must not.
-        costs=[(c.parameters,) for c in standing.values()],
+        costs=[(candidates[name].parameters,) for name in unseen],
         codes=first.codes,
         times=draw_groups(first.groups, params.resamples, params.seed),
         margin=params.margin,
@@ -122,9 +121,18 @@ def choose(candidates: dict[str, TrainedCandidate], evaluation: Evaluation, para
     )
 
 
-def may_stand(candidate: TrainedCandidate, evaluation: Evaluation, params: Gate) -> bool:
-    """Return whether a candidate passes the rules on size and weights, which need no picture."""
-    rules = rules_without_pictures(evaluation.candidates[candidate.name].model, candidate.latency, params)
+def standing(candidates: dict[str, TrainedCandidate], params: Gate) -> dict[str, TrainedCandidate]:
+    """Return the candidates that pass the rules that need no picture; all, where none does.
+
+    Those over the budget, from weights that are not allowed, or whose training failed, don't stand while others do.
+    """
+    found = {name: one for name, one in candidates.items() if may_stand(one, params)}
+    return found or candidates
+
+
+def may_stand(candidate: TrainedCandidate, params: Gate) -> bool:
+    """Return whether a candidate passes the rules on training, size and weights, which need no picture."""
+    rules = rules_without_pictures(candidate.model, candidate.latency, params)
     return not any(stands_in_the_way(rule, params.unjudged) for rule in rules)
 
 
@@ -143,23 +151,13 @@ def rules_without_pictures(model: ModelDescription, latency: float | None, param
     return rules
 
 
-def selection_sample(candidate: TrainedCandidate, selection: str) -> Predictions:
-    """Return the images a candidate is selected on; never the test set."""
-    if selection == "validation":
-        return candidate.sample("validation")
-    if candidate.folds is None:
-        missing = artefacts.CANDIDATES / candidate.name / artefacts.CROSS_VALIDATION
-        raise UserError(
-            f"{missing} is missing: let training cross-validate, or set gate.selection to validation in params.yaml."
-        )
-    folds = candidate.folds[candidate.folds["split"] != "test"]
-    return sample_of(folds, candidate.classes, task=candidate.task)
-
-
-def decide(selection: Selection, evaluation: Evaluation, leaks: int, params: Gate, latency: float | None) -> Decision:
+def decide(
+    selection: Selection, evaluation: Evaluation, leaks: int, params: Gate, latency: float | None, race: RaceRecord
+) -> Decision:
     """Return verdict, candidate, one sentence, every rule with its figure, and how the candidate was selected.
 
-    `latency` is that of the chosen candidate in milliseconds, None where it was not measured.
+    `latency` is that of the chosen candidate in milliseconds, None where it was not measured; `race` says which
+    pictures selected, and who was not among the finalists.
     """
     rules = apply_rules(selection.chosen, evaluation, leaks, params, latency)
     against = [rule for rule in rules if stands_in_the_way(rule, params.unjudged)]
@@ -174,13 +172,14 @@ def decide(selection: Selection, evaluation: Evaluation, leaks: int, params: Gat
     return Decision(
         verdict=verdict,
         candidate=selection.chosen,
-        reason=_sentence(verdict, selection, params.selection, rules, params.unjudged),
+        reason=_sentence(verdict, selection, race.on, rules, params.unjudged),
         more_test_groups=more,
         threshold=entry.threshold,
         temperature=entry.temperature,
         violation_class=evaluation.violation_class,
-        selected_on=params.selection,
+        selected_on=race.on,
         selection=selection,
+        race=race,
         rules=tuple(rules),
     )
 
@@ -399,7 +398,7 @@ def leaks_between(splits: pd.DataFrame, pairs_across_splits: int) -> int:
 def _sentence(
     verdict: str, selection: Selection, on: str, rules: list[Rule], unjudged: Literal["hold", "allow"]
 ) -> str:
-    how = f"On {on.replace('_', '-')} {selection.why}"
+    how = f"On {on} {selection.why}"
     open_rules = ", ".join(rule.name for rule in rules if not rule.judged)
     if verdict == "PROMOTE":
         left = f" that could be judged; not judged, and allowed so by gate.unjudged: {open_rules}" if open_rules else ""

@@ -1,8 +1,8 @@
 """The simplest candidate that is shown to be no worse than the best by more than a margin, or else the best itself.
 
-Not being told from the best is no evidence of being as good: on few pictures nothing is told from anything. So the
-question is the other way round (non-inferiority): how much accuracy may a simpler candidate lack at most, by what the
-pictures that select say? docs/decisions/selection.md has the figures behind the rule.
+A candidate that can't be distinguished from the best need not be as good: with few pictures nothing can be
+distinguished. So this is a test of non-inferiority: how much accuracy does a simpler candidate lack at most, on the
+pictures used for selection? docs/decisions/selection.md has the figures behind the rule.
 """
 
 from __future__ import annotations
@@ -48,10 +48,10 @@ def select_simplest(
 
     `right` (C, N) says which images each candidate got right, `brier` (C, N) how far its probabilities were off;
     `costs` orders the candidates, cheapest smallest; `codes` (N,) are the images' groups, 0 to G - 1, `times` (R, G)
-    says how often each group is in a redrawing of them. The most accurate is the best, the better Brier score of
-    equals. Another takes its place where it is cheaper, lacks at most `margin` (a share, 0.01 is a point) with
-    `confidence`, and its probabilities, which rule the alarm, are not worse (Brier score, level `alpha`, Holm's
-    correction).
+    says how often each group is in a redrawing of them. The best is the most accurate, of equals the one with
+    the better Brier score. Another is chosen instead where it is cheaper, lacks at most `margin` (a share: 0.01 is one
+    point) with `confidence`, and its probabilities, which decide alarms, are not worse (Brier score, level `alpha`,
+    Holm's correction).
     """
     best = best_of(right, brier, costs)
     order = sorted(range(len(names)), key=lambda c: (costs[c], names[c]))
@@ -121,7 +121,7 @@ def bootstrap_p(gain: Floats, draws: Floats) -> float:
 
 
 def _p_value(mean: float, means: Floats) -> float:
-    # Shifted to the null: how often do draws stray from their own centre as far as the sample lies from 0?
+    # Under the null: how often are draws as far from their own centre as the sample is from 0?
     return float((1 + (np.abs(means - mean) >= abs(mean)).sum()) / (1 + len(means)))
 
 

@@ -83,7 +83,7 @@ def group_images(
     given += moment_edges(manifest, params.camera_column, params.captured_within_seconds, params.blank_words)
     component, copies = _tie(pictures, given, params, sides)
     if params.max_share < 1:
-        words = partial(_remedy, paths.tolist(), pictures, given, params)
+        words = partial(_remedy, paths.tolist(), pictures, given, copies.edges, params)
         refuse_chain(paths.tolist(), component, copies.edges, given, params.max_share, words)
     smallest = manifest["id"].groupby(component).transform("min")
     groups = pd.DataFrame({"path": paths, "group": "g" + smallest.str[:16]})
@@ -101,24 +101,40 @@ def _tie(
     return joined.labels(), copies
 
 
-def _remedy(paths: list[str], pictures: Pictures, given: list[Edge], params: GroupParams) -> str:
-    """Return advice with the widest radius that leaves no chain in this set, found by grouping it again."""
+def _remedy(paths: list[str], pictures: Pictures, given: list[Edge], found: list[Edge], params: GroupParams) -> str:
+    """Say which radius leaves no chain in this very set: the widest that does, tried by grouping the set again.
+
+    What was `found` already tells which radii are too wide, so that mostly one is tried.
+    """
     print("one group is too large: looking for the radius that parts it", file=sys.stderr)
+
+    def is_parted(component: NDArray[np.int64], edges: list[Edge]) -> bool:
+        try:
+            refuse_chain(paths, component, edges, given, params.max_share)
+        except UserError:
+            return False
+        return True
+
+    def would_part(radius: int) -> bool:
+        near = [e for e in found if e.verified and (e.kind == "embedding" or e.distance <= radius)]
+        joined = Joined(len(paths))
+        for edge in given + near:
+            joined.union(edge.a, edge.b)
+        return is_parted(joined.labels(), near)
 
     def parts_it(radius: int) -> bool:
         narrower = params.model_copy(
             update={"candidate_radius": radius, "join_radius": min(params.join_radius, radius)}
         )
         component, copies = _tie(pictures, given, narrower)
-        try:
-            refuse_chain(paths, component, copies.edges, given, params.max_share)
-        except UserError:
-            return False
-        return True
+        return is_parted(component, copies.edges)
 
-    low, high = 0, candidate_radius(len(paths), params)  # `high` doesn't, or there were nothing to say
-    if not parts_it(low):
+    high = candidate_radius(len(paths), params)  # doesn't, or there were nothing to say
+    widest = next((radius for radius in range(high - 1, -1, -1) if would_part(radius)), -1)
+    low = widest if widest >= 0 and parts_it(widest) else 0
+    if low == 0 and not (widest >= 0 and parts_it(0)):
         return "say in group.columns which images belong together (no group.candidate_radius, not even 0, parts them)"
+    high = widest if low < widest else low + 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if parts_it(middle) else (low, middle)

@@ -48,12 +48,11 @@ class Named(Section):
 
 @dataclass(frozen=True)
 class Member:
-    """A trained candidate: its model.json, its predictions and those of its cross-validation, sorted by path."""
+    """A trained candidate: its model.json and its predictions, sorted by path."""
 
     name: str
     model: ModelRecord
     table: pd.DataFrame
-    folds: pd.DataFrame | None = None
 
 
 def read_members(folder: Path, names: list[str]) -> list[Member]:
@@ -62,9 +61,7 @@ def read_members(folder: Path, names: list[str]) -> list[Member]:
     for name in names:
         try:
             model = read_record(folder / name / artefacts.MODEL, ModelRecord, f"train@{name}")
-            table = _sorted(folder / name / artefacts.PREDICTIONS)
-            folds = folder / name / artefacts.CROSS_VALIDATION
-            members.append(Member(name, model, table, _sorted(folds) if folds.is_file() else None))
+            members.append(Member(name, model, _sorted(folder / name / artefacts.PREDICTIONS)))
         except (OSError, ValueError) as error:
             raise UserError(f"{folder / name} can't be read ({error}): run `dvc repro train@{name}`.") from None
     first = members[0].table[["path", "label", "split"]]
@@ -131,17 +128,13 @@ def combine_predictions(
     return combined, head
 
 
-def cross_validated(members: list[Member], kind: Kind) -> pd.DataFrame | None:
-    """The ensemble's probabilities for pictures whose groups neither members nor stacking saw; None without folds."""
-    tables = [member.folds for member in members if member.folds is not None]
-    if len(tables) < len(members):
-        return None
-    # Every picture counts as validation here: none was trained on.
-    unseen = [
-        replace(member, table=table.assign(split="validation")) for member, table in zip(members, tables, strict=True)
-    ]
+def combined_unseen(members: list[Member], kind: Kind) -> pd.DataFrame:
+    """What the ensemble says of the pictures of its members' tables, which no member saw (stacking's head neither)."""
+    table = members[0].table
+    # Every picture plays validation's part: none was trained on.
+    unseen = [replace(member, table=member.table.assign(split="validation")) for member in members]
     probabilities, _ = combine_predictions(unseen, kind)
-    return predictions_of(tables[0], targets_of(tables[0]["label"]), probabilities)
+    return predictions_of(table, targets_of(table["label"]), probabilities)
 
 
 def _folds(table: pd.DataFrame, folds: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:

@@ -26,6 +26,7 @@ from plumbline.common import artefacts, cluster
 from plumbline.common.closure import code_digest
 from plumbline.common.errors import UserError
 from plumbline.common.files import file_digest, replacing_folder, write_table
+from plumbline.common.parallel import cores, in_order
 from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.common.records import write_record
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from plumbline.imaging.settings import DataParams
 
 BATCHES_A_PARTITION = 4
+AT_ONCE = 2
 ROWS_HELD = 64
 PACKAGES = ("keras", "numpy", "opencv-python-headless", "pillow", "tensorflow", "tensorflow-cpu")
 _ONE_AT_A_TIME = threading.Lock()
@@ -149,8 +151,11 @@ def build_extractor(backbone: Recipe, weights_files: list[Path | None]) -> Extra
     if not maps:
         return Extractor(_prepare_pixels(backbone), collect(networks), tuple(parts))
     model = keras.Model(pixels, join(maps))
+    # Traced once for all sizes of batch, here: from several threads at a time Keras' own would be traced in each.
+    signature = tf.TensorSpec((None, size, size, 3), tf.float32)
+    compute = tf.function(lambda batch: model(batch, training=False)).get_concrete_function(signature)
     return Extractor(
-        lambda batch: to_half(np.asarray(model.predict_on_batch(batch.astype(np.float32)), dtype=np.float32)),
+        lambda batch: to_half(np.asarray(compute(tf.constant(batch, tf.float32)), dtype=np.float32)),
         collect(networks),
         tuple(parts),
     )
@@ -176,16 +181,27 @@ def compute_rows(
     batch_size: int,
 ) -> Iterator[NDArray[Any]]:
     """Yield each picture's (S, S, 3) features (1 + views, ...), in order, about `batch_size` views at a time."""
-    pairs = iter(zip(images, ids, strict=True))
     pictures = max(1, batch_size // (1 + views))
+    stacks = _stacks(images, ids, views, augmentation, pictures)
+    # A small network alone does not keep two cores busy, two batches side by side do, and a third is read meanwhile. A
+    # batch is the same in whichever company it is computed.
+    for values in in_order(extract, stacks, ahead=2, workers=min(AT_ONCE, cores())):
+        yield from values.reshape(-1, 1 + views, *values.shape[1:])
+
+
+def _stacks(
+    images: Iterable[NDArray[np.uint8]], ids: Iterable[str], views: int, augmentation: Augmentation, pictures: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield `pictures` pictures at a time with their views, (pictures * (1 + views), S, S, 3)."""
+    pairs = iter(zip(images, ids, strict=True))
     while batch := list(islice(pairs, pictures)):
-        stack = [
-            view
-            for image, image_id in batch
-            for view in (image, *(augmented_view(image, image_id, v + 1, augmentation) for v in range(views)))
-        ]
-        values = extract(np.stack(stack))
-        yield from values.reshape(len(batch), 1 + views, *values.shape[1:])
+        yield np.stack(
+            [
+                view
+                for image, image_id in batch
+                for view in (image, *(augmented_view(image, image_id, v + 1, augmentation) for v in range(views)))
+            ]
+        )
 
 
 @dataclass(frozen=True)

@@ -57,10 +57,14 @@ NEVER_BEGAN = (
 
 
 class TrainParams(Section):
-    """Section `train`: what all candidates share. `folds` (3 or more) adds a cross-validation for gate.selection."""
+    """Section `train`: what all candidates share, and what the race between them (gate.selection) may take.
+
+    `folds` of the training pictures may be asked about, for so many `minutes` of training in all.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    folds: Annotated[int, Field(ge=3)] | None = None
+    folds: Annotated[int, Field(ge=2)] = 5
+    minutes: Annotated[float, Field(ge=0)] = 2
 
 
 class Trained(NamedTuple):
@@ -210,32 +214,6 @@ def builder(candidate: Candidate, data: TrainingSet) -> Callable[[], keras.Model
     tuned = features.backbone.freeze != "head"
     networks = cut_networks(features.backbone, str(features.folder / artefacts.BACKBONE_WEIGHTS)) if tuned else None
     return partial(build_trainable, candidate, features.backbone, networks, len(targets.classes), targets.task)
-
-
-def cross_validate(
-    name: str, candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int, folds: int
-) -> pd.DataFrame:
-    """Predict every training and validation picture of `splits` with a model that never saw its group.
-
-    The groups are dealt into `folds` parts; in turn one is predicted, the next is for early stopping, the others are
-    trained on. The test pictures take no part. Returns path, id, label, split, group and a p_CLASS column per class.
-    """
-    import pandas as pd
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    seen = splits[splits["split"] != "test"].reset_index(drop=True)
-    part = np.empty(len(seen), dtype=np.intp)
-    drawn = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(seen, seen["label"], seen["group"])
-    for number, (_, held) in enumerate(drawn):
-        part[held] = number
-    tables = []
-    for number in range(folds):
-        print(f"{name}: part {number + 1} of {folds} of the cross-validation", file=sys.stderr)
-        roles = np.select([part == number, part == (number + 1) % folds], ["test", "validation"], "train")
-        predictions = train(name, candidate, seen.assign(split=roles), features, seed).predictions
-        tables.append(predictions[predictions["split"] == "test"])
-    found = pd.concat(tables).sort_index()
-    return found.assign(split=seen["split"])
 
 
 def learn(network: keras.Model, candidate: Candidate, data: TrainingSet, seed: int, name: str) -> Fitted:

@@ -137,7 +137,7 @@ def _local_file(network: Network) -> Path | None:
 
 
 def _download(network: Network) -> Path | None:
-    """Fetch the published weights into Keras' cache; None where there are none, or the network does not reach them."""
+    """Download the published weights into Keras' cache; None where there are none or they can't be reached."""
     if not network.url or os.environ.get("PLUMBLINE_OFFLINE") == "1" or not _reachable():
         return None
     import keras
@@ -153,7 +153,7 @@ def _download(network: Network) -> Path | None:
 
 @functools.cache
 def _reachable() -> bool:
-    """Ask once per process, with a short limit: without a network every `dvc repro` would wait for each backbone."""
+    """Ask once per process, with a short timeout: without a network every `dvc repro` would wait for each backbone."""
     request = urllib.request.Request(next(one.url for one in NETWORKS.values() if one.url), method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=3):

@@ -22,6 +22,7 @@ from plumbline.evidence.records import (
     Decision,
     Evaluation,
     Figure,
+    RaceRecord,
     Selection,
     SplitEvidence,
 )
@@ -120,6 +121,7 @@ def render(
             "title_of": title_of,
             "figure": figure,
             "result_of": result_of,
+            "worst_probe": worst_probe,
         },
         script=Markup(read_asset("leaderboard.js")),
         decision=decision,
@@ -210,7 +212,7 @@ def row(name: str, evaluation: Evaluation, decision: Decision, selection: Select
         entry=entry,
         chosen=name == decision.candidate,
         latency=latency,
-        standing=standing(name, name == decision.candidate, selection, comparison),
+        standing=standing(name, name == decision.candidate, selection, comparison, decision.race),
         bars={
             split: range_bar(*_ends(entry.splits[split].scores["accuracy"]), start, 1.0)
             for split in ("validation", "test")
@@ -218,13 +220,22 @@ def row(name: str, evaluation: Evaluation, decision: Decision, selection: Select
     )
 
 
-def standing(name: str, chosen: bool, selection: Selection, comparison: Comparison | None) -> str:
+def standing(
+    name: str, chosen: bool, selection: Selection, comparison: Comparison | None, race: RaceRecord | None = None
+) -> str:
     """Return how a candidate stands to the best one on the pictures that select."""
     if comparison is not None:
         place = "shown as good as the best" if comparison.shown else "not shown as good as the best"
+    elif race is not None and name in race.left:
+        place = f"left the race: {race.left[name]}"
     else:
-        place = "most accurate" if name == selection.best else "does not stand: size, speed or weights"
+        place = "most accurate" if name == selection.best else "does not stand: size, speed, weights or training"
     return f"chosen, {place}" if chosen else place
+
+
+def worst_probe(coverage: dict[str, Figure]) -> tuple[str, Figure]:
+    """Return the condition of the probes under which sets hold the right class least often."""
+    return min(coverage.items(), key=lambda item: item[1].value)
 
 
 def references(evaluation: Evaluation) -> list[Rival]:

@@ -8,8 +8,8 @@ Layout (a version's artifact folder in the registry)::
     plumbline/provenance.json           Git commit, dvc.lock and data version, weights digest
     plumbline/decision.json, leaderboard_row.json, comparison.json, model.json, backbones.json
     plumbline/splits.parquet, predictions.parquet   memberships of its data version, and its scores
-    plumbline/reference/                what drift is judged against: images.parquet, embeddings.npy,
-                                        thumbnails.parquet
+    plumbline/reference/                what drift is judged against: images.parquet, embeddings.npy, groups.npy (the
+                                        group of each, as numbers), thumbnails.parquet
     plumbline/manifest.json             size and SHA-256 of every file above, in `seal`
 """
 

@@ -71,6 +71,8 @@ def build_folder(
     write_table(home / "reference" / "thumbnails.parquet", thumbnails)
     write_table(home / "reference" / "images.parquet", reference)
     np.save(home / "reference" / "embeddings.npy", embeddings, allow_pickle=False)
+    groups = pd.factorize(reference["group"])[0].astype(np.int64)
+    np.save(home / "reference" / "groups.npy", groups, allow_pickle=False)
     write_table(home / "splits.parquet", with_pixels(chosen.splits, chosen.manifest))
     write_table(home / "predictions.parquet", chosen.predictions)
     write_json(home / "serving.json", serving(chosen))

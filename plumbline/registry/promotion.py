@@ -417,6 +417,7 @@ def description_of(chosen: Chosen, origin: Provenance, comparison: Compared, wis
     ]
     lines = [
         f"{chosen.decision.verdict} {chosen.name}: test accuracy {_with_interval(chosen.row, 'accuracy')}.",
+        chosen.decision.reason,
         *([f"Promoted by force: {wish.reason}"] if wish.force else []),
         "",
         "| rule | figure | bound | verdict |",

@@ -417,14 +417,18 @@ def cache_folder() -> Path:
 
 
 def _local_folder(registry: Registry, address: str) -> Path | None:
-    """Return the folder behind an address, None for one on a server or in a bucket.
+    return folder_of(registry.uri, address)
+
+
+def folder_of(uri: str, address: str) -> Path | None:
+    """Return the folder behind an address of the registry at `uri`, None for one on a server or in a bucket.
 
     Beside a SQLite database if it is there: its copy has files of its own, and the address may be the original's.
     """
     if urlsplit(address).scheme not in ("file", ""):
         return None
     folder = _path_of(address) or Path(address)
-    database = sqlite_path(registry.uri)
+    database = sqlite_path(uri)
     if database is None:
         return folder
     model_folder = folder.parts[-3:]  # models/ID/artifacts

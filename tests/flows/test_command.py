@@ -7,7 +7,7 @@ from flows.children import guarded
 from flows.command import run_dvc
 from flows.outcomes import StageFailed
 
-pytestmark = pytest.mark.usefixtures("server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 
 
 def within_a_flow(root, *command, watch=None):

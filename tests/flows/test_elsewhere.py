@@ -7,6 +7,8 @@ from flows import workspace
 from flows.elsewhere import stage_for_another
 from plumbline.common.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 
 def asked(name="ingest", files=None, code=None, by="another workspace"):
     """The flow's own body, as a worker runs it."""

@@ -14,7 +14,7 @@ from PIL import Image
 
 from flows.intake import intake, merged_metadata
 
-pytestmark = pytest.mark.usefixtures("server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 
 
 def draw(path, seed):

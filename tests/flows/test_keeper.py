@@ -11,7 +11,7 @@ from prefect.states import Cancelling, Completed, Crashed, Pending, Running, Sch
 
 from flows import keeper
 
-pytestmark = pytest.mark.usefixtures("server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 
 
 @flow(name="monitor")

@@ -13,7 +13,7 @@ from plumbline.common.files import write_json
 from plumbline.registry import bundle
 from tests.monitoring import made_up
 
-pytestmark = pytest.mark.usefixtures("server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 
 
 @pytest.fixture

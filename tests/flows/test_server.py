@@ -6,6 +6,8 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows.server import check_server, run_flow, server_url
 from plumbline.common.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 DEAD = "http://user:secret@127.0.0.1:9/api"
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import sites
+from flows import monitoring, sites
 from flows.sites import Site
 from plumbline.common.errors import UserError
 from plumbline.common.params import load_sections
@@ -48,6 +48,14 @@ def test_names_that_prefect_refuses_get_a_deployment_all_the_same():
     assert len(known) == len(names)
     assert "monitor-R-D" in known
     assert all(name.startswith("monitor-") and not set(name) & set("/%&<>") for name in known)
+
+
+def test_artifacts_of_two_sites_are_never_under_one_key():
+    names = ["Hall #3", "Hall 3", "門", "北", "GATE"]
+    keys = [monitoring.key_of(name, names) for name in names]
+    assert len(set(keys)) == len(names)
+    assert keys[-1] == "drift-gate"
+    assert monitoring.key_of("Hall #3", ["Hall #3", "GATE"]) == "drift-hall-3"
 
 
 @pytest.mark.parametrize(("key", "read"), [("NO", "False"), ("007", "7"), ("1.5", "1.5"), ("2026-01-01", "datetime")])

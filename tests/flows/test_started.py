@@ -13,6 +13,8 @@ from prefect.settings import PREFECT_API_URL
 
 from plumbline.common.errors import prepare_environment
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {
     "flows.training": [],
     "flows.intake": ["batch"],

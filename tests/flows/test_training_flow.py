@@ -17,7 +17,7 @@ from flows import workspace
 from flows.training import training
 from plumbline.common import interrupted
 
-pytestmark = pytest.mark.usefixtures("server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 
 STAGES = ["data.dvc", "ingest", "features@x", "features@y", "train@p", "train@q", "train@r", "evaluate", "gate"]
 

@@ -16,6 +16,8 @@ from made_up import CLASSES, PARAMS, picture, promote, write_version
 from monitoring import drift
 from monitoring.site_state import SiteState
 
+pytestmark = pytest.mark.slow
+
 GATE = "GATE"
 
 

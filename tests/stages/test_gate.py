@@ -19,7 +19,7 @@ from plumbline.evidence.intervals import draw_groups, draw_weights, wilson
 from plumbline.evidence.records import Figure, Gain, SliceEvidence
 from plumbline.evidence.selection import bootstrap_p, holm, select_simplest, shortfalls
 from plumbline.evidence.slices import Slicing
-from stages import evaluate, gate
+from stages import evaluate, gate, race
 
 
 @pytest.fixture
@@ -30,6 +30,7 @@ def project(tmp_path, monkeypatch):
 
 def run_both() -> dict:
     evaluate.main()
+    race.main()
     gate.main()
     return json.loads(Path("build/decision.json").read_text())
 
@@ -275,6 +276,7 @@ def test_the_certificate_is_heeded(project):
 def test_without_a_certificate_there_is_no_decision(project, text, words):
     write_project(project, {"small": 4.0})
     evaluate.main()
+    race.main()
     path = Path("build/leakage.json")
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(UserError, match=f"leakage.json {words}.*dvc repro"):
@@ -297,17 +299,23 @@ def test_test_figures_decide_nothing_about_who_is_chosen(project):
     assert again == first
 
 
-def test_cross_validation_selects_when_asked_and_says_what_it_lacks(project):
-    table = write_project(project, {"small": 1.0, "large": 4.0})
-    text = Path("params.yaml").read_text().replace("gate:\n", "gate:\n  selection: cross_validation\n")
-    Path("params.yaml").write_text(text)
-    with pytest.raises(UserError, match=r"small/cross_validation.parquet is missing"):
-        run_both()
-    for name, skill in {"small": 4.0, "large": 1.0}.items():
-        folds = predictions(table, skill, seed=5)
-        folds.to_parquet(f"build/candidates/{name}/cross_validation.parquet", index=False)
+def test_who_selects_is_said_and_a_race_of_another_run_is_refused(project):
+    write_project(project, {"small": 4.0, "large": 4.0})
     decision = run_both()
-    assert (decision["candidate"], decision["selected_on"]) == ("small", "cross_validation")
+    assert decision["selected_on"] == "validation"
+    assert decision["reason"].startswith("On validation ")
+    assert decision["race"]["finalists"] == ["small", "large"]
+    table = pd.read_parquet("build/race/large.parquet")
+    assert set(table["split"]) == {"validation"}
+    table[1:].to_parquet("build/race/large.parquet", index=False)
+    with pytest.raises(UserError, match=r"build/race/large.parquet is about other pictures.*dvc repro -f race"):
+        gate.main()
+    Path("build/race/large.parquet").unlink()
+    with pytest.raises(UserError, match=r"build/race/large.parquet .*is missing: run `dvc repro -f race`"):
+        gate.main()
+    Path("build/race/race.json").unlink()
+    with pytest.raises(UserError, match=r"race.json is missing: run `dvc repro race`"):
+        gate.main()
 
 
 def test_a_rule_that_is_null_is_not_judged(project):

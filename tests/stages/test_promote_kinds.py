@@ -24,6 +24,8 @@ from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
 from plumbline.registry.promotion import PromoteParams, Wish, history, promote, rollback
 
+pytestmark = pytest.mark.slow
+
 PARAMS = PromoteParams(minimum_unseen_groups=3)
 REPOSITORY = Path(__file__).parents[2]
 

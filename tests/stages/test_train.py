@@ -20,8 +20,11 @@ from plumbline.models.features import open_features, read_rows
 from plumbline.models.fitting import balanced_weights, targets_of
 from plumbline.models.networks import kernel_layers
 from plumbline.models.trainable import cut_networks
-from plumbline.models.training import TrainingSet, cross_validate, train
+from plumbline.models.training import TrainingSet, train
+from plumbline.models.weights import Weights
 from plumbline.tasks.one_label import ONE_LABEL
+
+pytestmark = pytest.mark.slow
 
 SIZE = 32
 
@@ -274,21 +277,6 @@ def test_the_test_pictures_are_never_trained_on(splits, features):
     np.testing.assert_array_equal(honest["p_with_helmet"], peeking["p_with_helmet"])
 
 
-def test_cross_validation_predicts_each_group_unseen(splits, features):
-    grouped = splits.assign(group=[f"g{n // 4}" for n in range(len(splits))])
-    pictures = open_features(features / "mobilenet")
-    found = cross_validate("x", CANDIDATES["transfer"], grouped, pictures, 0, 4)
-    expected = grouped[grouped["split"] != "test"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(found[list(expected.columns)], expected, check_like=True)
-    right = found["p_without_helmet"].gt(0.5) == found["label"].eq("without_helmet")
-    assert right.mean() > 0.7
-    wrong = {"with_helmet": "without_helmet", "without_helmet": "with_helmet"}
-    first = grouped["group"] == "g0"
-    lied = grouped.assign(label=grouped["label"].where(~first, grouped["label"].map(wrong)))
-    again = cross_validate("x", CANDIDATES["transfer"], lied, pictures, 0, 4)
-    assert (again["p_with_helmet"].gt(0.5) == found["p_with_helmet"].gt(0.5))[found["group"] == "g0"].mean() > 0.5
-
-
 def with_dead_starts(monkeypatch, dead):
     """The first `dead` networks that are built begin with relus whose input is below zero for every picture."""
     build, built = architecture.build, []
@@ -370,6 +358,17 @@ def test_augmented_needs_views(splits, features):
     candidate = CANDIDATES["simple_cnn"].model_copy(update={"augmented": True})
     with pytest.raises(UserError, match=r"candidates\.simple_cnn\.augmented needs augmented views"):
         train("simple_cnn", candidate, splits, open_features(features / "pixels"), 0)
+
+
+def test_without_pretrained_weights_an_augmented_candidate_is_trained_without_views(splits, images, tmp_path):
+    entry = Backbone(image_size=SIZE, weights="auto", views=1)
+    weights = [Weights("mobilenet", "auto", "random", None, None, None)]
+    featurize(splits, functools.partial(read, images), "mobilenet", entry, weights, tmp_path / "mobilenet")
+    model = train("x", CANDIDATES["transfer"], splits, open_features(tmp_path / "mobilenet"), 0).model
+    assert model.without_views
+    assert model.trouble == [
+        "No pretrained weights were found for its backbone, so it was trained without augmented views."
+    ]
 
 
 def test_model_json_says_where_weights_came_from(splits, features):

@@ -35,8 +35,8 @@ def test_on_a_terminal_there_is_a_bar_that_is_taken_away():
     leader, follower = pty.openpty()
     code = "from plumbline.common.progress import progress; list(progress('abc', 'reading letters'))"
     subprocess.run([sys.executable, "-c", code], stderr=follower, check=True)
-    os.close(follower)
     written = os.read(leader, 4096).decode()
+    os.close(follower)
     os.close(leader)
     assert "reading letters:" in written
     assert "\n" not in written

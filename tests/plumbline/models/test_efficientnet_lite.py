@@ -12,12 +12,15 @@ from plumbline.common.errors import UserError
 from plumbline.models.assemble import assemble
 from plumbline.models.backbones import Backbone, record_entry, resolve_entry
 from plumbline.models.candidates import Candidate, Head
+from plumbline.models.efficientnet_lite import build, load_arrays
 from plumbline.models.extraction import featurize
 from plumbline.models.features import open_features
 from plumbline.models.networks import build_backbone, cut, scale_pixels
 from plumbline.models.trainable import cut_networks
 from plumbline.models.training import train
 from plumbline.registry.export import check_export, export_onnx, with_embedding
+
+pytestmark = pytest.mark.slow
 
 SIZE = 64
 NAME = "efficientnet_lite0"
@@ -59,6 +62,14 @@ def as_described(arrays, x):
         y = convolution(y, f"{name}.project", relu6=False)
         x = y if number in FIRST else y + past
     return np.asarray(convolution(x, "head"))
+
+
+def test_an_array_that_is_missing_is_named(tmp_path):
+    network = build((SIZE, SIZE, 3), "lite")
+    assert network.output_shape == (None, SIZE // 32, SIZE // 32, 1280)
+    np.savez(tmp_path / "part.npz", **{"stem.kernel": np.zeros((3, 3, 3, 32), np.float32)})
+    with pytest.raises(ValueError, match=r"it has no array stem\.bias"):
+        load_arrays(network, tmp_path / "part.npz")
 
 
 def test_the_network_is_what_its_readme_describes(tmp_path):

@@ -1,0 +1,171 @@
+"""What was answered at a site and what people said of it: one SQLite file, written by `serving`, read by monitoring.
+
+Tables: `answers` (a row for each answer and role), `seen` (of pictures whose descriptors may be kept: what monitoring
+measures, embedding, small grey), `labels` (in the order they came).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+
+from plumbline.common.params import Section
+
+RECORD = "record.sqlite"
+SCHEMA = """
+create table if not exists answers (
+    id text not null, role text not null, version integer not null, digest text not null, at real not null,
+    client text not null, pixels text not null, probabilities text not null, label text not null,
+    confidence real not null, unsure integer not null, primary key (id, role)
+) without rowid;
+create index if not exists answers_at on answers (at);
+create table if not exists seen (id text primary key, measured text not null, embedding blob not null,
+    small blob not null, collected integer not null default 0) without rowid;
+create table if not exists labels (
+    number integer primary key autoincrement, id text not null, label text not null, at real not null, by text not null
+);
+create index if not exists labels_id on labels (id);
+"""
+PATIENCE = 10.0
+CHAMPION, CHALLENGER = "champion", "challenger"
+SMALL_SHAPE = (18, 24)
+NORMAL_95 = 1.959964
+
+
+class ServedAs(Section):
+    """What others read of the section `serving`: where the record is, and as which site it is judged."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    state: Path = Path("served")
+    site: str = "served"
+
+    @property
+    def record(self) -> Path:
+        """The record's file."""
+        return self.state / RECORD
+
+
+def open_record(path: Path) -> sqlite3.Connection:
+    """Open the record, making it where there is none. A commit is on the disk when it returns."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    database = sqlite3.connect(path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
+    database.execute("pragma journal_mode = wal")
+    database.execute("pragma synchronous = full")
+    database.executescript(SCHEMA)
+    return database
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Pictures that were answered and not collected yet: their rows, and what belongs to each, in the same order."""
+
+    ids: list[str]
+    rows: list[dict[str, Any]]
+    digests: list[str]
+    probabilities: NDArray[np.float32]
+    embeddings: list[NDArray[np.float32]]
+    small: NDArray[np.uint8]
+
+
+def uncollected(path: Path, most: int) -> Seen:
+    """Return up to `most` pictures that monitoring has not taken yet, in the order they were answered."""
+    question = """
+        select s.id, s.measured, s.embedding, s.small, a.digest, a.probabilities from seen s
+        join answers a on a.id = s.id and a.role = ? where s.collected = 0 order by a.at, s.id limit ?
+    """
+    with closing(open_record(path)) as database:
+        found = database.execute(question, (CHAMPION, most)).fetchall()
+    return Seen(
+        ids=[row[0] for row in found],
+        rows=[json.loads(row[1]) for row in found],
+        digests=[row[4] for row in found],
+        probabilities=np.array([list(json.loads(row[5]).values()) for row in found], np.float32),
+        embeddings=[np.frombuffer(row[2], "<f4") for row in found],
+        small=np.array([np.frombuffer(row[3], np.uint8).reshape(SMALL_SHAPE) for row in found], np.uint8),
+    )
+
+
+def mark_collected(path: Path, ids: list[str]) -> None:
+    """Note that monitoring has these pictures."""
+    with closing(open_record(path)) as database:
+        database.execute("begin immediate")
+        database.executemany("update seen set collected = 1 where id = ?", [(one,) for one in ids])
+        database.execute("commit")
+
+
+@dataclass(frozen=True)
+class Day:
+    """A day's labelled answers of one version: how many, how many were right, and the share's 95% interval."""
+
+    day: str
+    version: int
+    labelled: int
+    right: int
+    accuracy: float
+    low: float
+    high: float
+
+
+def accuracy_by_day(path: Path) -> list[Day]:
+    """Return how often the champion was right, by the day of the answer; of several labels the last counts.
+
+    It is the accuracy on what was labelled: where only doubtful pictures are, it says nothing of the others.
+    """
+    question = """
+        select date(a.at, 'unixepoch'), a.version, count(*), sum(a.label = l.label) from answers a
+        join labels l on l.id = a.id and l.number = (select max(number) from labels where id = a.id)
+        where a.role = ? group by 1, 2 order by 1, 2
+    """
+    if not path.is_file():
+        return []
+    with closing(open_record(path)) as database:
+        found = database.execute(question, (CHAMPION,)).fetchall()
+    return [Day(day, version, n, right, right / n, *wilson(right, n)) for day, version, n, right in found]
+
+
+def wilson(right: int, count: int) -> tuple[float, float]:
+    """Return the 95% interval of a share (Wilson 1927, "Probable inference, the law of succession")."""
+    share, z = right / count, NORMAL_95
+    centre = share + z * z / (2 * count)
+    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """An answer whose label came: by whom it was answered, and whether it was right."""
+
+    number: int
+    id: str
+    role: str
+    right: bool
+
+
+def labelled(path: Path, champion: int, challenger: int) -> list[Labelled]:
+    """Return the labelled answers of two versions in the order of the labels; of several labels the first counts.
+
+    A later label must not change what was counted before it: that would undo what an anytime-valid test promises.
+    """
+    question = """
+        select l.number, a.id, a.role, a.label = l.label from labels l
+        join answers a on a.id = l.id
+        where l.number = (select min(number) from labels where id = l.id)
+        and ((a.role = 'champion' and a.version = ?) or (a.role = 'challenger' and a.version = ?))
+        order by l.number, a.role
+    """
+    if not path.is_file():
+        return []
+    with closing(open_record(path)) as database:
+        found = database.execute(question, (champion, challenger)).fetchall()
+    return [Labelled(number, identity, role, bool(right)) for number, identity, role, right in found]

@@ -1,0 +1,123 @@
+"""The application: routes, the page, and what is true of every response."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from serving import metrics, page
+from serving.api import Service, routes
+from serving.problems import MEDIA, ProblemError
+
+log = logging.getLogger("serving")
+HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-opener-policy": b"same-origin",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"permissions-policy": b"camera=(self), microphone=(), geolocation=()",
+    b"cache-control": b"no-store",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+}
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def make_app(service: Service, lifespan: Lifespan) -> FastAPI:
+    """Return the application."""
+    about = {"title": "Plumbline", "summary": "The champion at work.", "version": "1"}
+    app = FastAPI(**about, docs_url=None, redoc_url=None, lifespan=lifespan)  # type: ignore[arg-type]
+    for router in (*routes(service), page.router(service)):
+        app.include_router(router)
+    _add_refusals(app, service)
+    if service.params.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=service.params.cors,
+            allow_methods=["GET", "POST"],
+            allow_headers=["Authorization", "Content-Type", "X-API-Key"],
+            expose_headers=["Plumbline-Version", "Retry-After"],
+        )
+    app.add_middleware(Always, service=service)
+    return app
+
+
+def _add_refusals(app: FastAPI, service: Service) -> None:
+    def refused(problem: ProblemError) -> JSONResponse:
+        return JSONResponse(problem.content(service.version), problem.status, problem.headers, MEDIA)
+
+    async def ours(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, ProblemError)
+        return refused(error)
+
+    async def http(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        sentence = {404: "There is nothing at this address.", 405: "This address takes other methods."}
+        return refused(
+            ProblemError(error.status_code, sentence.get(error.status_code, str(error.detail)), error.headers)
+        )
+
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        return refused(ProblemError(422, f"{first['loc'][-1]}: {first['msg']}."))
+
+    app.add_exception_handler(ProblemError, ours)
+    app.add_exception_handler(HTTPException, http)
+    app.add_exception_handler(RequestValidationError, invalid)
+
+
+class Always:
+    """Headers on every response, figures of every request, and one sentence where a bug shows."""
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started, status = time.perf_counter(), 0
+
+        async def with_headers(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                given = {name.lower() for name, _ in message["headers"]}
+                version = self._service.version
+                ours = HEADERS | {b"plumbline-version": str(version if version is not None else "none").encode()}
+                message["headers"] = [
+                    *message["headers"],
+                    *((name, value) for name, value in ours.items() if name not in given),
+                ]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, with_headers)
+        except ClientDisconnect:
+            status = 499  # nobody is there to be answered
+        except Exception:
+            log.exception("a request failed")
+            if status:
+                raise
+            problem = ProblemError(500, "Something went wrong here; it is in the server's log.")
+            await JSONResponse(problem.content(self._service.version), 500, media_type=MEDIA)(
+                scope, receive, with_headers
+            )
+        finally:
+            route: Any = scope.get("route")
+            path = getattr(route, "path", "none")
+            metrics.REQUESTS.labels(path, str(status)).inc()
+            metrics.SECONDS.labels(path).observe(time.perf_counter() - started)
