@@ -65,12 +65,13 @@ class Triplet(Section):
 
 
 class Start(Section):
-    """What a network learns before it sees a label: SimSiam on the pictures that are not test, and those of a folder.
+    """What a network learns before it sees a label, from the pictures that are not test and those of a folder.
 
+    `simsiam` makes two views of a picture alike; `denoising` and `colourisation` give back what was taken from it.
     The folder (`unlabelled`, such as incoming) is read as it is when the candidate is trained; DVC does not watch it.
     """
 
-    method: Literal["simsiam"] = "simsiam"
+    method: Literal["simsiam", "denoising", "colourisation"] = "simsiam"
     epochs: Annotated[int, Field(ge=1)] = 30
     learning_rate: Annotated[float, Field(gt=0)] = 1e-3
     unlabelled: str | None = None

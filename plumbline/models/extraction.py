@@ -168,8 +168,8 @@ def _prepare_pixels(backbone: Recipe) -> Extract:
     if backbone.preprocess is None:
         return lambda batch: batch
     pixels = keras.Input((backbone.image_size, backbone.image_size, 3), dtype="float32")
-    model = keras.Model(pixels, prepared(pixels, backbone.preprocess))
-    return lambda batch: np.rint(model.predict_on_batch(batch.astype(np.float32))).astype(np.uint8)
+    model = keras.Model(pixels, prepared(pixels, backbone.preprocess, rounded=True))
+    return lambda batch: np.asarray(model.predict_on_batch(batch.astype(np.float32))).astype(np.uint8)
 
 
 def compute_rows(

@@ -38,15 +38,20 @@ class Preprocess(Section):
     fit: Fit = "stretch"
 
 
-def prepared(pixels: keras.KerasTensor, preprocess: Preprocess | None) -> keras.KerasTensor:
-    """RGB pixels (N, S, S, 3) in [0, 255] as a network gets to see them, of the same shape and range."""
+def prepared(pixels: keras.KerasTensor, preprocess: Preprocess | None, rounded: bool = False) -> keras.KerasTensor:
+    """RGB pixels (N, S, S, 3) in [0, 255] as a network gets to see them, of the same shape and range.
+
+    `rounded` where it learns from stored pixels, which are whole numbers; frozen networks see them as they come out.
+    """
+    import keras
+
     if preprocess is None:
         return pixels
     if preprocess.noise == "median":
         pixels = median(pixels)
     if preprocess.colour != "none":
         pixels = balanced(pixels, NORMS[preprocess.colour])
-    return pixels
+    return keras.ops.round(pixels) if rounded else pixels
 
 
 def median(pixels: keras.KerasTensor) -> keras.KerasTensor:

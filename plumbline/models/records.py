@@ -132,7 +132,8 @@ class StartRecord(Record):
     unreadable: int
     sha256: str
     loss: float
-    spread: float
+    spread: float | None = None
+    explained: float | None = None
 
 
 class ModelDescription(Record):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from plumbline.common.errors import UserError
 from plumbline.imaging.decode import SUFFIXES, DecodeError, decode_resized
 from plumbline.models.candidates import Candidate
+from plumbline.models.pretexts import fit_pretext
 from plumbline.models.records import BackboneRecord, StartRecord
 
 if TYPE_CHECKING:
@@ -45,17 +46,22 @@ def start_without_labels(
     if unreadable:
         where = candidate.start.unlabelled
         print(f"{name}: {unreadable} files of {where} can't be read and taught nothing", file=sys.stderr)
-    loss, spread = fit_pairs(network, pixels, candidate, seed)
-    if spread < COLLAPSED:
-        print(f"{name}: SimSiam collapsed (every picture at the same place, spread {spread:.3f})", file=sys.stderr)
+    spread = explained = None
+    if candidate.start.method == "simsiam":
+        loss, spread = fit_pairs(network, pixels, candidate, seed)
+        if spread < COLLAPSED:
+            print(f"{name}: SimSiam collapsed (every picture at the same place, spread {spread:.3f})", file=sys.stderr)
+    else:
+        loss, explained = fit_pretext(network, pixels, candidate, seed)
     return StartRecord(
-        method="simsiam",
+        method=candidate.start.method,
         known=len(known),
         unlabelled=len(more),
         unreadable=unreadable,
         sha256=digest,
         loss=loss,
         spread=spread,
+        explained=explained,
     )
 
 

@@ -89,7 +89,7 @@ def assemble(
 
     size = backbone.image_size
     pixels = keras.Input((size, size, 3), name="pixels")
-    seen = prepared(pixels, backbone.preprocess)
+    seen = prepared(pixels, backbone.preprocess, rounded=networks is None or backbone.freeze == "all")
     if networks is None:
         graph = getattr(trained, "_functional", None) or trained
         # Layer by layer, so that its last maps are found where they are without preprocessing (registry/export.py).

@@ -11,6 +11,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from plumbline.commands.similar import default_space
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.files import write_table
@@ -128,6 +129,11 @@ def test_mistakes_are_one_sentence(project, tmp_path, monkeypatch):
         open_space("pixels")
     with pytest.raises(UserError, match="no_such"):
         open_space("no_such")
+    assert default_space() == "lite"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("group: {embedding: pixels}")
+    with pytest.raises(UserError, match="say --by BACKBONE"):
+        default_space()
 
 
 def test_verification_counts_every_pair():
