@@ -14,7 +14,7 @@ export GX_ANALYTICS_ENABLED = false
 export MLFLOW_DISABLE_TELEMETRY = true
 
 .DEFAULT_GOAL := help
-.PHONY: help env run serve serve-flows test test-fast coverage lint format lock sample clean
+.PHONY: help env run serve serve-flows test test-fast coverage lint format deps lock sample clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -23,8 +23,8 @@ env: $(VENV)/.installed$(EXTRA) ## Make the environment in .venv from the hash-p
 
 run: env ## Environment, sample data, `dvc repro`, and where to look next
 	@python -m flows.mend > /dev/null
-	dvc pull --quiet data.dvc incoming.dvc
-	dvc repro
+	@dvc pull --quiet data.dvc incoming.dvc
+	@dvc repro $(if $(filter-out 0,$(PLUMBLINE_VERBOSE)),,--quiet)
 	@python -m plumbline.commands.summary
 
 serve: env ## Serve the champion: a page for people and an API, http://127.0.0.1:8080
@@ -40,8 +40,8 @@ test: env $(VENV)/.installed-test ## The whole test suite
 test-fast: env $(VENV)/.installed-test ## The fast layer: no pipeline, server, browser or training
 	python -m pytest -m "not slow and not browser"
 
-coverage: env $(VENV)/.installed-test ## The whole suite with the lines that no test ran
-	python -m pytest --cov --cov-report=term-missing:skip-covered --cov-report=html
+coverage: env $(VENV)/.installed-test ## The lines that no test ran (TESTS=tests/stages: adds this part to those before)
+	python -m pytest --cov $(if $(TESTS),--cov-append $(TESTS)) --cov-report=term-missing:skip-covered --cov-report=html
 
 lint: env $(VENV)/.installed-test ## Ruff and mypy
 	ruff check .
@@ -52,6 +52,9 @@ lint: env $(VENV)/.installed-test ## Ruff and mypy
 format: $(VENV)/.installed-test ## Let ruff format and sort the code
 	ruff check --fix .
 	ruff format .
+
+deps: env ## After a change of imports: name in dvc.yaml the code that each stage runs
+	python -m plumbline.commands.deps
 
 sample: env ## Draw the embedded sample anew into data/ and incoming/, and version it
 	python -m samples.draw .

@@ -1,110 +1,132 @@
 """A day of schedules in minutes: training, two sites' monitors, intake and the keeper, disturbed, then counted.
 
-    python -m benchmarks.day_of_schedules [--minutes 15] [--seed 0] [--faults worker,power,server,clock] [--out FILE]
+    python -m benchmarks.day_of_schedules [--minutes 16] [--seed 0] [--out FILE]      at least so long, every fault once
 
 In a small project (benchmarks/small_project.py) served by `flows.serve`, sites send pictures every half minute and are
-judged every minute, training is due every five, labelled batches are taken in, and in between, at random moments: the
-worker and all it runs are killed; everything is, as in a power cut, and started again; the server is stopped for half
-a minute; everything is started again with its clock an hour ahead, then an hour back (needs Debian's libfaketime;
-where that is missing, it says so and plays the others). Then nothing more is sent, and once all is quiet is counted:
-every picture once, in one window; every window told, each under one id; every batch in one commit, with all its
-pictures, trained on; no run left undecided.
+judged every minute, training is due every five, labelled batches are taken in, and in between, one after the other and
+at random moments (FAULTS): the worker and all it runs are killed; everything is, as in a power cut, and started again;
+the server is stopped for half a minute and goes on; it is killed alone; the clock of all that runs is set an hour
+ahead and, later, back again. That needs a C compiler (benchmarks/set_clock.c): where there is none, the benchmark says
+so, loudly and in its result, and plays the rest. Then nothing more is sent, and once all
+is quiet is counted: every picture once, in one window; every window told, each under one id; every batch in one
+commit, told once, with all its pictures, trained on; no run left undecided.
+
+Prefect fires each due time once: for the hour by which a clock was set back, no schedule fires. A person would ask for
+runs by hand in that hour, and so does this.
 """
 
 from __future__ import annotations
 
 import argparse
-import glob
 import json
 import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
+from functools import partial
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import psutil
 import yaml
 
 from benchmarks import small_project
+from benchmarks.clones import call
 from benchmarks.served import Served, listening, wait_until
-from monitoring.store import SiteState
+from monitoring.site_state import SiteState
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json, write_text
 
 SITES = {"NORTH": 1.0, "SOUTH": 0.4}  # the light there, against that of the pictures trained on
-FAULTS = ("worker", "power", "server", "clock")
+WORKER, POWER, STOPPED, SERVER = "worker killed", "power cut", "server stopped for 30 s", "server killed"
+AHEAD, BACK = "clock set an hour ahead", "clock set back an hour"
+FAULTS = (STOPPED, WORKER, AHEAD, POWER, BACK, SERVER)
+HOUR = 3600
 EVERY = {"train": "*/5 * * * *", "keeper": "* * * * *"}
 PICTURES = 60
 BATCH = 6
 
 
-def play(folder: Path, minutes: float, faults: list[str], chance: random.Random) -> dict[str, Any]:
+def play(folder: Path, minutes: float, chance: random.Random) -> dict[str, Any]:
     """Play the day in a new project under `folder`; return what was counted at its end."""
     root = folder / "project"
     small_project.make(root, {name: {"timezone": "UTC", "cron": "* * * * *"} for name in SITES}, PICTURES)
     _reschedule(root)
     sent: dict[str, int] = dict.fromkeys(SITES, 0)
     batches: list[Path] = []
-    played: Counter[str] = Counter()
+    played: list[str] = []
     with listening() as webhook:
         day = Served(root, f"http://127.0.0.1:{webhook.server_address[1]}/")
         _repro(day)
         _git(day, "add", "--all")
         _git(day, "commit", "--quiet", "--message", "the first champion")
+        clock = _own_clock(day, folder / "clock")
+        faults = cycle(fault for fault in FAULTS if clock or fault not in (AHEAD, BACK))
         day.start()
         try:
             end = time.monotonic() + 60 * minutes
             turn = 0
-            while time.monotonic() < end:
+            while time.monotonic() < end or len(played) < len(FAULTS):
                 _send(root, sent)
                 turn += 1
                 if turn % 5 == 2:
                     batches.append(_batch(root, len(batches)))
-                    _ask(day, batches[-1])
-                if turn % 4 == 3:
-                    fault = chance.choice(faults)
+                    day.ask("intake/intake", batch=str(batches[-1]))
+                if BACK in played:
+                    _ask_for_all(day)
+                if turn % 2 == 0:
+                    fault = next(faults)
                     time.sleep(chance.uniform(0, 15))
-                    disturb(day, fault)
-                    played[fault] += 1
+                    disturb(day, fault, clock)
+                    played.append(fault)
                     print(f"{fault}; {sum(sent.values())} pictures sent, {len(batches)} batches", flush=True)
                 time.sleep(max(0.0, min(30.0, end - time.monotonic())))
-            day.env.pop("LD_PRELOAD", None)
-            day.power_cut()
-            day.start()
+            disturb(day, POWER, clock)
+            played.append(POWER)
             for batch in batches:  # asked for once more, as a person would who saw a run cut off: nothing enters twice
-                wait_until(lambda batch=batch: _taken(day, batch), 900, f"{batch} to be taken in")  # type: ignore[misc]
-            wait_until(lambda: _quiet(day, sent), 1800, "all to be quiet")
+                wait_until(partial(_taken, day, batch), 900, f"{batch} to be taken in")
+            wait_until(partial(_quiet, day), 1800, "all to be quiet")
             figures = count(day, sent, len(batches), webhook.received)  # type: ignore[attr-defined]
         finally:
             day.power_cut()
-    return {"minutes": minutes, "faults": dict(played), **figures}
+    return {"minutes": minutes, "disturbed": dict(Counter(played)), "clock set": bool(clock), **figures}
 
 
-def disturb(day: Served, fault: str) -> None:
+def disturb(day: Served, fault: str, clock: Path | None) -> None:
     """Do one of FAULTS to what runs, and bring it up again as a person would."""
-    if fault == "server":
-        server = [process for process in day.processes() if "uvicorn" in " ".join(process.cmdline())]
+    if fault in (AHEAD, BACK):
+        assert clock is not None
+        with clock.open("r+b") as file:  # in place: whoever runs has it mapped
+            file.write(struct.pack("<q", HOUR if fault == AHEAD else 0))
+        return
+    server = [process for process in day.processes() if {"prefect", "server", "start"} <= set(process.cmdline())]
+    assert server, "no server was found"
+    if fault == STOPPED:
         for process in server:
             process.send_signal(signal.SIGSTOP)
         time.sleep(30)
         for process in server:
-            if process.is_running():
-                process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGCONT)
         return
-    if fault == "worker":
+    if fault == WORKER:
         for process in day.processes():
             if "worker" in process.cmdline():
                 for one in [*process.children(recursive=True), process]:
-                    one.kill()
-        wait_until(lambda: day.process is None or day.process.poll() is not None, 60, "serve to end with its worker")
-    if fault == "clock":
-        ahead = day.env.get("FAKETIME") == "+3600"
-        day.env.update(LD_PRELOAD=_libfaketime(), FAKETIME="-0" if ahead else "+3600", FAKETIME_DONT_FAKE_MONOTONIC="1")
+                    with suppress(psutil.NoSuchProcess):
+                        one.kill()
+    if fault == SERVER:
+        for process in server:
+            process.kill()
+    if fault in (WORKER, SERVER):  # serve ends when a part of it does
+        wait_until(lambda: day.process is None or day.process.poll() is not None, 60, "serve to end")
     day.power_cut()
     day.start()
 
@@ -139,6 +161,9 @@ def count(day: Served, sent: dict[str, int], batches: int, received: list[dict[s
     events = day.api("POST", "/events/filter", filter={"event": {"name": ["plumbline.drift"]}}, limit=50)
     if len({one["id"] for one in events["events"]}) != len(events["events"]):
         wrong.append("an event twice")
+    intakes = [one for one in received if one["what"] == "intake"]
+    if len({one["text"] for one in intakes}) != batches:
+        wrong.append(f"{len({one['text'] for one in intakes})} messages of {batches} batches taken in")
     commits = _git(day, "log", "--format=%s").count("Take in ")
     splits = len(pd.read_parquet(day.root / "build" / "manifest.parquet"))
     wrong += [f"{commits} commits for {batches} batches"] if commits != batches else []
@@ -152,8 +177,9 @@ def count(day: Served, sent: dict[str, int], batches: int, received: list[dict[s
         "of these again, under the same id": sum(told.values()) - len(told),
         "events of drift": len(events["events"]),
         "batches": batches,
+        "messages of batches": len(intakes),
         "training pictures": splits,
-        "runs": dict(Counter(f"{one['state']['name']}" for name in _deployments() for one in day.runs(name))),
+        "runs": {name: dict(Counter(one["state"]["name"] for one in day.runs(name))) for name in _deployments()},
         "wrong": wrong,
     }
 
@@ -206,46 +232,53 @@ def _batch(root: Path, number: int) -> Path:
     return folder
 
 
-def _ask(day: Served, batch: Path) -> None:
-    day.ask("intake/intake", batch=str(batch))
-
-
 def _taken(day: Served, batch: Path) -> bool:
     state = day.ended(day.ask("intake/intake", batch=str(batch)), 600)
     return bool(state["type"] == "COMPLETED")
 
 
-def _quiet(day: Served, sent: dict[str, int]) -> bool:
+def _quiet(day: Served) -> bool:
     """Whether nothing runs, training has nothing to do, and every site was looked at once more."""
     busy = ("RUNNING", "PENDING", "CRASHED", "CANCELLING")
-    if any(one["state"]["type"] in busy for name in ("train", "intake") for one in day.runs(name)):
-        time.sleep(5)
+    if any(one["state"]["type"] in busy for name in _deployments() if name != "keeper" for one in day.runs(name)):
+        day.ended(day.ask("keeper/keeper"), 600)
         return False
     trained = day.ended(day.ask("training/train"), 900)
     if trained["type"] != "COMPLETED" or not str(trained["message"]).startswith(("0 stages", "1 stage ")):
         return False
-    return all(day.ended(day.ask(f"monitor/monitor-{site}"), 600)["type"] == "COMPLETED" for site in sent)
+    return all(day.ended(day.ask(f"monitor/monitor-{site}"), 600)["type"] == "COMPLETED" for site in SITES)
 
 
-def _libfaketime() -> str:
-    found = glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1") + glob.glob("/usr/lib/*/faketime/libfaketime.so.1")
-    return found[0] if found else ""
+def _ask_for_all(day: Served) -> None:
+    for name in ("keeper/keeper", *(f"monitor/monitor-{site}" for site in SITES)):
+        day.ask(name)
+
+
+def _own_clock(day: Served, folder: Path) -> Path | None:
+    """Let what `day` starts from now on go by a clock that the file returned sets; None without a C compiler."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        print("THE CLOCK IS NOT SET: there is no C compiler (apt-get install gcc).", file=sys.stderr)
+        return None
+    folder.mkdir()
+    library, clock = folder / "set_clock.so", folder / "ahead"
+    call(
+        [compiler, "-O2", "-shared", "-fPIC", "-o", str(library), str(Path(__file__).with_name("set_clock.c"))], folder
+    )
+    clock.write_bytes(struct.pack("<q", 0))
+    day.env.update(LD_PRELOAD=str(library), SET_CLOCK=str(clock))
+    return clock
 
 
 def main() -> None:
     """Play, print, and fail where something was lost or done twice."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.day_of_schedules", description="A day, disturbed.")
-    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--minutes", type=float, default=16)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--faults", default=",".join(FAULTS))
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    faults = given.faults.split(",")
-    if "clock" in faults and not _libfaketime():
-        faults.remove("clock")
-        print("The clock is not shifted: libfaketime is not installed (apt-get install libfaketime).", flush=True)
     folder = Path(tempfile.mkdtemp(prefix="plumbline-day-"))
-    figures = play(folder, given.minutes, faults, random.Random(given.seed))
+    figures = play(folder, given.minutes, random.Random(given.seed))
     print(json.dumps(figures, indent=2))
     if given.out:
         write_json(given.out, figures)

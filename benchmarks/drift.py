@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 from benchmarks.drifted import CONDITIONS, WEIGHTS, Pool, changed, export_network, load_pool
 from monitoring.accuracy import calibrated, estimate_accuracy
 from monitoring.judge import Judgement, judge
+from monitoring.observations import Observations
 from monitoring.reference import Reference, measures_of
-from monitoring.sample import Sample
 from monitoring.settings import DriftParams
 from plumbline.common.files import write_json, write_table
 from plumbline.evidence.calibration import fit_temperature
@@ -69,9 +69,9 @@ class Setting:
         p = 1 / (1 + np.exp(-logits.astype(np.float64)))
         return np.stack([1 - p, p], axis=1)
 
-    def sample(self, condition: str, rows: NDArray[np.intp], grouped: str = "photo") -> Sample:
+    def sample(self, condition: str, rows: NDArray[np.intp], grouped: str = "photo") -> Observations:
         """Return pictures as monitoring would see them, those that share `grouped` belonging together."""
-        return Sample(
+        return Observations(
             measures_of(self.pool.descriptors[condition].iloc[rows].reset_index(drop=True)),
             calibrated(self.raw(condition, rows), self.temperature),
             self.pool.embeddings[condition][rows],
@@ -85,7 +85,7 @@ class Setting:
         rows = self.rows("validation")
         return Reference(
             # The stage `group` finds 37 of the 38 photographs that were published twice.
-            sample=self.sample(AS_IS, rows, "repost_group"),
+            observations=self.sample(AS_IS, rows, "repost_group"),
             labels=self.labels[rows],
             paths=list(self.pool.table["path"].iloc[rows]),
             formats=["JPEG"] * len(rows),
@@ -188,7 +188,7 @@ DRIFTED = [
 ]
 
 
-def windows(setting: Setting, kind: Windows, count: int, seed: int) -> Iterator[Sample]:
+def windows(setting: Setting, kind: Windows, count: int, seed: int) -> Iterator[Observations]:
     """Yield windows of one kind."""
     usual = float(setting.labels[setting.rows("validation")].mean())
     for number in range(count):
@@ -201,12 +201,12 @@ def windows(setting: Setting, kind: Windows, count: int, seed: int) -> Iterator[
         yield setting.sample(kind.condition, rows)
 
 
-def evidently_says(reference: Sample, window: Sample) -> bool:
+def evidently_says(reference: Observations, window: Observations) -> bool:
     """Whether Evidently's default drift preset, on descriptors and scores, calls the window drifted."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.presets import DataDriftPreset
 
-    def table(sample: Sample) -> Dataset:
+    def table(sample: Observations) -> Dataset:
         scores = {f"p_{name}": sample.probabilities[:, k] for k, name in enumerate(CLASSES)}
         columns = sample.measures.assign(**scores, confidence=sample.probabilities.max(axis=1))
         return Dataset.from_pandas(columns, DataDefinition(numerical_columns=list(columns.columns)))
@@ -218,7 +218,7 @@ def evidently_says(reference: Sample, window: Sample) -> bool:
     return bool(counted["value"]["share"] >= 0.5)
 
 
-def judged(setting: Setting, window: Sample, seed: int) -> Judgement:
+def judged(setting: Setting, window: Observations, seed: int) -> Judgement:
     return judge(setting.reference(), window, ["JPEG"] * len(window), PARAMS.model_copy(update={"seed": seed}))
 
 
@@ -235,7 +235,7 @@ def verdicts(settings: list[Setting], kinds: list[Windows], count: int, alibi: s
             seconds += time.perf_counter() - start
             sizes += [len(window) for window in each]
             groups += [window.group_count for window in each]
-            reference = setting.reference().sample
+            reference = setting.reference().observations
             theirs += [evidently_says(reference, window) for window in each[:EVIDENTLY_WINDOWS]]
             if alibi and seed < ALIBI_SETTINGS:
                 mmd += alibi_says(alibi, reference, each)
@@ -276,7 +276,7 @@ for name in sorted(k for k in data.files if k != "reference"):
 """
 
 
-def alibi_says(python: str, reference: Sample, each: list[Sample]) -> list[float]:
+def alibi_says(python: str, reference: Observations, each: list[Observations]) -> list[float]:
     """Return alibi-detect's p-values (MMD with its defaults, on the embeddings, images permuted one by one)."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "windows.npz"
@@ -291,7 +291,7 @@ def accuracy_errors(settings: list[Setting]) -> dict[str, Any]:
     rows = []
     for setting in settings:
         reference = setting.reference()
-        known = reference.sample.probabilities.max(axis=1)
+        known = reference.observations.probabilities.max(axis=1)
         for site, parts in (("same camera", SAME), ("new gate", ("new_gate",))):
             for condition in CONDITIONS:
                 chosen = setting.rows(*parts)
@@ -299,7 +299,7 @@ def accuracy_errors(settings: list[Setting]) -> dict[str, Any]:
                 truth = float(np.mean(window.predicted == setting.labels[chosen]))
                 confidence = window.probabilities.max(axis=1)
                 groups = window.groups
-                found = estimate_accuracy(known, reference.right, reference.sample.groups, confidence, groups)
+                found = estimate_accuracy(known, reference.right, reference.observations.groups, confidence, groups)
                 thresholded = np.mean(confidence >= np.quantile(known, 1 - reference.right.mean()))
                 rows.append(
                     {
@@ -332,9 +332,9 @@ def time_of_judging(count: int) -> dict[str, float]:
     random = np.random.default_rng(0)
     names = ["brightness", "contrast", "sharpness", "colourfulness", "warmth", "noise", "blockiness", "bits_per_pixel"]
 
-    def sample(images: int, moved: float) -> Sample:
+    def sample(images: int, moved: float) -> Observations:
         p = random.beta(0.3, 0.3, images)
-        return Sample(
+        return Observations(
             pd.DataFrame(random.normal(moved, 1, (images, len(names))), columns=names),
             np.stack([1 - p, p], axis=1),
             random.normal(moved, 1, (images, 1280)).astype(np.float32),

@@ -81,7 +81,7 @@ class Served:
             command = [sys.executable, "-m", "flows.serve", "--port", str(self.port)]
             process = subprocess.Popen(command, cwd=self.root, env=self.env, stdout=log, stderr=log)
         before = self.text().count("Train now")
-        wait_until(lambda: self.text().count("Train now") > before or process.poll() is not None, 300, "serve")
+        wait_until(lambda: self.text().count("Train now") > before or process.poll() is not None, 600, "serve")
         self.process = process
         if process.poll() is not None:
             raise AssertionError(self.text()[-3000:])
@@ -128,9 +128,9 @@ class Served:
 
     def ask(self, deployment: str, **parameters: Any) -> str:
         """Ask for a run of a deployment; return its id."""
-        found = wait_until(lambda: self.api("GET", f"/deployments/name/{deployment}"), 60, deployment)
+        found = wait_until(lambda: self.api("GET", f"/deployments/name/{deployment}"), 300, deployment)
         path = f"/deployments/{found['id']}/create_flow_run"
-        return str(wait_until(lambda: self.api("POST", path, parameters=parameters), 60, "a run asked for")["id"])
+        return str(wait_until(lambda: self.api("POST", path, parameters=parameters), 300, "a run asked for")["id"])
 
     def state(self, run: str) -> dict[str, Any]:
         """Return a run's state."""

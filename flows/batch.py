@@ -1,4 +1,4 @@
-"""A labelled batch as it comes, and what of it is new.
+"""A labelled batch, and which of its pictures are new.
 
 A batch is a folder that `ingest` could read (class folders, or flat pictures with metadata.csv or labels.csv), or a
 Label Studio JSON export (flows.label_studio).
@@ -38,7 +38,7 @@ class IntakeParams(Section):
     """params.yaml, section `intake`.
 
     A picture whose pHash is within `copy_distance` bits of a known one, and which `group` would call its copy, colours
-    included, stays out (2: the same picture, encoded or scaled again); nearer relatives than strangers go in, and
+    included, stays out (2: the same picture, encoded or scaled again). Pictures that are merely similar go in, and
     `group` keeps them on one side of the split.
     """
 
@@ -47,7 +47,7 @@ class IntakeParams(Section):
 
 @dataclass(frozen=True)
 class Refusal:
-    """A picture of the batch that does not go in: its name there, and why; `twin` names the known picture it copies."""
+    """A picture of the batch that stays out: its name there, and why; `twin` names the known picture it copies."""
 
     path: str
     reason: str
@@ -55,7 +55,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Batch:
+class LabelledBatch:
     """The readable, labelled pictures of a batch under `root`, and the refused.
 
     `table` is ingest's manifest, `thumbnails` (N, 81, 96) what ingest keeps to compare its rows by.
@@ -67,12 +67,14 @@ class Batch:
     thumbnails: NDArray[np.uint8]
 
 
-def read_folder(root: Path, data: DataParams, params: IngestParams, refused: list[Refusal] | None = None) -> Batch:
+def read_folder(
+    root: Path, data: DataParams, params: IngestParams, refused: list[Refusal] | None = None
+) -> LabelledBatch:
     """Decode and check every picture of a batch folder; UserError where it holds none that can be used."""
     names = [name for name in METADATA if (root / name).exists()]
     if len(names) == 2:
         raise UserError(f"{root} has both metadata.csv and labels.csv: keep the one that holds the labels.")
-    # A split that somebody published says nothing of where these pictures will be: `split` draws for them.
+    # A published split does not matter for new pictures: `split` draws a side for them.
     parted = "refuse" if data.published_split == "refuse" else "merge"
     settings = {"root": root, "layout": "auto", "metadata": names[0] if names else METADATA[0]}
     here = data.model_copy(update={**settings, "published_split": parted})
@@ -84,24 +86,24 @@ def read_folder(root: Path, data: DataParams, params: IngestParams, refused: lis
     if found.manifest.empty:
         first = f"; the first: {all_refused[0].path} {all_refused[0].reason}" if all_refused else ""
         raise UserError(f"{root} holds no picture that can be used{first}.")
-    return Batch(root, found.manifest, all_refused, found.thumbnails)
+    return LabelledBatch(root, found.manifest, all_refused, found.thumbnails)
 
 
 def new_pictures(
-    batch: Batch,
+    batch: LabelledBatch,
     known: pd.DataFrame,
     params: IntakeParams,
     thumbnails: NDArray[np.uint8],
     likeness: CopyParams | None = None,
 ) -> tuple[pd.DataFrame, list[Refusal]]:
-    """Return the rows of `batch.table` that are not known in any form, and the copies among them.
+    """Return the rows of `batch.table` that are new, and the refused copies.
 
-    A copy with another label than its twin is told apart: one of the two labels is wrong, and only a person can say
-    which. Where both are in the batch, neither goes in.
+    A copy with another label than its twin has a reason of its own: one of the two labels is wrong, and only a person
+    can say which. Where both are in the batch, neither goes in.
 
     Args:
         batch: what comes in.
-        known: the manifest of what is there.
+        known: the manifest of data/.
         params: how near the hashes of copies are.
         thumbnails: (len(known), 81, 96), what ingest keeps of the known pictures.
         likeness: what the section `group` of params.yaml asks of copies; None is its defaults.
@@ -122,7 +124,7 @@ def new_pictures(
     disputed: dict[int, int] = {}
     for row in range(offset, len(everything)):
         twin = twins.get(row)
-        # A copy of something that itself stays out copies what that one copies.
+        # The copy of a copy is a copy of the original.
         while twin is not None and twin in twins:
             twin = twins[twin]
         if twin is None:
@@ -146,7 +148,7 @@ def _twins(table: pd.DataFrame, offset: int, distance: int, alike: Callable[[int
     """Return row -> earlier row that is the same picture, for rows from `offset` on: bytes, pixels, then likeness.
 
     Args:
-        alike: whether two rows whose hashes are so many bits apart are `same_picture`.
+        alike: whether two rows, their hashes so many bits apart, are `same_picture`.
     """
     twins: dict[int, int] = {}
     for column in ("id", "pixels_sha256"):
@@ -166,21 +168,21 @@ def _twins(table: pd.DataFrame, offset: int, distance: int, alike: Callable[[int
 
 
 def class_folders(root: Path) -> dict[str, str]:
-    """Return the folders at the top of data/ by `_folder_key`, so that a class goes on in the folder it has."""
+    """Return the top folders of data/ by `_folder_key`, so that a class goes into its existing folder."""
     if not root.is_dir():
         return {}
     return {_folder_key(entry.name): entry.name for entry in os.scandir(root) if not is_litter(entry.name)}
 
 
 def _folder_key(name: str) -> str:
-    """What two folders that some systems can't tell apart have in common."""
+    """A key that is equal for folders that some systems take for the same."""
     return unicodedata.normalize("NFC", name).casefold().strip()
 
 
 def place(row: Any, folders: Mapping[str, str] | None = None) -> str:
     """Return where a new picture goes under data/: class folder, the name it came with, eight digits of its id.
 
-    UserError where the label is no folder's name; `folders` are those there are (see `class_folders`).
+    UserError where the label can't be a folder's name; `folders` are the existing ones (see `class_folders`).
     """
     try:
         label = read_label(row["label"])

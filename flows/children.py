@@ -1,4 +1,4 @@
-"""Child processes that never outlive the run that started them, whatever ends it.
+"""Child processes that never outlive the run that started them, however it ends.
 
 Each child leads a process group of its own. A guardian, one small process per run, reads from a pipe which groups are
 alive; when the pipe closes, because the run ended or was killed outright, it ends what is left.
@@ -42,7 +42,7 @@ class Stopped(Exception):
 
 
 class Guardian:
-    """The process that ends what it was told to watch once this process is over, or closes it.
+    """The process that ends those it watches once this process is over, or closes it.
 
     The file descriptors `hold` stay open in it: a file lock held through them is free once nothing watched is left.
     """
@@ -59,20 +59,20 @@ class Guardian:
         self._pipe = self._process.stdin
 
     def watch(self, group: int) -> None:
-        """End this process group when the time comes."""
+        """End this process group when this process is over."""
         self._tell(f"+{group}")
 
     def forget(self, group: int) -> None:
-        """Leave it alone: it has ended."""
+        """Don't end this group: it has ended."""
         self._tell(f"-{group}")
 
     def _tell(self, line: str) -> None:
-        if not self._pipe.closed:  # closed, it has seen to what was left
+        if not self._pipe.closed:  # closed: it has ended what was left
             self._pipe.write(line + "\n")
             self._pipe.flush()
 
     def close(self) -> None:
-        """Let it end what is left, and wait for that."""
+        """End what is left, and wait for that."""
         self._pipe.close()
         self._process.wait()
 
@@ -144,7 +144,7 @@ class Children:
 
 @contextmanager
 def guarded(hold: Sequence[int] = ()) -> Iterator[Children]:
-    """Yield Children; on leaving, however that comes about, every one of them is ended.
+    """Yield Children; on leaving, for whatever reason, every child is ended.
 
     The file descriptors `hold` stay open in the guardian: a file lock held through them is free only once nothing of
     this run is left.
@@ -179,7 +179,7 @@ def _signal_group(group: int, sign: int) -> bool:
 
 
 def _lines(stream: IO[bytes] | None) -> Iterator[str]:
-    """Yield lines as they end, by a newline or by the carriage return of a progress bar, without blank ones."""
+    """Yield each line that ends in a newline or in the carriage return of a progress bar; blank ones are skipped."""
     assert stream is not None
     rest = b""
     while block := stream.read1(65536):  # type: ignore[attr-defined]

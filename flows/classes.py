@@ -1,4 +1,4 @@
-"""Are the classes of a batch those of data/? A class that only looks like one must not be committed as another."""
+"""Are the classes of a batch those of data/? A misspelt class must not be committed as a new one."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from flows.batch import Batch
+from flows.batch import LabelledBatch
 from plumbline.common.errors import UserError
 from plumbline.imaging.labels import (
     SEVERAL,
@@ -24,14 +24,14 @@ ANY = "*"  # --new-class without a name: every class of the batch that data/ doe
 
 
 def settle_classes(
-    batch: Batch, known_labels: Collection[str], same_as: Mapping[str, str], new_classes: Sequence[str]
-) -> Batch:
-    """Return the batch in the classes of data/; UserError, before anything is written, where one is not among them.
+    batch: LabelledBatch, known_labels: Collection[str], same_as: Mapping[str, str], new_classes: Sequence[str]
+) -> LabelledBatch:
+    """Return the batch with the classes of data/; UserError, before anything is written, for any other class.
 
     Args:
         batch: as read.
         known_labels: the labels of data/.
-        same_as: {class of the batch: the known class it is}; a key "" stands for every class that looks like it.
+        same_as: {class of the batch: known class}; the key "" stands for every class that looks like the known one.
         new_classes: classes that the batch may bring; `*` for all.
     """
     known = classes_of(known_labels)
@@ -88,8 +88,8 @@ def _renames(
     return found
 
 
-def _who_are_they(batch: Batch, names: Sequence[str], known: Collection[str]) -> str:
-    told = []
+def _who_are_they(batch: LabelledBatch, names: Sequence[str], known: Collection[str]) -> str:
+    lines = []
     for name in names:
         same, near = same_but_for_spelling(name, known), nearest_class(name, known)
         count = sum(name in label_classes(label) for label in batch.table["label"])
@@ -100,10 +100,10 @@ def _who_are_they(batch: Batch, names: Sequence[str], known: Collection[str]) ->
             why = f"may be a misspelt {shown(near)}: {_option('--as', name, near)}, or {_option('--new-class', name)}"
         else:
             why = f"is new: {_option('--new-class', name)} adds it, --as THEIRS=OURS takes it for a known one"
-        told.append(f"{shown(name)} ({pictures}) {why}")
+        lines.append(f"{shown(name)} ({pictures}) {why}")
     return (
         f"the batch has {'a class' if len(names) == 1 else f'{len(names)} classes'} that data/ (with {_listed(known)}) "
-        f"does not have, and nothing was taken in: {'; '.join(told)}."
+        f"does not have, and nothing was taken in: {'; '.join(lines)}."
     )
 
 
@@ -117,7 +117,7 @@ def _listed(names: Collection[str]) -> str:
 
 
 def _refuse_twins(new: Sequence[str], known: Collection[str]) -> None:
-    """Two classes that differ only in spelling would be taken for one, or for a mistake, by whoever comes next."""
+    """Refuse two classes that differ only in spelling: people would take them for one class or for a mistake."""
     for place, name in enumerate(new):
         twin = same_but_for_spelling(name, known)
         twin = twin or next((other for other in new[:place] if alike(other) == alike(name)), None)
@@ -129,7 +129,7 @@ def _refuse_twins(new: Sequence[str], known: Collection[str]) -> None:
 
 
 def _refuse_first_of_several(labels: Collection[str], known: Collection[str], new_classes: Sequence[str]) -> None:
-    """One picture with two labels would turn the whole task into one of several labels."""
+    """Refuse a picture with two labels: it would turn the whole task into one of several labels."""
     combined = [label for label in labels if SEVERAL in label]
     if not combined or not known or any(SEVERAL in label for label in known):
         return

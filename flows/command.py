@@ -1,4 +1,4 @@
-"""DVC commands inside a Prefect run: streamed, watched for progress, judged when they fail."""
+"""DVC commands inside a Prefect run: their output is streamed and watched for progress, their failures classified."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 FROM_CACHE = "is cached - skipping run"
-# DVC's advice for somebody at a terminal, six lines after each stage.
+# DVC's advice for people at a terminal, six lines after each stage.
 _ADVICE = (
     "To track the changes with git",
     "\tgit add",

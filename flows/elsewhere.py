@@ -1,7 +1,7 @@
 """A stage on another machine, which shares nothing with this one but the DVC remote and Prefect's API.
 
-Here: push what the stage reads, ask for a run of the deployment `stage/elsewhere`, take the result from DVC's run
-cache. There: write down this side's dvc.yaml, params.yaml and dvc.lock, see that the code is the same, pull, run, push.
+Here: push the stage's inputs, request a run of the deployment `stage/elsewhere`, take the result from DVC's run cache.
+There: write this side's dvc.yaml, params.yaml and dvc.lock, check that the code is the same, pull, run, push.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEPLOYMENT = "stage/elsewhere"
 
 
 class Sent:
-    """What this run has pushed already: candidates read the same features, one push of them is enough."""
+    """The paths that this run has pushed: candidates read the same features, and one push is enough."""
 
     def __init__(self) -> None:
         self.paths: set[str] = set()
@@ -93,7 +93,7 @@ def _ask(name: str, root: Path) -> UUID:
         "code": graph.outside_dependencies(root, name),
         "asked_by": workspace.identity(root),
     }
-    # timeout=0: the wait is ours, so that a stopped run can take its request back.
+    # timeout=0: we wait ourselves, so that a stopped run can cancel its request.
     asked = run_deployment(DEPLOYMENT, parameters=parameters, timeout=0, tags=[f"stage:{name}"])
     return UUID(str(asked.id))  # type: ignore[union-attr]
 

@@ -24,8 +24,8 @@ _asking = threading.Lock()
 class Node:
     """A stage of dvc.yaml, or a tracked data source (.dvc file).
 
-    `name` is what `dvc repro -s` takes. `needed` are the upstream nodes it can't do without; those in `upstream` only
-    may be missing: it depends on a folder into which each of several stages puts its part, and takes what is there.
+    `name` is what `dvc repro -s` takes. `needed` are the upstream nodes it can't do without; those only in `upstream`
+    may fail: the stage reads a folder to which several stages contribute, and uses the parts that exist.
     """
 
     name: str
@@ -40,59 +40,84 @@ class Node:
         return self.name.partition("@")[0]
 
 
+@dataclass(frozen=True)
+class Outlook:
+    """What DVC knows of a project at one moment: its `nodes`, which of them are `due`, the data's version."""
+
+    nodes: dict[str, Node]
+    due: set[str]
+    data_version: str
+
+
+def look(root: Path) -> Outlook:
+    """Ask DVC for all of it at once: opening a project costs more than any one question."""
+    with _repo(root) as repo, repo.lock:
+        nodes = _read(repo, root)
+        return Outlook(nodes, _changed(repo, root, nodes), _data_version(repo, root))
+
+
 def read_graph(root: Path) -> dict[str, Node]:
     """Return every pipeline stage under `root` and the data sources they rest on, dependencies first.
 
     Raises UserError with DVC's own words where the folder is no DVC project or its files can't be read.
     """
+    with _repo(root) as repo:
+        return _read(repo, root)
+
+
+def _read(repo: Repo, root: Path) -> dict[str, Node]:
     import networkx
 
-    with _repo(root) as repo:
-        graph = repo.index.graph
-        wanted = {stage for stage in graph if not stage.is_data_source}
-        wanted |= {ancestor for stage in wanted for ancestor in networkx.descendants(graph, stage)}
-        # Edges point from a stage to what it depends on.
-        ordered = reversed(list(networkx.lexicographical_topological_sort(graph.subgraph(wanted), key=_address(root))))
-        return {node.name: node for node in (_node(stage, list(graph.successors(stage)), root) for stage in ordered)}
+    graph = repo.index.graph
+    wanted = {stage for stage in graph if not stage.is_data_source}
+    wanted |= {ancestor for stage in wanted for ancestor in networkx.descendants(graph, stage)}
+    # Edges point from a stage to what it depends on.
+    ordered = reversed(list(networkx.lexicographical_topological_sort(graph.subgraph(wanted), key=_address(root))))
+    return {node.name: node for node in (_node(stage, list(graph.successors(stage)), root) for stage in ordered)}
 
 
 def changed(root: Path, names: Iterable[str]) -> set[str]:
     """Return those of `names` that `dvc repro` would run now, taking the workspace as it lies.
 
-    One question for all of them costs what DVC's own start-up would cost for each.
+    Asking once for all costs as much as starting DVC for one.
     """
     with _repo(root) as repo, repo.lock:
-        return {name for name, stage in _find(repo, root, names).items() if stage.changed()}
+        return _changed(repo, root, names)
+
+
+def _changed(repo: Repo, root: Path, names: Iterable[str]) -> set[str]:
+    return {name for name, stage in _find(repo, root, names).items() if stage.changed()}
 
 
 def data_version(root: Path) -> str:
     """Return the tracked data's version, the first seven digits of DVC's hashes joined by `+`; `none` without data."""
     with _repo(root) as repo:
-        sources = sorted((stage for stage in repo.index.stages if stage.is_data_source), key=_address(root))
-        used = {name for node in _nodes(repo, root) for name in node.upstream}
-        hashes = [
-            str(out.hash_info.value)[:7]
-            for stage in sources
-            if _address(root)(stage) in used
-            for out in stage.outs
-            if out.hash_info.value
-        ]
+        return _data_version(repo, root)
+
+
+def _data_version(repo: Repo, root: Path) -> str:
+    sources = sorted((stage for stage in repo.index.stages if stage.is_data_source), key=_address(root))
+    graph = repo.index.graph
+    used = {other for stage in graph if not stage.is_data_source for other in graph.successors(stage)}
+    hashes = [
+        str(out.hash_info.value)[:7] for stage in sources if stage in used for out in stage.outs if out.hash_info.value
+    ]
     return "+".join(hashes) or "none"
 
 
 def outside_dependencies(root: Path, name: str) -> dict[str, str]:
-    """Return path -> hash of what stage `name` reads that no stage makes: its code, as it lies in the workspace."""
+    """Return path -> hash of the inputs of stage `name` that no stage makes: its code, as it is in the workspace."""
     from dvc.dependency import ParamsDependency
 
     with _repo(root) as repo, repo.lock:
         stage = _find(repo, root, [name])[name]
-        made = [Path(out.fs_path) for other in repo.index.stages for out in other.outs]
+        made = [out.fs_path for other in repo.index.stages for out in other.outs]
         return {
             dep.def_path: str(dep.get_hash().value)
             for dep in stage.deps
             if not isinstance(dep, ParamsDependency)
             and dep.exists
-            and not any(_overlap(Path(dep.fs_path), out) for out in made)
+            and not any(_overlap(dep.fs_path, out) for out in made)
         }
 
 
@@ -100,8 +125,8 @@ def made_dependencies(root: Path, name: str) -> list[str]:
     """Return the paths that stage `name` reads and other stages or data sources make."""
     with _repo(root) as repo:
         stage = _find(repo, root, [name])[name]
-        made = [Path(out.fs_path) for other in repo.index.stages for out in other.outs]
-        return [dep.def_path for dep in stage.deps if any(_overlap(Path(dep.fs_path), out) for out in made)]
+        made = [out.fs_path for other in repo.index.stages for out in other.outs]
+        return [dep.def_path for dep in stage.deps if any(_overlap(dep.fs_path, out) for out in made)]
 
 
 def local_config(root: Path) -> str:
@@ -145,11 +170,6 @@ def _find(repo: Repo, root: Path, names: Iterable[str]) -> dict[str, Stage]:
         raise UserError(f"{root} has no stage {error.args[0]}: DVC finds it in no dvc.yaml or .dvc file.") from None
 
 
-def _nodes(repo: Repo, root: Path) -> list[Node]:
-    graph = repo.index.graph
-    return [_node(stage, list(graph.successors(stage)), root) for stage in graph if not stage.is_data_source]
-
-
 def _node(stage: Stage, upstream: list[Stage], root: Path) -> Node:
     address = _address(root)
     return Node(
@@ -163,14 +183,18 @@ def _node(stage: Stage, upstream: list[Stage], root: Path) -> Node:
 
 def _only_parts(stage: Stage, other: Stage) -> bool:
     """Does `stage` read what `other` makes only as part of a larger folder?"""
-    outs = [Path(out.fs_path) for out in other.outs]
-    deps = [Path(dep.fs_path) for dep in stage.deps]
-    reads = [(dep, out) for dep in deps for out in outs if _overlap(dep, out)]
-    return bool(reads) and all(dep in out.parents for dep, out in reads)
+    reads = [
+        (dep.fs_path, out.fs_path) for dep in stage.deps for out in other.outs if _overlap(dep.fs_path, out.fs_path)
+    ]
+    return bool(reads) and all(_is_above(dep, out) for dep, out in reads)
 
 
-def _overlap(one: Path, other: Path) -> bool:
-    return one == other or one in other.parents or other in one.parents
+def _overlap(one: str, other: str) -> bool:
+    return one == other or _is_above(one, other) or _is_above(other, one)
+
+
+def _is_above(one: str, other: str) -> bool:
+    return other.startswith(one.rstrip(os.sep) + os.sep)
 
 
 def _address(root: Path) -> Any:

@@ -1,10 +1,10 @@
 """The intake flow: a labelled batch becomes a new version of data/.
 
-    python -m flows.intake BATCH [--images FOLDER] [--as THEIRS=OURS] [--new-class NAME]
+    plumbline intake BATCH [--images FOLDER] [--as THEIRS=OURS] [--new-class NAME]
 
-Validated, freed of copies of what is known, added in a scratch worktree as a DVC version with a Git commit, pushed,
-and only then made the workspace's own, in a step that survives a kill. Then training is asked for. A batch that comes
-twice adds nothing the second time.
+The batch is validated, known pictures are dropped, and the rest is added in a scratch worktree as a DVC version with a
+Git commit and pushed. Only then the workspace switches to it, in a step that survives a kill, and training is
+requested. The same batch again adds nothing.
 """
 
 from __future__ import annotations
@@ -25,13 +25,12 @@ from numpy.typing import NDArray
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
-from prefect.events import emit_event
 from prefect.states import Completed
 
-from flows import graph, report, workspace
+from flows import graph, news, report, workspace
 from flows.batch import (
-    Batch,
     IntakeParams,
+    LabelledBatch,
     Refusal,
     class_folders,
     metadata_rows,
@@ -43,7 +42,6 @@ from flows.children import Children, guarded
 from flows.classes import ANY, parse_same_as, settle_classes
 from flows.command import run_dvc
 from flows.label_studio import read_label_studio
-from flows.notify import notify
 from flows.outcomes import may_pass
 from flows.server import run_flow
 from flows.switch import git, lay_ready, recover, switch
@@ -56,15 +54,13 @@ from plumbline.imaging.labels import shown
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import IngestParams, ingest
 from plumbline.imaging.metadata import Metadata, find_table, meaning, read_table, written_path
-from plumbline.imaging.pictures import COMPUTED, RESERVED
+from plumbline.imaging.pictures import RESERVED
 from plumbline.imaging.settings import DataParams
 from plumbline.leakage.groups import GroupParams
 
 if TYPE_CHECKING:
     import pandas as pd
     from prefect.client.schemas.objects import State
-
-REQUEST = "plumbline.training.requested"
 
 
 @flow(name="intake", flow_run_name="intake {batch}", persist_result=False)
@@ -92,6 +88,7 @@ def intake(
     root = workspace.find_root()
     with workspace.sole_run(root, logger.warning) as lock, guarded([lock]) as children:
         recover(root, logger.warning)
+        news.tell_of_batches(root, logger.warning)
         data, source = _checked_data(root)
         with tempfile.TemporaryDirectory(prefix="plumbline-batch-") as scratch:
             read = _validate(Path(batch), Path(images) if images else None, Path(scratch), root, data, label_tag)
@@ -103,19 +100,18 @@ def intake(
             _publish(batch, new, refused)
             if new.empty:
                 return Completed(name="NothingNew", message=f"{batch}: {len(copies)} copies, nothing new.")
-            commit = _add_version(root, data, source, read, new, batch_name(batch), children)
+            commit, version = _add_version(root, data, source, read, new, batch_name(batch), children)
+        message = f"{len(new)} pictures added as data version {version}, commit {commit[:7]}"
+        message += f"; {len(refused)} left out." if refused else "."
+        news.keep_batch(root, commit, message, request_training)
         switch(root, commit, source, data.root.as_posix(), logger.info)
-    message = f"{len(new)} pictures added as data version {graph.data_version(root)}, commit {commit[:7]}"
-    message += f"; {len(refused)} left out." if refused else "."
-    report.label_run(f"intake {Path(batch).name} commit {commit[:7]}", [f"commit:{commit[:7]}"])
-    _tell(message)
-    if request_training:
-        emit_event(REQUEST, resource={"prefect.resource.id": workspace.identity(root)}, payload={"reason": message})
+        report.label_run(f"intake {Path(batch).name} commit {commit[:7]}", [f"commit:{commit[:7]}"])
+        news.tell_of_batches(root, logger.warning)
     return Completed(message=message)
 
 
 def _checked_data(root: Path) -> tuple[DataParams, str]:
-    """Return the data section and the .dvc file; UserError where data/ can't take a batch as it is."""
+    """Return the data section and the .dvc file; UserError where data/ is not in a state to take a batch."""
     data = _section(root, "data", DataParams)
     source = f"{data.root}.dvc"
     if not (root / source).exists():
@@ -138,7 +134,7 @@ def _checked_data(root: Path) -> tuple[DataParams, str]:
 @task(name="validate", cache_policy=NO_CACHE)
 def _validate(
     batch: Path, images: Path | None, scratch: Path, root: Path, data: DataParams, label_tag: str | None
-) -> Batch:
+) -> LabelledBatch:
     """Read the batch, whichever form it has."""
     params = _section(root, "ingest", IngestParams)
     if batch.is_dir():
@@ -151,8 +147,8 @@ def _validate(
 
 @task(name="known pictures", cache_policy=NO_CACHE)
 def _known(root: Path, data: DataParams) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
-    """Return the manifest of data/ as it is, and the thumbnails of its rows: from the last run where that is still
-    true, else measured now."""
+    """Return the present manifest of data/ and the thumbnails of its rows: from the last run if still valid, else
+    measured now."""
     import pandas as pd
 
     makers = [node.name for node in graph.read_graph(root).values() if artefacts.MANIFEST.name in node.outs]
@@ -173,21 +169,24 @@ def _known(root: Path, data: DataParams) -> tuple[pd.DataFrame, NDArray[np.uint8
     retry_condition_fn=may_pass,
 )
 def _add_version(
-    root: Path, data: DataParams, source: str, batch: Batch, new: pd.DataFrame, name: str, children: Children
-) -> str:
-    """Make the new version in a scratch worktree that shares this workspace's cache; return its commit, data pushed."""
+    root: Path, data: DataParams, source: str, batch: LabelledBatch, new: pd.DataFrame, name: str, children: Children
+) -> tuple[str, str]:
+    """Make the new version in a scratch worktree that shares this workspace's cache, and push its data.
+
+    Returns its commit and the data's version.
+    """
     with _worktree(root, children) as scratch:
         folder = scratch / data.root
         folders = class_folders(root / data.root)
         added = place_pictures(batch.root, new, folder, folders)
-        rows = metadata_rows(new, COMPUTED, folders)
+        rows = metadata_rows(new, RESERVED, folders)
         if rows:
             there = [entry.name for entry in os.scandir(root / data.root)] if (root / data.root).is_dir() else []
             table = find_table(there, data.metadata)[0] or data.metadata
             write_text(folder / table, merged_metadata(root / data.root / table, rows))
             added.append(folder / table)
         check_placed(new, folder, folders, data)
-        # Adding the files one by one, not the folder: DVC joins them to the version it knows without reading it all.
+        # Adding the files one by one, not the folder: DVC adds them to the known version without reading all of it.
         names = [str(path.relative_to(scratch)) for path in added]
         for start in range(0, len(names), 500):
             run_dvc("add", ["add", "--quiet", *names[start : start + 500]], scratch, children)
@@ -197,7 +196,7 @@ def _add_version(
         if not (root / data.root).exists():
             run_dvc("checkout", ["checkout", source], scratch, children)
         lay_ready(root, folder)
-        return git(scratch, "rev-parse", "HEAD")
+        return git(scratch, "rev-parse", "HEAD"), graph.data_version(scratch)
 
 
 def place_pictures(source: Path, new: pd.DataFrame, folder: Path, folders: dict[str, str]) -> list[Path]:
@@ -239,7 +238,7 @@ def batch_name(batch: str) -> str:
 
 @contextmanager
 def _worktree(root: Path, children: Children) -> Iterator[Path]:
-    """Yield a Git worktree of HEAD whose DVC uses this workspace's cache and remotes; remove it, and those of kills."""
+    """Yield a Git worktree of HEAD whose DVC uses this cache and these remotes; remove it, and those of killed runs."""
     area = root / ".dvc" / "tmp"
     for leftover in area.glob("plumbline-intake-*"):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -255,14 +254,14 @@ def _worktree(root: Path, children: Children) -> Iterator[Path]:
 
 
 def merged_metadata(path: Path, rows: list[dict[str, str]]) -> str:
-    """Return metadata.csv with `rows` after those it has; new columns come last and are empty in the old rows.
+    """Return metadata.csv with `rows` appended; new columns come last and are empty in the old rows.
 
-    What it has is read as `ingest` reads it, and written with commas and the names that the columns are known by.
+    The old rows are read as `ingest` reads them, and written with commas and the project's column names.
     """
     table = read_table(path.parent, path.name, RESERVED) or Metadata({})
     old = [{"path": written_path(key), **values} for key, values in table.rows.items()]
     header = list(dict.fromkeys(["path", *(name for row in old for name in row)]))
-    # A batch's `Site` is the column `site` that there is.
+    # A batch's `Site` is the existing column `site`.
     spelled = {meaning(name): name for name in header}
     rows = [{spelled.get(meaning(name), name): value for name, value in row.items()} for row in rows]
     header += sorted({name for row in rows for name in row} - set(header))
@@ -291,12 +290,6 @@ def _has_class_folders(folder: Path) -> bool:
 
 def _section(root: Path, name: str, model: Any) -> Any:
     return load_section(name, model, root / PARAMS)
-
-
-def _tell(message: str) -> None:
-    why_not = notify("intake", "New labelled pictures", message)
-    if why_not:
-        get_run_logger().warning("The message could not be sent: %s", why_not)
 
 
 def main() -> None:

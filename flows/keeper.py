@@ -1,7 +1,7 @@
-"""The keeper flow: runs whose process or machine died are picked up again, the same run, by any worker of the pool.
+"""The keeper flow: a run whose process or machine died is started again, as the same run, by any worker of the pool.
 
-A run that a worker has taken and that shows no sign of life is marked as crashed. The server is asked every time; an
-automation would forget the runs it watched when it is made anew, and never hear of one whose worker died before it
+A run that a worker has taken and that shows no sign of life is marked as crashed. The server is asked every time: an
+automation forgets the runs it watched when it is created again, and never hears of one whose worker died before it
 began.
 """
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
     from prefect.client.schemas.objects import FlowRun, State
 
-MOST_RESTARTS = 10  # a run whose process died this often is left to people
+MOST_RESTARTS = 10  # after so many deaths a run is left to people
 OLDEST = timedelta(days=1)
 SILENCE = timedelta(seconds=90)  # a run says it is alive every 30 s (flows/__init__.py); three in a row may get lost
-LISTEN = 40.0  # seconds in which a run that lives says so once more
+LISTEN = 40.0  # seconds in which a living run reports once more
 START = timedelta(minutes=5)  # from a worker's taking a run to its first line, on a busy machine
-# Not `elsewhere`: the run that asked for such a stage asks again itself.
+# Not `elsewhere`: the run that requested such a stage requests it again itself.
 FLOWS = ("training", "intake", "monitor", "keeper", "stage")
 KEPT = ("train", "intake", "monitor-")
 PAGE = 200  # the most that Prefect lists at once
@@ -39,15 +39,16 @@ HEARTBEAT = "prefect.flow-run.heartbeat"
 
 @flow(name="keeper", persist_result=False)
 def keeper() -> State[Any]:
-    """Mark the dead as crashed, then schedule again what crashed in the last day and no later run made good."""
+    """Mark dead runs as crashed, then reschedule runs that crashed in the last day and were not superseded."""
     logger = get_run_logger()
     with get_client(sync_client=True) as client:
         silent = dead_runs(client, datetime.now(UTC))
-        if silent:  # the clock may have been set since their last sign, or the server be late: listen for another
+        if silent:  # the clock may have been changed, or the server be late: listen for another sign
             logger.info("Silent: %s.", ", ".join(run.name for run in silent))
+            heard = {run.id: signs_of_life(client, run) for run in silent}
             time.sleep(LISTEN)
             still = {run.id for run in dead_runs(client, datetime.now(UTC))}
-            silent = [run for run in silent if run.id in still]
+            silent = [run for run in silent if run.id in still and signs_of_life(client, run) == heard[run.id]]
         for dead in silent:
             end = Cancelled if dead.state_type is not None and dead.state_type.value == "CANCELLING" else Crashed
             client.set_flow_run_state(dead.id, end(message="No sign of life: its process or machine died."))
@@ -60,29 +61,40 @@ def keeper() -> State[Any]:
 
 
 def dead_runs(client: SyncPrefectClient, now: datetime) -> list[FlowRun]:
-    """Return the runs of Plumbline's flows, deployed or by hand, that have begun and been silent for too long."""
+    """Return runs of Plumbline's flows, deployed or started by hand, that have been silent for too long."""
     taken = _runs(client, ["PENDING", "RUNNING", "CANCELLING"])
     return [run for run in taken if str(run.id) != flow_run.id and not _is_alive(client, run, now)]
 
 
 def _is_alive(client: SyncPrefectClient, run: FlowRun, now: datetime) -> bool:
-    from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
-
+    """Whether a run gave a sign of life lately; one from the future, given before the clock was set back, is none."""
     if run.state is None:
         return True
+    age = abs(now - run.state.timestamp)
     if run.state.is_pending():
-        return run.state.timestamp > now - START
-    beats = EventFilter(
-        # Up to long after now: on a machine whose clock was set back, signs of life seem to come from the future.
-        occurred=EventOccurredFilter(since=cast(Any, now - SILENCE), until=cast(Any, now + OLDEST)),
+        return age < START
+    return age < SILENCE or bool(_beats(client, run, now - SILENCE, now + SILENCE))
+
+
+def signs_of_life(client: SyncPrefectClient, run: FlowRun) -> int:
+    """Return how many signs a run gave so far, by whatever clock: one more, and it lives."""
+    now = datetime.now(UTC)
+    return _beats(client, run, now - OLDEST, now + OLDEST)
+
+
+def _beats(client: SyncPrefectClient, run: FlowRun, since: datetime, until: datetime) -> int:
+    from prefect.events.filters import EventFilter, EventNameFilter, EventOccurredFilter, EventResourceFilter
+
+    wanted = EventFilter(
+        occurred=EventOccurredFilter(since=cast(Any, since), until=cast(Any, until)),
         event=EventNameFilter(name=[HEARTBEAT]),
         resource=EventResourceFilter(id=[f"prefect.flow-run.{run.id}"]),
     )
-    return run.state.timestamp > now - SILENCE or bool(client.read_events(beats, limit=1).events)
+    return client.read_events(wanted, limit=1).total
 
 
 def lost_runs(client: SyncPrefectClient) -> list[FlowRun]:
-    """Return the crashed runs of the kept deployments that nothing has made good since."""
+    """Return the crashed runs of the kept deployments that no later run has superseded."""
     kept = {found.id for found in _pages(client.read_deployments) if found.name.startswith(KEPT)}
     runs = _runs(client, ["CRASHED", "COMPLETED"], datetime.now(UTC) - OLDEST)
     return [lost for lost in runs if lost.deployment_id in kept and _is_lost(lost, runs)]
@@ -104,7 +116,7 @@ def _is_lost(candidate: FlowRun, runs: list[FlowRun]) -> bool:
 
 
 def _runs(client: SyncPrefectClient, states: list[str], since: datetime | None = None) -> list[FlowRun]:
-    """Return every run of ours in one of these states, of those due since then."""
+    """Return every run of ours in one of these states that was due since then."""
     from prefect.client.schemas.filters import (
         FlowFilter,
         FlowFilterName,
@@ -123,7 +135,7 @@ def _runs(client: SyncPrefectClient, states: list[str], since: datetime | None =
 
 
 def _pages(read: Callable[..., list[Any]]) -> list[Any]:
-    """Return everything a client's method lists, which hands out PAGE at most at a time."""
+    """Return everything that a client's method lists, PAGE entries at a time."""
     found: list[Any] = []
     while True:
         page = read(limit=PAGE, offset=len(found))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -34,12 +35,12 @@ _LABEL_TAGS = ("choice", "label", "class")
 
 
 class _Unusable(Exception):
-    """Why a task of an export can't be used; ends a sentence that begins with its number."""
+    """Why a task of an export can't be used; the message ends a sentence that begins with the task's number."""
 
 
 @dataclass
 class _Task:
-    """What an export says of one picture: `choices` by tag, a set of answers each, and the data fields beside it."""
+    """One picture of an export: `choices` by tag, a set of answers each, and its other data fields."""
 
     name: str
     source: str
@@ -57,7 +58,7 @@ def read_label_studio(export: Path, images: Path, into: Path, tag: str | None = 
         into: an empty folder.
         tag: the name of the choices that are the label, where an export has several.
 
-    Raises UserError where the export is none, or where it can't be told which of its choices is the label.
+    Raises UserError where it is no such export, or where it does not say which of its choices is the label.
     """
     import pandas as pd
 
@@ -90,7 +91,7 @@ def read_label_studio(export: Path, images: Path, into: Path, tag: str | None = 
 
 def _tasks(export: Path) -> list[dict[str, Any]]:
     try:
-        tasks = json.loads(export.read_bytes())  # of bytes, json tells UTF-8, -16 and a byte order mark apart
+        tasks = json.loads(export.read_bytes())  # from bytes json detects UTF-8, UTF-16 and a byte order mark
     except FileNotFoundError:
         raise UserError(f"{export} is missing: give the path of Label Studio's JSON export.") from None
     except OSError as error:
@@ -136,7 +137,7 @@ def _answers(result: Any, task: _Task) -> dict[str, list[Any]]:
 
 
 def _read_min(name: str, raw: dict[str, Any]) -> _Task:
-    """Read a record of JSON-MIN, where answers stand beside the data: those of an annotation, one record each."""
+    """Read a record of JSON-MIN: the answers of one annotation, in one object with the data fields."""
     key = _image_key({other: value for other, value in raw.items() if other not in _OWN})
     task = _Task(name, str(raw[key]))
     tags = _min_tags(raw, key)
@@ -150,7 +151,7 @@ def _read_min(name: str, raw: dict[str, Any]) -> _Task:
 
 
 def _min_tags(raw: dict[str, Any], image: str) -> list[str]:
-    """Which fields of a JSON-MIN record are answers: those called so, those with choices, else the text written last.
+    """Which fields of a JSON-MIN record are answers: those called label, those with choices, else the last text field.
 
     Label Studio writes the data, then `id`, then the answers, then `annotator`.
     """
@@ -226,7 +227,7 @@ def _agreed(same: list[_Task], tag: str) -> str:
 
 
 def _joined(choices: list[Any]) -> str:
-    """The label of one annotation; every choice must be a class by itself, not a `;` list or a path in a tree."""
+    """The label of one annotation; every choice must be one class, not a `;` list or a path in a tree."""
     labels = []
     for choice in choices:
         if choice is None:
@@ -259,7 +260,7 @@ def _columns(same: list[_Task], tag: str) -> dict[str, str]:
 
 
 def _column(key: str) -> str:
-    """A data field's name as a column: `task_` in front where metadata.csv or ingest mean something else by it."""
+    """A data field's name as a column, with `task_` in front where the name has another meaning in metadata.csv."""
     name = re.sub(r"[^\w .-]+", "_", key)[:60].strip() or "field"
     is_taken = name.startswith("_") or name.casefold() in RESERVED or meaning(name) in ("path", "label")
     return f"task_{name.lstrip('_')}" if is_taken else name
@@ -284,6 +285,7 @@ def _file_names(source: str) -> list[str]:
         below = [text.partition("/data/upload/")[2] or text for text in (parts.path, whole)]
         names = [unquote(below[0]), below[0], below[1], unquote(below[1])]
     names += [name.replace("\\", "/") for name in names if "\\" in name]
+    names += [unicodedata.normalize(form, name) for form in ("NFC", "NFD") for name in names]
     return [name for name in dict.fromkeys(names) if name.strip("/")]
 
 
@@ -297,7 +299,7 @@ def _scheme(source: str) -> str:
 
 
 def _fetch(source: str, images: Path, into: Path, taken: set[str]) -> Path:
-    """Copy or download a picture into `into`, under a name of its own; _Unusable where it can't be had."""
+    """Copy or download a picture into `into` under a new name; _Unusable where that fails."""
     scheme = _scheme(source)
     local = _local_candidates(source, images)
     found = next((path for path in local if path.is_file()), None)
@@ -320,7 +322,7 @@ def _fetch(source: str, images: Path, into: Path, taken: set[str]) -> Path:
 
 
 def _on_label_studio(source: str) -> bool:
-    """Uploads and local files of a Label Studio server: their names count, its address does not."""
+    """Whether this is an upload or local file of a Label Studio server, whose address does not matter."""
     path = urlsplit(source).path
     return "/data/upload/" in path or path.rstrip("/").endswith("/data/local-files")
 
@@ -373,7 +375,7 @@ def _download(url: str, target: Path) -> None:
             shutil.copyfileobj(remote, local)
     except (FileNotFoundError, PermissionError, ImportError, ValueError) as error:
         raise _Unusable(f"names {shown(url)}, which can't be read: {shown(one_line(error))}") from None
-    except Exception as error:  # each store raises its own; a network that is away must not cost pictures
+    except Exception as error:  # each store raises its own; a network failure must not lose pictures
         if 400 <= getattr(error, "status", 0) < 500:
             raise _Unusable(f"names {shown(url)}, which can't be had: {shown(one_line(error))}") from None
         raise UserError(

@@ -1,8 +1,8 @@
 """Put right what a kill left in a workspace: a torn dvc.lock, DVC's lock table, an intake half done.
 
-    python -m flows.mend [--as-it-is]
+    plumbline mend [--as-it-is]
 
-Flows do this by themselves when they start; this is for who works with `dvc repro`.
+Flows do this themselves when they start; this command is for people who use `dvc repro`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from plumbline.common.errors import UserError, run
 
 
 def mend(root: Path, as_it_is: bool = False) -> list[str]:
-    """Mend the workspace and return what was done, a sentence each; UserError where something works in it now."""
+    """Mend the workspace and return what was done, a sentence each; UserError while something runs in it."""
     said: list[str] = []
     with _alone(root):
         workspace.mend(root, said.append, as_it_is)
@@ -30,7 +30,7 @@ def mend(root: Path, as_it_is: bool = False) -> list[str]:
 
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
-    """Hold the lock of flows and DVC's own, so that neither begins anything; UserError where one is at work."""
+    """Hold the locks of flows and of DVC, so that neither starts anything; UserError where one is running."""
     folder = root / ".dvc" / "tmp"
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:

@@ -2,10 +2,10 @@
 
     python -m flows.monitoring SITE
 
-A thin flow: what is tested and how lies in monitoring/. Each window is announced once, also where the run that judged
-it was killed before it could: an artifact, and for DRIFT the event `plumbline.drift`. The deployment `train` starts on
-that event only where it could help, when labels came in since that the champion has not seen, and at most once in its
-cool-down (prefect.yaml). Where there are none, the images to label first are named.
+A thin flow: what is tested and how lies in monitoring/. Each window is announced once, before its pages are drawn and
+also where the run that judged it was killed before it could: an artifact, and for DRIFT the event `plumbline.drift`.
+The deployment `train` starts on that event only where it could help, when labels came in since that the champion has
+not seen, and at most once in its cool-down (prefect.yaml). Where there are none, the images to label first are named.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import logging
 import sys
 import tempfile
 from collections import deque
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
@@ -31,10 +32,11 @@ from flows.notify import notify
 from flows.outcomes import failure, percent
 from flows.server import run_flow
 from monitoring.result import Result
-from monitoring.settings import DriftParams, SiteName, checked_site
-from monitoring.store import SiteState
+from monitoring.settings import DriftParams, SiteName, checked_site, site_names
+from monitoring.site_state import SiteState
 from plumbline.common import artefacts
 from plumbline.common.errors import TELEMETRY_OFF, UserError, run
+from plumbline.common.files import text_digest
 from plumbline.common.params import PARAMS, load_section
 
 DRIFT = "plumbline.drift"
@@ -43,19 +45,43 @@ NEW_LABELS = "plumbline.new-labels"
 
 @flow(name="monitor", flow_run_name="monitor {site}", persist_result=False, retries=2, retry_delay_seconds=60)
 def monitor(site: SiteName) -> State[Any]:
-    """Judge the new images of `site`; ends Ok, Watch, Drift or Not Enough Images, fails where that was impossible."""
+    """Judge the new images of `site`; ends Ok, Watch, Drift or Not Enough Images, fails where it can't be judged."""
     root = workspace.find_root()
-    verdict = judged(site, root)
     state = root / load_section("drift", DriftParams, root / PARAMS).state
-    announce(SiteState(state, site), root)
-    return Completed(name=verdict["verdict"].title(), message=verdict["said"])
+    try:
+        verdict = judged(site, root)
+    finally:  # what was judged is told, whatever went wrong after it
+        announce(SiteState(state, site), root)
+    why_not = undrawn(site, root)
+    note = f". Its pages were not drawn: {why_not}" if why_not else ""
+    return Completed(name=verdict["verdict"].title(), message=verdict["said"] + note)
 
 
 def judged(site: str, root: Path) -> dict[str, Any]:
     """Run `python -m monitoring.drift` and return what it wrote of `site`; raises StageFailed where it wrote nothing.
 
-    The verdict comes as data in a file of this run's own; the lines it prints are for people, in the log.
+    The verdict comes as data in a file; the printed lines are for people and go to the log.
     """
+    with tempfile.TemporaryDirectory(prefix="plumbline-monitor-") as scratch:
+        result = Path(scratch) / "result.json"
+        code, lines = _run_drift(root, "--pages", "later", "--result", str(result), "--", site)
+        if not result.is_file():
+            raise failure(site, code, lines)
+        return dict(json.loads(result.read_text(encoding="utf-8"))["sites"][site])
+
+
+def undrawn(site: str, root: Path) -> str | None:
+    """Draw the site's pages; return why that was impossible, None where it was not: the next run draws them."""
+    code, lines = _run_drift(root, "--pages", "only", "--", site)
+    if not code:
+        return None
+    why = str(failure(site, code, lines))
+    get_run_logger().warning("Not drawn: %s", why)
+    return why
+
+
+def _run_drift(root: Path, *arguments: str) -> tuple[int, list[str]]:
+    """Run `python -m monitoring.drift` with what it prints in this run's log; return its exit code and last lines."""
     logger = get_run_logger()
     last: deque[str] = deque(maxlen=200)
 
@@ -63,44 +89,50 @@ def judged(site: str, root: Path) -> dict[str, Any]:
         last.append(line)
         logger.log(logging.DEBUG if percent(line) is not None else logging.INFO, "%s", line)
 
-    with guarded() as children, tempfile.TemporaryDirectory(prefix="plumbline-monitor-") as scratch:
-        result = Path(scratch) / "result.json"
-        command = [sys.executable, "-m", "monitoring.drift", "--result", str(result), "--", site]
-        code = children.run(command, root, on_line, TELEMETRY_OFF)
-        if not result.is_file():
-            raise failure(site, code, list(last))
-        return dict(json.loads(result.read_text(encoding="utf-8"))["sites"][site])
+    with guarded() as children:
+        code = children.run([sys.executable, "-m", "monitoring.drift", *arguments], root, on_line, TELEMETRY_OFF)
+    return code, list(last)
 
 
-def announce(store: SiteState, root: Path) -> None:
-    """Tell of every window that nobody was told of yet, and note it of each once it is told.
+def announce(site_state: SiteState, root: Path) -> None:
+    """Announce every window that was not announced yet, and note each one.
 
-    A run killed between the two tells of that window again: under the same id, by which Prefect knows the event again,
-    and whoever gets the message can.
+    A run killed between the two announces that window again, under the same id: Prefect drops the second event, and
+    whoever gets the message can.
     """
     logger = get_run_logger()
-    for window in store.unannounced():
-        result = store.result(window)
-        key = report.artifact_key(f"drift {store.site}")
+    for window in site_state.unannounced():
+        result = site_state.result(window)
+        key = key_of(site_state.site, site_names(root / PARAMS))
         create_markdown_artifact(as_markdown(result, root), key=key, description=result["verdict"])
         create_table_artifact(table_of(result), key=f"{key}-tests", description=f"Tests of window {window}")
         if result["verdict"] == "DRIFT":
             labels, name = new_labels(result, root), identity(result, root)
             emit_event(
                 DRIFT,
-                resource={"prefect.resource.id": f"plumbline.site.{store.site}", NEW_LABELS: "yes" if labels else "no"},
+                resource={
+                    "prefect.resource.id": f"plumbline.site.{site_state.site}",
+                    NEW_LABELS: "yes" if labels else "no",
+                },
                 payload={part: result[part] for part in ("window", "reasons", "basis", "counts")},
                 id=name,
             )
             words = "\n".join([*result["reasons"], advice(result, labels)])
-            why_not = notify("drift", f"Drift at {store.site}", words, str(name))
+            why_not = notify("drift", f"Drift at {site_state.site}", words, str(name))
             if why_not:
                 logger.warning("The message could not be sent: %s", why_not)
-        store.announced([window])
+        site_state.announced([window])
+
+
+def key_of(site: str, listed: Sequence[str]) -> str:
+    """Return the key of a site's artifacts, with a digest where no letter is left of its name or others share it."""
+    key = report.artifact_key(f"drift {site}")
+    shared = any(other != site and report.artifact_key(f"drift {other}") == key for other in listed)
+    return f"{key}-{text_digest(site)[:8]}" if shared or key == "drift" else key
 
 
 def identity(result: Result, root: Path) -> UUID:
-    """Return an id for a judged window, the same whenever it is told."""
+    """Return an id for a judged window, the same however often it is announced."""
     return uuid5(NAMESPACE_URL, f"{workspace.identity(root)}/{result['site']}/{result['window']}/{result['judged_at']}")
 
 
@@ -135,7 +167,7 @@ def as_markdown(result: Result, root: Path) -> str:
         lines += ["", advice(result, new_labels(result, root))]
     home = root / artefacts.DRIFT_PAGES
     pages = {"every site": home / "index.html", "this window": home / result["site"] / f"{result['window']}.html"}
-    lines += ["", *(f"- {report.link(what, page, root)}" for what, page in pages.items() if page.exists())]
+    lines += ["", *(f"- {report.link(what, page, root)}" for what, page in pages.items())]
     return "\n".join(lines)
 
 

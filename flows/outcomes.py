@@ -1,4 +1,4 @@
-"""What a stage's output says: how far it is, and, where it failed, why and whether another try could help."""
+"""Read a stage's output: how far it is, and, if it failed, why and whether a retry could help."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ if TYPE_CHECKING:
     from prefect.client.schemas.objects import State
 
 _PERCENT = re.compile(r"(?:^|\s)(\d{1,3})%\|")
-# A child of DVC prints "error: ..." (plumbline.common.errors). DVC's own line says why only where no child ran.
+# A stage prints "error: ..." (plumbline.common.errors). DVC's own line has the reason only where no stage ran.
 _SENTENCE = re.compile(r"^(?:error|ERROR): (?!failed to reproduce)(.*)")
 _OF_DVC = re.compile(r"^ERROR: failed to reproduce '[^']*': (?!failed to run)(.*)")
 _EXCEPTION = re.compile(r"^[\w.]*(?:Error|Exception|Interrupt|Exit)\b.*")
 _EXIT = re.compile(r"failed to run: .*exited with (-?\d+)")
-# What the network, remote storage, the registry or DVC's locks say when it is worth waiting for them.
+# Messages of the network, remote storage, the registry or DVC's locks after which a retry may succeed.
 _PASSING = re.compile(
     "|".join(
         [
@@ -47,7 +47,7 @@ class StageFailed(Exception):
 
 
 class Passing(StageFailed):
-    """A stage failed for a reason that may have gone by the next try."""
+    """A stage failed for a reason that may be gone at the next try."""
 
 
 def percent(line: str) -> int | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,32 +22,35 @@ from plumbline.leakage.records import Certificate
 Say = Callable[[str], None]
 Table = list[dict[str, Any]]
 
+EVERY = 1.0  # seconds between two looks at how far a run is
 ACCURACY = "Accuracy of each candidate, with 95% intervals"
 
 
 class Progress:
     """A Prefect progress artifact that is made on the first report and updated when the figure changes.
 
-    Losing the Prefect API for a moment costs a line in the log, not the stage.
+    If the Prefect API is away for a moment, only a line is logged.
     """
 
     def __init__(self, key: str, description: str, warn: Say) -> None:
         self.key, self.description, self.warn = artifact_key(key), description, warn
         self._id: UUID | None = None
         self._last: float | None = None
+        self._at = 0.0
 
     def report(self, percent: float) -> None:
-        """Show `percent`, 0 to 100."""
+        """Show `percent`, 0 to 100; not more than once a second, but the last."""
         from prefect.artifacts import create_progress_artifact, update_progress_artifact
 
-        if percent == self._last:
+        now = time.monotonic()
+        if percent == self._last or (self._id is not None and percent < 100 and now < self._at + EVERY):
             return
         try:
             if self._id is None:
                 self._id = create_progress_artifact(percent, key=self.key, description=self.description)  # type: ignore[assignment]
             else:
                 update_progress_artifact(self._id, percent)
-            self._last = percent
+            self._last, self._at = percent, now
         except Exception as error:  # The HTTP client's errors are many; none of them is the stage's.
             self.warn(f"Progress could not be shown: {type(error).__name__}: {error}")
 
@@ -104,9 +108,9 @@ def read_decision(root: Path) -> Decision | None:
 
 
 def leaderboard_table(rows: Sequence[LeaderboardRow], chosen: str | None, failed: Sequence[str]) -> Table:
-    """Flatten leaderboard.json: one row a candidate, its accuracy by split; the `failed` ones say so, below.
+    """Flatten leaderboard.json: one row per candidate with its accuracy by split; `failed` ones are last.
 
-    In the order of the page: the chosen one, then the others by their accuracy on validation.
+    In the order of the page: the chosen one, then the others by accuracy on validation.
     """
     splits = ("train", "validation", "test")
 
@@ -129,7 +133,7 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], chosen: str | None, failed
 def decision_text(decision: Decision) -> str:
     """Return the decision as Markdown: verdict, its sentence, every rule with its figure, then why.
 
-    The reasons are a list because Prefect's tables break no lines: a column of sentences would run off the page.
+    The reasons are a list because Prefect's tables don't wrap: a column of sentences would run off the page.
     """
     lines = [f"# {decision.verdict}: {decision.candidate}", "", decision.reason, ""]
     lines += ["| rule | figure | bound | met |", "| --- | --- | --- | --- |"]
@@ -168,7 +172,7 @@ def page_links(root: Path) -> list[str]:
 def link(what: str, page: Path, root: Path) -> str:
     """Return a Markdown link to a page under reports/, below PLUMBLINE_REPORTS_URL if somebody serves them there.
 
-    Where nobody does, its path: a browser follows no link from Prefect's pages to a file.
+    Otherwise only its path: browsers don't follow links from Prefect's pages to local files.
     """
     base = os.environ.get("PLUMBLINE_REPORTS_URL", "").rstrip("/")
     if not base:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from urllib.parse import quote
 
 from flows.children import Children, Stopped, guarded
 from flows.setup import POOLS
@@ -17,20 +18,31 @@ from flows.workspace import find_root
 from plumbline.common import artefacts
 from plumbline.common.errors import TELEMETRY_OFF, UserError, first_line, run
 
+DATABASE = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
+
 
 def environment(root: Path, port: int) -> dict[str, str]:
     """Return what server, worker and runs need to know of each other."""
+    home = Path(os.environ.get("PREFECT_HOME") or root / ".dvc" / "tmp" / "prefect")
     return {
         **TELEMETRY_OFF,
+        **database(home),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
-        "PREFECT_HOME": os.environ.get("PREFECT_HOME") or str(root / ".dvc" / "tmp" / "prefect"),
+        "PREFECT_HOME": str(home),
         # Leases in memory would be forgotten, and their slots taken for ever, when the server is started again.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PLUMBLINE_WORKSPACE": str(root),
         "PLUMBLINE_REPORTS_URL": f"http://127.0.0.1:{port + 1}",
         "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
+
+
+def database(home: Path) -> dict[str, str]:
+    """Return where Prefect's database lies where Prefect itself would cut its path at a `?`, and write beside."""
+    if "?" not in str(home) or any(os.environ.get(name) for name in DATABASE):
+        return {}
+    return {DATABASE[0]: f"sqlite+aiosqlite:///file:{quote(str(home / 'prefect.db'))}?uri=true"}
 
 
 def serve(root: Path, port: int, ready: threading.Event | None = None) -> None:
@@ -77,7 +89,7 @@ def _once(name: str, command: list[str], root: Path, env: Mapping[str, str], chi
         raise UserError(f"{name} failed: {' '.join(lines[-10:])}")
 
 
-def _wait_for(url: str, ended: list[str], seconds: float = 120.0) -> None:
+def _wait_for(url: str, ended: list[str], seconds: float = 300.0) -> None:
     import httpx
 
     deadline, said = time.monotonic() + seconds, "nothing"
@@ -90,7 +102,7 @@ def _wait_for(url: str, ended: list[str], seconds: float = 120.0) -> None:
         except httpx.HTTPError as error:
             said = f"{type(error).__name__}: {first_line(error)}"
         time.sleep(0.3)
-    raise UserError(f"{url} does not answer ({said}): is the port taken? Choose another with --port.")
+    raise UserError(f"{url} does not answer ({said}): read the lines above; --port chooses another port.")
 
 
 def main() -> None:

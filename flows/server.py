@@ -16,6 +16,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from flows.children import Guardian
+from flows.graph import read_graph
+from flows.workspace import find_root
 from plumbline.common.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 # What Prefect gives its own temporary servers: no UI, and only the services that one run needs.
 EPHEMERAL = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 PATIENCE = 10.0  # seconds for a server that is there to answer
-START = 120.0  # seconds for a temporary one to come up; Prefect's own 20 are too few on a busy machine
+START = 300.0  # seconds for a temporary one to come up; Prefect's own 20 are too few on a busy machine
 
 
 def run_flow(flow: Callable[..., Any], *arguments: Any) -> State[Any]:
@@ -96,8 +98,11 @@ def start_temporary_server() -> None:
         start_new_session=True,
     )
     guardian.watch(process.pid)
-    import dvc.repo  # noqa: F401  what the flow needs next is imported while the server imports what it needs
+    # What the flow needs next is imported, and DVC's schemas compiled, while the server imports what it needs.
+    import fastapi  # noqa: F401  Prefect's client asks for it when a flow begins
 
+    with suppress(UserError):
+        read_graph(find_root())
     url = f"http://127.0.0.1:{port}/api"
     _wait_for(url, process)
     os.environ["PREFECT_API_URL"] = url

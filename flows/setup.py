@@ -29,7 +29,7 @@ def create_pools() -> None:
 
 
 def drop_automation() -> None:
-    """Remove the automation of earlier versions by which a silent run became Crashed; flows.keeper sees to that."""
+    """Remove an earlier version's automation that marked silent runs as Crashed; flows.keeper does that now."""
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:

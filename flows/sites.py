@@ -1,10 +1,11 @@
-"""One monitoring deployment for each site: python -m flows.sites writes them into prefect.yaml.
+"""One monitoring deployment for each site: plumbline flows sites writes them into prefect.yaml.
 
 Prefect reads a static file; the sites are listed in params.yaml only, and a test compares the two.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import yaml
@@ -12,11 +13,12 @@ from pydantic import Field, field_validator
 
 from monitoring.settings import site_names
 from plumbline.common.errors import run
-from plumbline.common.files import write_text
+from plumbline.common.files import text_digest, write_text
 from plumbline.common.params import PARAMS, Section, load_sections
 
 PREFECT = Path("prefect.yaml")
-MARK = "python -m flows.sites writes what is below this line.\n"
+REFUSED = re.compile("[/%&<>]")  # in names, by Prefect
+MARK = "sites writes what is below this line.\n"
 
 
 class Site(Section):
@@ -40,7 +42,7 @@ class Site(Section):
 def deployments(sites: dict[str, Site]) -> str:
     """Return the entries for prefect.yaml, names in quotes: YAML reads a bare NO, 007 or `Hall #3` otherwise."""
     return "".join(
-        f"""  - name: {quoted(f"monitor-{name}")}
+        f"""  - name: {quoted(deployment_name(name))}
     description: {quoted(f"New images of {name}, judged on its own clock.")}
     entrypoint: flows.monitoring.monitor
     parameters: {{site: {quoted(name)}}}
@@ -51,6 +53,12 @@ def deployments(sites: dict[str, Site]) -> str:
 """
         for name, site in sites.items()
     )
+
+
+def deployment_name(site: str) -> str:
+    """Return the name of a site's deployment; with signs that Prefect refuses, a digest keeps it apart from others."""
+    plain = REFUSED.sub("-", site)
+    return f"monitor-{plain}" if plain == site else f"monitor-{plain}-{text_digest(site)[:8]}"
 
 
 def quoted(text: str) -> str:

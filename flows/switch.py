@@ -1,18 +1,21 @@
-"""Bring a workspace's data from one version to the next in a way that survives a kill at any line.
+"""Move a workspace's data to the next version in a way that survives a kill at any line.
 
-The new version is complete in DVC's cache and in a Git commit before the workspace hears of it, and the files that it
-adds lie ready. Then: a journal; a data.dvc that DVC refuses with the sentence to read; the files, each moved in one
-step; the old data.dvc; the merge. So `dvc repro` sees the old data, or all of the new (which it takes for a change by
-hand and trains on), or it stops and says what to run. Whoever holds the workspace next finishes what the journal says.
+The new version is complete in DVC's cache and in a Git commit before the workspace changes, and the files that it adds
+are ready to be moved. Then: a journal; a data.dvc that DVC refuses with the sentence to read; the files, each moved in
+one step; the old data.dvc; the merge. So `dvc repro` sees the old data, or all of the new (which it takes for a change
+by hand and trains on), or it stops and says what to run. Whoever holds the workspace next finishes what the journal
+says.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,10 @@ from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_text
 from plumbline.common.interrupted import ADDED, MEND, SWITCH
 
+LOCKED = re.compile(r"Unable to create '(.+\.lock)': File exists")
+PATIENCE = 10.0  # seconds that a lock of Git's is left to whoever made it
 MARKER = Path(".dvc/tmp/plumbline-marker")
-# What data.dvc says meanwhile: no such field is known to DVC, which stops and shows it.
+# The content of data.dvc meanwhile: DVC does not know this field, so it stops and shows it.
 STOP = f"an intake that was killed while it changed this data: `{MEND}` finishes it"
 
 
@@ -48,7 +53,7 @@ def switch(root: Path, commit: str, source: str, folder: str, say: Callable[[str
 
 
 def recover(root: Path, say: Callable[[str], None]) -> None:
-    """Finish a switch that was begun. Call it with the workspace held alone."""
+    """Finish a switch that was begun. The caller must hold the workspace."""
     if (root / SWITCH).exists():
         _finish(root, json.loads((root / SWITCH).read_text(encoding="utf-8")), say)
         (root / SWITCH).unlink()
@@ -66,7 +71,7 @@ def _finish(root: Path, journal: dict[str, Any], say: Callable[[str], None]) -> 
             os.replace(root / ADDED, folder)
         elif folder.exists():
             _place(root, source, folder)
-        # In this moment DVC sees the new data as a change made by hand.
+        # At this moment DVC sees the new data as a change by hand.
         git(root, "checkout", "HEAD", "--", source)
         git(root, "merge", "--quiet", "--no-edit", commit)
         say(f"{source} is now the version of commit {commit[:7]}.")
@@ -76,7 +81,7 @@ def _finish(root: Path, journal: dict[str, Any], say: Callable[[str], None]) -> 
 
 
 def _place(root: Path, source: str, folder: Path) -> None:
-    """Move what lies ready into the data folder, as far as an earlier attempt did not get; DVC stops meanwhile."""
+    """Move the prepared files that are left into the data folder; DVC stops meanwhile."""
     left = [path for path in (root / ADDED).rglob("*") if path.is_file()]
     if left:
         # Written elsewhere: DVC would take a temporary file beside data.dvc for another data source.
@@ -89,9 +94,38 @@ def _place(root: Path, source: str, folder: Path) -> None:
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Run Git in `root` and return what it prints; UserError with its words where it fails."""
-    done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, check=False)
+    """Run Git in `root` and return what it prints; UserError with its words where it fails.
+
+    A lock that a killed Git left is removed first: where none works here and it is older than any Git needs.
+    """
+    done = _git(root, arguments)
+    if done.returncode and (left := LOCKED.search(done.stderr)) and _unlock(root, Path(left[1])):
+        done = _git(root, arguments)
     if done.returncode:
         words = (done.stderr or done.stdout).strip().replace("\n", " ")
         raise UserError(f"{root}: `git {' '.join(arguments[:2])}` failed: {words}")
     return done.stdout.strip()
+
+
+def _git(root: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
+    english = {**os.environ, "LC_ALL": "C"}  # LOCKED is
+    return subprocess.run(["git", *arguments], cwd=root, env=english, capture_output=True, text=True, check=False)
+
+
+def _unlock(root: Path, lock: Path) -> bool:
+    """Remove a lock in this repository's Git folder that nobody holds any more; say whether it was."""
+    import psutil
+
+    end = time.monotonic() + PATIENCE
+    while lock.exists() and time.monotonic() < end:
+        time.sleep(0.2)
+    if not lock.exists():
+        return True
+    home = (root / git(root, "rev-parse", "--git-common-dir")).resolve()
+    at_work = [one for one in psutil.process_iter(["name", "cwd"]) if one.info["name"] == "git" and one.info["cwd"]]
+    if any(Path(one.info["cwd"]).is_relative_to(root.resolve()) for one in at_work):
+        return False
+    if not lock.resolve().is_relative_to(home):
+        return False
+    lock.unlink(missing_ok=True)
+    return True

@@ -3,14 +3,15 @@
     python -m flows.training [--side-by-side 2] [--elsewhere 'train@*']
 
 A stage that DVC finds unchanged ends at once as Cached. A failed member of a group (`train@x`) fails itself; what
-depends on the whole group goes on with the others. Retries are for what can pass; a killed run, started again, repeats
-only what was not finished, because DVC keeps what was.
+depends on the whole group goes on with the others. Retries are for failures that can pass; a killed run, started
+again, repeats only unfinished stages, because DVC has the others' results.
 """
 
 from __future__ import annotations
 
 import argparse
 import queue
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -24,11 +25,10 @@ from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import allow_failure
 
 from flows import elsewhere as remote
-from flows import graph, report, workspace
+from flows import graph, news, report, workspace
 from flows.children import Children, Stopped, guarded
 from flows.command import run_dvc
-from flows.graph import Node
-from flows.notify import What, notify
+from flows.graph import Node, Outlook
 from flows.outcomes import StageFailed, may_pass
 from flows.server import run_flow
 from flows.switch import recover
@@ -42,33 +42,49 @@ if TYPE_CHECKING:
 Ending = Literal["cached", "ran", "failed", "not run"]
 
 
-class Work:
+class TrainingRun:
     """What the tasks of one run share. Not a dataclass: Prefect copies those on their way into a task."""
 
-    def __init__(self, root: Path, children: Children, nodes: Mapping[str, Node], elsewhere: Sequence[str]) -> None:
-        self.root, self.children, self.nodes = root, children, nodes
+    def __init__(self, root: Path, children: Children, outlook: Outlook, elsewhere: Sequence[str]) -> None:
+        self.root, self.children, self.nodes = root, children, outlook.nodes
         self.elsewhere, self.sent = elsewhere, remote.Sent()
-        self.stale = graph.changed(root, nodes)  # DVC's answer before anything ran
+        self.stale = outlook.due  # DVC's answer before anything ran
         self.endings: dict[str, Ending] = {}
+        self._asked: dict[str, bool] = {}
+        self._asking = threading.Lock()
+
+    def is_due(self, name: str) -> bool:
+        """Ask DVC again, of this stage and all others that wait for nothing any more: what they read stays as it is."""
+        with self._asking:
+            if name not in self._asked:
+                free = [n for n, node in self.nodes.items() if node.upstream and node.upstream <= self.endings.keys()]
+                names = [n for n in free if n not in self._asked and not self.is_as_before(self.nodes[n])]
+                due = graph.changed(self.root, names)
+                self._asked.update({n: n in due for n in names})
+            return self._asked[name]
+
+    def is_as_before(self, node: Node) -> bool:
+        """Whether nothing that the stage depends on has run, so that DVC's answer at the start still holds."""
+        return all(self.endings[upstream] == "cached" for upstream in node.upstream)
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, retry_condition_fn=may_pass, retry_jitter_factor=0.5)
-def stage(name: str, work: Work) -> State[Any]:
+def stage(name: str, current: TrainingRun) -> State[Any]:
     """Bring one stage up to date; ends Cached, Restored (from DVC's cache), Completed, or raises StageFailed."""
-    node = work.nodes[name]
-    if not needs_run(node, work):
+    node = current.nodes[name]
+    if not needs_run(node, current):
         return Completed(name="Cached", message="Nothing it depends on has changed.")
-    if any(fnmatch(name, pattern) for pattern in work.elsewhere):
-        return remote.run_there(name, work.root, work.children, work.sent)
-    command = ["pull", name] if node.source and not _in_place(node, work.root) else ["repro", "-s", name]
-    return run_dvc(name, command, work.root, work.children)
+    if decides(node):
+        news.expect_decision(current.root)
+    if any(fnmatch(name, pattern) for pattern in current.elsewhere):
+        return remote.run_there(name, current.root, current.children, current.sent)
+    command = ["pull", name] if node.source and not _in_place(node, current.root) else ["repro", "-s", name]
+    return run_dvc(name, command, current.root, current.children)
 
 
-def needs_run(node: Node, work: Work) -> bool:
-    """Ask DVC, unless its answer at the start still holds because nothing upstream has run since."""
-    if all(work.endings[upstream] == "cached" for upstream in node.upstream):
-        return node.name in work.stale
-    return bool(graph.changed(work.root, [node.name]))
+def needs_run(node: Node, current: TrainingRun) -> bool:
+    """Whether DVC would run the stage now."""
+    return node.name in current.stale if current.is_as_before(node) else current.is_due(node.name)
 
 
 @flow(
@@ -85,30 +101,35 @@ def training(
 ) -> State[Any]:
     """Bring every stage of dvc.yaml up to date, at most `side_by_side` at a time.
 
-    A stage that failed for a passing reason is tried `retries` times more, first after about `retry_seconds`, each
-    time twice as late. Stages whose name matches a pattern in `elsewhere` run on other machines (docs/scale.md).
+    A stage that failed for a passing reason is retried `retries` times, first after about `retry_seconds`, then after
+    twice as long each time. Stages whose name matches a pattern in `elsewhere` run on other machines (docs/scale.md).
     """
     logger = get_run_logger()
     root = workspace.find_root()
     with workspace.sole_run(root, logger.warning) as lock, guarded([lock]) as children:
         recover(root, logger.warning)
+        news.tell_of_batches(root, logger.warning)
         interrupted.keep(root)
-        nodes = graph.read_graph(root)
-        work = Work(root, children, nodes, elsewhere or [])
-        _label(root)
+        outlook = graph.look(root)
+        nodes, current = outlook.nodes, TrainingRun(root, children, outlook, elsewhere or [])
+        _label(root, outlook.data_version)
         again = stage.with_options(retries=retries, retry_delay_seconds=exponential_backoff(retry_seconds))
         states = run_graph(
-            nodes, work, side_by_side, again.submit, report.Progress("training", "Stages that ended", logger.warning)
+            nodes,
+            current,
+            side_by_side,
+            again.submit,
+            report.Progress("training", "Stages that ended", logger.warning),
         )
-        if any(nodes[name].source and ending == "ran" for name, ending in work.endings.items()):
-            _label(root)  # what lay in data/ was no version before
+        if any(nodes[name].source and ending == "ran" for name, ending in current.endings.items()):
+            _label(root, graph.data_version(root))  # what lay in data/ was no version before
         report.publish_results(root)
-        return conclude(nodes, work, states)
+        return conclude(nodes, current, states)
 
 
 def run_graph(
     nodes: Mapping[str, Node],
-    work: Work,
+    current: TrainingRun,
     limit: int,
     submit: Callable[..., PrefectFuture[Any]],
     progress: report.Progress,
@@ -121,29 +142,29 @@ def run_graph(
     states: dict[str, State[Any]] = {}
     progress.report(0.0)
     while waiting or running:
-        for name in ready(waiting, work.endings):
+        for name in ready(waiting, current.endings):
             node = waiting[name]
-            if may_run(node, work.endings) and len(running) >= limit:
+            if may_run(node, current.endings) and len(running) >= limit:
                 continue
             del waiting[name]
-            _remove_leftovers(node, nodes, work)
+            _remove_leftovers(node, nodes, current)
             # Prefect itself marks a stage whose needed inputs failed as not ready, and draws the edge.
             upstream = [
                 futures[other] if other in node.needed else allow_failure(futures[other])
                 for other in sorted(node.upstream)
             ]
-            if not may_run(node, work.endings):
+            if not may_run(node, current.endings):
                 upstream = [futures[other] for other in sorted(node.upstream)]
-            futures[name] = submit(name, work, wait_for=upstream)
+            futures[name] = submit(name, current, wait_for=upstream)
             futures[name].add_done_callback(lambda _future, name=name: ended.put(name))  # type: ignore[misc]
             running.add(name)
         last = _next(ended)
         if last is None:
             continue
         running.discard(last)
-        futures[last].wait()  # the state it ended in, not what the server has heard of it so far
+        futures[last].wait()  # its final state, not what the server knows so far
         states[last] = futures[last].state
-        work.endings[last] = _ending(states[last])
+        current.endings[last] = _ending(states[last])
         progress.report(round(100 * len(states) / len(nodes), 1))
     return states
 
@@ -154,25 +175,27 @@ def ready(waiting: Mapping[str, Node], endings: Mapping[str, Ending]) -> list[st
 
 
 def may_run(node: Node, endings: Mapping[str, Ending]) -> bool:
-    """All it needs is there, and of every folder it reads that others fill, at least one part."""
+    """Whether all it needs succeeded, and at least one part of each folder to which several stages contribute."""
     well = {name for name in node.upstream if endings[name] in ("cached", "ran")}
     parts = node.upstream - node.needed
     return node.needed <= well and (not parts or bool(parts & well))
 
 
-def conclude(nodes: Mapping[str, Node], work: Work, states: Mapping[str, State[Any]]) -> State[Any]:
-    """Return the run's final state, and tell people of what they wait for.
+def conclude(nodes: Mapping[str, Node], current: TrainingRun, states: Mapping[str, State[Any]]) -> State[Any]:
+    """Return the run's final state, and send the messages people asked for.
 
     Where only members of a group (`train@x`) failed, the run is completed, named Partly; anything else fails it.
     """
-    failed = {name: _message(states[name]) for name, ending in work.endings.items() if ending == "failed"}
-    missing = sorted(name for name, ending in work.endings.items() if ending == "not run")
-    counts = {kind: sum(ending == kind for ending in work.endings.values()) for kind in ("ran", "cached")}
+    failed = {name: _message(states[name]) for name, ending in current.endings.items() if ending == "failed"}
+    missing = sorted(name for name, ending in current.endings.items() if ending == "not run")
+    counts = {kind: sum(ending == kind for ending in current.endings.values()) for kind in ("ran", "cached")}
     summary = f"{counts['ran']} {'stage' if counts['ran'] == 1 else 'stages'} ran, {counts['cached']} cached"
+    warn = get_run_logger().warning
     for name, why in failed.items():
-        _tell("failure", f"{name} failed", why)
-    if any(work.endings[node.name] == "ran" and artefacts.DECISION.name in node.outs for node in nodes.values()):
-        _tell_decision(work.root)
+        news.send("failure", f"{name} failed", why, warn)
+    news.tell_decision(
+        current.root, any(current.endings[node.name] == "ran" for node in nodes.values() if decides(node)), warn
+    )
     if not failed:
         return Completed(message=summary + ".")
     names = "; ".join(why.rstrip(".") for why in failed.values()) + (
@@ -183,30 +206,22 @@ def conclude(nodes: Mapping[str, Node], work: Work, states: Mapping[str, State[A
     return Failed(message=f"{names}. {summary}.")
 
 
-def _tell_decision(root: Path) -> None:
-    decision = report.read_decision(root)
-    if decision:
-        kind: What = "promotion" if decision.verdict == "PROMOTE" else "refusal"
-        _tell(kind, f"{decision.verdict}: {decision.candidate}", decision.reason)
+def decides(node: Node) -> bool:
+    """Whether it is the stage that says PROMOTE, HOLD or REJECT."""
+    return artefacts.DECISION.name in node.outs
 
 
-def _tell(what: What, subject: str, text: str) -> None:
-    why_not = notify(what, subject, text)
-    if why_not:
-        get_run_logger().warning("The message «%s» could not be sent: %s", subject, why_not)
+def _remove_leftovers(node: Node, nodes: Mapping[str, Node], current: TrainingRun) -> None:
+    """Remove old outputs of failed parts, so that `node` doesn't take them for this run's.
 
-
-def _remove_leftovers(node: Node, nodes: Mapping[str, Node], work: Work) -> None:
-    """Remove what failed parts left from earlier versions, so that `node` doesn't take them for this one's.
-
-    DVC keeps them in its cache, and removes them itself before a stage runs.
+    DVC has them in its cache, and removes them itself before a stage runs.
     """
     import shutil
 
     for name in node.upstream - node.needed:
-        if work.endings[name] in ("failed", "not run"):
+        if current.endings[name] in ("failed", "not run"):
             for out in nodes[name].outs:
-                path = work.root / out
+                path = current.root / out
                 shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
@@ -233,8 +248,8 @@ def _in_place(node: Node, root: Path) -> bool:
     return all((root / out).exists() for out in node.outs)
 
 
-def _label(root: Path) -> None:
-    version, commit = graph.data_version(root), workspace.commit(root)
+def _label(root: Path, version: str) -> None:
+    commit = workspace.commit(root)
     report.label_run(f"training data {version} commit {commit}", [f"data:{version}", f"commit:{commit}"])
 
 

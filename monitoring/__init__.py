@@ -1,1 +1,1 @@
-"""Judge a site's new, unlabelled images against what the champion knew: python -m monitoring.drift SITE."""
+"""Judge a site's new, unlabelled images against what the champion knew: plumbline drift SITE."""

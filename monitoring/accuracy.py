@@ -1,7 +1,7 @@
-"""What the champion's accuracy on unlabelled images may be, from its calibrated confidence alone.
+"""An estimate of the champion's accuracy on unlabelled images, from its calibrated confidence alone.
 
-It assumes that confidence means there what it meant on the reference. A new kind of input is just where it may not, so
-the figure is a warning light, not a measurement: labels are.
+It assumes that confidence is as reliable there as on the reference. For a new kind of input that may be wrong, so the
+estimate is a warning light; only labels are a measurement.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.sample import Floats
+from monitoring.observations import Floats
 from monitoring.shares import redraw
 
 DRAWS = 500
@@ -27,14 +27,14 @@ class Estimate:
 
 
 def expected_accuracy(reference: Floats, right: NDArray[np.bool_], window: Floats) -> float:
-    """Return the accuracy that the calibrated confidences of the window (M,) promise.
+    """Return the accuracy to expect from the calibrated confidences of the window (M,).
 
     The champion's accuracy on the reference (N,) plus the change of its mean confidence since: difference of
     confidences, Guillory et al. 2021, "Predicting with confidence on unseen distributions". Half a right and half a
-    wrong image are added to the reference (Jeffreys), lest a few dozen without an error promise perfection. In
+    wrong image are added to the reference (Jeffreys), so that a few dozen without an error don't promise perfection. In
     benchmarks/drift.py, with references of 95 images, its mean absolute error is 0.024: average thresholded confidence
-    (Garg et al. 2022) has 0.035, the mean confidence after calibration 0.024 and before it 0.019, for a temperature
-    fitted on so few images is noise of its own.
+    (Garg et al. 2022) has 0.035, the mean confidence after calibration 0.024 and before it 0.019, because a
+    temperature fitted on so few images adds noise.
     """
     known = (right.sum() + 0.5) / (len(right) + 1)
     return float(np.clip(known - reference.mean() + window.mean(), 0, 1))
@@ -50,7 +50,7 @@ def estimate_accuracy(
 ) -> Estimate:
     """Return the expected accuracy on the window from the confidences of both sides.
 
-    The interval is for the accuracy on so many images: it holds the luck of these, too, each being right or wrong.
+    The interval is for the accuracy on this number of images and includes the chance of each being right or wrong.
     """
     random = np.random.default_rng(seed)
     draws = []
@@ -64,9 +64,9 @@ def estimate_accuracy(
 def estimate_recall(
     probability: Floats, alarm: NDArray[np.bool_], groups: NDArray[np.int64], seed: int = 0
 ) -> Estimate:
-    """Return what share of a class raises the alarm, if `probability` (N,) of it is calibrated.
+    """Return the share of a class that raises the alarm, if `probability` (N,) of the class is calibrated.
 
-    The interval is for so many images: each draw decides by its probability whether an image is of the class.
+    The interval is for this number of images: each draw decides by its probability whether an image is of the class.
     """
     random = np.random.default_rng(seed)
     draws = []
@@ -85,10 +85,10 @@ def calibrated(probabilities: Floats, temperature: float) -> Floats:
 
 
 def checked_later(confidence: Floats, right: NDArray[np.bool_]) -> dict[str, float]:
-    """Return what confidence promised on images that were labelled since, and what was true of the same images.
+    """Return the expected and the true accuracy on images that were labelled since.
 
-    The images to label are chosen for being hard, so they say nothing of the whole window: promise and truth are of
-    these images only. The interval is Wilson's.
+    Images to label are chosen for being hard, so both figures are of these images only, not of the whole window. The
+    interval is Wilson's.
     """
     from scipy.stats import binomtest
 

@@ -1,4 +1,4 @@
-"""How unlike the reference an image is: by what an autoencoder can't rebuild, and by its distance to what is known."""
+"""How unlike the reference an image is: by an autoencoder's error, and by its distance to the nearest known images."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.sample import Floats
+from monitoring.observations import Floats
 
 CODE = 32  # dimensions that the autoencoder squeezes an embedding through
 FOLDS = 5
-NEIGHBOUR = 3  # the distance to the third nearest: a single odd reference image vouches for nobody
+NEIGHBOUR = 3  # the distance to the third nearest: one odd reference image is not enough to make an image look known
 KNOWN = 0.99  # share of the reference that counts as near
 ROWS = 2048  # distances are computed for so many images at a time
 
@@ -20,8 +20,8 @@ ROWS = 2048  # distances are computed for so many images at a time
 class Autoencoder:
     """The linear autoencoder of some embeddings: centre (D,), code (K, D).
 
-    Its least squared error is reached by the first principal components (Baldi and Hornik 1989, "Neural networks and
-    principal component analysis"), so it is found in one step and is the same on every run. scikit-learn's network
+    The first principal components minimise its squared error (Baldi and Hornik 1989, "Neural networks and principal
+    component analysis"), so it is found in one step and is the same on every run. scikit-learn's network
     with a hidden layer, fitted to the hundred images of a small reference, found the new gate of the real photographs
     in 4 of 12 windows, this one in 34 of 40.
     """
@@ -30,7 +30,7 @@ class Autoencoder:
     code: Floats
 
     def error(self, vectors: Floats) -> Floats:
-        """Return (N,) the length of what is lost of each embedding."""
+        """Return (N,) the length of each embedding's residual."""
         moved = vectors - self.centre
         return np.asarray(np.linalg.norm(moved - (moved @ self.code.T) @ self.code, axis=1))
 
@@ -46,10 +46,11 @@ def fit_autoencoder(vectors: Floats) -> Autoencoder:
 def reconstruction_errors(
     reference: Floats, reference_groups: NDArray[np.int64], window: Floats, window_groups: NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
-    """Return the errors of reference (N,) and window (M,) by autoencoders that saw neither the image nor its group.
+    """Return the errors of reference (N,) and window (M,) by autoencoders that were fitted to neither the image nor its
+    group.
 
     Groups of both sides are dealt to folds; an image's error is that of the autoencoder fitted to the reference's other
-    folds. Otherwise the reference, which it was fitted to, would always look better than any window.
+    folds. Otherwise the reference, on which it was fitted, would always look better than any window.
     """
     fold, window_fold = folds_of(reference_groups), folds_of(window_groups, seed=1)
     errors, window_errors = np.zeros(len(reference)), np.zeros(len(window))
@@ -78,7 +79,7 @@ class Nearness:
 def nearness(
     vectors: Floats, reference: Floats, parts: NDArray[np.int64] | None, reference_parts: NDArray[np.int64]
 ) -> Nearness:
-    """Place `vectors` (N, D) among the reference's, each among those of another part than its own (all where None)."""
+    """Compare `vectors` (N, D) with the reference's, each with those of other parts than its own (None: with all)."""
     known = _directions(reference)
     distances, nearest = np.empty(len(vectors)), np.empty(len(vectors), np.int64)
     for start in range(0, len(vectors), ROWS):
@@ -96,7 +97,7 @@ def nearness(
 def cross_distances(
     reference: Floats, reference_groups: NDArray[np.int64], window: Floats, window_groups: NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
-    """Return distances of reference (N,) and window (M,) that can be compared: both to the reference's other folds."""
+    """Return distances of reference (N,) and window (M,) in a comparable way: both to the reference's other folds."""
     fold, window_fold = folds_of(reference_groups), folds_of(window_groups, seed=1)
     return (
         nearness(reference, reference, fold, fold).distances,

@@ -1,4 +1,4 @@
-"""A site's files as they lie in a folder or behind an fsspec URL, each new one decoded once."""
+"""A site's files, in a folder or behind an fsspec URL; each new one is decoded once."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from monitoring.result import MetadataSaid
 from plumbline.common.errors import UserError
 from plumbline.common.parallel import in_order
-from plumbline.imaging.decode import SUFFIXES, DecodeError, Pixels, decode_image, decode_resized, resize
+from plumbline.imaging.decode import SUFFIXES, DecodeError, Fit, Pixels, decode_image, decode_resized, resize
 from plumbline.imaging.describe import describe_camera
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.measures import Row, measures_of
@@ -31,12 +31,12 @@ METADATA = "metadata.csv"
 
 
 class NothingSentError(UserError):
-    """There is no folder for a site: it has sent nothing yet, or drift.source is wrong."""
+    """A site has no folder: it has sent nothing yet, or drift.source is wrong."""
 
 
 @dataclass(frozen=True)
 class File:
-    """A file of the source: its path below it, its size, and what tells a rewritten file from the same one."""
+    """A file of the source: its path below it, its size in bytes, and a stamp that changes with the file."""
 
     path: str
     bytes: int
@@ -45,7 +45,7 @@ class File:
 
 @dataclass(frozen=True)
 class Measured:
-    """One decoded picture: the row of its figures, (S, S, 3) RGB for the champion, (18, 24) grey."""
+    """One decoded picture: its row of figures, (S, S, 3) RGB for the champion, (18, 24) grey."""
 
     row: Row
     rgb: Pixels
@@ -54,7 +54,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that is no picture, and why."""
+    """A file that can't be read as a picture, and why."""
 
     file: File
     reason: str
@@ -78,7 +78,7 @@ class Source:
         )
 
     def list(self) -> list[File]:
-        """Return every picture file by name, in order; what is not named as a picture is not looked at.
+        """Return every file that is named as a picture, in order.
 
         Raises UserError where the source can't be listed.
         """
@@ -87,7 +87,7 @@ class Source:
             found = self.files.find(self.root, detail=True)
         except FileNotFoundError:
             found = {}
-        except Exception as error:  # each remote store raises its own
+        except Exception as error:  # each remote store raises its own errors
             raise UserError(f"{self.url} can't be listed ({_words(error)}): is it reachable?") from None
         files = []
         for name, info in found.items():
@@ -106,7 +106,7 @@ class Source:
             raise DecodeError(f"can't be read: {_words(error)}") from None
 
     def metadata(self) -> Metadata | None:
-        """Return the site's metadata.csv, None where there is none; UserError where it is no table."""
+        """Return the site's metadata.csv, None where there is none; UserError where it is not a table."""
         try:
             names = [PurePosixPath(str(name)).name for name in self.files.ls(self.root, detail=False)]
         except FileNotFoundError:
@@ -141,13 +141,13 @@ def _words(error: Exception) -> str:
 
 
 def measure_all(
-    source: Source, files: list[File], size: int, data: DataParams, min_side: int
+    source: Source, files: list[File], size: int, data: DataParams, min_side: int, fit: Fit = "stretch"
 ) -> Iterator[Measured | Unreadable]:
     """Yield what each file holds, in order, over all cores; memory holds a few pictures a core."""
-    yield from in_order(lambda file: _measure(source, file, size, data, min_side), files)
+    yield from in_order(lambda file: _measure(source, file, size, data, min_side, fit), files)
 
 
-def _measure(source: Source, file: File, size: int, data: DataParams, min_side: int) -> Measured | Unreadable:
+def _measure(source: Source, file: File, size: int, data: DataParams, min_side: int, fit: Fit) -> Measured | Unreadable:
     try:
         if file.bytes > data.max_bytes:
             raise DecodeError(f"has {file.bytes:,} bytes, more than the {data.max_bytes:,} of data.max_bytes")
@@ -159,26 +159,26 @@ def _measure(source: Source, file: File, size: int, data: DataParams, min_side: 
         return Unreadable(file, error.reason)
     more = describe_camera(found.rgb, np.asarray(found.grey))
     row = {**found.row, "stamp": file.stamp, "listed": file.bytes, **more}
-    return Measured(row, _for_champion(content, image, found.rgb, size, data.max_pixels), small_grey(found.grey))
+    return Measured(row, _for_champion(content, image, found.rgb, size, data.max_pixels, fit), small_grey(found.grey))
 
 
-def _for_champion(content: bytes, image: Image.Image, rgb: Pixels, size: int, max_pixels: int) -> Pixels:
+def _for_champion(content: bytes, image: Image.Image, rgb: Pixels, size: int, max_pixels: int, fit: Fit) -> Pixels:
     """The picture as training and serving see it: large JPEGs are shrunk while they are decoded."""
     if image.info["format"] == "JPEG" and min(image.size) >= 4 * size:
-        return decode_resized(content, (size, size), max_pixels)
-    return resize(rgb, (size, size))
+        return decode_resized(content, (size, size), max_pixels, fit)
+    return resize(rgb, (size, size), fit)
 
 
 @dataclass(frozen=True)
 class Known:
-    """What metadata.csv says of a site's pictures: its table, whose row is whose, and `said`, what to tell of both."""
+    """What metadata.csv has for a site's pictures: its table, the matches of rows and pictures, and notes (`said`)."""
 
     table: Metadata
     fits: Matches
     said: list[str]
 
     def summary(self) -> MetadataSaid:
-        """Return what a result keeps of it: counts, the first rows that match nothing, sentences."""
+        """Return what a window's result keeps of it: counts, the first unmatched rows, notes."""
         rows = len(self.table.rows)
         lost = [{"path": path, "reason": why} for path, why in self.fits.unmatched.items()]
         return {"rows": rows, "unmatched": len(lost), "first_unmatched": lost[:20], "said": self.said}

@@ -1,4 +1,4 @@
-"""What is not a new, independent picture: copies of training images, repeats, near-duplicates."""
+"""Find pictures that are not new or not independent: copies of training images, repeats, near-duplicates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.store import AGAIN, COPY, NEW, REPEAT
+from monitoring.site_state import AGAIN, COPY, NEW, REPEAT
 from plumbline.leakage.alignment import correlation
 from plumbline.leakage.columns import column_edges, moment_edges
 from plumbline.leakage.copies import Edge, Joined
@@ -28,7 +28,7 @@ def status_of(
     Args:
         training: the images the champion's data version holds (id, and pixels_sha256 and phash where it brought them).
         earlier: images of the site that count already, in the order they came.
-        delivered: ids that were there before this run: the same file sent again, not a camera that is stuck.
+        delivered: ids known before this run: a file that was sent again, rather than a stuck camera.
         distance: pHash bits up to which two pictures are the same, encoded or scaled again.
     """
     status = [NEW] * len(table)
@@ -55,7 +55,7 @@ def _mark(status: list[str], table: pd.DataFrame, known: pd.DataFrame, distance:
 
 
 def _mark_within(status: list[str], table: pd.DataFrame, distance: int) -> None:
-    """Of the same picture several times in one batch the first counts."""
+    """Of several copies within `table` only the first is new."""
     joined = Joined(len(table))
     for column in ("id", "pixels_sha256"):
         for rows in table.groupby(column, sort=False).indices.values():

@@ -2,11 +2,12 @@
 
     python -m monitoring.drift SITE ...          exit code 0 OK or WATCH, 1 DRIFT, 2 NOT ENOUGH IMAGES, 3 error
     python -m monitoring.drift SITE --result FILE    the verdicts as JSON, too: what another process should read
+    python -m monitoring.drift SITE --pages later    the pages of it are drawn by --pages only, or by the next run
     python -m monitoring.drift --every-site --record build/drift.json    the stage of dvc.yaml; DRIFT is its result
 
-New images are collected, measured and scored by the registry's champion (`monitoring.collect`, `monitoring.store`),
-compared with the validation images that travel with its version (`monitoring.judge`), and the pages are drawn
-(`monitoring.pages`, `monitoring.history`). Neither Prefect nor TensorFlow is needed.
+New images are collected, measured and scored by the registry's champion (`monitoring.collect`,
+`monitoring.site_state`), compared with the validation images that travel with its version (`monitoring.judge`), and the
+pages are drawn (`monitoring.pages`, `monitoring.history`). Neither Prefect nor TensorFlow is needed.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ from monitoring.copies import groups_of, status_of
 from monitoring.history import keep_history
 from monitoring.judge import Judgement, judge
 from monitoring.labelling import choose, write_to_label
+from monitoring.observations import Observations
 from monitoring.pages import picture_of, write_index
 from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.result import Furthest, Result
-from monitoring.sample import Sample
 from monitoring.served import served_record, take_served
 from monitoring.settings import DriftParams, checked_site, site_names
-from monitoring.store import AGAIN, COPY, NEW, QUARANTINE, REPEAT, MeasuredImages, SiteState, unseen
+from monitoring.site_state import AGAIN, COPY, NEW, QUARANTINE, REPEAT, MeasuredImages, SiteState, unseen
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json
@@ -68,6 +69,7 @@ BATCH = 32
 OK, WATCH, DRIFT, FEW = "OK", "WATCH", "DRIFT", "NOT ENOUGH IMAGES"
 EXIT = {OK: 0, WATCH: 0, DRIFT: 1, FEW: 2}
 ERROR = 3
+PAGES = ("now", "later", "only")
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ class Champion:
 
     @property
     def digest(self) -> str:
-        """What tells this version from every other, in any registry."""
+        """The digest that identifies this version in any registry."""
         return self.version.tags[DIGEST_TAG]
 
 
@@ -106,43 +108,43 @@ def load_champion(model: str) -> Champion:
 
 
 def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
-    """Collect what is new at `site` and judge it, if it is enough; return the window's result, or what is missing."""
-    store, source = SiteState(settings.drift.state, site), Source(settings.drift.source_of(site))
-    with store.locked(settings.drift.lock_timeout):
-        seen, record = store.seen(champion.digest), served_record(site)
+    """Collect the new images of `site` and judge them if there are enough; return the window's result, or why not."""
+    state, source = SiteState(settings.drift.state, site), Source(settings.drift.source_of(site))
+    with state.locked(settings.drift.lock_timeout):
+        seen, record = state.seen(champion.digest), served_record(site)
         if record is not None:
-            take_served(store, record, seen, champion.training, champion.digest, settings.drift.copy_distance)
+            take_served(state, record, seen, champion.training, champion.digest, settings.drift.copy_distance)
         files = files_of(source, record is not None)
-        batch = collect(store, source, files, seen, champion, settings)
-        names = {file.path for file in files} | set(batch.table["path"]) | set(seen["path"])
+        measured = collect(state, source, files, seen, champion, settings)
+        names = {file.path for file in files} | set(measured.table["path"]) | set(seen["path"])
         known = known_of(source, names, site, [name for name in settings.sites if name != site])
-        table = with_metadata(batch.table, known)
+        table = with_metadata(measured.table, known)
         fresh = (table["status"] == NEW).to_numpy(bool)
         images = table[fresh].reset_index(drop=True)
-        new = batch.take(fresh)
-        sample = Sample(
+        new = measured.take(fresh)
+        window = Observations(
             measures_of(images),
             scores(new.arrays["probabilities"], champion.reference),
             new.arrays["embeddings"],
             groups_of(images, new.arrays["small"], settings.group),
         )
-        judgement = judge(champion.reference, sample, list(images["format"]), settings.drift)
-        quarantine = store.quarantine()
+        judgement = judge(champion.reference, window, list(images["format"]), settings.drift)
+        quarantine = state.quarantine()
         bad = quarantine[quarantine["window"] == ""]
-        result = result_of(store, champion, judgement, sample, table, bad, known, settings)
+        result = result_of(state, champion, judgement, window, table, bad, known, settings)
         if judgement.verdict == FEW:
-            store.wait(result)
+            state.wait(result)
             return result
-        images = scored(images, sample, judgement, champion.reference)
+        images = scored(images, window, judgement, champion.reference)
         result["to_label"] = None
         if result["verdict"] != OK and settings.drift.label_first:
-            result["to_label"] = to_label(source, site, str(result["window"]), images, new, sample, champion, settings)
+            result["to_label"] = to_label(source, site, str(result["window"]), images, new, window, champion, settings)
         result["furthest"] = furthest(source, images, judgement, champion.reference, settings)
         rest = table[~fresh].reset_index(drop=True)
-        store.close_window(str(result["window"]), _joined(images, rest), result)
-        store.keep_quarantine(quarantine.assign(window=quarantine["window"].replace("", str(result["window"]))))
-        store.wait_no_longer()
-        store.retire(settings.drift.keep_windows)
+        state.close_window(str(result["window"]), _joined(images, rest), result)
+        state.keep_quarantine(quarantine.assign(window=quarantine["window"].replace("", str(result["window"]))))
+        state.wait_no_longer()
+        state.retire(settings.drift.keep_windows)
     return result
 
 
@@ -166,36 +168,37 @@ def _joined(images: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
 
 
 def collect(
-    store: SiteState, source: Source, files: list[File], seen: pd.DataFrame, champion: Champion, settings: Settings
+    state: SiteState, source: Source, files: list[File], seen: pd.DataFrame, champion: Champion, settings: Settings
 ) -> MeasuredImages:
-    """Measure and score every one of `files` that was not `seen`; return all that waits, kept on disk."""
-    waiting = store.pending()
+    """Measure and score the `files` that were not `seen`, keep them on disk, and return all that wait for a window."""
+    waiting = state.pending()
     if waiting is not None and (waiting.table["scored_by"] != champion.digest).any():
-        store.forget_pending()  # scored by a champion that is one no more
+        state.forget_pending()  # scored by a former champion
         waiting = None
-    quarantine = store.quarantine()
+    quarantine = state.quarantine()
     known = [seen, quarantine] + ([waiting.table] if waiting is not None else [])
     fresh = unseen(files, *known)
     there = {file.path for file in files} - {file.path for file in fresh}
     bad = quarantine[quarantine["path"].isin(there)]
     delivered = set(seen["id"]) | (set(waiting.table["id"]) if waiting is not None else set())
-    batches = [waiting] if waiting is not None else []
-    results = measure_all(source, fresh, champion.model.image_size, settings.data, settings.ingest.min_side)
-    results = progress(results, f"{store.site}: new images", total=len(fresh))
+    parts = [waiting] if waiting is not None else []
+    model = champion.model
+    results = measure_all(source, fresh, model.image_size, settings.data, settings.ingest.min_side, model.fit)
+    results = progress(results, f"{state.site}: new images", total=len(fresh))
     while chunk := list(islice(results, CHUNK)):
         bad = _with_refused(bad, [one for one in chunk if isinstance(one, Unreadable)])
-        store.keep_quarantine(bad)
+        state.keep_quarantine(bad)
         measured = [one for one in chunk if isinstance(one, Measured)]
         if measured:
-            earlier = _rows([seen, *(one.table for one in batches)])
-            batches.append(_scored_batch(measured, earlier, delivered, champion, settings))
-            store.add_pending(batches[-1])
+            earlier = _rows([seen, *(one.table for one in parts)])
+            parts.append(_scored_chunk(measured, earlier, delivered, champion, settings))
+            state.add_pending(parts[-1])
     if not fresh:
-        store.keep_quarantine(bad)
-    return _whole(batches, champion)
+        state.keep_quarantine(bad)
+    return _whole(parts, champion)
 
 
-def _scored_batch(
+def _scored_chunk(
     measured: list[Measured], earlier: pd.DataFrame, delivered: set[str], champion: Champion, settings: Settings
 ) -> MeasuredImages:
     import pandas as pd
@@ -203,7 +206,7 @@ def _scored_batch(
     table = pd.DataFrame([one.row for one in measured]).astype({"phash": "uint64"})
     status = status_of(table, champion.training, earlier, delivered, settings.drift.copy_distance)
     probabilities, embeddings = champion.model.score((one.rgb for one in measured), BATCH)
-    # What tells an image that waits from one that a window holds: also where another champion judges it anew.
+    # Identifies an image in `pending` and in windows, also when another champion judges it again.
     key = table["path"] + "|" + table["id"] + "|" + champion.digest
     table = table.assign(key=key, status=status, scored_by=champion.digest)
     small = np.stack([one.small for one in measured])
@@ -224,13 +227,13 @@ def _rows(tables: list[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([table[columns] for table in tables], ignore_index=True).dropna()
 
 
-def _whole(batches: list[MeasuredImages], champion: Champion) -> MeasuredImages:
+def _whole(parts: list[MeasuredImages], champion: Champion) -> MeasuredImages:
     import pandas as pd
 
-    if batches:
-        arrays = {name: np.concatenate([one.arrays[name] for one in batches]) for name in batches[0].arrays}
-        return MeasuredImages(pd.concat([one.table for one in batches], ignore_index=True), arrays)
-    reference = champion.reference.sample
+    if parts:
+        arrays = {name: np.concatenate([one.arrays[name] for one in parts]) for name in parts[0].arrays}
+        return MeasuredImages(pd.concat([one.table for one in parts], ignore_index=True), arrays)
+    reference = champion.reference.observations
     text = ["path", "stamp", "id", "pixels_sha256", "format", "key", "status", "scored_by"]
     table = pd.DataFrame({name: pd.Series(dtype=str) for name in text} | {"phash": pd.Series(dtype="uint64")})
     nothing = {
@@ -245,58 +248,58 @@ def _whole(batches: list[MeasuredImages], champion: Champion) -> MeasuredImages:
 
 
 def scores(raw: NDArray[Any], reference: Reference) -> NDArray[np.floating]:
-    """Return the network's probabilities as the version serves them."""
+    """Return the network's probabilities (N, C) calibrated as the version serves them."""
     return calibrated(raw, reference.temperature) if reference.task.exclusive else raw.astype(np.float64)
 
 
-def scored(images: pd.DataFrame, sample: Sample, judgement: Judgement, reference: Reference) -> pd.DataFrame:
-    """Return the images with what was found of each: class, confidence, p_CLASS, distance, error, group."""
+def scored(images: pd.DataFrame, window: Observations, judgement: Judgement, reference: Reference) -> pd.DataFrame:
+    """Return the images with the findings on each: class, confidence, p_CLASS, distance, error, group."""
     columns: dict[str, Any] = {
-        f"p_{name}": sample.probabilities[:, place] for place, name in enumerate(reference.classes)
+        f"p_{name}": window.probabilities[:, place] for place, name in enumerate(reference.classes)
     }
     return images.assign(
         **columns,
-        predicted=[reference.classes[place] for place in sample.predicted],
-        confidence=sample.probabilities.max(axis=1),
+        predicted=[reference.classes[place] for place in window.predicted],
+        confidence=window.probabilities.max(axis=1),
         distance=judgement.distance,
         reconstruction_error=judgement.error,
-        group=sample.groups,
+        group=window.groups,
     )
 
 
 def result_of(
-    store: SiteState,
+    state: SiteState,
     champion: Champion,
     judgement: Judgement,
-    sample: Sample,
+    window: Observations,
     table: pd.DataFrame,
     quarantined: pd.DataFrame,
     known_of_them: Known,
     settings: Settings,
 ) -> Result:
-    """Return what is kept and shown of a look at a site."""
+    """Return the result of looking at a site, as it is kept and shown."""
     counts = table["status"].value_counts()
     new, repeats = int(counts.get(NEW, 0)), int(counts.get(REPEAT, 0))
     verdict, reasons = judgement.verdict, list(judgement.reasons)
     findings = _findings(new, repeats, len(quarantined), settings.drift)
-    # First, for what comes after it takes images for independent that metadata.csv may tie.
+    # First, because the other findings take images for independent that metadata.csv may tie together.
     lost = _lost_rows(table, known_of_them, settings.drift)
     if (findings or lost) and verdict == OK:
         verdict = WATCH
     reasons = lost + reasons + findings
-    known = champion.reference.sample.group_count
+    known = champion.reference.observations.group_count
     if not reasons:
         reasons = [f"nothing that chance does not explain in {new} images"]
     basis = (
-        f"{new} images of {sample.group_count} independent photographs or videos, against "
+        f"{new} images of {window.group_count} independent photographs or videos, against "
         f"{len(champion.reference.paths)} images of {known} in the reference"
     )
     plain = asdict(judgement)
     for array in ("distance", "error", "nearest", "verdict", "reasons"):
         plain.pop(array)
     found = {
-        "site": store.site,
-        "window": None if verdict == FEW else store.next_window(),
+        "site": state.site,
+        "window": None if verdict == FEW else state.next_window(),
         "verdict": verdict,
         "reasons": reasons,
         "basis": basis,
@@ -308,7 +311,7 @@ def result_of(
         "violation": champion.reference.violation,
         "counts": {
             "new": new,
-            "groups": sample.group_count,
+            "groups": window.group_count,
             "copies of training images": int(counts.get(COPY, 0)),
             "repeats": repeats,
             "delivered again": int(counts.get(AGAIN, 0)),
@@ -363,23 +366,23 @@ def _lost_rows(table: pd.DataFrame, known: Known, params: DriftParams) -> list[s
 def to_label(
     source: Source,
     site: str,
-    window: str,
+    name: str,
     images: pd.DataFrame,
     new: MeasuredImages,
-    sample: Sample,
+    window: Observations,
     champion: Champion,
     settings: Settings,
 ) -> str | None:
-    """Write the folder of images to label first; return its path."""
+    """Write the folder of images to label first for the window called `name`; return its path."""
     rows = choose(
         images["confidence"].to_numpy(),
         images["distance"].to_numpy(),
         new.arrays["embeddings"],
-        sample.groups,
+        window.groups,
         settings.drift.label_first,
     )
     reference = champion.reference
-    folder = write_to_label(source, site, window, images.iloc[rows], reference.classes, reference.champion)
+    folder = write_to_label(source, site, name, images.iloc[rows], reference.classes, reference.champion)
     return str(folder) if folder else None
 
 
@@ -432,7 +435,7 @@ def in_lines(result: Result) -> list[str]:
     if result["accuracy"]:
         lines.append("  (expected figures hold if confidence means there what it meant on the reference)")
     if result.get("to_label"):
-        lines.append(f"  worth labelling first: {result['to_label']} (fill labels.csv, then python -m flows.intake)")
+        lines.append(f"  worth labelling first: {result['to_label']} (fill labels.csv, then plumbline intake)")
     if result["registry_was_down"]:
         lines.append("  the registry does not answer: judged by the champion it had when it last did")
     return lines
@@ -445,15 +448,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--every-site", action="store_true", help="those listed under `sites` in params.yaml")
     parser.add_argument("--record", type=Path, help="write the verdicts there and end with 0 unless it failed")
     parser.add_argument("--result", type=Path, help="write the verdicts there, too, once all is judged")
+    parser.add_argument("--pages", choices=PAGES, default="now", help="draw them now, later, or only them (now)")
     given = parser.parse_args(arguments)
     listed = site_names()
     sites = [checked_site(site) for site in given.site] or (listed if given.every_site else [])
     if not sites:
         parser.error("name a site, or --every-site")
     drift = load_section("drift", DriftParams)
+    model = load_section("promote", PromoteParams).model
+    if given.pages == "only":
+        draw(sites, model, drift, listed)
+        return 0
     data, group = load_section("data", DataParams), load_section("group", GroupParams)
     settings = Settings(drift, data, group, load_section("ingest", IngestParams, optional=True), tuple(listed))
-    model = load_section("promote", PromoteParams).model
     pages = artefacts.DRIFT_PAGES.path
     why = no_verdict_in_experiments() if given.record else None
     if given.record and why and given.record.is_file() and (pages / "index.html").is_file():
@@ -478,20 +485,27 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{site}: {error}")
             continue
         print("\n".join(in_lines(results[-1])), flush=True)
-    write_index(artefacts.DRIFT_PAGES.path, drift.state, listed)
+    # What anybody waits for comes first: pages take their seconds, and may find the disk full.
     for asked in (given.result, given.record):
         if asked:
             write_json(asked, record_of(results))
-    print(f"  page: {(artefacts.DRIFT_PAGES / 'index.html').resolve().as_uri()}", flush=True)
-    # Everything that anybody waits for is written: Evidently takes its seconds, and may fail, after that.
-    drawn = [keep_history(SiteState(drift.state, site), artefacts.DRIFT_PAGES.path, model, drift) for site in sites]
-    if any(drawn):
-        write_index(artefacts.DRIFT_PAGES.path, drift.state, listed)
+    if given.pages == "now":
+        draw(sites, model, drift, listed)
     return 0 if given.record else EXIT[worst([result["verdict"] for result in results])]
 
 
+def draw(sites: list[str], model: str, params: DriftParams, listed: list[str]) -> None:
+    """Draw the index of every site and, where they are missing, the pages of the windows of `sites`."""
+    pages = artefacts.DRIFT_PAGES.path
+    write_index(pages, params.state, listed)
+    print(f"  page: {(pages / 'index.html').resolve().as_uri()}", flush=True)
+    drawn = [keep_history(SiteState(params.state, site), pages, model, params) for site in sites]
+    if any(drawn):
+        write_index(pages, params.state, listed)
+
+
 def record_of(results: list[Result]) -> dict[str, Any]:
-    """Return what was said of each site as plain data: verdict, the sentence about it, window, reasons, counts."""
+    """Return the verdict on each site as plain data: verdict, the sentence about it, window, reasons, counts."""
     sites = {
         one["site"]: {
             "said": in_lines(one)[0],
@@ -506,7 +520,7 @@ def record_of(results: list[Result]) -> dict[str, Any]:
 
 
 def no_verdict_in_experiments() -> str | None:
-    """Return why the stage judges nothing inside `dvc exp run`, None outside: what it judged would count for all."""
+    """Return why the stage judges nothing inside `dvc exp run`, None outside: its windows would count for everybody."""
     if not experiment(Path()):
         return None
     return "Not judged: this is a DVC experiment; `dvc repro` judges the sites."
@@ -525,19 +539,19 @@ def no_champion(model: str) -> str | None:
                 gone = history.what_became_of_it(opened)
         except registry.RegistryDownError:
             return None  # the last one known here may still judge
-    why, way_out = "since the gate promoted none", "`python -m stages.promote history` says why"
+    why, way_out = "since the gate promoted none", "`plumbline history` says why"
     if gone:
-        why, way_out = f"since {gone}", "`python -m stages.promote rollback --to VERSION --reason TEXT` makes one"
+        why, way_out = f"since {gone}", "`plumbline rollback --to VERSION --reason TEXT` makes one"
     return f"Not judged: the registry {registry.shown_uri(uri)} has no champion, {why}. {way_out}."
 
 
 def worst(verdicts: list[str]) -> str:
-    """Return the verdict that counts for all."""
+    """Return the worst of several verdicts."""
     return max(verdicts, key=[OK, WATCH, FEW, DRIFT].index)
 
 
 def command(arguments: list[str] | None = None) -> None:
-    """Run `main`; an error of any kind ends with 3, for 1 means DRIFT."""
+    """Run `main`; any error ends with exit code 3, because 1 means DRIFT."""
     run(lambda: sys.exit(main(arguments)), failed=ERROR)
 
 

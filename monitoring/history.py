@@ -1,10 +1,10 @@
-"""Evidently's part: a report for each window, and a workspace in which `evidently ui` shows sites and their trends.
+"""Evidently: a report for each window, and a workspace in which `evidently ui` shows sites and their trends.
 
     evidently ui --workspace drift/evidently
 
-The verdict is reached before this is asked, and is in it: each column's drift score is our corrected p-value (a
-statistical test of Evidently named `plumbline`), and the first test of a report is our verdict with its reasons. A
-window that has its page is never drawn again; one whose page a killed run did not write is drawn by the next.
+The verdict exists already, and the report shows it: each column's drift score is our corrected p-value (an Evidently
+statistical test named `plumbline`), and the first test of a report is our verdict with its reasons. A window with a
+page is not drawn again; a page that a killed run did not write is drawn by the next run.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.result import Result
 from monitoring.settings import WORKSPACE, DriftParams
-from monitoring.store import NEW, SiteState
+from monitoring.site_state import NEW, SiteState
 from plumbline.common.errors import UserError, WriteError, first_line, no_room, writing
 from plumbline.common.files import write_text
 from plumbline.common.locks import held
@@ -36,77 +36,77 @@ VERDICT = "verdict (0 OK, 1 WATCH, 2 DRIFT)"
 SMALLEST = "smallest corrected p"
 ACCURACY = "expected accuracy"
 RANKS = {"OK": 0, "WATCH": 1, "DRIFT": 2}
-HOME = uuid.UUID("5d0f7c1e-6a43-4f5e-9d5c-0b1f0c9a7e11")  # names of projects and runs are derived from it
+HOME = uuid.UUID("5d0f7c1e-6a43-4f5e-9d5c-0b1f0c9a7e11")  # ids of projects and runs are derived from it
 
 _adjusted: ContextVar[dict[str, float]] = ContextVar("adjusted")
 
 
-def keep_history(store: SiteState, reports: Path, model: str, params: DriftParams) -> list[str]:
+def keep_history(state: SiteState, reports: Path, model: str, params: DriftParams) -> list[str]:
     """Draw the newest windows where they are not drawn yet, remove the old ones; return the names of those drawn.
 
-    `params.keep_pages` windows keep their page, `params.keep_snapshots` their place in Evidently's workspace. What
-    can't be drawn is said, and stops nothing; a full disk is a WriteError, and the next run draws.
+    `params.keep_pages` windows keep their page, `params.keep_snapshots` their place in Evidently's workspace. A
+    window that can't be drawn is named and stops nothing; a full disk is a WriteError, and the next run draws again.
     """
     workspace = params.state / WORKSPACE
-    windows = store.whole_windows()
+    windows = state.whole_windows()
     pages, snapshots = newest(windows, params.keep_pages), newest(windows, params.keep_snapshots)
     drawn = []
     with held(params.state / ".evidently.lock", params.lock_timeout, "Evidently's pages are being drawn"):
         for window in windows:
-            page = page_of(reports, store.site, window)
-            there = snapshot_of(workspace, store.site, window).is_file()
+            page = page_of(reports, state.site, window)
+            there = snapshot_of(workspace, state.site, window).is_file()
             if not (window in pages and not page.is_file()) and not (window in snapshots and not there):
                 continue
-            result = store.result(window)
+            result = state.result(window)
             try:
                 reference = load_reference(registry.load_version(int(result["champion"]["version"]), model))
                 if reference.champion["digest"] != result["champion"]["digest"]:
                     raise UserError("the registry holds another model under its number now.")
-                draw(store, window, result, reference, workspace, page)
+                draw(state, window, result, reference, workspace, page)
             except WriteError:
                 raise
             except UserError as error:
-                print(f"  {store.site} {window} has no page by Evidently: {error}")
-            except Exception as error:  # the verdict stands, whatever a library makes of it
+                print(f"  {state.site} {window} has no page by Evidently: {error}")
+            except Exception as error:  # a failure of the library must not touch the verdict
                 if no_room(error):
                     raise
                 why = f"{type(error).__name__}: {first_line(error)}"
-                print(f"  {store.site} {window} could not be drawn by Evidently ({why})", file=sys.stderr)
+                print(f"  {state.site} {window} could not be drawn by Evidently ({why})", file=sys.stderr)
             else:
                 drawn.append(window)
-        old = store.windows()
+        old = state.windows()
         for window in (name for name in old if name not in pages):
-            page_of(reports, store.site, window).unlink(missing_ok=True)
+            page_of(reports, state.site, window).unlink(missing_ok=True)
         for window in (name for name in old if name not in snapshots):
-            snapshot_of(workspace, store.site, window).unlink(missing_ok=True)
+            snapshot_of(workspace, state.site, window).unlink(missing_ok=True)
     return drawn
 
 
 def newest(windows: list[str], most: int | None) -> set[str]:
-    """The last `most` of windows in order, all where None."""
+    """The last `most` windows, all where None."""
     return set(windows if most is None else windows[len(windows) - min(most, len(windows)) :])
 
 
 def page_of(reports: Path, site: str, window: str) -> Path:
-    """Where a window's page by Evidently lies."""
+    """The path of a window's page by Evidently."""
     return reports / site / f"{window}.html"
 
 
 def snapshot_of(workspace: Path, site: str, window: str) -> Path:
-    """Where Evidently's local workspace keeps a window."""
+    """The path of a window in Evidently's local workspace."""
     project = uuid.uuid5(HOME, site)
     return workspace / str(project) / "snapshots" / f"{uuid.uuid5(project, window)}.json"
 
 
-def draw(store: SiteState, window: str, result: Result, reference: Reference, workspace: Path, page: Path) -> None:
-    """Add a window to the workspace, under an id of its own that a second try meets again, and write its page."""
+def draw(state: SiteState, window: str, result: Result, reference: Reference, workspace: Path, page: Path) -> None:
+    """Add a window to the workspace, under an id that a second try uses again, and write its page."""
     from evidently import DataDefinition, Dataset, Report
     from evidently.legacy.utils import NumpyEncoder
     from evidently.metrics import MaxValue, ValueDrift
     from evidently.tests.numerical_tests import LessThanMetricTest
 
     _register()
-    images = store.images(window)
+    images = state.images(window)
     images = images[images["status"] == NEW]
     ours, theirs = columns_of(images, reference)
     adjusted = {test["name"]: float(test["adjusted"]) for test in result["tests"]}
@@ -125,20 +125,20 @@ def draw(store: SiteState, window: str, result: Result, reference: Reference, wo
     token = _adjusted.set(adjusted)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pandas, NumPy and plotly versions to come
+            warnings.simplefilter("ignore")  # about future versions of pandas, NumPy and plotly
             done = Report(metrics, include_tests=True).run(
                 Dataset.from_pandas(theirs[compared].assign(**figures), definition),
                 Dataset.from_pandas(ours[compared].assign(**usual), definition),
                 timestamp=datetime.fromisoformat(result["judged_at"]),
-                metadata={"site": store.site, "window": window, "champion": str(result["champion"]["version"])},
+                metadata={"site": state.site, "window": window, "champion": str(result["champion"]["version"])},
                 tags=[result["verdict"]],
-                name=f"{store.site} {window}",
+                name=f"{state.site} {window}",
             )
             with writing(workspace):
-                make_project(workspace, store.site)
-            # As Evidently's own writes it, but whole or not at all: a part would keep its workspace from opening.
+                make_project(workspace, state.site)
+            # As Evidently writes it, but atomically: a partial file would keep its workspace from opening.
             content = json.dumps(done.to_snapshot_model().dict(), cls=NumpyEncoder)
-            write_text(snapshot_of(workspace, store.site, window), content)
+            write_text(snapshot_of(workspace, state.site, window), content)
             write_text(page, done.get_html_str(as_iframe=False))
     finally:
         _adjusted.reset(token)
@@ -146,7 +146,7 @@ def draw(store: SiteState, window: str, result: Result, reference: Reference, wo
 
 def columns_of(images: pd.DataFrame, reference: Reference) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return descriptors and scores of reference and window, under the names of the tests."""
-    known = reference.sample
+    known = reference.observations
     ours, theirs = known.measures.copy(), measures_of(images)
     ours["confidence"], theirs["confidence"] = known.probabilities.max(axis=1), images["confidence"].to_numpy()
     for place, name in enumerate(reference.classes):
@@ -157,7 +157,7 @@ def columns_of(images: pd.DataFrame, reference: Reference) -> tuple[pd.DataFrame
 
 
 def make_project(workspace: Path, site: str) -> None:
-    """Make the site's project in the workspace, where there is none or a killed run left a part of it."""
+    """Create the site's project in the workspace where it is missing, or a killed run left only part of it."""
     project = uuid.uuid5(HOME, site)
     files = [workspace / str(project) / name for name in ("metadata.json", "dashboard.json")]
     if all(_is_whole(path) for path in files):
@@ -166,7 +166,7 @@ def make_project(workspace: Path, site: str) -> None:
     from evidently.sdk.panels import line_plot_panel
     from evidently.ui.workspace import Workspace
 
-    for path in workspace.glob("*/**/*.json"):  # one part of any file, and Evidently opens nothing
+    for path in workspace.glob("*/**/*.json"):  # with any partial file Evidently opens nothing
         if not _is_whole(path):
             print(f"  {path} is damaged and removed: it is drawn again", file=sys.stderr)
             path.unlink()
@@ -188,7 +188,7 @@ def _is_whole(path: Path) -> bool:
 
 @cache
 def _register() -> None:
-    """Make our test known to Evidently by its name."""
+    """Register our test with Evidently under its name."""
     from evidently.legacy.calculations.stattests import StatTest, register_stattest
     from evidently.legacy.core import ColumnType
 

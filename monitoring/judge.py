@@ -1,13 +1,13 @@
-"""One verdict for one window: every test, corrected for their number and for the windows to come, and in words.
+"""The verdict on a window: every test, corrected for the number of tests and of windows, and in words.
 
-False alarms. Each window is judged at alpha / horizon, and Holm's correction spreads that over its tests: whatever the
-tests and the windows have to do with each other, the chance that a site without drift is called DRIFT even once in
-`horizon` windows is at most alpha. Nothing cleverer is safe here: all windows are compared with the same reference, so
-their p-values lean the same way, and a test martingale (or online FDR), which needs each to be right given those
-before, would take the reference's own chance deviations for mounting evidence and in the end cry for certain.
+False alarms. Each window is judged at alpha / horizon, and Holm's correction spreads that over its tests: however
+tests and windows depend on each other, the chance that a site without drift is called DRIFT even once in `horizon`
+windows is at most alpha. A sequential method would not be valid here: all windows are compared with the same reference,
+so their p-values are correlated. A test martingale (or online FDR) needs each p-value to be valid given the earlier
+ones; it would accumulate the reference's own chance deviations and in time always raise a false alarm.
 
-WATCH asks for a look, not for action: a test at alpha that did not reach alpha / horizon, a share of classes that has
-moved (the champion is as good as ever on each), many repeats or unreadable files.
+WATCH asks for a look, not for action: a test that reached alpha but not alpha / horizon, changed class shares (the
+champion is as good as before on each class), many repeats or unreadable files.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from monitoring.accuracy import Estimate, estimate_accuracy, estimate_recall
 from monitoring.anomaly import KNOWN, cross_distances, nearness, reconstruction_errors
+from monitoring.observations import Floats, Observations
 from monitoring.permutation import (
     Layout,
     Statistic,
@@ -32,7 +33,6 @@ from monitoring.permutation import (
 )
 from monitoring.reference import Reference, comparable
 from monitoring.result import ShareMoved
-from monitoring.sample import Floats, Sample
 from monitoring.settings import DriftParams
 from monitoring.shares import estimate_shares
 from monitoring.words import sentence
@@ -40,9 +40,9 @@ from plumbline.evidence.selection import holm
 
 COMPONENTS = 32  # principal components of the embeddings that the tests look at
 FAR = 0.95  # of both sides together: the furthest are counted on each
-# Groups that are strangers by their names may show one scene, and the reference has more of those among its own than
-# a window has with it. Distances to the nearest lean on that: in benchmarks/drift.py they alone cried in 15 of 200
-# windows without drift. They are shown, and watched, and don't decide.
+# Different groups may show the same scene, and the reference has more such pairs within itself than with a window.
+# Distances to the nearest image depend on that: in benchmarks/drift.py they alone gave a false alarm in 15 of 200
+# windows. So they are shown and can lead to WATCH, but never to DRIFT.
 ONLY_WATCHED = ("far from the reference",)
 
 
@@ -50,7 +50,7 @@ ONLY_WATCHED = ("far from the reference",)
 class Test:
     """One test: its p-value, Holm's correction of it, what it found in words, and the figures it compared."""
 
-    __test__ = False  # pytest takes the name for its own
+    __test__ = False  # pytest would collect a class of this name
 
     name: str
     p: float
@@ -62,7 +62,7 @@ class Test:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is said of a window. Arrays are per image of it, (N,)."""
+    """The verdict on a window and what it rests on. Arrays have one value per image, (N,)."""
 
     verdict: str
     reasons: list[str]
@@ -78,12 +78,12 @@ class Judgement:
     nearest: NDArray[np.int64] | None = None
 
 
-def judge(reference: Reference, window: Sample, formats: list[str], params: DriftParams) -> Judgement:
+def judge(reference: Reference, window: Observations, formats: list[str], params: DriftParams) -> Judgement:
     """Judge a window of independent images; `formats` (N,) are its files' formats."""
     why = too_few(reference, window, params)
     if why:
         return Judgement("NOT ENOUGH IMAGES", [why])
-    known = reference.sample
+    known = reference.observations
     error, window_error = reconstruction_errors(known.embeddings, known.groups, window.embeddings, window.groups)
     own = nearness(known.embeddings, known.embeddings, known.groups, known.groups)
     near = nearness(window.embeddings, known.embeddings, None, known.groups)
@@ -136,11 +136,11 @@ def judge(reference: Reference, window: Sample, formats: list[str], params: Drif
     )
 
 
-def too_few(reference: Reference, window: Sample, params: DriftParams) -> str | None:
-    """Return why nothing can be said yet, None where something can."""
-    if reference.sample.group_count < params.minimum_groups:
+def too_few(reference: Reference, window: Observations, params: DriftParams) -> str | None:
+    """Return why there can be no verdict yet, None where there can."""
+    if reference.observations.group_count < params.minimum_groups:
         return (
-            f"The champion's reference has only {reference.sample.group_count} independent groups of validation "
+            f"The champion's reference has only {reference.observations.group_count} independent groups of validation "
             f"images, drift.minimum_groups asks for {params.minimum_groups}: train on more photographs."
         )
     if not len(window):
@@ -156,23 +156,23 @@ def too_few(reference: Reference, window: Sample, params: DriftParams) -> str | 
     return None
 
 
-def layout_of(reference: Sample, window: Sample) -> Layout:
-    """Return both samples, reference first, as the permutations see them."""
+def layout_of(reference: Observations, window: Observations) -> Layout:
+    """Return both sides, reference first, as the permutations need them."""
     groups = np.concatenate([reference.groups, window.groups + reference.groups.max() + 1])
     sides = np.arange(len(groups)) >= len(reference)
     predicted = np.concatenate([reference.predicted, window.predicted])
     return Layout(sides, np.unique(groups, return_inverse=True)[1], predicted)
 
 
-def drawn(sample: Sample, params: DriftParams) -> NDArray[np.intp]:
+def drawn(side: Observations, params: DriftParams) -> NDArray[np.intp]:
     """Return all rows, or those of whole groups drawn at random up to params.most_images."""
-    if len(sample) <= params.most_images:
-        return np.arange(len(sample))
+    if len(side) <= params.most_images:
+        return np.arange(len(side))
     random = np.random.default_rng(params.seed)
-    names, counts = np.unique(sample.groups, return_counts=True)
+    names, counts = np.unique(side.groups, return_counts=True)
     order = random.permutation(len(names))
     chosen = names[order[np.cumsum(counts[order]) <= params.most_images]]
-    return np.flatnonzero(np.isin(sample.groups, chosen))
+    return np.flatnonzero(np.isin(side.groups, chosen))
 
 
 def embedding_tests(vectors: Floats, layout: Layout) -> dict[str, Statistic]:
@@ -191,21 +191,21 @@ def embedding_tests(vectors: Floats, layout: Layout) -> dict[str, Statistic]:
     }
 
 
-def score_figures(reference: Reference, window: Sample) -> dict[str, tuple[Floats, Floats]]:
+def score_figures(reference: Reference, window: Observations) -> dict[str, tuple[Floats, Floats]]:
     """Return the champion's confidence and, by class, its scores: black-box shift detection (Rabanser et al. 2019)."""
-    known = reference.sample.probabilities
+    known = reference.observations.probabilities
     found = {"confidence": (known.max(axis=1), window.probabilities.max(axis=1))}
-    # With two classes one score says all of both.
+    # With two classes one score determines the other.
     for place, name in list(enumerate(reference.classes))[1 if len(reference.classes) == 2 else 0 :]:
         found[f"score of {name}"] = (known[:, place], window.probabilities[:, place])
     return found
 
 
-def class_shares(reference: Reference, window: Sample, params: DriftParams) -> tuple[list[ShareMoved], list[str]]:
-    """Return each class's share in reference and window, and in words those that moved at level alpha."""
+def class_shares(reference: Reference, window: Observations, params: DriftParams) -> tuple[list[ShareMoved], list[str]]:
+    """Return each class's share in reference and window, and a sentence on the largest change significant at alpha."""
     if not reference.task.exclusive:
         return [], []
-    known = reference.sample
+    known = reference.observations
     estimate = estimate_shares(
         reference.labels, known.predicted, known.groups, window.predicted, window.groups, len(reference.classes)
     )
@@ -233,7 +233,7 @@ def class_shares(reference: Reference, window: Sample, params: DriftParams) -> t
     ]
 
 
-def recall_of_violation(reference: Reference, window: Sample) -> Estimate | None:
+def recall_of_violation(reference: Reference, window: Observations) -> Estimate | None:
     """Return the expected share of violations that raise the alarm, None where no class is one."""
     if reference.violation is None or reference.threshold is None or not reference.task.exclusive:
         return None

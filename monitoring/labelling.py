@@ -1,4 +1,4 @@
-"""The images of a window worth a label first, in a folder that a person fills and flows/intake.py takes back."""
+"""The images of a window to label first, in a folder that a person fills in and flows/intake.py takes."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.collect import TO_LABEL, Source
+from monitoring.observations import Floats
 from monitoring.result import ChampionOf
-from monitoring.sample import Floats
 from plumbline.common.files import replacing_folder, write_json, write_table, write_text
 from plumbline.imaging.decode import DecodeError
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 LABELS = "labels.csv"
 TASKS = "label_studio.json"
 CONFIG = "label_studio.xml"
-# Anything else would come back as metadata of the labelled image and be taken for something known of it.
+# Any other column would come back with the labelled image and be taken for metadata.
 CARRIED = ("photo", "video", "person", "camera", "captured_at")
 
 
@@ -31,7 +31,7 @@ def choose(
     """Return the rows to label first: uncertain, far from the reference, unlike each other, one a group.
 
     An image's worth is the mean of its ranks by low `confidence` (N,) and by `distance` (N,); each choice is the image
-    of the greatest worth times its cosine distance to the nearest one chosen before (Sener and Savarese 2018, "Active
+    with the greatest worth times its cosine distance to the nearest one chosen before (Sener and Savarese 2018, "Active
     learning for convolutional neural networks: a core-set approach", weighted).
     """
     worth = (_ranks(-confidence) + _ranks(distance)) / 2
@@ -54,10 +54,10 @@ def _ranks(values: Floats) -> Floats:
 def write_to_label(
     source: Source, site: str, window: str, images: pd.DataFrame, classes: list[str], champion: ChampionOf
 ) -> Path | None:
-    """Write TO_LABEL/WINDOW with the pictures `images` (path, predicted, confidence, ...), most worth first.
+    """Write TO_LABEL/WINDOW with the pictures `images` (path, predicted, confidence, ...), most valuable first.
 
     `labels.csv` (path, label to fill in, and what is known of the picture) makes the folder a batch for
-    `python -m flows.intake`; `label_studio.json` and `.xml` are for Label Studio, with the champion's guess, and its
+    `plumbline intake`; `label_studio.json` and `.xml` are for Label Studio, with the champion's guess, and its
     export comes back the same way. Returns the folder, None where the pictures are gone. A folder that is there already
     is left alone: somebody may have begun to fill it.
     """
@@ -91,7 +91,7 @@ def write_to_label(
 
 
 def _name(path: str, digest: str) -> str:
-    """A name without folders that no other picture has."""
+    """A unique name without folders."""
     pure = PurePosixPath(path)
     stem = re.sub(r"[^A-Za-z0-9._-]+", "_", "_".join(pure.with_suffix("").parts)).strip("._") or "picture"
     return f"{stem[-60:]}-{digest[:8]}{pure.suffix.lower()}"

@@ -1,4 +1,4 @@
-"""reports/drift/index.html: every site, its verdict, its trend, what is furthest from what is known."""
+"""reports/drift/index.html: every site with its verdict, its trends, and its images furthest from the reference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from monitoring.accuracy import checked_later
 from monitoring.collect import Source
 from monitoring.result import Furthest, Result
 from monitoring.settings import wrong_name
-from monitoring.store import NEW, SiteState
+from monitoring.site_state import NEW, SiteState
 from plumbline.common import artefacts
 from plumbline.common.files import write_text
 from plumbline.imaging.decode import DecodeError, decode
@@ -31,7 +31,7 @@ LISTED = 12  # windows in the table
 
 @dataclass(frozen=True)
 class Chart:
-    """A trend over a site's windows: title, drawing, words."""
+    """A trend over a site's windows: title, drawing, caption."""
 
     title: str
     svg: Markup
@@ -40,7 +40,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Panel:
-    """What the page shows of one site: its last window, the look since, the windows before, charts."""
+    """What the page shows of one site: its last window, the latest result since, earlier windows, charts."""
 
     site: str
     now: Result
@@ -58,9 +58,9 @@ class Panel:
 def write_index(
     reports: Path, state: Path, sites: list[str], note: str = "", manifest: Path = artefacts.MANIFEST.path
 ) -> None:
-    """Write the index page from what is kept under `state`; `note` says why there is nothing to show.
+    """Write the index page from the state on disk; `note` says why there is nothing to show.
 
-    `manifest` is the labelled data as it is now, by which earlier estimates are checked.
+    `manifest` is the present labelled data, against which earlier estimates are checked.
     """
     found = {path.parent.name for path in state.glob("*/windows")} | {
         path.parent.name for path in state.glob("*/waiting.json")
@@ -73,7 +73,7 @@ def write_index(
 
 
 def render_index(panels: list[Panel], never: list[str], note: str) -> str:
-    """Return the page as HTML that asks for nothing else."""
+    """Return the page as HTML that loads nothing else."""
     worst = max((panel.now["verdict"] for panel in panels), key=_gravity, default=None)
     return render_page(
         "index.html.j2",
@@ -94,7 +94,7 @@ def render_index(panels: list[Panel], never: list[str], note: str) -> str:
 
 
 def headline(panels: list[Panel], note: str) -> str:
-    """Return how things stand, as one short sentence."""
+    """Return the overall state as one short sentence."""
     if note or not panels:
         return "Nothing was judged yet"
     drifted = [panel.site for panel in panels if panel.now["verdict"] == "DRIFT"]
@@ -112,27 +112,27 @@ def _gravity(verdict: str) -> int:
     return ["NOT ENOUGH IMAGES", "OK", "WATCH", "DRIFT"].index(verdict)
 
 
-def panel(store: SiteState, reports: Path, manifest: Path) -> Panel:
+def panel(state: SiteState, reports: Path, manifest: Path) -> Panel:
     """Return what the page shows of one site."""
-    names = store.windows()
-    results = [store.result(name) for name in names[-TREND:]]
-    waiting = store.waiting()
+    names = state.windows()
+    results = [state.result(name) for name in names[-TREND:]]
+    waiting = state.waiting()
     last = results[-1] if results else None
-    rows = [with_page(result, store.site, reports) for result in reversed(results[-LISTED:])]
+    rows = [with_page(result, state.site, reports) for result in reversed(results[-LISTED:])]
     now = last or waiting
     assert now is not None, "a site is shown where it has a window or waits for one"
     return Panel(
-        site=store.site,
+        site=state.site,
         now=now,
         waiting=waiting,
         last=last,
         rows=rows,
         older=len(names) - len(rows),
-        checked=labelled_since(store, store.whole_windows(), manifest),
+        checked=labelled_since(state, state.whole_windows(), manifest),
         charts=charts(results) if len(results) > 1 else [],
         furthest=[_with_pictures(one) for one in (last.get("furthest", []) if last else [])],
-        quarantined=store.quarantine()[["path", "reason"]].head(20).to_dict("records"),
-        quarantine_count=len(store.quarantine()),
+        quarantined=state.quarantine()[["path", "reason"]].head(20).to_dict("records"),
+        quarantine_count=len(state.quarantine()),
     )
 
 
@@ -142,19 +142,19 @@ def with_page(result: Result, site: str, reports: Path) -> Result:
     return {**result, "page": quote(page) if (reports / page).is_file() else None}
 
 
-def labelled_since(store: SiteState, windows: list[str], manifest: Path) -> dict[str, float] | None:
-    """Return how right the champion was on images of `windows` that are labelled by now, None where there are none."""
+def labelled_since(state: SiteState, windows: list[str], manifest: Path) -> dict[str, float] | None:
+    """Return the champion's accuracy on images of `windows` that are labelled by now, None without any."""
     import pandas as pd
 
     if not manifest.is_file() or not windows:
         return None
     labels = pd.read_parquet(manifest, columns=["id", "label"]).drop_duplicates("id").set_index("id")["label"]
-    parts = [store.images(name, ["id", "status", "predicted", "confidence"]) for name in windows[-TREND:]]
+    parts = [state.images(name, ["id", "status", "predicted", "confidence"]) for name in windows[-TREND:]]
     if not parts:
         return None
     images = pd.concat(parts)
     images = images[(images["status"] == NEW) & images["id"].isin(labels.index)]
-    # An image that two champions judged counts as the later one saw it.
+    # Of an image that two champions judged the later judgement counts.
     images = images.drop_duplicates("id", keep="last")
     if images.empty:
         return None
@@ -169,7 +169,7 @@ def _with_pictures(one: Furthest) -> Furthest:
 
 
 def charts(results: list[Result]) -> list[Chart]:
-    """Return a site's trends over its windows: title, drawing, words."""
+    """Return the charts of a site's trends over its windows."""
     numbers = [float(result["window"] or 0) for result in results]
     level = results[-1]["level"]
     smallest = [-np.log10(min((test["adjusted"] for test in result["tests"]), default=1.0)) for result in results]

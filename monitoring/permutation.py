@@ -1,10 +1,11 @@
 """Permutations of whole groups between reference and window, and the statistics that are taken on each.
 
 The null hypothesis: given what the champion predicts for it, a photograph (a video, a chain of near-duplicates) looks
-as those of the reference do. So the groups change sides whole, never single images, and only among groups of the same
-make-up (all images predicted to be of one class, or mixed); and both sides are weighted to one class share. A share of
-classes that moved therefore changes no statistic: it is told by `monitoring.shares`. Ernst 2004, "Permutation methods:
-a basis for exact inference"; Lipton et al. 2018, "Detecting and correcting for label shift with black box predictors".
+like those of the reference. So whole groups change sides, never single images, and only among groups of the same
+composition (all images predicted to be of one class, or mixed); and both sides are weighted to the same class shares.
+Changed class shares therefore change no statistic: `monitoring.shares` estimates them. Ernst 2004, "Permutation
+methods: a basis for exact inference"; Lipton et al. 2018, "Detecting and correcting for label shift with black box
+predictors".
 
 A draw is a row of signed weights: those of the window's images sum to 1, those of the reference's to -1, and every
 statistic is a function of such a row.
@@ -21,10 +22,10 @@ from numba import njit
 from numpy.typing import NDArray
 from scipy.spatial.distance import pdist
 
-from monitoring.sample import Floats
+from monitoring.observations import Floats
 
 BATCH = 500  # permutations at a time
-ENOUGH = 30  # a test whose statistic was reached so often needs no more permutations
+ENOUGH = 30  # a test whose statistic was reached this often needs no more permutations
 CELLS = 40_000_000  # weights held at a time: 160 MB
 
 Statistic = Callable[[NDArray[np.float32]], Floats]
@@ -33,7 +34,7 @@ Statistic = Callable[[NDArray[np.float32]], Floats]
 
 @dataclass(frozen=True)
 class Layout:
-    """Who can change places with whom: N images, G groups.
+    """Which images can change sides: N images in G groups.
 
     in_window: (N,) bool; group: (N,) 0..G-1; predicted: (N,) class 0..C-1.
     """
@@ -56,13 +57,13 @@ class Layout:
         return table
 
     def observed(self) -> NDArray[np.float32]:
-        """Return the (1, N) weights as things are."""
+        """Return the observed (1, N) weights."""
         sides = np.zeros(int(self.group.max()) + 1, bool)
         sides[self.group[self.in_window]] = True
         return self._weights(sides[None], self.composition)
 
     def permuted(self, random: np.random.Generator, count: int) -> NDArray[np.float32]:
-        """Return (count, N) weights, the groups having changed sides at random within their stratum."""
+        """Return (count, N) weights after random changes of sides within each stratum of groups."""
         table = self.composition
         stratum = np.where((table > 0).sum(axis=1) > 1, -1, table.argmax(axis=1))
         sides = np.zeros((count, len(table)), bool)
@@ -74,7 +75,7 @@ class Layout:
         return self._weights(sides, table)
 
     def _weights(self, sides: NDArray[np.bool_], table: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Equal class shares on both sides: those that make the difference of two means the least uncertain."""
+        """Weights for equal class shares on both sides, with the least variance of a difference of two means."""
         inside = sides.astype(np.float64) @ table
         outside = table.sum(axis=0) - inside
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -92,8 +93,9 @@ class Layout:
 def p_values(layout: Layout, statistics: dict[str, Statistic], most: int, seed: int = 0) -> dict[str, float]:
     """Return the permutation p-value of each statistic, (1 + times reached) / (1 + permutations).
 
-    At most `most` permutations, the same for every statistic; a test that was reached ENOUGH times takes part no longer
-    and its p-value is that of the permutations it saw (Besag and Clifford 1991, "Sequential Monte Carlo p-values").
+    At most `most` permutations, the same for every statistic; a statistic that was reached ENOUGH times stops
+    early, and its p-value is that of its permutations so far (Besag and Clifford 1991, "Sequential Monte Carlo
+    p-values").
     """
     random = np.random.default_rng(seed)
     observed = {name: float(statistic(layout.observed())[0]) for name, statistic in statistics.items()}
@@ -106,7 +108,7 @@ def p_values(layout: Layout, statistics: dict[str, Statistic], most: int, seed: 
         weights = layout.permuted(random, min(batch, most - done))
         done += len(weights)
         for name in open_tests:
-            # A tie that rounding broke is a tie: it counts against the finding.
+            # A tie that rounding broke still counts as a tie, against the finding.
             level = observed[name] - 1e-6 * max(1.0, abs(observed[name])) * (abs(observed[name]) > 0)
             reached[name] += int(np.sum(statistics[name](weights) >= level))
             seen[name] = done
@@ -168,7 +170,7 @@ def mean_discrepancy(vectors: Floats, features: int = 256, seed: int = 0) -> Sta
     """Squared maximum mean discrepancy of `vectors` (N, D) under a Gaussian kernel of the median distance.
 
     Gretton et al. 2012, "A kernel two-sample test"; the kernel by random Fourier features (Rahimi and Recht 2007),
-    whose error costs power, never validity: the same features serve every permutation.
+    whose error costs power but not validity: every permutation uses the same features.
     """
     random = np.random.default_rng(seed)
     width = float(np.median(pdist(vectors[random.permutation(len(vectors))[:500]]))) or 1.0
@@ -178,11 +180,11 @@ def mean_discrepancy(vectors: Floats, features: int = 256, seed: int = 0) -> Sta
 
 
 def classifier(vectors: Floats, layout: Layout, folds: int = 5, ridge: float = 1.0, seed: int = 0) -> Statistic:
-    """How far a linear classifier of window against reference parts images that it did not learn from.
+    """How well a linear classifier of window against reference separates images that it was not trained on.
 
     Lopez-Paz and Oquab 2017, "Revisiting classifier two-sample tests", with a ridge discriminant on `vectors` (N, D):
     the difference of its mean scores, each image scored by the classifier of the folds without its group. The solution
-    is linear in the labels, so every permutation learns its own classifiers.
+    is linear in the labels, so every permutation has classifiers of its own.
     """
     x = centred(vectors, layout.predicted).astype(np.float32)
     fold = np.random.default_rng(seed).integers(0, folds, int(layout.group.max()) + 1)[layout.group]

@@ -1,4 +1,4 @@
-"""What the champion knew: the validation images that travel with its version."""
+"""The reference: the validation images that are part of the champion's version."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.accuracy import calibrated
+from monitoring.observations import Observations
 from monitoring.result import ChampionOf
-from monitoring.sample import Sample
 from plumbline.common.errors import UserError
 from plumbline.imaging.labels import label_classes
 from plumbline.registry import bundle
@@ -28,10 +28,12 @@ SAME_FORMAT = 0.9  # share of JPEGs on both sides above which their bytes can be
 
 @dataclass(frozen=True)
 class Reference:
-    """A version's validation images as `sample`, with their `labels` (N,) as class numbers, `paths`, file `formats`
-    and small JPEGs (empty where the version brought none), and how its scores are read."""
+    """A version's validation images, and how its scores are read.
 
-    sample: Sample
+    labels: (N,) class numbers; formats: those of the files; thumbnails: small JPEGs, empty where the version has none.
+    """
+
+    observations: Observations
     labels: NDArray[np.int64]
     paths: list[str]
     formats: list[str]
@@ -46,7 +48,7 @@ class Reference:
     @property
     def right(self) -> NDArray[np.bool_]:
         """(N,) whether the champion was right."""
-        return np.asarray(self.sample.predicted == self.labels)
+        return np.asarray(self.observations.predicted == self.labels)
 
 
 def load_reference(version: Version) -> Reference:
@@ -60,13 +62,13 @@ def load_reference(version: Version) -> Reference:
     stored = images[[f"p_{name}" for name in classes]].to_numpy(np.float64)
     task = task_of(serving)
     known = {name: number for number, name in enumerate(classes)}
-    # An image with several labels counts by its first; shares and accuracy are not estimated for such a champion.
+    # Of several labels the first counts; shares and accuracy are not estimated for such a champion.
     labels = images["label"].map(lambda label: known.get(label_classes(label)[0], -1)).to_numpy(np.int64)
     if (labels < 0).any():
         raise UserError(f"Version {version.version} has reference images of other classes than its own: promote anew.")
     pictures = home / "thumbnails.parquet"
     return Reference(
-        sample=Sample(
+        observations=Observations(
             measures_of(images, not any("#" in str(path) for path in images["path"])),
             calibrated(stored, serving["temperature"]) if task.exclusive else stored,
             np.load(home / "embeddings.npy", allow_pickle=False),
@@ -93,8 +95,8 @@ def load_reference(version: Version) -> Reference:
 def measures_of(table: pd.DataFrame, files: bool = True) -> pd.DataFrame:
     """Return the descriptors that are compared, a column each, from manifest columns; those it lacks are left out.
 
-    `aspect` is width / height, `size` the side in pixels of a square as large, `bits_per_pixel` how hard the file is
-    compressed (where each picture is a file of its own).
+    `aspect` is width / height, `size` the side in pixels of a square of the same area, `bits_per_pixel` how strongly
+    the file is compressed (where each picture is a file of its own).
     """
     import pandas as pd
 
@@ -109,7 +111,7 @@ def measures_of(table: pd.DataFrame, files: bool = True) -> pd.DataFrame:
 
 def comparable(reference: Reference, window: pd.DataFrame, formats: list[str]) -> list[str]:
     """Return the descriptors that both sides have and that mean the same on both."""
-    names = [str(name) for name in reference.sample.measures if name in window]
+    names = [str(name) for name in reference.observations.measures if name in window]
     if not all(
         given and np.mean([one == "JPEG" for one in given]) >= SAME_FORMAT for given in (reference.formats, formats)
     ):

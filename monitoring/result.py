@@ -1,6 +1,6 @@
-"""What is kept of a look at a site (result.json, waiting.json), as it is read: plain data with known keys.
+"""The result of looking at a site (result.json, waiting.json), as plain data with known keys.
 
-Windows on disk may be years old: keys that came later are read with `get`.
+Windows on disk may be years old, so newer keys are read with `get`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Tested(TypedDict):
     reference: dict[str, float]
 
 
-# "class" is no name in Python.
+# "class" can't be an attribute's name in Python.
 ShareMoved = TypedDict(
     "ShareMoved", {"class": str, "reference": float, "value": float, "low": float, "high": float, "p": float}
 )
@@ -57,7 +57,7 @@ class Furthest(TypedDict):
 
 
 class MetadataSaid(TypedDict):
-    """What metadata.csv had for the images."""
+    """What metadata.csv has for the images."""
 
     rows: int
     unmatched: int
@@ -66,7 +66,7 @@ class MetadataSaid(TypedDict):
 
 
 class Result(TypedDict):
-    """A look at a site; `window` is None where there were too few images for one."""
+    """The result of looking at a site; `window` is None where there were too few images for one."""
 
     site: str
     window: str | None

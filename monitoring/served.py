@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.copies import status_of
-from monitoring.store import MeasuredImages, SiteState
+from monitoring.site_state import MeasuredImages, SiteState
 from plumbline.common.params import load_section
 from plumbline.common.served import ServedAs, mark_collected, uncollected
 

@@ -14,13 +14,13 @@ from plumbline.common.params import PARAMS, Section, load_sections
 WORKSPACE = "evidently"  # Evidently's folder beside the sites' under drift.state
 INDEX = "index.html"  # the page beside the sites' folders under reports/drift
 _TAKEN = {WORKSPACE, INDEX}
-_LONGEST = 100  # bytes; file systems take 255, and names are made of it
+_LONGEST = 100  # bytes; file systems allow 255, and longer names are made from it
 
 
 def wrong_name(site: object) -> str | None:
     """Return what is wrong with a site's name, None for a good one.
 
-    It names folders (incoming/SITE, drift/SITE, reports/drift/SITE), so it must be one part of a path and nothing else.
+    It names folders (incoming/SITE, drift/SITE, reports/drift/SITE), so it must be a single part of a path.
     """
     if not isinstance(site, str):
         return f"is read as {type(site).__name__}, not as text: put it in quotes"
@@ -28,6 +28,8 @@ def wrong_name(site: object) -> str | None:
         return "is empty"
     if "/" in site or "\\" in site or "::" in site:
         return "holds / or \\ or ::, which lead to other folders"
+    if "{{" in site:
+        return "holds {{, which Prefect takes for something to fill in"
     if site != site.strip() or site.startswith("."):
         return "begins or ends with a space, or begins with a dot"
     if any(unicodedata.category(letter) in ("Cc", "Cf", "Cs", "Zl", "Zp") for letter in site):
@@ -38,7 +40,7 @@ def wrong_name(site: object) -> str | None:
 
 
 def checked_site(site: object) -> str:
-    """Return a site's name; UserError where it can't be one. Every way in for a name comes through here."""
+    """Return a site's name; UserError where it can't be one. Every site's name is checked here."""
     if why := wrong_name(site):
         raise UserError(f"{site!r} can't be a site's name, since it {why}: use the plain name of its folder.")
     return str(site)
@@ -50,7 +52,7 @@ def _checked_parameter(site: str) -> str:
     return site
 
 
-# A flow's parameter: Prefect validates it before the flow begins, and tries no second time.
+# A flow's parameter: Prefect validates it before the flow begins, without retries.
 SiteName = Annotated[str, AfterValidator(_checked_parameter)]
 
 
@@ -61,7 +63,7 @@ def _checked_keys(sources: dict[str, str]) -> dict[str, str]:
 
 
 class DriftParams(Section):
-    """Where new images come from, how much evidence a verdict needs, and how often it may be wrong.
+    """Where new images come from, how many images a verdict needs, and how often it may be wrong.
 
     `alpha` is the chance that a site with no drift is ever called DRIFT in `horizon` windows: each is judged at
     alpha / horizon, Holm-corrected over its tests.
@@ -93,7 +95,7 @@ class DriftParams(Section):
 
 
 class _Listed(Section):
-    """An entry of `sites`; when it is judged is the concern of flows.sites."""
+    """An entry of `sites`; flows.sites reads when it is judged."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 

@@ -1,7 +1,7 @@
 """How many images of each class there are, without labels: black-box shift estimation.
 
-Lipton, Wang and Smola 2018: where only the share of the classes has moved, the champion's predictions are a known
-mixture (its confusion matrix on the reference) of the true shares, which solving gives back.
+Lipton, Wang and Smola 2018: where only the class shares have changed, the shares of the champion's predictions
+are its confusion matrix on the reference times the true shares, which solving recovers.
 """
 
 from __future__ import annotations
@@ -11,13 +11,16 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.sample import Floats
+from monitoring.observations import Floats
 
 DRAWS = 500
 
 
 def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Floats:
-    """Return (C, C): how often an image of class j (column) is predicted to be i; a class never seen is told right."""
+    """Return (C, C): how often an image of class j (column) is predicted to be i.
+
+    A class without images counts as always predicted right.
+    """
     table = np.zeros((classes, classes))
     np.add.at(table, (predicted, labels), 1)
     absent = table.sum(axis=0) == 0
@@ -25,12 +28,12 @@ def confusion(labels: NDArray[np.int64], predicted: NDArray[np.int64], classes: 
     return np.asarray(table / table.sum(axis=0))
 
 
-def solve(told: Floats, predicted_share: Floats) -> Floats:
-    """Return the true shares (C,) that predictions with this confusion matrix are closest to: none negative, sum 1."""
+def solve(matrix: Floats, predicted_share: Floats) -> Floats:
+    """Return the true shares (C,), none negative, sum 1, that best explain predictions with this confusion matrix."""
     from scipy.optimize import nnls
 
     heavy = 1e3
-    shares, _ = nnls(np.vstack([told, heavy * np.ones(told.shape[1])]), np.append(predicted_share, heavy))
+    shares, _ = nnls(np.vstack([matrix, heavy * np.ones(matrix.shape[1])]), np.append(predicted_share, heavy))
     return np.asarray(shares / shares.sum())
 
 
@@ -47,8 +50,8 @@ def estimate_shares(
     random = np.random.default_rng(seed)
 
     def shares(rows: NDArray[np.intp], window_rows: NDArray[np.intp]) -> Floats:
-        told = confusion(labels[rows], predicted[rows], classes)
-        return solve(told, np.bincount(window_predicted[window_rows], minlength=classes) / len(window_rows))
+        matrix = confusion(labels[rows], predicted[rows], classes)
+        return solve(matrix, np.bincount(window_predicted[window_rows], minlength=classes) / len(window_rows))
 
     draws = [
         shares(redrawn, window_redrawn)
@@ -71,6 +74,6 @@ def redraw(groups: NDArray[np.int64], random: np.random.Generator, draws: int) -
     for _ in range(draws):
         drawn = random.integers(0, len(starts), len(starts))
         sizes = counts[drawn]
-        # Row k of a drawn group lies k places behind its start.
+        # Row k of a drawn group is k places after its start.
         within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
         yield order[np.repeat(starts[drawn], sizes) + within]

@@ -1,12 +1,12 @@
-"""What a test found, as a person would say it."""
+"""What a test found, in words."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from monitoring.sample import Floats
+from monitoring.observations import Floats
 
-# Name: said of lower values, of higher ones, how the figure is called, its factor and its digits.
+# Name: words for lower and for higher values, the figure's name, its factor and its digits.
 SAID = {
     "brightness": ("darker", "brighter", "brightness", 255.0, 0),
     "contrast": ("flatter", "harsher", "contrast", 255.0, 0),

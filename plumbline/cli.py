@@ -1,6 +1,6 @@
-"""`plumbline`: what people call by name. Each command runs the module that does it, with that module's exit code.
+"""The command `plumbline`. Each subcommand runs a module as `python -m` would, with that module's exit code.
 
-The one file of the package that knows what runs above it (monitoring, flows): it only hands over.
+This file names modules of monitoring and flows without importing them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def _option(name: str, value: object) -> list[object]:
 
 @app.command()
 def summary() -> None:
-    """How the last run ended: every candidate, the verdict, the pages to open."""
+    """How the last run ended, and which pages to open."""
     run_module("plumbline.commands.summary")
 
 
@@ -67,7 +67,10 @@ def audit(
     pairs: Annotated[Path | None, typer.Option(help="Where to write every pair (.csv, .parquet).")] = None,
     no_embeddings: Annotated[bool, typer.Option("--no-embeddings", help="Look at no embedding neighbours.")] = False,
 ) -> None:
-    """Does a published split leak? Exit code 0 clean, 1 leaks, 2 bad input."""
+    """Does a published split leak?
+
+    Exit code 0 clean, 1 leaks, 2 bad input.
+    """
     flags = ["--no-embeddings"] if no_embeddings else []
     run_module(
         "plumbline.commands.audit",
@@ -92,15 +95,43 @@ def tune(
 
 
 @app.command()
+def similar(
+    image: Annotated[Path | None, typer.Argument(help="A picture file.")] = None,
+    by: Annotated[str | None, typer.Option(help="A backbone or triplet candidate; default: group.embedding.")] = None,
+    count: Annotated[int, typer.Option(help="How many to print.")] = 10,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Judge pairs of test pictures: of one group, or not?")
+    ] = False,
+) -> None:
+    """The known pictures most like another, or how well likeness tells who belongs together."""
+    given = [] if image is None else [image]
+    flags = ["--verify"] if verify else []
+    run_module("plumbline.commands.similar", *given, *_option("--by", by), "--count", count, *flags)
+
+
+@app.command()
 def plots() -> None:
-    """Let `dvc plots show` draw without a network, in this clone."""
+    """Let `dvc plots show` draw without a network."""
     run_module("plumbline.commands.plots")
 
 
 @app.command()
 def history() -> None:
-    """The registry's versions, and every promotion, refusal and rollback."""
+    """Versions, promotions, refusals and rollbacks."""
     run_module("stages.promote", "history")
+
+
+@app.command()
+def promote(
+    here: Annotated[bool, typer.Option("--here", help="Though promote.place forbids it here.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Whatever gate or comparison say.")] = False,
+    reason: Annotated[str, typer.Option(help="Why; needed with both, and kept in the registry's log.")] = "",
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")] = False,
+) -> None:
+    """Register what the gate chose and make it champion, as `dvc repro` does, or against its refusal."""
+    asked = {"--here": here, "--force": force, "--dry-run": dry_run}
+    flags = [name for name, wanted in asked.items() if wanted]
+    run_module("stages.promote", *flags, *(["--reason", reason] if reason else []))
 
 
 @app.command()
@@ -119,7 +150,10 @@ def drift(
     site: Annotated[list[str] | None, typer.Argument(help="A folder under drift.source in params.yaml.")] = None,
     every_site: Annotated[bool, typer.Option("--every-site", help="Those listed under `sites`.")] = False,
 ) -> None:
-    """Judge a site's new images. Exit code 0 OK or WATCH, 1 DRIFT, 2 not enough images, 3 error."""
+    """Judge a site's new images.
+
+    Exit code 0 OK or WATCH, 1 DRIFT, 2 not enough images, 3 error.
+    """
     run_module("monitoring.drift", *(site or []), *(["--every-site"] if every_site else []))
 
 
@@ -136,7 +170,7 @@ def intake(
     ] = None,
     label_tag: Annotated[str | None, typer.Option(help="For an export with several: the choices that label.")] = None,
 ) -> None:
-    """Add labelled pictures to data/ as a version of their own."""
+    """Add labelled pictures to data/ as a new version."""
     flags = ["--no-training"] if no_training else []
     flags += [word for one in same_as or [] for word in ("--as", one)]
     flags += [word for one in new_class or [] for word in ("--new-class", one)]
@@ -179,13 +213,16 @@ def compare(
 def mend(
     as_it_is: Annotated[bool, typer.Option("--as-it-is", help="A dvc.lock that lacks stages it had is meant.")] = False,
 ) -> None:
-    """Put right what a kill left: a torn dvc.lock, an intake half done."""
+    """Put right what a kill left behind.
+
+    A torn dvc.lock is restored, a half-done intake finished.
+    """
     run_module("flows.mend", *(["--as-it-is"] if as_it_is else []))
 
 
 @flows.command()
 def serve(port: Annotated[int, typer.Option(help="The server's; the report pages take the next.")] = 4200) -> None:
-    """Prefect's server, UI and a worker on this machine, and the reports as pages."""
+    """Server, UI, a worker and the reports, here."""
     run_module("flows.serve", "--port", port)
 
 
@@ -202,13 +239,16 @@ def training(
 
 @flows.command()
 def monitor(site: str) -> None:
-    """Judge a site's new images as the deployment does, with its artifact, event and message."""
+    """Judge a site's new images as the deployment does.
+
+    With its artifact, event and message.
+    """
     run_module("flows.monitoring", site)
 
 
 @flows.command()
 def sites() -> None:
-    """Write the deployments of the sites in params.yaml into prefect.yaml."""
+    """Write the sites' deployments into prefect.yaml."""
     run_module("flows.sites")
 
 

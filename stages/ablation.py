@@ -1,8 +1,8 @@
-"""Stage `ablation`: does a network that sees badly in the dark get help from its neighbours? Each subset is tried.
+"""Stage `ablation`: does a hybrid gain from all of its networks, in the dark for example? Every subset is tried.
 
 For every subset of a hybrid backbone's networks a head like the hybrid's is trained on that part of the cached
-features, and judged on the test pictures as they are, darkened, with a block before them, and turned. Several seeds
-say how much is chance. Reads build/features/BACKBONE and build/splits.parquet, writes build/ablations/CANDIDATE.json
+features, and scored on the test pictures as they are, darkened, partly covered and rotated. Several seeds show
+how much is chance. Reads build/features/BACKBONE and build/splits.parquet, writes build/ablations/CANDIDATE.json
 and reports/ablations/CANDIDATE.html.
 """
 
@@ -26,7 +26,7 @@ from plumbline.pages.ablation import page
 
 
 def main() -> None:
-    """Write build/ablation.json and reports/ablation.html."""
+    """Write build/ablations/CANDIDATE.json and reports/ablations/CANDIDATE.html."""
     from plumbline.imaging.reading import iter_rgb
     from plumbline.imaging.settings import DataParams
     from plumbline.models.training import TrainParams, weights_origin
@@ -48,7 +48,11 @@ def main() -> None:
     test = splits[splits["split"] == "test"]
     make_deterministic(seed)
     disturbed = disturbed_features(
-        test, lambda paths, side: iter_rgb(data, paths, (side, side)), build_extractor(features), size, params
+        test,
+        lambda paths, side: iter_rgb(data, paths, (side, side), fit=features.backbone.fit),
+        build_extractor(features),
+        size,
+        params,
     )
     table = ablate(candidate, splits, features, disturbed, params, seed)
     sentences = verdict(table, len(test))

@@ -27,7 +27,7 @@ def main() -> None:
     page = make_card(
         artefacts.CANDIDATES / name,
         artefacts.FEATURES / model.backbone,
-        lambda paths, size: iter_rgb(data, paths, (size, size)),
+        lambda paths, size: iter_rgb(data, paths, (size, size), fit=model.fit),
     )
     write_text(artefacts.CARDS / f"{name}.html", page)
 

@@ -1,4 +1,4 @@
-"""Stage `disturb@BACKBONE`: what a backbone sees of test pictures when framing, background or head are taken away.
+"""Stage `disturb@BACKBONE`: features of test pictures with framing, background or head taken away.
 
 Whole groups of test pictures are drawn up to `probe.pictures` and shown zoomed, before another background, with the
 head covered; the backbone runs once for all of its candidates. Reads build/features/BACKBONE, build/splits.parquet and
@@ -42,7 +42,7 @@ def main() -> None:
     values = disturbed_features(
         rows,
         boxes,
-        lambda paths, size: iter_rgb(data, paths, (size, size)),
+        lambda paths, size: iter_rgb(data, paths, (size, size), fit=features.backbone.fit),
         extract_with(features),
         features.backbone.image_size,
         params,

@@ -1,4 +1,4 @@
-"""Stage `drift`: every site's new images against the champion there is.
+"""Stage `drift`: judge every site's new images against the present champion.
 
 Reads incoming/ (or wherever a site's images lie) and the registry, writes build/drift.json, reports/drift/ and drift/.
 """
@@ -12,7 +12,7 @@ ARGUMENTS = ["--every-site", "--record", artefacts.DRIFT.name]
 
 
 def main() -> None:
-    """Judge every site of params.yaml; the verdicts are in build/drift.json, whatever they are."""
+    """Judge every site of params.yaml; the verdicts go to build/drift.json, and none of them fails the stage."""
     drift.main(ARGUMENTS)
 
 

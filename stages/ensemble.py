@@ -24,10 +24,10 @@ from plumbline.models.ensembles import (
     choose_members,
     combine_predictions,
     cost_of,
-    cross_validated,
     history_of,
     model_record,
     read_members,
+    why_not_made,
 )
 from plumbline.models.fitting import predictions_of, targets_of
 
@@ -44,10 +44,7 @@ def main() -> None:
         for name, entry in entries.items():
             chosen = choose_members(members, entry.members)
             if len(chosen) < 2:
-                size = chosen[0].model.image_size
-                not_made[name] = (
-                    f"no other candidate reads {size}-pixel pictures as the best one, {chosen[0].name}, does"
-                )
+                not_made[name] = why_not_made(chosen)
                 print(f"{name}: not made: {not_made[name]}", file=sys.stderr)
                 continue
             probabilities, head = combine_predictions(chosen, entry.kind)
@@ -61,9 +58,6 @@ def main() -> None:
                     shutil.copyfile(
                         artefacts.CANDIDATES / member.name / file, folder / artefacts.MEMBERS / member.name / file
                     )
-            folds = cross_validated(chosen, entry.kind)
-            if folds is not None:
-                write_table(folder / artefacts.CROSS_VALIDATION, folds)
             write_head(folder / artefacts.HEAD_WEIGHTS, *(head or (np.zeros((0, 0)), np.zeros(0))))
             write_table(folder / artefacts.PREDICTIONS, predictions_of(table, targets, probabilities))
             write_table(folder / artefacts.HISTORY, history_of(targets, probabilities, table["split"]))

@@ -40,9 +40,15 @@ def main() -> None:
     write_plots(candidates, evaluation.violation_class, artefacts.PLOTS.path)
     for name in missing:
         print(f"{name}: no result in {artefacts.CANDIDATES / name}, left out of the leaderboard")
-    for row in rows:
-        low, high = row.intervals["test"]["accuracy"]
-        print(f"{row.candidate}: test accuracy {row.accuracy('test'):.3f} ({low:.3f} to {high:.3f})")
+    for entry in evaluation.candidates.values():
+        for sentence in entry.model.trouble:
+            print(f"{entry.model.candidate}: {sentence}")
+    best = max(rows, key=lambda row: row.accuracy("validation"))
+    low, high = best.intervals["test"]["accuracy"]
+    print(
+        f"{len(rows)} candidates evaluated; the best on validation is {best.candidate}, "
+        f"test accuracy {best.accuracy('test'):.3f} ({low:.3f} to {high:.3f})"
+    )
 
 
 if __name__ == "__main__":

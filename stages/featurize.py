@@ -37,7 +37,7 @@ def main() -> None:
     training_images = round(share * len(manifest))
     featurize(
         manifest,
-        functools.partial(read_pictures, data),
+        functools.partial(read_pictures, data, fit=entry.preprocess.fit),
         name,
         entry,
         weights,

@@ -1,7 +1,7 @@
 """Stage gate: which candidate is chosen, and whether it is promoted, held or rejected; a pure decision.
 
-Reads build/evaluation.json, build/candidates/*/predictions.parquet, build/splits.parquet and build/leakage.json,
-writes build/decision.json.
+Reads build/evaluation.json, build/race/, build/candidates/, build/splits.parquet and build/leakage.json, writes
+build/decision.json.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.params import load_section
 from plumbline.common.records import read_record, write_record
-from plumbline.evidence.candidates import read_candidates
-from plumbline.evidence.records import Evaluation
+from plumbline.evidence.candidates import read_candidates, read_unseen
+from plumbline.evidence.records import Evaluation, RaceRecord
 from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
 from plumbline.evidence.rules import Gate, choose, decide, leaks_between
 from plumbline.leakage.records import Certificate
@@ -27,8 +27,10 @@ def main() -> None:
     candidates, _ = read_candidates(artefacts.CANDIDATES.path, list(evaluation.candidates))
     certificate = read_record(artefacts.CERTIFICATE, Certificate)
     leaks = leaks_between(pd.read_parquet(artefacts.SPLITS), certificate.pairs_across_splits)
-    selection = choose(candidates, evaluation, params)
-    decision = decide(selection, evaluation, leaks, params, candidates[selection.chosen].latency)
+    race = read_record(artefacts.RACE / artefacts.RACE_RECORD, RaceRecord, artefacts.RACE.by)
+    unseen = read_unseen(artefacts.RACE.path, candidates, race.finalists)
+    selection = choose(candidates, unseen, evaluation, params)
+    decision = decide(selection, evaluation, leaks, params, candidates[selection.chosen].latency, race)
     write_record(artefacts.DECISION, decision)
     for rule in decision.rules:
         print(f"{WORDS[result_of(rule)]}  {rule.name}: {rule.reason}")

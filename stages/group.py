@@ -1,6 +1,6 @@
-"""Stage `group`: what must never be parted. Proved copies, and whatever the user's grouping columns say.
+"""Stage `group`: pictures that a split must keep together, as copies or by a shared value of a grouping column.
 
-python -m stages.group                       the stage: groups, edges (the evidence) and label conflicts
+python -m stages.group                       the stage: groups, edges (why they are tied) and label conflicts
 python -m stages.group audit TRAIN TEST ...  any published split: certificate; exit 1 when it leaks, 2 for bad input
 """
 
@@ -23,7 +23,7 @@ from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader
 def main() -> None:
     """Run the stage, or the audit."""
     if sys.argv[1:2] == ["audit"]:
-        del sys.argv[1]  # handed over, not imported: what an audit runs, the stage does not depend on
+        del sys.argv[1]  # run by name, not imported, so that the stage does not depend on the audit's code
         runpy.run_module("plumbline.commands.audit", run_name="__main__")
         return
     import pandas as pd

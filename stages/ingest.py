@@ -1,7 +1,7 @@
-"""Stage `ingest`: every picture decoded once, named by its bytes, hashed and measured; what can't be read set aside.
+"""Stage `ingest`: decode every picture once, name it by its bytes, hash and measure it; quarantine what can't be read.
 
-Nothing is fatal one by one: an unreadable file goes to build/quarantine.csv with its reason, and `validate` judges
-whether that is too much. Same data, same bytes of every output.
+One bad file stops nothing: it goes to build/quarantine.csv with the reason, and `validate` decides whether there are
+too many. The same data gives the same bytes of every output.
 """
 
 from __future__ import annotations

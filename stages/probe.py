@@ -1,9 +1,9 @@
-"""Stage `probe@CANDIDATE`: what a candidate answers to disturbed test pictures, and where its Grad-CAM's mass falls.
+"""Stage `probe@CANDIDATE`: a candidate's answers on disturbed test pictures, and where its Grad-CAM lies.
 
 Reads build/candidates/NAME, its backbone's folder in build/disturbed and, where Grad-CAM needs the whole network, the
 pictures; writes build/probes/NAME: answers.parquet (path, condition, p_CLASS) and attention.parquet (path, mass: the
 share of Grad-CAM inside the head's box, area: the box's share of the picture), which has no row for a network without
-feature maps. What it means is for `evaluate` to say.
+feature maps. `evaluate` interprets them.
 """
 
 from __future__ import annotations
@@ -31,11 +31,12 @@ def main() -> None:
     make_deterministic(0)
     data = load_section("data", DataParams)
     backbone = read_record(artefacts.CANDIDATES / name / artefacts.MODEL, ModelRecord).backbone
+    features = open_features(artefacts.FEATURES / backbone)
     found, looks = probe(
         artefacts.CANDIDATES / name,
-        open_features(artefacts.FEATURES / backbone),
+        features,
         artefacts.DISTURBED / backbone,
-        lambda paths, size: iter_rgb(data, paths, (size, size)),
+        lambda paths, size: iter_rgb(data, paths, (size, size), fit=features.backbone.fit),
         load_section("probe", ProbeParams),
     )
     with replacing_folder(artefacts.PROBES / name) as folder:

@@ -1,8 +1,8 @@
 """Stage promote: register the chosen candidate in MLflow and make it champion, or record why not; and undo it.
 
-    python -m stages.promote [--dry-run] [--here --reason TEXT] [--force --reason TEXT]
-    python -m stages.promote rollback [--to VERSION] --reason TEXT [--dry-run]
-    python -m stages.promote history
+    plumbline promote [--dry-run] [--here --reason TEXT] [--force --reason TEXT]
+    plumbline rollback [--to VERSION] --reason TEXT [--dry-run]
+    plumbline history
 
 Reads what the stages before left under build/, writes build/promotion.json. HOLD and REJECT are results: the champion
 stays, the refusal goes into the registry's log, and the exit code is 0. Inside an experiment, or from a branch, commit

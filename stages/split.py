@@ -1,4 +1,4 @@
-"""Draw train, validation and test: no group parted, classes and sites balanced, what was once test stays test.
+"""Stage `split`: train, validation and test; groups stay whole, classes and sites balanced, what was test stays test.
 
 Memberships live in `memberships/seed-N.csv`, in Git: one `key,side` line per image (its bytes and its pixels) and per
 value of a grouping column, each key a shortened sha256. A line is never changed or removed by the pipeline. Another

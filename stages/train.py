@@ -15,7 +15,7 @@ from plumbline.models.candidates import Candidate
 from plumbline.models.features import open_features
 from plumbline.models.latency import latency_ms
 from plumbline.models.records import Cost
-from plumbline.models.training import TrainParams, cross_validate, peak_megabytes, train
+from plumbline.models.training import TrainParams, peak_megabytes, train
 
 
 def main() -> None:
@@ -30,13 +30,10 @@ def main() -> None:
     start = time.perf_counter()
     network, history, predictions, model = train(name, candidate, splits, features, params.seed)
     cost = Cost(seconds=round(time.perf_counter() - start, 2), peak_megabytes=round(peak_megabytes()))
-    folds = cross_validate(name, candidate, splits, features, params.seed, params.folds) if params.folds else None
     with replacing_folder(artefacts.CANDIDATES / name) as folder:
         network.save_weights(folder / artefacts.HEAD_WEIGHTS)
         write_table(folder / artefacts.HISTORY, history)
         write_table(folder / artefacts.PREDICTIONS, predictions)
-        if folds is not None:
-            write_table(folder / artefacts.CROSS_VALIDATION, folds)
         write_record(folder / artefacts.MODEL, model)
         # Measured on what serves, from pixels on. Not in model.json: no two runs take the same time.
         latency = latency_ms(load_candidate(folder, features.folder))

@@ -1,9 +1,9 @@
-"""Stage `weights`: which weights does each backbone resolve to on this machine, now? And may a model be promoted here?
+"""Stage `weights`: which weights each backbone has on this machine now, and whether a model may be promoted from here.
 
 It runs on every `dvc repro` (a new file in PLUMBLINE_WEIGHTS changes nothing that DVC sees, nor does another branch)
 and writes one small file per backbone; `featurize` depends on that file, so other weights mean other features and the
-same weights none. In the same way `promote` depends on build/place.json: what an experiment or another branch left
-unpromoted is looked at again, once, where promotion is allowed.
+same weights none. In the same way `promote` depends on build/place.json: a candidate that an experiment or another
+branch did not promote is considered again, once, where promotion is allowed.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from plumbline.registry.place import Place, why_not_here
 def main() -> None:
     """Write build/weights/BACKBONE.json for every backbone in params.yaml, and build/place.json.
 
-    Before that, every name in params.yaml that needs no look at the data is checked: `validate` did so, too, but does
+    Before that, every name in params.yaml that does not depend on the data is checked: `validate` does so too, but does
     not run again where only a candidate was edited.
     """
     if misfits := find_misfits(read_params(), None):

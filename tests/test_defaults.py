@@ -48,7 +48,7 @@ SECTIONS = {
     "serving": ServingParams,
 }
 ENTRIES = {"backbones", "candidates", "ensembles", "ablations", "sites"}  # each entry is somebody's own
-NAMED_IN_DVC_YAML = {"group.embedding", "leakage.features", "split.seed", "split.fractions"}
+NAMED_IN_DVC_YAML = {"group.embedding", "leakage.features", "split.seed", "split.fractions", "train.seed"}
 
 
 def given() -> dict:

@@ -125,3 +125,43 @@ def test_no_module_imports_itself_by_way_of_others():
             module = ".".join(path.relative_to(TOP).with_suffix("").parts).removesuffix(".__init__")
             graph.add_edges_from((path.relative_to(TOP), other) for other in direct_imports(module, TOP))
     assert list(networkx.simple_cycles(graph)) == []
+
+
+WITHOUT_A_TEST_OF_ITS_OWN = {
+    "plumbline.imaging.layouts.interface": "a protocol: mypy checks that every layout keeps it",
+    "monitoring.result": "types of plain data: mypy checks who makes and reads it",
+}
+"""Modules that no test imports, each with the reason."""
+ARCHITECTURES = "plumbline.models.architectures."
+
+
+def modules():
+    """Every module of this project's code."""
+    for room in (*ROOMS, "flows"):
+        for path in sorted((TOP / room).rglob("*.py")):
+            if path.name != "__init__.py":
+                yield ".".join(path.relative_to(TOP).with_suffix("").parts)
+
+
+def imported_by_tests():
+    """The modules that a file in tests/ imports, and the architectures: test_architectures.py builds all by name."""
+    found = {name for name in modules() if name.startswith(ARCHITECTURES)}
+    for path in sorted((TOP / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def test_every_module_has_a_direct_test():
+    tested = imported_by_tests()
+    missing = [name for name in modules() if name not in tested and name not in WITHOUT_A_TEST_OF_ITS_OWN]
+    assert missing == [], "no file in tests/ imports these: write a test that does, beside those of its room"
+
+
+def test_no_reason_is_kept_for_a_module_that_is_tested_or_gone():
+    reasons = set(WITHOUT_A_TEST_OF_ITS_OWN)
+    assert reasons - set(modules()) == set()
+    assert reasons & imported_by_tests() == set()

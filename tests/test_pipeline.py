@@ -71,7 +71,7 @@ class Workspace:
 
     def repro(self, **environment):
         """`dvc repro`; the names of the stages that ran, in order."""
-        output = self.run("dvc", "repro", **environment).stdout
+        output = self.output = self.run("dvc", "repro", **environment).stdout
         return re.findall(r"^Running stage '([^']+)'", output, re.MULTILINE)
 
     def mend(self):
@@ -129,6 +129,21 @@ def finished(tmp_path_factory, drawn):
     workspace = create(tmp_path_factory.mktemp("finished"), drawn)
     workspace.ran = workspace.repro()
     return workspace
+
+
+# What DVC says of its own stages, and `make run` (`dvc repro --quiet`) does not show.
+OF_DVC = re.compile(r"Running stage |> |(Upd|Gener)ating lock|Stage '|To (track|enable)|Use `dvc|\tgit add|\tdvc ")
+
+
+def test_what_a_run_prints_is_for_people(finished):
+    lines = [line for line in finished.output.splitlines() if line.strip() and not OF_DVC.match(line)]
+    for noise in ("absl", "oneDNN", "cpu_feature_guard", "FutureWarning", "step - ", "Epoch "):
+        assert not [line for line in lines if noise in line]
+    for name in CANDIDATES:
+        (told,) = [line for line in lines if line.startswith(f"{name}: ") and " epochs in " in line]
+        assert "validation loss" in told
+    # A whole run of 20 candidates and 11 backbones prints under 150: some 32 lines of theirs, and these.
+    assert len(lines) < 110, "\n".join(lines)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Audit a split that others drew: the same certificate, straight from folders."""
+"""Audit somebody else's split: the same certificate, made directly from folders."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _audit(folders: list[Path], page_path: Path, json_path: Path | None, pairs_p
         lambda row: _grey(picture(str(table["path"].iat[row]))),
         vectors,
     )
-    # Others' chains are theirs to know: the guard stops a run, not an audit.
+    # Chains of likeness in others' data are reported, not refused: the guard is for runs.
     unguarded = params.model_copy(update={"max_share": 1.0})
     grouped = group_images(table, pictures, unguarded, pd.factorize(table["split"])[0].astype(np.int64))
     here = table.merge(grouped.groups, on="path", validate="one_to_one")
@@ -165,7 +165,7 @@ def read_side(name: str, folder: Path) -> Side:
 
 
 def read_unlabelled(name: str, data: DataParams) -> Side:
-    """Read every picture under a folder that has no classes; files that can't be read are named and passed over."""
+    """Read every picture under a folder that has no classes; files that can't be read are named and skipped."""
     import pandas as pd
 
     from plumbline.common.parallel import in_order
@@ -201,7 +201,7 @@ def read_unlabelled(name: str, data: DataParams) -> Side:
 
 
 def embeddings(table: pd.DataFrame, picture: Any) -> tuple[NDArray[np.float32] | None, str]:
-    """Return MobileNetV2 embeddings (N, 1280) where its ImageNet weights lie on this machine, else None and why."""
+    """Return MobileNetV2 embeddings (N, 1280) where its ImageNet weights are on this machine, else None and why."""
     from plumbline.models.weights import resolve_weights
 
     os.environ.setdefault("PLUMBLINE_OFFLINE", "1")  # an audit does not download

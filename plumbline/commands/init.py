@@ -1,7 +1,7 @@
 """Fit params.yaml to a folder of pictures: `plumbline init PATH`.
 
-Looks at the folder without decoding a picture, writes into params.yaml what can be told from it, and says what only a
-person can say: which class must not be missed, and what a published split is good for.
+It looks at the folder without decoding a picture, writes into params.yaml what follows from it, and lists what only a
+person can decide: which class must not be missed, and how to treat a published split.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from plumbline.models.fit import Facts, as_sentence, find_misfits, offered_viola
 if TYPE_CHECKING:
     import pandas as pd
 
-# Columns that say something else than which pictures belong together.
+# Columns that don't say which pictures belong together.
 _NO_GROUP = {"path", "label", "site", "captured_at", "camera", "published_split", "subset", "split"}
 
 
 @dataclass
 class Fitted:
-    """What is to be written (key in params.yaml to value), and what a person should know or decide."""
+    """What to write (key in params.yaml to value), and what a person should know or decide."""
 
     changes: dict[str, Any] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
@@ -39,7 +39,7 @@ class Fitted:
 def fit(
     settings: dict[str, Any], root: Path, violation: str | None = None, published_split: str | None = None
 ) -> Fitted:
-    """Return what of `settings` (params.yaml) has to be another for the pictures in `root`.
+    """Return what must change in `settings` (params.yaml) for the pictures in `root`.
 
     Args:
         violation: the class that must not be missed, "none" where no class is one; None leaves it to be decided.
@@ -143,7 +143,7 @@ def _as_class(text: str) -> str:
 
 
 def _fit_columns(found: Fitted, settings: dict[str, Any], images: pd.DataFrame) -> None:
-    """Grouping columns: those of params.yaml that the data has; others that repeat are offered."""
+    """Grouping columns: keep those of params.yaml that the data has, else suggest columns with repeated values."""
     named = list((settings.get("group") or {}).get("columns") or [])
     if any(name in images for name in named):
         return
@@ -160,7 +160,7 @@ def _fit_columns(found: Fitted, settings: dict[str, Any], images: pd.DataFrame) 
 
 
 def main() -> None:
-    """Look at the folder, write params.yaml, say what was written and what is left to decide."""
+    """Look at the folder, write params.yaml, and print what was written and what is left to decide."""
     parser = argparse.ArgumentParser(prog="plumbline init", description="Fit params.yaml to a folder of pictures.")
     parser.add_argument("path", type=Path, nargs="?", default=Path("data"), help="the folder of pictures (data)")
     parser.add_argument("--violation", metavar="CLASS", help="the class that must not be missed; none: no class is one")

@@ -9,7 +9,7 @@ from pathlib import Path
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.records import read_record, read_records
-from plumbline.evidence.records import Decision, LeaderboardRow
+from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
 from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
 from plumbline.registry.place import git
 
@@ -44,7 +44,7 @@ def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:
 
 
 def to_commit(root: Path) -> list[str]:
-    """Return what of a run belongs in Git and is not there yet: the lock of its stages, who was test, its settings.
+    """Return the files of a run that belong in Git and are not committed: dvc.lock, memberships, settings.
 
     Without the first two `dvc metrics diff` has nothing to compare with, and a fresh clone draws other splits.
     """
@@ -53,8 +53,15 @@ def to_commit(root: Path) -> list[str]:
     return [name for name in KEPT_IN_GIT if any(Path(path).parts[0] == name for path in [*changed, *new])]
 
 
+def went_wrong(evaluation: Evaluation) -> list[str]:
+    """What went wrong on the way, a line each: candidates without a result, or that can't be chosen."""
+    lines = [f"{name}: its training failed, there is no result" for name in evaluation.missing]
+    lines += [f"{name}: not made: {why}" for name, why in evaluation.not_made.items()]
+    return lines + [f"{name}: {said}" for name, one in evaluation.candidates.items() for said in one.model.trouble]
+
+
 def main() -> None:
-    """Print the table of build/leaderboard.json and build/decision.json, and the pages that exist."""
+    """Print the table of build/leaderboard.json and build/decision.json, the pages that exist, and what went wrong."""
     leaderboard = read_records(artefacts.LEADERBOARD, LeaderboardRow)
     print(table(leaderboard, read_record(artefacts.DECISION, Decision)))
     for what, page in PAGES.items():
@@ -64,6 +71,9 @@ def main() -> None:
     waiting = to_commit(Path())
     if waiting:
         print(f"  {'to keep this run:':<21}git add {shlex.join(waiting)} && git commit")
+    wrong = went_wrong(read_record(artefacts.EVALUATION, Evaluation))
+    if wrong:
+        print("what went wrong:\n  " + "\n  ".join(wrong))
 
 
 if __name__ == "__main__":

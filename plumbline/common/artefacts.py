@@ -1,8 +1,8 @@
-"""Every file and folder that a run leaves under build/ and reports/: where it lies, what writes it, what is in it.
+"""Every file and folder that a run leaves under build/ and reports/: its path, what writes it, what is in it.
 
-dvc.yaml names the same paths, as what its stages write; tests/test_artefacts.py holds the two together, and that the
-types named here exist. Nothing else may stand in this module: since it only says what dvc.yaml says as well, no stage
-depends on it, and a new artefact makes no stage run again.
+dvc.yaml names the same paths as outputs of its stages; tests/test_artefacts.py compares the two, and checks that the
+types named here exist. This module must hold nothing else: since dvc.yaml has the same content, no stage depends on it,
+and a new artefact makes no stage run again.
 """
 
 from __future__ import annotations
@@ -33,14 +33,15 @@ CERTIFICATE = Artefact("build/leakage.json", "leakage", "plumbline.leakage.recor
 
 # Folders with an entry for each backbone, candidate or ensemble; what is in an entry follows below.
 FEATURES = Artefact("build/features", "featurize", "BACKBONE/: VALUES, INDEX, BACKBONE, BACKBONE_WEIGHTS")
-CANDIDATES = Artefact(
-    "build/candidates", "train", "CANDIDATE/: MODEL, HEAD_WEIGHTS, HISTORY, PREDICTIONS, COST; CROSS_VALIDATION"
-)
+CANDIDATES = Artefact("build/candidates", "train", "CANDIDATE/: MODEL, HEAD_WEIGHTS, HISTORY, PREDICTIONS, COST")
 ENSEMBLES = Artefact("build/ensembles", "ensemble", "NOT_MADE; ENSEMBLE/: as a candidate's, and MEMBERS")
+FOLDS = Artefact("build/folds", "race", "CANDIDATE-FOLD-DIGEST.npz: what it says of the fold, trained without it")
+RACE = Artefact("build/race", "race", "RACE_RECORD; CANDIDATE.parquet: as PREDICTIONS, of pictures that select")
 DISTURBED = Artefact("build/disturbed", "disturb", "BACKBONE/: VALUES, INDEX, CONDITIONS")
 PROBES = Artefact("build/probes", "probe", "CANDIDATE/: ANSWERS, ATTENTION")
 ABLATIONS = Artefact("build/ablations", "ablation", "CANDIDATE.json: plumbline.evidence.records.AblationResult")
 TRIALS = Artefact("build/tune", "plumbline tune", "CANDIDATE.db: Optuna's study; CANDIDATE.json: its winner")
+VERIFICATION = Artefact("build/verification", "plumbline similar", "NAME.csv: the ROC of pairs of test pictures")
 
 # Results.
 EVALUATION = Artefact("build/evaluation.json", "evaluate", "plumbline.evidence.records.Evaluation")
@@ -73,10 +74,12 @@ MODEL = Artefact("model.json", "train", "plumbline.models.records.ModelRecord")
 HEAD_WEIGHTS = Artefact("head.weights.h5", "train", "weights of what was trained")
 HISTORY = Artefact("history.csv", "train", "epoch, loss, accuracy, val_loss, val_accuracy, learning_rate")
 PREDICTIONS = Artefact("predictions.parquet", "train", "path, id, label, split, group, p_CLASS by class")
-CROSS_VALIDATION = Artefact("cross_validation.parquet", "train", "as PREDICTIONS, by models that never saw it")
 COST = Artefact("cost.json", "train", "plumbline.models.records.Cost")
 MEMBERS = Artefact("members", "ensemble", "CANDIDATE/: MODEL and HEAD_WEIGHTS of each member")
 NOT_MADE = Artefact("not_made.json", "ensemble", "the ensembles that have no folder, each with the reason")
+
+# Inside the folder of the race (RACE).
+RACE_RECORD = Artefact("race.json", "race", "plumbline.evidence.records.RaceRecord")
 
 # Inside the folder of a probe (PROBES).
 ANSWERS = Artefact("answers.parquet", "probe", "path, condition, p_CLASS by class")

@@ -1,7 +1,7 @@
 """Which of this project's own files a module's result can depend on: its import closure, read from the source.
 
-One truth for two questions: are a stage's code dependencies in dvc.yaml complete (a test asks), and may rows that were
-computed earlier be used again (`featurize` and `ingest` ask)?
+It answers three questions: which code dependencies a stage needs in dvc.yaml (`make deps`), whether they are complete
+(a test), and whether rows computed earlier may be used again (`featurize` and `ingest`).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 ASSETS = (".j2", ".css", ".js")
 PATHS_ALONE = Path("plumbline/common/artefacts.py")
-"""Left out of every closure: it holds nothing but paths, which dvc.yaml names itself (tests/test_artefacts.py)."""
+"""Left out of every closure: it holds only paths, which dvc.yaml names itself (tests/test_artefacts.py)."""
 
 
 def closure(module: str, top: Path = TOP) -> set[Path]:
     """Return the files, relative to `top`, that importing and running `module` ("stages.train") can read as code.
 
     Imports inside functions count, and so do templates, styles and scripts that a file names in a string. Imports for
-    type checkers alone don't. `__init__.py` files hold only a docstring here and are left out; a module chosen at run
-    time by name (an architecture) isn't seen: dvc.yaml names it with the item it belongs to. Nor is PATHS_ALONE.
+    type checkers alone don't. `__init__.py` files hold only a docstring here and are left out, and so is PATHS_ALONE. A
+    module chosen by name at run time (an architecture) is not found: dvc.yaml names it with the item it belongs to.
     """
     found: set[Path] = set()
     waiting = [_file_of(module, top)]

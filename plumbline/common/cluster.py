@@ -1,8 +1,8 @@
 """Work in partitions: by the Dask workers at DASK_SCHEDULER_ADDRESS, through the store at PLUMBLINE_STORE.
 
-Both are environment variables because they say where a run happens, not what it finds. With a scheduler alone, results
-come back through it; with a store too, workers write them there and only names come back; with a store alone, this
-machine does the work and repeats nothing that any run before it finished.
+Both are environment variables because they say where a run happens, not what it computes. With only a scheduler,
+results come back through it; with a store too, workers write them there and only names come back; with only a store,
+this machine does the work and repeats nothing that an earlier run finished.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from plumbline.common.store import STORE, Arrays, DamagedError, Store, open_stor
 
 SCHEDULER = "DASK_SCHEDULER_ADDRESS"
 SAY_AFTER = 30  # seconds
-AHEAD = 2  # partitions in flight for each that is being computed
+AHEAD = 2  # partitions in flight for each one being computed
 
 Task = TypeVar("Task")
 TaskIn = TypeVar("TaskIn", contravariant=True)
@@ -32,10 +32,10 @@ Result = TypeVar("Result")
 
 
 class Work(Protocol[TaskIn]):
-    """What is done to every partition. Sent to workers, so its class must be imported by name, never be __main__'s.
+    """What is done to every partition. It is sent to workers, so its class must be importable, not defined in __main__.
 
-    `kind` is its folder in the store; `alone` says that a worker does one partition at a time, whatever its threads.
-    `code` is the digest of the code of whoever asks, `loaded` of that in the process that looks.
+    `kind` is its folder in the store; `alone` says that a worker does one partition at a time, however many threads it
+    has. `code` is the digest of the code in the process that asks, `loaded` that of the process that computes.
     """
 
     kind: ClassVar[str]
@@ -56,7 +56,7 @@ class Work(Protocol[TaskIn]):
 
 @dataclass(frozen=True)
 class Stored:
-    """A result that lies in the store: its name, whether it was computed for this run, and what was wrong before."""
+    """A result in the store: its name, whether it was computed for this run, and what was wrong with it before."""
 
     name: str
     computed: bool
@@ -67,7 +67,7 @@ Outcome = Arrays | Stored
 
 
 def is_wanted() -> bool:
-    """Whether the environment asks for partitions at all."""
+    """Whether the environment names a scheduler or a store."""
     return bool(os.environ.get(SCHEDULER) or os.environ.get(STORE))
 
 
@@ -76,9 +76,9 @@ def spread(
     tasks: Iterable[Task],
     locally: Callable[[Callable[[Task], Outcome], Iterable[Task]], Iterable[Outcome]],
 ) -> Iterator[Arrays]:
-    """Yield the results of `tasks` in their order, a bounded number in flight; `locally` maps where there's no cluster.
+    """Yield the results of `tasks` in order, a bounded number in flight; without a scheduler `locally` maps the tasks.
 
-    UserError where scheduler, workers or store fail; what was stored by then is not computed again.
+    Raises UserError where scheduler, workers or store fail; stored results are not computed again.
     """
     address, store = os.environ.get(SCHEDULER), open_store()
     carry = partial(carry_out, work, store)
@@ -111,7 +111,7 @@ def _fetch(store: Store, name: str) -> Arrays:
 
 
 def carry_out(work: Work[Task], store: Store | None, task: Task) -> Outcome:
-    """Compute a partition, or find it in the store; runs on whichever machine this is."""
+    """Compute a partition, or find it in the store; runs on this machine or on a worker."""
     if work.code != work.loaded:
         raise UserError(
             f"the Dask worker on {socket.gethostname()} has other code loaded than this run: bring its folder to the "
@@ -139,7 +139,7 @@ def on_workers(
     """Yield function(task) in the tasks' order, computed by the Dask workers of the scheduler at `address`.
 
     At most AHEAD times as many tasks are in flight as workers (their threads, unless `alone`) can take, so that memory
-    grows with the cluster and not with the tasks. Workers that join on the way are given work.
+    grows with the cluster and not with the tasks. Workers that join later get work too.
     """
     import distributed
 
@@ -179,7 +179,7 @@ def on_workers(
 
 
 def _result(client: Any, future: Any, address: str) -> Any:
-    """Wait for a result, and say so where there is nobody to compute it: a cluster may be about to grow, or dead."""
+    """Wait for a result, with a message while there is no worker: the cluster may be about to grow, or dead."""
     while True:
         try:
             return future.result(timeout=SAY_AFTER)
@@ -199,7 +199,7 @@ def digest(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-@cache  # asked for every partition; nobody installs packages into a process that has them loaded
+@cache  # called for every partition; loaded packages don't change within a process
 def versions(*packages: str) -> dict[str, str | None]:
     """The installed version of each package, None where it isn't installed."""
 

@@ -10,10 +10,12 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TextIO
 
 from plumbline.common import interrupted
+from plumbline.common.quiet import hush
 from plumbline.common.users import name_this_user
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -22,8 +24,8 @@ TELEMETRY_OFF = {"DO_NOT_TRACK": "1", "DVC_NO_ANALYTICS": "1", "GX_ANALYTICS_ENA
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 # The same in the words of HDF5, SQLite, Arrow and others, whose exceptions carry no number.
 _NO_ROOM_TEXT = ("no space left on device", "disk is full", "file too large", "disk quota exceeded")
-_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # NumPy's word for it
-# What the file system may say of a file that is there: nobody's bug.
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # NumPy's message for it
+# Errors of the file system on an existing file that are not bugs of ours.
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
@@ -40,7 +42,7 @@ class WriteError(UserError):
         self.path, self.why = path, why
 
     def __reduce__(self) -> tuple[type[WriteError], tuple[Path | str, str]]:
-        """Errors travel between processes by what they are made from."""
+        """Pickle an error by its arguments, for other processes."""
         return type(self), (self.path, self.why)
 
 
@@ -57,12 +59,12 @@ def first_line(error: BaseException) -> str:
 
 
 def one_line(text: object) -> str:
-    """A text with every run of white space, line breaks too, as one space."""
+    """The text with every run of white space, including line breaks, as one space."""
     return " ".join(str(text).split())
 
 
 def causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield an error and, one after the other, what led to it."""
+    """Yield an error, then its cause, the cause of that, and so on."""
     seen: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in seen:
@@ -72,7 +74,7 @@ def causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def no_room(error: BaseException) -> str | None:
-    """What the system says where an error, or one that led to it, comes of a full disk; None where none does."""
+    """The system's message where an error, or one of its causes, comes from a full disk; else None."""
     for cause in causes(error):
         number = getattr(cause, "errno", None)
         if number in _NO_ROOM:
@@ -87,7 +89,7 @@ def no_room(error: BaseException) -> str | None:
 
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
-    """Turn what a library or the system raises while `path` is written to a full disk into a WriteError."""
+    """Turn any error that comes from a full disk while `path` is written into a WriteError."""
     try:
         yield
     except UserError:
@@ -99,12 +101,12 @@ def writing(path: Path | str) -> Iterator[None]:
 
 
 def sentence_of(error: BaseException) -> str | None:
-    """The sentence for an error that is no bug of ours: a UserError's own, or a file that the system refuses."""
+    """The sentence for an error that is not our bug: a UserError, a full disk, or a file that the system refuses."""
     if isinstance(error, UserError):
         return str(error)
     named = next((e for e in causes(error) if isinstance(e, OSError) and e.filename is not None), None)
     if why := no_room(error):
-        name = (named.filename2 or named.filename) if named else None  # where a copy fails, the second is written
+        name = (named.filename2 or named.filename) if named else None  # of a copy the second is written
         known = os.fsdecode(name) if isinstance(name, str | bytes) else None
         return str(WriteError(known or f"A file in {Path.cwd()} or {tempfile.gettempdir()}, or what is printed,", why))
     if isinstance(error, OSError) and error.errno in _REFUSED and isinstance(error.filename, str | bytes):
@@ -117,10 +119,11 @@ def run(main: Callable[[], object], failed: int = 1) -> None:
     """Run a command's `main` with telemetry off.
 
     A UserError, a full disk and a file that the system refuses become one sentence on stderr and exit code `failed`.
-    Where DVC runs the command, what a kill left in the workspace is looked for first, see interrupted.py.
-    What is printed is printed before the exit code is decided: a full disk under stdout is a failure, too.
+    Where DVC runs the command, leftovers of a kill are looked for first, see interrupted.py.
+    Output is flushed before the exit code is decided, so that a full disk under stdout is a failure too.
     """
     os.environ.update(TELEMETRY_OFF)
+    hush()
     prepare_environment()
     name_this_user()
     try:
@@ -133,7 +136,7 @@ def run(main: Callable[[], object], failed: int = 1) -> None:
             raise
         _flush()
     except BrokenPipeError:
-        _drop(sys.stdout)  # whoever read what we print has gone: `| head`
+        _drop(sys.stdout)  # the reader of our output has gone: `| head`
         sys.exit(failed)
     except Exception as error:
         sentence = sentence_of(error)
@@ -145,7 +148,7 @@ def run(main: Callable[[], object], failed: int = 1) -> None:
             else:
                 print(f"error: {sentence}", file=sys.stderr, flush=True)
         except OSError:
-            _drop(sys.stderr)  # it may lie on the full disk, too
+            _drop(sys.stderr)  # it may be on the full disk too
         with suppress(OSError):
             _flush()
         sys.exit(failed)
@@ -162,7 +165,7 @@ def _flush() -> None:
 
 
 def _drop(stream: TextIO) -> None:
-    """Let what can't be printed go: the interpreter would try again at its end, and end with 120."""
+    """Discard what can't be printed; otherwise the interpreter tries again at exit and ends with code 120."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -171,17 +174,34 @@ def prepare_environment(env: MutableMapping[str, str] = os.environ) -> None:
     """Let child processes find this environment's `python`, `dvc` and `prefect`, and reach servers on this machine.
 
     People start commands by the interpreter's path (`.venv/bin/python -m flows.training`) without its folder on PATH,
-    while the commands of dvc.yaml say `python`; and with HTTP_PROXY set but not NO_PROXY.
+    but dvc.yaml's commands say `python`; and they set HTTP_PROXY without NO_PROXY.
     """
     own = str(Path(sys.executable).parent)
     others = [folder for folder in env.get("PATH", os.defpath).split(os.pathsep) if folder != own]
     env["PATH"] = os.pathsep.join([own, *others])
+    _drop_unusable_proxies(env)
     # Libraries read one spelling or the other, and the small one where both are set.
-    names = [name for text in _no_proxy(env) for name in text.split(",") if name.strip()]
-    if any(name.strip() == "*" for name in names):
+    names = [_bare(name) for text in _no_proxy(env) for name in text.split(",") if name.strip()]
+    if "*" in names:
         return  # no proxy at all; some libraries know `*` only where it stands alone
-    value = ",".join(dict.fromkeys([*(name.strip() for name in names), *LOOPBACK]))
-    env["NO_PROXY"] = env["no_proxy"] = value
+    env["NO_PROXY"] = env["no_proxy"] = ",".join(dict.fromkeys([*names, *LOOPBACK]))
+
+
+def _bare(name: str) -> str:
+    """An entry of NO_PROXY without the brackets that people write around IPv6 and HTTPX can't read."""
+    name = name.strip()
+    return name[1:-1] if name.startswith("[") and name.endswith("]") else name
+
+
+def _drop_unusable_proxies(env: MutableMapping[str, str]) -> None:
+    """Take out, aloud, proxies of a kind that HTTPX refuses: Prefect would end with a traceback, also on loopback."""
+    usable = {"http", "https"} | ({"socks5", "socks5h"} if find_spec("socksio") else set())
+    for name in [name for name in env if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]:
+        scheme, mark, _ = env[name].partition("://")
+        if mark and scheme.lower() not in usable:
+            del env[name]
+            why = "`pip install socksio` for socks5" if scheme.lower().startswith("socks") else "http or https works"
+            print(f"warning: {name} names a proxy of the kind {scheme}, which is left out ({why}).", file=sys.stderr)
 
 
 def _no_proxy(env: MutableMapping[str, str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""Atomic writes: a reader sees the old file or the whole new one, never a part, whatever is killed when."""
+"""Atomic writes: a reader sees the old file or the whole new one, never a part, even after a kill."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Artefact:
-    """A file or folder that a run leaves, to be used as a path relative to the project's top folder.
+    """A file or folder that a run leaves, usable as a path relative to the project's top folder.
 
-    `by` is the stage of dvc.yaml that writes it, or the command; `holds` says what is in it: the class that it is read
-    as, or in words. plumbline/common/artefacts.py lists them all.
+    `by` is the stage of dvc.yaml that writes it, or the command; `holds` says what is in it: the class it is read
+    as, or words. plumbline/common/artefacts.py lists them all.
     """
 
     name: str
@@ -46,7 +46,7 @@ class Artefact:
         return self.path / name
 
     def inside(self, folder: Path) -> Path:
-        """Return where it lies when `folder` takes the place of build/ (or of reports/)."""
+        """Return its path with `folder` in place of build/ (or of reports/)."""
         return folder / self.path.relative_to(self.path.parts[0])
 
 
@@ -62,7 +62,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
         os.close(handle)
     temporary = Path(name)
-    # mkstemp makes files private (0600); a result is as readable as any file this user writes.
+    # mkstemp makes files private (0600); a result should have the user's normal permissions.
     umask = os.umask(0)
     os.umask(umask)
     temporary.chmod(0o666 & ~umask)
@@ -118,7 +118,7 @@ def replacing_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 @contextmanager
 def _refused(path: Path) -> Iterator[None]:
-    """Name `path` where the system refuses a step of writing it."""
+    """Raise a WriteError naming `path` where the system refuses to write it."""
     try:
         yield
     except OSError as error:

@@ -1,8 +1,9 @@
-"""What a kill leaves behind in a workspace: dvc.lock cut off, or an intake half done; seen at every stage's start.
+"""What a kill leaves in a workspace: a dvc.lock that is cut off, or a half-done intake. Every stage checks at its
+start.
 
-DVC writes dvc.lock in place, so a kill at that moment leaves its beginning only: mostly no YAML any more, and DVC stops
-with an error; but cut at the end of a line it may be taken for a lock of fewer stages, and all others are due. Every
-stage that DVC starts keeps a copy of the file, so that `mend` can put it back.
+DVC writes dvc.lock in place, so a kill at that moment leaves only its beginning: usually invalid YAML, and DVC stops
+with an error; but cut at the end of a line it looks like a lock of fewer stages, and DVC runs all the others again.
+Every stage that DVC starts keeps a copy of the file, so that `mend` can restore it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 LOCK = "dvc.lock"
-MEND = "python -m flows.mend"
+MEND = "plumbline mend"
 COPY = Path(".dvc/tmp/plumbline-dvc.lock")
-# There while intake changes data/, see flows/switch.py: its journal, and the files that are still to be moved there.
+# They exist while intake changes data/, see flows/switch.py: its journal, and the files still to be moved.
 SWITCH = Path(".dvc/tmp/plumbline-switch.json")
 ADDED = Path(".dvc/tmp/plumbline-added")
 PATIENCE = 10.0  # seconds for another process, on a busy machine, to finish writing dvc.lock or changing data/
@@ -26,9 +27,9 @@ CONFLICT = re.compile(r"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
 
 
 def at_start(root: Path) -> str | None:
-    """At a stage's start: keep dvc.lock if it is whole; return why a stage that DVC runs must not begin, else None.
+    """At a stage's start: copy dvc.lock if it is whole; return why a stage that DVC runs must not begin, else None.
 
-    By hand it may, with a warning.
+    A stage started by hand may begin; it prints a warning.
     """
     by_dvc, by_hand = "DVC_STAGE" in os.environ, Path(sys.argv[0]).parent.name in ("stages", "monitoring")
     if not (by_dvc or by_hand) or not (root / ".dvc").is_dir():
@@ -49,12 +50,12 @@ def at_start(root: Path) -> str | None:
 
 
 def keep(root: Path) -> None:
-    """Keep dvc.lock for `mend` if it is whole; forget what was kept if somebody removed it."""
+    """Copy dvc.lock for `mend` if it is whole; remove the copy if dvc.lock was removed."""
     text = read(root / LOCK)
     if text is None:
         (root / COPY).unlink(missing_ok=True)
     elif text != read(root / COPY) and not lock_fault(root):
-        # Not by files.write_text, which needs the errors that this is a part of; in one step all the same.
+        # Not by files.write_text, which imports errors, which imports this; but atomically as well.
         temporary = root / COPY.with_suffix(f".{os.getpid()}")
         temporary.parent.mkdir(exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
@@ -62,7 +63,7 @@ def keep(root: Path) -> None:
 
 
 def lock_fault(root: Path) -> str | None:
-    """Return a sentence that says what is wrong with dvc.lock and what to do; None if nothing is, or it isn't there."""
+    """Return a sentence on what is wrong with dvc.lock and what to do; None if it is right or missing."""
     path = root / LOCK
     text = read(path)
     kept = read(root / COPY)
@@ -74,10 +75,10 @@ def lock_fault(root: Path) -> str | None:
             f"{path} has Git's conflict markers (line {line}): take one side whole (git checkout --ours {LOCK}, or "
             "--theirs), then `dvc repro`."
         )
-    names = stage_names(text)
-    if names is None:
+    stages = _stages(text)
+    if stages is None:
         return f"{path} was torn by a kill: `{MEND}` puts it back, then `dvc repro`."
-    lost = _lost(root, text, names, stage_names(kept) or [] if kept else [])
+    lost = _lost(root, text, stages, _stages(kept) or {} if kept else {})
     if not lost:
         return None
     return (
@@ -86,24 +87,51 @@ def lock_fault(root: Path) -> str | None:
     )
 
 
-def _lost(root: Path, text: str, names: list[str], before: list[str]) -> list[str]:
+def _lost(root: Path, text: str, now: dict[str, Any], before: dict[str, Any]) -> list[str]:
     """The stages missing from a lock that is the beginning of what it was, if dvc.yaml still has them.
 
-    A version that Git knows was not cut: somebody went back to it.
+    The last of those that are there may be cut short, too. A version that Git knows was not cut: somebody went back to
+    it.
     """
-    lost = before[len(names) :]
-    if not lost or before[: len(names)] != names:
+    names = list(now)
+    lost = list(before)[len(names) :]
+    if list(before)[: len(names)] != names:
+        return []
+    partly = _outs_cut(now[names[-1]], before[names[-1]]) if names else None
+    if not lost and partly is None:
         return []
     import yaml
 
-    pipeline = yaml.safe_load(read(root / "dvc.yaml") or "") or {}
-    lost = [name for name in lost if name.partition("@")[0] in pipeline.get("stages", {})]
+    pipeline = (yaml.safe_load(read(root / "dvc.yaml") or "") or {}).get("stages", {})
+    lost = [name for name in lost if name.partition("@")[0] in pipeline]
+    if partly is not None and partly < _outs_of(pipeline.get(names[-1].partition("@")[0])):
+        lost.insert(0, names[-1])
     version = (ask_git(root, "hash-object", "--stdin", text=text) or "none").strip() if lost else "none"
     return lost if ask_git(root, "cat-file", "-e", version) is None else []
 
 
+def _outs_cut(stage: dict[str, Any], before: dict[str, Any]) -> int | None:
+    """How many outs of an entry are whole, where it ends before they, its last part, do; None where it does not."""
+    outs, earlier = stage.get("outs") or [], before.get("outs") or []
+    if [out["path"] for out in outs] != [out["path"] for out in earlier[: len(outs)]]:
+        return None
+    whole = sum(not set(out) < set(other) for out, other in zip(outs, earlier, strict=False))
+    return whole if whole < len(earlier) else None
+
+
+def _outs_of(stage: dict[str, Any] | None) -> int:
+    """How many outs a stage of dvc.yaml declares."""
+    body = (stage or {}).get("do") or stage or {}
+    return sum(len(body.get(kind) or []) for kind in ("outs", "metrics", "plots"))
+
+
 def stage_names(text: str) -> list[str] | None:
     """The names of the stages in a dvc.lock, in its order; None where it was cut off, so that it is none any more."""
+    stages = _stages(text)
+    return None if stages is None else list(stages)
+
+
+def _stages(text: str) -> dict[str, Any] | None:
     import yaml
 
     try:
@@ -113,7 +141,7 @@ def stage_names(text: str) -> list[str] | None:
     stages = value.get("stages") if isinstance(value, dict) else None
     if not text.endswith("\n") or not isinstance(stages, dict) or not all(map(_is_entry, stages.values())):
         return None
-    return list(stages)
+    return stages
 
 
 def _is_entry(stage: Any) -> bool:
@@ -124,20 +152,20 @@ def _is_entry(stage: Any) -> bool:
 
 
 def switch_fault(root: Path) -> str | None:
-    """Return a sentence on an intake that was killed before all its pictures were in place; None without one."""
+    """Return a sentence on an intake that was killed before all its pictures were in place, else None."""
     if not (root / SWITCH).exists() or not any(path.is_file() for path in (root / ADDED).rglob("*")):
         return None
     return f"an intake was killed while it changed the data of {root}: `{MEND}` finishes it, then `dvc repro`."
 
 
 def _just_touched(root: Path) -> bool:
-    """Was either file written a moment ago, so that its writer may still be at it?"""
+    """Was either file written a moment ago, so that it may still be being written?"""
     written = [path.stat().st_mtime for path in (root / LOCK, root / SWITCH) if path.exists()]
-    return bool(written) and time.time() - max(written) < PATIENCE
+    return bool(written) and abs(time.time() - max(written)) < PATIENCE  # the clock may have been set back
 
 
 def read(path: Path) -> str | None:
-    """A text file's content, with a sign for what is no UTF-8; None where it can't be read."""
+    """A text file's content, with replacement characters for invalid UTF-8; None where it can't be read."""
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
@@ -145,7 +173,7 @@ def read(path: Path) -> str | None:
 
 
 def ask_git(root: Path, *arguments: str, text: str | None = None) -> str | None:
-    """What Git prints; None where it fails or isn't there."""
+    """What Git prints; None where it fails or is not installed."""
     try:
         done = subprocess.run(["git", *arguments], cwd=root, input=text, capture_output=True, text=True, check=False)
     except FileNotFoundError:

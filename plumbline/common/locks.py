@@ -12,9 +12,9 @@ from plumbline.common.errors import UserError
 
 @contextmanager
 def held(lock: Path, timeout: float, what: str) -> Iterator[None]:
-    """Hold the file lock `lock`, waiting up to `timeout` seconds and saying so; the kernel frees it if we are killed.
+    """Hold the file lock `lock`, waiting up to `timeout` seconds, with a message; the kernel frees it if we are killed.
 
-    `what` says what the holder does, to stand before "by another run". Raises UserError when the time is up.
+    `what` says what the holder does; in messages "by another run" follows. Raises UserError when the time is up.
     """
     from filelock import FileLock, Timeout
 

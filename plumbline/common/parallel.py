@@ -1,4 +1,4 @@
-"""Work over all cores, its results in the order asked for and only a little of it ahead."""
+"""Work on all cores; results come in order, and only a little is computed in advance."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def in_order(function: Callable[[Item], Result], items: Iterable[Item], ahead: int = 4) -> Iterator[Result]:
-    """Yield function(item) in the items' order, computed on a thread per core, at most `ahead` per core in advance.
+def in_order(
+    function: Callable[[Item], Result], items: Iterable[Item], ahead: int = 4, workers: int | None = None
+) -> Iterator[Result]:
+    """Yield function(item) in the items' order, computed on a thread per core (or `workers`), `ahead` each in advance.
 
-    For work that lets go of the interpreter lock, as Pillow's decoding and resizing do: nothing has to be copied
-    between processes, or forked beside TensorFlow.
+    For work that releases the interpreter lock, such as Pillow's decoding and resizing: nothing is copied between
+    processes, and nothing is forked with TensorFlow loaded.
     """
-    workers = cores()
+    workers = workers or cores()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
     try:
         yield from _drain(pool, function, items, workers * ahead)
@@ -68,11 +70,11 @@ def _drain(pool: Executor, function: Callable[[Item], Result], items: Iterable[I
 
 
 def _start_worker() -> None:
-    """One thread for each process's matrix products, and an end to it when the parent is killed."""
+    """Use one thread for matrix products, and end this process when the parent is killed."""
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)
     parent = multiprocessing.parent_process()
     if parent is not None:
-        # Its queue never closes by itself: without this, a killed stage would leave its workers waiting for ever.
+        # Its queue does not close by itself: without this the workers of a killed stage would wait for ever.
         Thread(target=lambda: (wait_for([parent.sentinel]), os._exit(1)), daemon=True).start()

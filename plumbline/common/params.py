@@ -66,7 +66,7 @@ def parse_section(name: str, value: Any, model: type[SectionType], path: Path = 
 def with_value(text: str, key: str, value: Any) -> str:
     """Return params.yaml's text with `key` ("evaluate.violation_class") set to a plain `value`; comments stay.
 
-    Raises UserError where the entry can't be found as a line of its own, or anything else would change.
+    Raises UserError where the entry is not on a line of its own, or anything else would change.
     """
     section, _, name = key.rpartition(".")
     lines = text.splitlines(keepends=True)
@@ -92,7 +92,7 @@ def with_value(text: str, key: str, value: Any) -> str:
 
 
 def _line_of(lines: list[str], keys: list[str]) -> int | None:
-    """The line on which a key stands, those above it indented by two spaces less each; None where it is not so."""
+    """The line of a key, with each level of keys indented by two spaces; None where there is no such line."""
     first, last = 0, len(lines)
     for depth, key in enumerate(keys):
         found = re.compile(rf"{'  ' * depth}{re.escape(key)}:(\s|$)")

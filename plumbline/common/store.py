@@ -1,8 +1,8 @@
-"""Results of partitions at the fsspec URL that PLUMBLINE_STORE names: written once, found by every machine.
+"""Results of partitions at the fsspec URL in PLUMBLINE_STORE: written once, found by every machine.
 
-An object is a .npz archive named by a digest of all that its content depends on; the archive's checksums tell a whole
-one from a damaged one. Nothing in a store is the only copy of anything: delete what you like, it is computed again.
-Credentials and endpoints are fsspec's business (its configuration files, or variables such as FSSPEC_S3_ENDPOINT_URL).
+An object is a .npz archive, named by a digest of everything its content depends on; its checksums detect damage. A
+store holds nothing that can't be computed again, so anything in it may be deleted. Credentials and endpoints are
+configured in fsspec (its configuration files, or variables such as FSSPEC_S3_ENDPOINT_URL).
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from plumbline.common.errors import UserError, first_line
 
 STORE = "PLUMBLINE_STORE"
-# An object appears there whole or not at all; elsewhere (folders, SFTP, SMB, ...) a file is moved to its name.
+# Here an object appears whole or not at all; elsewhere (folders, SFTP, SMB, ...) we write a file and rename it.
 PUT_IS_ATOMIC = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "tos", "memory"}
 
 Arrays = dict[str, NDArray[Any]]
 
 
 class DamagedError(Exception):
-    """An object that is not what was written; the message says what is wrong with it."""
+    """A stored object is damaged; the message says how."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Store:
 
     @property
     def shown(self) -> str:
-        """The URL as it may be printed: without user and password."""
+        """The URL for printing, without user and password."""
         return re.sub(r"://[^/@:]*:[^/@]*@", "://", self.url)
 
     def read(self, name: str) -> Arrays | None:
@@ -113,5 +113,5 @@ def open_store() -> Store | None:
     store = Store(url)
     with store._answering("opened"):
         files, root = store._open()
-        # Workers may run in other folders: what is relative here is made absolute here.
+        # Workers may run in other folders, so a relative path is made absolute here.
         return store if "://" in url or "::" in url else Store(str(files.unstrip_protocol(root)))

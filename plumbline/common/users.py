@@ -1,4 +1,4 @@
-"""Who runs this: a user id need have neither a name nor a home (containers, clusters)."""
+"""The user who runs this: in containers and on clusters a user id may have neither name nor home."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def user_name() -> str:
 def name_this_user() -> None:
     """Give this process and its children a name and a home where the system knows none for the user id.
 
-    MLflow, DVC, Prefect and Evidently ask for both and end with a traceback where there is nothing to be had.
+    MLflow, DVC, Prefect and Evidently ask for both and end with a traceback where they are missing.
     """
     if not hasattr(os, "getuid"):
         return

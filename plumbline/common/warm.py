@@ -1,10 +1,10 @@
 """Run a stage in a process that has TensorFlow imported already: `python -m plumbline.common.warm train NAME`.
 
 It does what `python -m stages.train NAME` does, in a child forked from a server that imported the heavy libraries once:
-that saves each such stage four seconds of a processor. The first one starts the server, which ends when nobody asked
-for IDLE seconds. A server is for one folder, environment and state of the code, and for the umask, processors, niceness
-and limits it was started under: who asks under others gets another. Where there is none to be had, stderr says why and
-the stage runs by itself, as it does with PLUMBLINE_WARM=0.
+that saves each such stage four seconds of a processor. The first one starts the server, which ends after IDLE
+seconds without a request. A server belongs to one folder, environment and state of the code, and to the umask,
+processors, niceness and limits it was started under; other requests get another server. If none can be started, stderr
+says why and the stage runs on its own, as it does with PLUMBLINE_WARM=0.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import ctypes
 import fcntl
 import gc
-import hashlib
 import importlib
 import json
 import os
@@ -26,12 +25,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+from plumbline.common.quiet import hush
+from plumbline.common.surroundings import address_here
+
 IDLE = 30.0
-ROOMS = ("plumbline", "stages")
-# what differs from stage to stage and from shell to shell without a meaning for what the stage computes
-VOLATILE = ("_", "SHLVL", "PWD", "OLDPWD", "DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
-# lines of /proc/self/limits, cgroup and status that say what a process hands down to its children
-INHERITED = ("Max ", "0::", "Umask", "Groups", "CapEff", "NoNewPrivs", "Seccomp", "Cpus_allowed", "Mems_allowed")
 PRELOADED = ("tensorflow", "keras", "pandas", "pyarrow.parquet", "cv2", "h5py", "stages.train", "stages.featurize")
 
 
@@ -48,13 +45,13 @@ def main(arguments: list[str]) -> None:
 
 
 def ask(arguments: list[str]) -> int:
-    """Have a server run the stage, return its exit code; OSError where it surely never began, to be run elsewhere."""
+    """Let a server run the stage and return its exit code; OSError only where the stage has certainly not begun."""
     with connect(address_here()) as connection:
         request = json.dumps([arguments, dict(os.environ), os.getcwd()])
         socket.send_fds(connection, [request.encode()], [0, 1, 2])
         if not connection.recv(1):
             raise OSError("the process that had it loaded went away")
-        # From here on it may be at work, and must not run twice at a time.
+        # From here on the stage may be running and must not be started a second time.
         answer = connection.recv(16)
         if not answer:
             print(f"error: the process of stage {arguments[0]} was lost: run `dvc repro` again.", file=sys.stderr)
@@ -64,20 +61,20 @@ def ask(arguments: list[str]) -> int:
 def connect(address: Path) -> socket.socket:
     """Return a connection to the server at `address`, started if need be; OSError says why there is none."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    # Stages side by side wait here for one server, instead of loading one each.
+    # Stages started side by side wait here for one server instead of starting one each.
     with address.with_suffix(".lock").open("w") as lock, tempfile.TemporaryFile() as words:
         fcntl.flock(lock, fcntl.LOCK_EX)
         with contextlib.suppress(OSError):
             connection.connect(str(address))
             return connection
-        ready, told = os.pipe()
-        command = [sys.executable, "-m", "plumbline.common.warm", "--serve", str(address), str(told)]
+        reading, writing = os.pipe()
+        command = [sys.executable, "-m", "plumbline.common.warm", "--serve", str(address), str(writing)]
         nothing = subprocess.DEVNULL
         server = subprocess.Popen(
-            command, stdin=nothing, stdout=nothing, stderr=words, pass_fds=[told], start_new_session=True
+            command, stdin=nothing, stdout=nothing, stderr=words, pass_fds=[writing], start_new_session=True
         )
-        os.close(told)
-        with open(ready, "rb") as pipe:
+        os.close(writing)
+        with open(reading, "rb") as pipe:
             if not pipe.read(1):
                 words.seek(0)
                 sys.stderr.write(words.read().decode("utf-8", "replace"))
@@ -86,26 +83,12 @@ def connect(address: Path) -> socket.socket:
         return connection
 
 
-def address_here() -> Path:
-    """The socket of the server that may run this process's stage; private to the user."""
-    folder = Path(tempfile.gettempdir()) / f"plumbline-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    if folder.lstat().st_uid != os.getuid() or folder.lstat().st_mode & 0o077:
-        raise OSError(f"{folder} is not private")
-    code = [(str(p), p.stat().st_mtime_ns, p.stat().st_size) for r in ROOMS for p in sorted(Path(r).glob("**/*.py"))]
-    environment = sorted((key, value) for key, value in os.environ.items() if key not in VOLATILE)
-    lines = [Path("/proc/self", name).read_text().splitlines() for name in ("limits", "cgroup", "status")]
-    inherited = [line for part in lines for line in part if line.startswith(INHERITED)]
-    niceness = [os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0)]
-    key = json.dumps([os.getcwd(), sys.executable, environment, code, inherited, niceness])
-    return folder / f"{hashlib.sha256(key.encode()).hexdigest()[:24]}.sock"
-
-
 def serve(address: Path, ready: int) -> None:
     """Import what stages need, tell `ready`, fork for everyone who asks until nobody did for IDLE seconds."""
+    hush()
     for name in PRELOADED:
         importlib.import_module(name)
-    # What was imported stays: a child's collections would look at all of it again, and copy its pages for that.
+    # Imported objects stay: otherwise every child's garbage collections would visit them and copy their pages.
     gc.collect()
     gc.freeze()
     address.unlink(missing_ok=True)
@@ -119,7 +102,7 @@ def serve(address: Path, ready: int) -> None:
             try:
                 connection, _ = listener.accept()
             except TimeoutError:
-                with contextlib.suppress(ChildProcessError):  # no stage is at work: it is not needed any more
+                with contextlib.suppress(ChildProcessError):  # no stage is running: the server is not needed any more
                     while os.waitpid(-1, os.WNOHANG) != (0, 0):
                         pass
                     continue
@@ -131,7 +114,7 @@ def serve(address: Path, ready: int) -> None:
 
 
 def guard(connection: socket.socket) -> None:
-    """Run the stage in a child, end it when who asked is gone, whatever becomes of the server; answer its exit code."""
+    """Run the stage in a child, end it if the client goes away, even without the server; send its exit code."""
     request, streams, _, _ = socket.recv_fds(connection, 1 << 20, 3)
     (stage, *arguments), environment, folder = json.loads(request)
     connection.sendall(b"+")
@@ -152,13 +135,13 @@ def guard(connection: socket.socket) -> None:
         os.close(descriptor)
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(folder)  # the server's own may have been deleted, and made again under the same name
+    os.chdir(folder)  # the server's own folder may have been deleted and created again under the same name
     sys.stdout.reconfigure(line_buffering=sys.stdout.isatty())  # type: ignore[union-attr]
-    # The module was imported to have its imports; run it as `python -m` does, from a clean slate.
+    # The module was imported for its imports; run it afresh, as `python -m` does.
     sys.modules.pop(f"stages.{stage}", None)
     sys.argv = [stage, *arguments]
     runpy.run_module(f"stages.{stage}", run_name="__main__", alter_sys=True)
-    # It ended well. The interpreter would take another sixth of a second to tidy TensorFlow away.
+    # It succeeded. A normal exit would take another sixth of a second to unload TensorFlow.
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

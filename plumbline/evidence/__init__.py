@@ -1,1 +1,1 @@
-"""What is known about every candidate, with intervals, and the rules that judge it."""
+"""Figures on every candidate, with intervals, and the rules of the gate."""

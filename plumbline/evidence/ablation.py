@@ -1,8 +1,8 @@
-"""Does a network that sees badly in the dark get help from its neighbours? Each subset is tried.
+"""Does a hybrid gain from all of its networks, in the dark for example? Every subset is tried.
 
 For every subset of a hybrid backbone's networks a head like the hybrid's is trained on that part of the cached
-features, and judged on the test pictures as they are, darkened, with a block before them, and turned. Several seeds
-say how much is chance. Reads build/features/BACKBONE and build/splits.parquet, writes build/ablations/CANDIDATE.json
+features, and scored on the test pictures as they are, darkened, partly covered and rotated. Several seeds show
+how much is chance. Reads build/features/BACKBONE and build/splits.parquet, writes build/ablations/CANDIDATE.json
 and reports/ablations/CANDIDATE.html.
 """
 
@@ -25,9 +25,10 @@ from plumbline.common.progress import progress
 from plumbline.evidence.records import SubsetAccuracy
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import Features
-from plumbline.models.fitting import Lesson, fit, make_deterministic
-from plumbline.models.networks import build_collected, find_network, scale_pixels
-from plumbline.models.pooling import join, pooled
+from plumbline.models.fitting import fit, make_deterministic
+from plumbline.models.networks import build_collected
+from plumbline.models.pooling import features_of, join
+from plumbline.models.preprocessing import prepared
 from plumbline.models.trainable import build_trainable
 from plumbline.models.training import TrainingSet
 
@@ -35,7 +36,7 @@ Picture = NDArray[np.uint8]
 
 
 class Ablation(Section):
-    """One entry of `ablations`, named after the candidate whose `backbone` is taken apart: the disturbances' strengths.
+    """One entry of `ablations`, under the candidate's name: its `backbone`, and how strong the disturbances are.
 
     `dark` multiplies the pixels, `occluded` is the covered block's share of each side, `rotated` is in degrees.
     """
@@ -48,7 +49,7 @@ class Ablation(Section):
 
 
 def disturb(picture: Picture, image_id: str, condition: str, params: Ablation) -> Picture:
-    """The picture (S, S, 3) darkened, with a grey block at a place of its own, or turned either way; or as it is."""
+    """The picture (S, S, 3) darkened, with a grey block at a random place, rotated either way, or unchanged."""
     import cv2
 
     random = np.random.default_rng(int.from_bytes(hashlib.sha256(image_id.encode()).digest()[:8], "big"))
@@ -82,12 +83,10 @@ def build_extractor(features: Features) -> Callable[[NDArray[np.float32]], NDArr
 
     backbone = features.backbone
     names, size = [part.network for part in backbone.parts], backbone.image_size
-    networks = build_collected(names, size, str(features.folder / artefacts.BACKBONE_WEIGHTS))
+    networks = build_collected(names, backbone.network_size, str(features.folder / artefacts.BACKBONE_WEIGHTS))
     pixels = keras.Input((size, size, 3))
-    maps = [
-        pooled(network(scale_pixels(pixels, find_network(name).scaling), training=False), backbone)
-        for name, network in zip(names, networks, strict=True)
-    ]
+    seen = prepared(pixels, backbone.preprocess)
+    maps = [features_of(seen, name, [network], backbone) for name, network in zip(names, networks, strict=True)]
     model = keras.Model(pixels, join(maps))
     return lambda batch: np.asarray(model.predict_on_batch(batch))
 
@@ -133,8 +132,7 @@ def ablate(
         for seed in range(first_seed, first_seed + params.seeds):
             make_deterministic(seed)
             network = build_trainable(part, features.backbone, None, len(data.targets.classes), task)
-            learn = data.plain("train", part.batch_size, seed)
-            fit(network, part, Lesson(task, learn, data.plain("validation", part.batch_size)))
+            fit(network, part, data.plain_lesson(part, seed), f"{'+'.join(chosen)} seed {seed}")
             for condition, values in conditions.items():
                 p = task.probabilities(network.predict_on_batch(np.asarray(values, np.float32)))
                 right = (task.predicted(p) == data.targets.truth[test]).all(axis=1)
@@ -146,10 +144,10 @@ def ablate(
 
 
 def verdict(table: list[SubsetAccuracy], test_images: int) -> list[str]:
-    """One sentence per condition: is all of it together better than the best of its networks alone?
+    """One sentence per condition: are all networks together better than the best one alone?
 
-    The yardstick is twice the standard error of a difference of two accuracies on as many pictures, taken as
-    independent, which is generous to the claim's doubters: the same pictures are judged.
+    A difference counts beyond twice the standard error of two independent accuracies. That is conservative, because
+    both are measured on the same pictures.
     """
     alone = [row for row in table if len(row.networks) == 1]
     together = max(table, key=lambda row: len(row.networks))

@@ -19,7 +19,7 @@ PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 
 
 def majority(sample: Predictions, train: NDArray[np.bool_]) -> Floats:
-    """Return probabilities (N, K), the same for every picture: what is usual among the training labels."""
+    """Return probabilities (N, K), the same for every picture: the shares of the training labels."""
     return np.tile(sample.task.usual(sample.truth[train]), (len(sample.truth), 1))
 
 
@@ -28,7 +28,7 @@ def pixel_regression(
 ) -> Floats:
     """Return probabilities (N, K) of logistic regression on `pixels` (N, H, W, 3) shrunk to 16x16, fitted on `train`.
 
-    Its penalty is the one with the highest accuracy on `validation`, the stronger of equals. Several labels get a
+    Its penalty is the one with the highest accuracy on `validation`, of equals the strongest. Several labels get a
     regression each.
     """
     features = shrink(pixels, SIDE).reshape(len(pixels), -1)
@@ -61,10 +61,10 @@ def leave_one_site_out(
     sites: NDArray[np.object_],
     seed: int,
 ) -> list[SiteLeftOut]:
-    """Return per site the area under the curve there when learned elsewhere, beside that when its own site helped too.
+    """Return for each site the area under the curve when trained on other sites, and when trained on its own as well.
 
-    `features` (N, F) go through the ridge classifier of the shortcut audits, once with sites and once with groups
-    (`codes`) as what is held out. Sites that hold one class only, or no name, are left out.
+    `features` (N, F) go through the ridge classifier of the shortcut checks, holding out once whole sites and once
+    groups (`codes`). Sites that hold one class only, or no name, are left out.
     """
     names = sorted(set(sites) - {""})
     known = np.asarray(sites != "")

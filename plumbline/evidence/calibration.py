@@ -1,4 +1,4 @@
-"""Temperature scaling, and what expected calibration error a perfectly calibrated model would show."""
+"""Temperature scaling, and the expected calibration error that a perfectly calibrated model would show."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def scale(probabilities: Floats, temperature: float) -> Floats:
 
 
 def null_calibration_errors(probabilities: Floats, bins: int, draws: int, seed: int) -> Floats:
-    """Return the calibration errors (draws,) that a truly calibrated model with just these confidences would show.
+    """Return the calibration errors (draws,) that a truly calibrated model with these confidences would show.
 
-    Each draw makes every prediction right with the probability that it claims.
+    In each draw every prediction is right with the probability it claims.
     """
     confidence = probabilities.max(axis=1)
     right = np.random.default_rng(seed).random((draws, len(confidence))) < confidence

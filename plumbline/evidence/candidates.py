@@ -1,4 +1,4 @@
-"""What training left behind for each candidate: its description, learning curve and predictions for every image."""
+"""The results of training for each candidate: description, learning curve and predictions for every image."""
 
 from __future__ import annotations
 
@@ -31,17 +31,14 @@ COLUMNS = ("path", "id", "label", "split", "group")
 
 @dataclass(frozen=True)
 class TrainedCandidate:
-    """`table` is sorted by path and has `COLUMNS` and `p_CLASS` for each of `classes`; `history` is the learning curve.
-
-    `folds` holds predictions by cross-validation over groups, in the same form, where training made them.
-    """
+    """`table` is sorted by path: `COLUMNS`, and `p_CLASS` for each of `classes`; `history` is the learning curve."""
 
     name: str
     model: ModelRecord
     history: pd.DataFrame
     table: pd.DataFrame
-    folds: pd.DataFrame | None = None
     latency: float | None = None  # milliseconds of one picture, where they were measured
+    seconds: float | None = None  # that its training took, where they were measured
 
     @property
     def classes(self) -> list[str]:
@@ -173,14 +170,14 @@ def read_candidate(folder: Path) -> TrainedCandidate:
         raise UserError(f"{error.filename} is missing: run `dvc repro -f train@{folder.name}`.") from None
     except ValueError as error:
         raise UserError(f"{folder} is damaged ({error}): run `dvc repro -f train@{folder.name}`.") from None
-    folds_file = folder / artefacts.CROSS_VALIDATION
+    cost = read_cost(folder)
     candidate = TrainedCandidate(
         name=folder.name,
         model=model,
         history=history,
         table=_checked(table, model, folder / artefacts.PREDICTIONS),
-        folds=_checked(pd.read_parquet(folds_file), model, folds_file) if folds_file.is_file() else None,
-        latency=read_cost(folder).latency_ms,
+        latency=cost.latency_ms,
+        seconds=cost.seconds,
     )
     missing = set(SPLITS) - set(candidate.table["split"])
     if missing:
@@ -188,6 +185,22 @@ def read_candidate(folder: Path) -> TrainedCandidate:
             f"{folder}/predictions.parquet has no {', '.join(sorted(missing))} images: run `dvc repro split`."
         )
     return candidate
+
+
+def read_unseen(race: Path, candidates: dict[str, TrainedCandidate], finalists: list[str]) -> dict[str, Predictions]:
+    """Return the pictures that select, by finalist; UserError where a table is missing, or they are not the same."""
+    found: dict[str, Predictions] = {}
+    for name in finalists:
+        file = race / f"{name}.parquet"
+        if name not in candidates or not file.is_file():
+            raise UserError(f"{file} or the candidate it is about is missing: run `dvc repro -f race`.")
+        candidate = candidates[name]
+        found[name] = sample_of(
+            _checked(pd.read_parquet(file), candidate.model, file), candidate.classes, task=candidate.task
+        )
+        if found[name].paths != found[finalists[0]].paths:
+            raise UserError(f"{file} is about other pictures than the others' beside it: run `dvc repro -f race`.")
+    return found
 
 
 def _checked(table: pd.DataFrame, model: ModelRecord, path: Path) -> pd.DataFrame:

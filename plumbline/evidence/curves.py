@@ -11,7 +11,11 @@ from plumbline.tasks.scores import Floats
 
 
 def learning(history: pd.DataFrame) -> pd.DataFrame:
-    """Return the learning curve by epoch: epoch, train_loss, validation_loss, train_accuracy, validation_accuracy."""
+    """Return the learning curve by epoch: epoch, train_loss, validation_loss, train_accuracy, validation_accuracy.
+
+    Epochs whose loss is no number are left out.
+    """
+    history = history.dropna(subset=["loss", "val_loss"])
     columns = {
         f"{name}_{score}": history[f"{prefix}{score}"]
         for score in ("loss", "accuracy")

@@ -1,4 +1,4 @@
-"""What a backbone sees of test pictures when framing, background or head are taken away.
+"""Features of test pictures with framing, background or head taken away.
 
 Whole groups of test pictures are drawn up to `probe.pictures` and shown zoomed, before another background, with the
 head covered; the backbone runs once for all of its candidates. Reads build/features/BACKBONE, build/splits.parquet and
@@ -28,10 +28,10 @@ from plumbline.models.features import Features
 BOX = ("left", "top", "right", "bottom")
 GREY = 127
 SOFT = 0.03
-"""Standard deviation of the edge between two pictures, as a share of the side: a hard edge would be a sight itself."""
+"""Standard deviation of the edge between two pictures, as a share of the side: a hard edge would be visible itself."""
 BLUR = 0.08
 FRAMED_HEAD, FRAMED_TOP = 0.4, 0.15
-"""Where the same framing puts every head: its longer side as a share of the picture, and how far down it begins."""
+"""Where the condition `same framing` puts every head: its longer side and its top, as shares of the picture."""
 BATCH = 32
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -94,9 +94,9 @@ def head_boxes(rows: pd.DataFrame, manifest: pd.DataFrame, params: ProbeParams) 
 
 
 def partners(rows: pd.DataFrame, seed: int) -> NDArray[np.intp]:
-    """Return for each picture (N,) the place of one of another group and another label, whose background it gets.
+    """Return for each picture (N,) the row of a picture of another group and label, whose background it gets.
 
-    With another label: a model that reads the background then changes its answer, one that reads the head does not.
+    Another label, so that a model that reads the background changes its answer and one that reads the head does not.
     """
     order = np.random.default_rng(seed).permutation(len(rows))
     labels, groups = rows["label"].to_numpy(), rows["group"].to_numpy()
@@ -135,7 +135,7 @@ def disturb(picture: Pixels, other: Pixels, box: Floats, condition: str) -> Pixe
 
 
 def elsewhere(box: Floats) -> Floats:
-    """Return a box (4,) of the same size in the corner where it covers least of `box`."""
+    """Return a box (4,) of the same size in the corner where it overlaps `box` least."""
     width, height = box[2] - box[0], box[3] - box[1]
     corners = [
         np.array([left, top, left + width, top + height]) for top in (1 - height, 0.0) for left in (0.0, 1 - width)
@@ -164,7 +164,7 @@ def _blend(inside: Any, outside: Any, box: Floats) -> Pixels:
 
 
 def _moved(picture: Pixels, factor: float, place: tuple[float, float], to: tuple[float, float]) -> Pixels:
-    """Enlarge by `factor` and shift so that `place` (shares) comes to lie at `to`; edges are mirrored outwards."""
+    """Enlarge by `factor` and shift so that `place` (in shares) moves to `to`; edges are mirrored outwards."""
     import cv2
 
     size = picture.shape[0]

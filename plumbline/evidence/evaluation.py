@@ -1,4 +1,4 @@
-"""What is known about every candidate, with intervals; it judges nothing (that is gate's).
+"""Figures on every candidate, with intervals. Judging them is left to `gate`.
 
 Reads build/candidates/*/, build/ensembles/*/, build/probes/*/, build/manifest.parquet and build/features/pixels/,
 writes build/evaluation.json (everything), build/leaderboard.json (figures by candidate), build/metrics/ (`dvc metrics`)
@@ -19,7 +19,7 @@ from plumbline.common.errors import UserError
 from plumbline.common.files import replacing_folder, write_json
 from plumbline.common.params import Section, load_sections
 from plumbline.evidence import baselines as reference
-from plumbline.evidence import calibration, curves, intervals, probes, shortcuts, slices, thresholds
+from plumbline.evidence import calibration, conformal, curves, intervals, probes, shortcuts, slices, thresholds
 from plumbline.evidence.candidates import SPLITS, Predictions, TrainedCandidate
 from plumbline.evidence.records import (
     AtThreshold,
@@ -68,7 +68,7 @@ class Evaluate(Section):
 
 
 class Named(Section):
-    """Any entry under `candidates`: only its name matters here."""
+    """An entry under `candidates`, of which only the name is used here."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -82,11 +82,11 @@ def evaluate(
     probed: dict[str, probes.Probe] | None = None,
     not_made: dict[str, str] | None = None,
 ) -> Evaluation:
-    """Return everything known about the candidates and their data.
+    """Return all figures on the candidates and their data.
 
     `manifest` and `pixels` (N, H, W, 3) hold the pictures that the candidates predicted, in their tables' order;
-    `missing` names candidates of params.yaml without a result; `probed` holds what candidates answered to disturbed
-    test pictures, of those that were asked; `not_made` why ensembles are not among them.
+    `missing` names candidates of params.yaml without a result; `probed` holds the answers of probed candidates
+    to disturbed test pictures; `not_made` names ensembles that could not be made, with the reason.
     """
     first = next(iter(candidates.values()))
     classes = first.classes
@@ -116,14 +116,21 @@ def evaluate(
             for name, probabilities in references.items()
         },
         candidates={
-            name: evaluate_candidate(
+            name: with_uncertainty(
+                evaluate_candidate(
+                    candidate,
+                    draws,
+                    violation,
+                    params,
+                    slices=evaluate_slices(candidate.sample("test"), test_cuts, draws["test"], violation, params),
+                    versus=versus(candidate.sample("test"), references, in_test, draws["test"]),
+                    looks=look(candidate, (probed or {}).get(name), params),
+                ),
                 candidate,
-                draws,
-                violation,
-                params,
-                slices=evaluate_slices(candidate.sample("test"), test_cuts, draws["test"], violation, params),
-                versus=versus(candidate.sample("test"), references, in_test, draws["test"]),
-                looks=look(candidate, (probed or {}).get(name), params),
+                candidates,
+                draws["test"],
+                (probed or {}).get(name),
+                params.seed,
             )
             for name, candidate in candidates.items()
         },
@@ -132,10 +139,32 @@ def evaluate(
 
 
 def look(candidate: TrainedCandidate, probe: probes.Probe | None, params: Evaluate) -> ProbeEvidence | None:
-    """Return what disturbing the pictures tells of a candidate, None where it was not probed."""
+    """Return the figures of a candidate's probes, None where it was not probed."""
     if probe is None:
         return None
     return probes.evaluate_probe(probe, candidate.sample("test"), params.resamples, params.seed)
+
+
+def with_uncertainty(
+    entry: CandidateEvidence,
+    candidate: TrainedCandidate,
+    candidates: dict[str, TrainedCandidate],
+    draws: Floats,
+    probe: probes.Probe | None,
+    seed: int,
+) -> CandidateEvidence:
+    """Return the evidence with the candidate's conformal sets, and how far an ensemble's members disagree.
+
+    The sets rest on validation alone: what folds answer is another model's, about which nothing would be promised.
+    """
+    validation, test = (candidate.sample(split).scaled(entry.temperature) for split in ("validation", "test"))
+    answers = {} if probe is None else probes.disturbed(probe, candidate.sample("test"))
+    disturbed = {name: sample.scaled(entry.temperature) for name, sample in answers.items()}
+    found: dict[str, object] = {"sets": conformal.conformal_sets(validation, test, draws, disturbed, seed)}
+    members = {one.name: candidates[one.name].sample("test") for one in candidate.model.members}
+    if members:
+        found["spread"] = conformal.members_spread(members, test, draws)
+    return entry.model_copy(update=found)
 
 
 def baselines(sample: Predictions, splits: pd.Series, pixels: NDArray[np.uint8]) -> dict[str, Floats]:
@@ -181,7 +210,7 @@ def versus(
 def evaluate_slices(
     sample: Predictions, cuts: list[slices.Slicing], draws: Floats, violation: int | None, params: Evaluate
 ) -> tuple[SliceEvidence, ...]:
-    """Return accuracy and recall of the violation in every slice of the test pictures, and whether to judge it."""
+    """Return accuracy and recall of the violation in every slice of the test pictures; small slices are marked."""
     right, predicted = sample.right, sample.predicted
     rows = []
     for cut in cuts:
@@ -211,7 +240,7 @@ def _slice_order(value: str) -> tuple[int, str]:
 def find_shortcuts(
     manifest: pd.DataFrame, pixels: NDArray[np.uint8], sample: Predictions, params: Evaluate
 ) -> list[Shortcut]:
-    """Return the shortcut audits of the data set; of a large one, on whole groups drawn up to `audit_images`."""
+    """Return the shortcut checks of the data set; for a large one on whole groups, drawn up to `audit_images`."""
     kept = intervals.some_groups(sample.codes, params.audit_images, params.seed)
     part = sample.take(kept)
     return shortcuts.measure_all(
@@ -272,7 +301,7 @@ def evaluate_candidate(
 ) -> CandidateEvidence:
     """Return model, temperature, threshold, and by split: scores with intervals, confusion, calibration, alarms.
 
-    `slices`, `versus` and `looks` (the probes) are kept beside them.
+    `slices`, `versus` and `looks` (the probes) are kept with them.
     """
     classes = candidate.classes
     samples = {split: candidate.sample(split) for split in SPLITS}
@@ -312,7 +341,7 @@ def evaluate_split(
     violation: int | None,
     params: Evaluate,
 ) -> SplitEvidence:
-    """Return one candidate's evidence on one split."""
+    """Return one candidate's figures on one split."""
     scaled = sample.scaled(temperature)
     found = SplitEvidence(
         scores=scores_with_intervals(sample, scaled, draws, classes, violation, params.calibration_bins),
@@ -367,7 +396,7 @@ def scores_with_intervals(
     positive = len(classes) - 1 if violation is None else violation
     values = sample.task.scores(sample.truth, sample.probabilities, weights, positive, bins)
     answers, probabilities = scaled.decisions
-    decisions = len(answers) // len(sample.truth)  # of each picture, which all have its weight
+    decisions = len(answers) // len(sample.truth)  # decisions of a picture all have the picture's weight
     weights = np.repeat(weights, decisions, axis=1) if decisions > 1 else weights
     after = scores.probability_scores(answers, probabilities, weights, bins)
     values |= {f"{name}_scaled": value for name, value in after.items()}
@@ -424,7 +453,7 @@ def headline(entry: CandidateEvidence, violation: str | None) -> dict[str, float
 
 
 def write_metrics(evaluation: Evaluation, folder: Path) -> None:
-    """Write one small JSON per candidate: DVC shows a row per file, and of one file for all an endless one."""
+    """Write one small JSON per candidate: DVC shows a row for each file, and all of one file in a single row."""
     with replacing_folder(folder) as temporary:
         for name, entry in evaluation.candidates.items():
             write_json(temporary / f"{name}.json", headline(entry, evaluation.violation_class))

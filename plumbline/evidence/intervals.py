@@ -1,6 +1,6 @@
-"""95% intervals when images come in groups: images of one photograph or scene are not independent witnesses.
+"""95% intervals when images come in groups: images of one photograph or scene are not independent.
 
-Resampling draws whole groups. A rate near 1 needs more than percentiles of those draws: with one error in 95 images
+Resampling draws whole groups. For a rate near 1 percentiles of those draws are too narrow: with one error in 95 images
 they would promise more than the Wilson interval does with none. So for rates the bootstrap gives the variance, the
 variance the effective number of images, and Wilson's score interval at that number gives the ends.
 """
@@ -16,7 +16,7 @@ from plumbline.tasks.scores import Floats, Ints, is_rate
 Z_95 = 1.959963984540054
 SMALLEST_LOSS = 1e-6
 PRIOR_ERRORS = 2.0
-"""So many errors' worth of belief that images of one group stand or fall together."""
+"""Weight, in errors, of the prior assumption that all images of a group are right or wrong together."""
 
 
 def group_codes(groups: object) -> Ints:
@@ -34,10 +34,13 @@ def some_groups(codes: Ints, most_images: int, seed: int) -> NDArray[np.bool_]:
 
 def draw_weights(codes: Ints, resamples: int, seed: int) -> Floats:
     """Return how often each image is drawn (R, N) when as many groups as there are get drawn with replacement."""
-    groups = int(codes.max()) + 1
+    return draw_groups(int(codes.max()) + 1, resamples, seed)[:, codes]
+
+
+def draw_groups(groups: int, resamples: int, seed: int) -> Floats:
+    """Return how often each group is drawn (R, G) when as many as there are get drawn with replacement."""
     random = np.random.default_rng(seed)
-    drawn = random.multinomial(groups, np.full(groups, 1 / groups), size=resamples)
-    return drawn[:, codes].astype(np.float64)
+    return random.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(np.float64)
 
 
 def wilson(rate: float, number: float, z: float = Z_95) -> tuple[float, float]:
@@ -57,10 +60,10 @@ def interval(score: str, value: float, draws: Floats, images: int, groups: int) 
     """
     draws = draws[np.isfinite(draws)]
     if not is_rate(score):
-        # A calibration error is skewed: its logarithm is nearer to normal. Losses have `mean_interval`.
+        # A calibration error is skewed; its logarithm is closer to normal. For losses see `mean_interval`.
         factor = float(np.exp(Z_95 * np.log(np.maximum(draws, SMALLEST_LOSS)).std()))
         return value / factor, value * factor
-    # A rate counts whole images, so more than there are can't have been seen; an area uses every pair of them.
+    # A rate counts whole images, so its effective number is at most theirs; an area uses every pair of images.
     least = 0.0 if score.endswith("_auc") else 1.0
     variance = float(draws.var()) if len(draws) else 0.0
     return wilson(value, effective_images(value, variance, images, groups, least))
@@ -69,9 +72,9 @@ def interval(score: str, value: float, draws: Floats, images: int, groups: int) 
 def mean_interval(losses: Floats, codes: Ints, draws: Floats) -> tuple[float, float]:
     """Return the 95% interval of the mean of `losses` (N,) >= 0 by the studentised bootstrap over groups.
 
-    Losses are so skewed that most draws of few groups miss the images that matter, and know the mean less well than
-    they think. So each draw is measured in its own standard error (Hall 1988, Annals of Statistics 16: right to second
-    order), on the logarithm, where no end falls below 0. `codes` (N,) are the groups, `draws` (R, N) redrawings.
+    Losses are so skewed that most draws of few groups miss the images that matter and underestimate the error of the
+    mean. So each draw is measured in its own standard error (Hall 1988, Annals of Statistics 16: right to second
+    order), on the logarithm, so that no end falls below 0. `codes` (N,) are the groups, `draws` (R, N) redrawings.
     """
     sums = np.asarray(np.bincount(codes, losses), dtype=np.float64)
     sizes = np.bincount(codes).astype(np.float64)
@@ -88,7 +91,7 @@ def mean_interval(losses: Floats, codes: Ints, draws: Floats) -> tuple[float, fl
 
 
 def _mean_and_error(times: Floats, sums: Floats, sizes: Floats) -> tuple[Floats, Floats]:
-    """Means (R,) over images when each group is there so many `times` (R, G), and their standard errors (R,)."""
+    """Means (R,) over images, with each group taken `times` (R, G) times, and their standard errors (R,)."""
     images = times @ sizes
     mean = (times @ sums) / images
     # sum of times * (sums - mean * sizes)^2, without a second matrix of that size
@@ -97,12 +100,12 @@ def _mean_and_error(times: Floats, sums: Floats, sizes: Floats) -> tuple[Floats,
 
 
 def effective_images(rate: float, variance: float, images: int, groups: int, least: float = 1.0) -> float:
-    """Return how many independent images would know `rate` with this bootstrap `variance`.
+    """Return how many independent images would give `rate` this bootstrap `variance`.
 
-    A few errors say next to nothing about how errors cluster, none say nothing; until they do, the groups are what is
-    counted. So the design effect of the bootstrap is weighted by the number of errors, that of counting groups
-    (images / groups) by `PRIOR_ERRORS`. Without an error this is Wilson's interval on the groups, and one error more
-    never lifts the lower end. `least` is the smallest design effect to believe.
+    A few errors say next to nothing about how errors cluster, and none say nothing; so with few errors groups are
+    counted instead of images. So the design effect of the bootstrap is weighted by the number of errors, that of
+    counting groups (images / groups) by `PRIOR_ERRORS`. Without an error this is Wilson's interval on the groups, and
+    one error more never lifts the lower end. `least` is the smallest design effect to believe.
     """
     spread = rate * (1 - rate)
     errors = min(rate, 1 - rate) * images
@@ -112,7 +115,7 @@ def effective_images(rate: float, variance: float, images: int, groups: int, lea
 
 
 def rate_with_interval(hit: NDArray[np.bool_], among: NDArray[np.bool_], codes: Ints, draws: Floats) -> Figure:
-    """Return how often `hit` (N,) is true `among` (N,) some of the images, with its 95% interval.
+    """Return the share of images `among` (N,) for which `hit` (N,) is true, with its 95% interval.
 
     `codes` (N,) are the images' groups, `draws` (R, N) redrawings of them.
     """

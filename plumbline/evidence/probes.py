@@ -1,6 +1,5 @@
-"""What a model does when framing, background or head are taken away: does it look at the head?
-
-Stages `disturb` and `probe` measured it; here it becomes figures with intervals over groups, and sentences.
+"""Does a model look at the head? Figures, with intervals over groups, and sentences on what it predicts when framing,
+background or head are taken away, from the results of the stages `disturb` and `probe`.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ def _read(folder: Path, candidate: TrainedCandidate) -> Probe:
 
 
 def _combined(members: list[Probe], candidate: TrainedCandidate, head: Path) -> Probe:
-    """The ensemble's answers to what its members saw; its Grad-CAM is the mean of theirs."""
+    """The ensemble's answers on its members' pictures; its Grad-CAM is the mean of theirs."""
     first = members[0]
     if any(member.paths != first.paths or list(member.answers) != list(first.answers) for member in members):
         raise UserError(f"the members of {candidate.name} were probed on other pictures: run `dvc repro`.")
@@ -91,13 +90,11 @@ def evaluate_probe(probe: Probe, sample: Predictions, resamples: int, seed: int)
 
     `sample` holds the candidate's test pictures; those that were probed are whole groups of them.
     """
-    place = {path: number for number, path in enumerate(sample.paths)}
-    clean = sample.take(np.array([place[path] for path in probe.paths]))
+    clean = _probed(probe, sample)
     draws = draw_weights(clean.codes, resamples, seed)
     everywhere = np.full(len(probe.paths), True)
     conditions = {}
-    for name, probabilities in probe.answers.items():
-        now = clean.answering(probabilities)
+    for name, now in disturbed(probe, sample).items():
         changed = (now.predicted != clean.predicted).any(axis=1)
         conditions[name] = ConditionAnswers(
             changed=rate_with_interval(changed, everywhere, clean.codes, draws),
@@ -115,12 +112,23 @@ def evaluate_probe(probe: Probe, sample: Predictions, resamples: int, seed: int)
     )
 
 
+def _probed(probe: Probe, sample: Predictions) -> Predictions:
+    place = {path: number for number, path in enumerate(sample.paths)}
+    return sample.take(np.array([place[path] for path in probe.paths]))
+
+
+def disturbed(probe: Probe, sample: Predictions) -> dict[str, Predictions]:
+    """Return what a candidate answered under each condition; `sample` holds its test pictures."""
+    clean = _probed(probe, sample)
+    return {name: clean.answering(probabilities) for name, probabilities in probe.answers.items()}
+
+
 def evaluate_attention(
     attention: pd.DataFrame, sample: Predictions, resamples: int, seed: int
 ) -> AttentionEvidence | None:
     """Return the mean share of Grad-CAM inside the head with its interval, and the share that chance would give.
 
-    None without feature maps, or where nothing spoke for any answer.
+    None without feature maps, or where no Grad-CAM is above zero.
     """
     seen = attention.dropna()
     if seen.empty:

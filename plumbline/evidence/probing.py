@@ -1,9 +1,9 @@
-"""What a candidate answers to disturbed test pictures, and where its Grad-CAM's mass falls.
+"""A candidate's answers on disturbed test pictures, and where its Grad-CAM lies.
 
 Reads build/candidates/NAME, its backbone's folder in build/disturbed and, where Grad-CAM needs the whole network, the
 pictures; writes build/probes/NAME: answers.parquet (path, condition, p_CLASS) and attention.parquet (path, mass: the
 share of Grad-CAM inside the head's box, area: the box's share of the picture), which has no row for a network without
-feature maps. What it means is for `evaluate` to say.
+feature maps. `evaluate` interprets them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def answers(
 def head_mass(heat: NDArray[np.float32], boxes: NDArray[np.float64]) -> pd.DataFrame:
     """Return for heat (N, h, w) and heads (N, 4) the heat's share inside (mass) and the head's of the picture (area).
 
-    Pictures where nothing spoke for the answer have no heat and are left out: their mass is NaN.
+    Pictures without heat, where nothing supports the answer, are left out: their mass is NaN.
     """
     import cv2
 
@@ -73,9 +73,9 @@ def heat_of(
     predicted: NDArray[np.intp],
     pictures: Pictures,
 ) -> NDArray[np.float32] | None:
-    """Return Grad-CAM (N, h, w) for the answers `predicted` (N,), None where the network has no maps with places.
+    """Return Grad-CAM (N, h, w) for the answers `predicted` (N,), None where the network has no feature maps.
 
-    Features that are a frozen network's last maps are what Grad-CAM looks at: then the head alone has to run.
+    Where the stored features are a frozen network's last maps Grad-CAM uses them, and only the head has to run.
     """
     backbone = features.backbone
     frozen = backbone.freeze == "head" and len(backbone.parts) == 1

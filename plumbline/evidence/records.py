@@ -1,6 +1,6 @@
-"""What this room writes for others to read: build/evaluation.json, leaderboard.json, decision.json.
+"""The records that this room writes: build/evaluation.json, leaderboard.json, decision.json and others.
 
-Rates are shares between 0 and 1; an interval goes from `low` to `high` and holds the truth with 95% confidence.
+Rates are shares between 0 and 1; an interval goes from `low` to `high` and covers the true value with 95% confidence.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from plumbline.tasks.records import Confusion
 
 KNOWN_KEYS = ConfigDict(extra="forbid")
 Verdict = Literal["PROMOTE", "HOLD", "REJECT"]
+Ended = Literal["settled", "folds", "minutes", "validation", "cross_validation"]
 
 
 class Figure(Record):
@@ -57,9 +58,9 @@ class Costs(Record):
 
 
 class Shortcut(Record):
-    """How well one source alone tells the label: area under the ROC curve (macro over classes) with its interval.
+    """How well one source alone predicts the label: area under the ROC curve (macro over classes) with its interval.
 
-    `p` is the probability that chance explains it; `teaches` says what the data set would teach if that sufficed.
+    `p` is the permutation p-value; `teaches` says what a model would learn from the data set if this source sufficed.
     """
 
     name: str
@@ -73,7 +74,7 @@ class Shortcut(Record):
 
 
 class SiteLeftOut(Record):
-    """Area under the ROC curve at one site, when learned elsewhere and when its own pictures helped too."""
+    """Area under the ROC curve at one site, when trained on other sites, and on its own pictures as well."""
 
     site: str
     images: int
@@ -137,7 +138,7 @@ class CostCurve(Record):
 
 
 class SplitEvidence(Record):
-    """One candidate on one split. What is about alarms is there where one class is a violation."""
+    """One candidate on one split. Figures on alarms exist only where one class is a violation."""
 
     scores: dict[str, Figure]
     confusion: tuple[Confusion, ...]
@@ -149,7 +150,7 @@ class SplitEvidence(Record):
 
 
 class SliceEvidence(Record):
-    """One candidate on the test pictures that share a value; of too few groups it is not judged."""
+    """One candidate on the test pictures that share a value; with too few groups it is not judged."""
 
     column: str
     value: str
@@ -176,7 +177,7 @@ class AttentionEvidence(Record):
 
 
 class ProbeEvidence(Record):
-    """What a candidate answers when framing, background or head are taken away; `lines` say it in words."""
+    """A candidate's answers when framing, background or head are taken away; `lines` are in words."""
 
     images: int
     groups: int
@@ -187,8 +188,34 @@ class ProbeEvidence(Record):
     lines: tuple[str, ...] = ()
 
 
+class ConformalSets(Record):
+    """Sets of classes that hold the right one with probability `level`, from the `groups` of validation.
+
+    An option is in the set where 1 - its probability is at most `bound`, and the likeliest always is; without a bound
+    validation holds too few groups to say, and every class is. On test: the `coverage`, the share whose set is
+    `undecided` (more than one class), and the coverage under each of the `probes`.
+    """
+
+    level: float
+    groups: int
+    bound: float | None
+    coverage: Figure | None = None
+    undecided: Figure | None = None
+    probes: dict[str, Figure] = Field(default_factory=dict)
+    note: str
+
+
+class MembersSpread(Record):
+    """How often an ensemble's members disagree on test, and how often it is right where they agree and where not."""
+
+    members: tuple[str, ...]
+    disagree: Figure
+    right_where_agreed: Figure | None
+    right_where_not: Figure | None
+
+
 class CandidateEvidence(Record):
-    """All that is known about one candidate. `splits`: train, validation and test."""
+    """All figures on one candidate. `splits`: train, validation and test."""
 
     model: ModelDescription
     temperature: float
@@ -198,10 +225,12 @@ class CandidateEvidence(Record):
     slices: tuple[SliceEvidence, ...] = ()
     versus: dict[str, Gain] = Field(default_factory=dict)
     probes: ProbeEvidence | None = None
+    sets: tuple[ConformalSets, ...] = ()
+    spread: MembersSpread | None = None
 
 
 class Evaluation(Record):
-    """build/evaluation.json: all that is known about the candidates and their data; it judges nothing.
+    """build/evaluation.json: all figures on the candidates and their data, without a verdict.
 
     `missing` names candidates of params.yaml without a result, `not_made` ensembles that could not be made, and why.
     """
@@ -237,9 +266,9 @@ class LeaderboardRow(Record):
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
 class Rule:
-    """One rule's verdict. `more_test_groups` is how many more would settle a rule that fails for want of evidence.
+    """One rule's verdict. `more_test_groups` is how many more would settle a rule that fails for lack of data.
 
-    A rule that could not be judged, because what it asks for was not measured, has not passed: `judged` is False.
+    A rule whose figure was not measured has not passed: `judged` is False.
     """
 
     name: str
@@ -253,28 +282,117 @@ class Rule:
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
 class Comparison:
-    """One candidate against the best: accuracy it lacks, Brier score it has too much, p-values, whether it is tied."""
+    """One candidate against the best on the same pictures: the accuracy it lacks, and what it lacks at most.
+
+    `shown`: that is no more than the margin, and its probabilities are no worse (`p_brier`, corrected for many).
+    """
 
     candidate: str
     difference: float
-    brier_difference: float
+    at_most: float
     only_best_right: int
     only_it_right: int
-    p_mcnemar: float
-    p_bootstrap: float
+    brier_difference: float
     p_brier: float
-    p_corrected: float
-    tied: bool
+    shown: bool
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS)
 class Selection:
-    """`chosen` is the first of `order` (cheapest first) that is tied with `best`."""
+    """`chosen` is the first of `order` (cheapest first) shown to lack no more than `margin` of `best`, or `best`."""
 
     best: str
     chosen: str
     order: list[str]
     comparisons: list[Comparison]
+    margin: float
+    confidence: float
+
+    @property
+    def why(self) -> str:
+        """One plain sentence on who was chosen and why."""
+        if self.chosen != self.best:
+            item = next(one for one in self.comparisons if one.candidate == self.chosen)
+            return (
+                f"{self.chosen} is the simplest candidate shown to be at most {_points(self.margin)} less accurate "
+                f"than the best, {self.best}: it lacks {_points(item.difference)}, and no more than "
+                f"{_points(item.at_most)} with {self.confidence:.0%} confidence"
+            )
+        if self.order[0] == self.best:
+            return f"{self.best} is the most accurate candidate, and none is simpler"
+        return (
+            f"{self.best} is the most accurate candidate, and no simpler one is shown to be within "
+            f"{_points(self.margin)} of it"
+        )
+
+
+def _points(share: float) -> str:
+    value = f"{100 * share:.2g}" if abs(share) < 0.1 else f"{100 * share:.0f}"
+    return f"{value} point" + ("" if value == "1" else "s")
+
+
+class RaceRound(Record):
+    """One look at the race: who was `asked` about validation and so many `folds`, and who stayed `in_question`."""
+
+    folds: int
+    asked: list[str]
+    images: int
+    groups: int
+    in_question: list[str]
+
+
+class RaceRecord(Record):
+    """build/race.json: how candidates were told apart on pictures that are not test.
+
+    `ended` is `settled` (told apart), `folds` (all were asked), `minutes` (the budget was spent), or, where there was
+    no race, `validation` or `cross_validation` as gate.selection says. `finalists` are chosen among on validation and
+    the first `folds` of `of_folds` folds; `left` says why each of the others is not. The budget is
+    `minutes` of training, of which no two runs spend the same.
+    """
+
+    ended: Ended
+    finalists: list[str]
+    folds: int
+    of_folds: int
+    rounds: tuple[RaceRound, ...]
+    left: dict[str, str]
+    minutes: float
+
+    @property
+    def on(self) -> str:
+        """The pictures that select, as words: `validation`, or `validation and 3 folds`."""
+        if not self.folds:
+            return "validation"
+        return f"validation and {self.folds} fold{'' if self.folds == 1 else 's'} of the training pictures"
+
+    @property
+    def why(self) -> str:
+        """One plain sentence on which pictures select, and why."""
+        first, last = self.rounds[0], self.rounds[-1]
+        if self.ended == "validation":
+            return f"Selected on validation alone ({first.groups} groups), as gate.selection asks."
+        if self.ended == "cross_validation":
+            return f"Selected on validation and all {self.folds} folds ({last.groups} groups), as gate.selection asks."
+        if len(first.asked) == 1:
+            return "Only one candidate stands for selection."
+        if not self.folds and self.ended == "settled":
+            return f"Selected on validation alone: its {first.groups} groups tell the candidates apart."
+        asked = f"{len(first.in_question)} of {len(first.asked)} candidates could not be told apart on validation"
+        if not self.folds:
+            return (
+                f"Selected on validation alone ({first.groups} groups): {asked}, but {self.minutes:g} minutes "
+                "(train.minutes) don't pay for a fold of two of them."
+            )
+        ended = {
+            "settled": "until they were told apart",
+            "folds": "which are all there are",
+            "minutes": f"until {self.minutes:g} minutes (train.minutes) did not pay for another",
+        }[self.ended]
+        return (
+            f"{asked} ({first.groups} groups), so those in question were asked about {self.folds} of {self.of_folds} "
+            f"folds of the training pictures as well ({last.groups} groups in all), {ended}; "
+            f"{len(self.finalists)} stayed in question."
+        )
 
 
 class Decision(Record):
@@ -292,6 +410,7 @@ class Decision(Record):
     violation_class: str | None = None
     selected_on: str | None = None
     selection: Selection | None = None
+    race: RaceRecord | None = None
     rules: tuple[Rule, ...]
 
 

@@ -1,4 +1,4 @@
-"""How a rule of the gate ended: passed, failed, or not judged because what it asks for was not measured."""
+"""How a rule of the gate ended: passed, failed, or not judged because its figure was not measured."""
 
 from __future__ import annotations
 
@@ -20,6 +20,6 @@ def result_of(rule: Rule) -> Result:
 
 
 def stands_in_the_way(rule: Rule, unjudged: Literal["hold", "allow"]) -> bool:
-    """Whether a rule keeps a model from promotion: it failed, or it was not judged and `gate.unjudged` is hold."""
+    """Whether a rule prevents promotion: it failed, or it was not judged and `gate.unjudged` is hold."""
     result = result_of(rule)
     return result == FAILED or (result == NOT_JUDGED and unjudged == "hold")

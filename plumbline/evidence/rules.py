@@ -1,7 +1,7 @@
-"""Which candidate is chosen, and whether it is promoted, held or rejected; a pure decision.
+"""Which candidate is chosen, and whether it is promoted, held or rejected.
 
-Reads build/evaluation.json, build/candidates/*/predictions.parquet, build/splits.parquet and build/leakage.json,
-writes build/decision.json.
+Reads build/evaluation.json, build/race/, build/candidates/, build/splits.parquet and build/leakage.json, writes
+build/decision.json.
 """
 
 from __future__ import annotations
@@ -14,12 +14,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.evidence import probes
 from plumbline.evidence.candidates import Predictions, TrainedCandidate, sample_of
-from plumbline.evidence.intervals import draw_weights, wilson
+from plumbline.evidence.intervals import draw_groups, draw_weights, wilson
 from plumbline.evidence.records import (
     AgainstChampion,
     Decision,
@@ -27,6 +26,7 @@ from plumbline.evidence.records import (
     Figure,
     Gain,
     ProbeEvidence,
+    RaceRecord,
     Rule,
     Selection,
     Shortcut,
@@ -37,25 +37,25 @@ from plumbline.evidence.records import (
 from plumbline.evidence.results import stands_in_the_way
 from plumbline.evidence.selection import bootstrap_p, holm, select_simplest
 from plumbline.evidence.slices import Slicing
-from plumbline.models.records import ModelDescription
+from plumbline.models.records import NOT_ELIGIBLE, ModelDescription
 from plumbline.tasks.one_label import ONE_LABEL
 from plumbline.tasks.task import Task
 
 MOST_GROUPS = 100_000
-"""More test groups than anybody will collect: a rule that would need more than this is not a matter of evidence."""
+"""More test groups than anybody will collect: a rule that would need more fails for good, not for lack of data."""
 
 FAR_BELOW = 4
-"""A time is said to be far below its bound under a quarter of it."""
+"""A time below this share of its bound is reported as far below it."""
 
 SHORTCUT_LEVEL = 0.01
-"""A shortcut that chance explains this often is none."""
+"""With a p-value above this a shortcut may be chance and is not counted."""
 
 
 class Looks(Section):
-    """How the chosen model must stand the probes; null: not judged.
+    """Bounds for the probes of the chosen model; null: not judged.
 
-    `attention` is off: Grad-CAM is coarse, and a model proven to read the head alone may show less of it there than
-    chance would (tests/stages/test_probe.py has one). Covering the head is the better witness.
+    `attention` is off by default: Grad-CAM is coarse, and even a model that is known to read only the head may show
+    less of it there than chance would (see tests/stages/test_probe.py). Covering the head is the better test.
     """
 
     head: float | None = Field(default=0.15, ge=0, le=1)
@@ -67,8 +67,10 @@ class Looks(Section):
 class Gate(Section):
     """params.yaml `gate`: every bound is one rule; null switches a rule off."""
 
-    selection: Literal["validation", "cross_validation"] = "validation"
+    selection: Literal["auto", "validation", "cross_validation"] = "auto"
     unjudged: Literal["hold", "allow"] = "hold"
+    margin: float = Field(default=0.01, ge=0, lt=1)
+    confidence: float = Field(default=0.9, ge=0.5, lt=1)
     alpha: float = Field(default=0.05, gt=0, lt=1)
     accuracy_floor: float | None = 0.85
     recall_floor: float | None = 0.8
@@ -91,41 +93,55 @@ class Gate(Section):
 
 
 def not_judged(name: str, bound: float | str | None, reason: str) -> Rule:
-    """Return a rule that nothing was measured for."""
+    """Return a rule whose figure was not measured."""
     return Rule(name, None, bound, False, reason, judged=False)
 
 
-def choose(candidates: dict[str, TrainedCandidate], evaluation: Evaluation, params: Gate) -> Selection:
-    """Return the simplest of the tied: on validation, or on predictions by cross-validation over groups.
-
-    Candidates over the budget, or from weights that are not allowed, don't stand for selection while others do.
-    """
-    affordable = {name: one for name, one in candidates.items() if may_stand(one, evaluation, params)}
-    standing = affordable or candidates
-    samples = {name: selection_sample(candidate, params.selection) for name, candidate in standing.items()}
-    first = next(iter(samples.values()))
+def choose(
+    candidates: dict[str, TrainedCandidate],
+    unseen: dict[str, Predictions],
+    evaluation: Evaluation,
+    params: Gate,
+) -> Selection:
+    """Return the simplest candidate shown to be as good as the best, on `unseen` pictures: those of each finalist."""
+    first = next(iter(unseen.values()))
     return select_simplest(
-        right=np.stack([sample.right for sample in samples.values()]),
+        right=np.stack([sample.right for sample in unseen.values()]),
         brier=np.stack(
-            [sample.scaled(evaluation.candidates[name].temperature).brier for name, sample in samples.items()]
+            [sample.scaled(evaluation.candidates[name].temperature).brier for name, sample in unseen.items()]
         ),
-        names=list(standing),
-        # Not by latency: no two runs measure the same, and the choice must not hang on that.
-        costs=[(c.parameters,) for c in standing.values()],
-        draws=draw_weights(first.codes, params.resamples, params.seed),
+        names=list(unseen),
+        # Not by latency: it differs from run to run, and the choice must not.
+        costs=[(candidates[name].parameters,) for name in unseen],
+        codes=first.codes,
+        times=draw_groups(first.groups, params.resamples, params.seed),
+        margin=params.margin,
+        confidence=params.confidence,
         alpha=params.alpha,
     )
 
 
-def may_stand(candidate: TrainedCandidate, evaluation: Evaluation, params: Gate) -> bool:
-    """Return whether a candidate passes the rules that need no picture."""
-    rules = rules_without_pictures(evaluation.candidates[candidate.name].model, candidate.latency, params)
+def standing(candidates: dict[str, TrainedCandidate], params: Gate) -> dict[str, TrainedCandidate]:
+    """Return the candidates that pass the rules that need no picture; all, where none does.
+
+    Those over the budget, from weights that are not allowed, or whose training failed, don't stand while others do.
+    """
+    found = {name: one for name, one in candidates.items() if may_stand(one, params)}
+    return found or candidates
+
+
+def may_stand(candidate: TrainedCandidate, params: Gate) -> bool:
+    """Return whether a candidate passes the rules on training, size and weights, which need no picture."""
+    rules = rules_without_pictures(candidate.model, candidate.latency, params)
     return not any(stands_in_the_way(rule, params.unjudged) for rule in rules)
 
 
 def rules_without_pictures(model: ModelDescription, latency: float | None, params: Gate) -> list[Rule]:
     """Return the rules on size, speed (`latency` in milliseconds, None: not measured) and origin of the weights."""
     rules = []
+    if model.status != "trained":
+        reason = f"{model.candidate} can't be chosen: {NOT_ELIGIBLE[model.status]}"
+        rules.append(Rule("training", model.status, "trained", False, reason))
     if params.maximum_parameters is not None:
         rules.append(budget_rule("parameters", model.parameters, params.maximum_parameters))
     if params.maximum_latency_ms is not None:
@@ -135,23 +151,13 @@ def rules_without_pictures(model: ModelDescription, latency: float | None, param
     return rules
 
 
-def selection_sample(candidate: TrainedCandidate, selection: str) -> Predictions:
-    """Return the images a candidate is selected on; never the test set."""
-    if selection == "validation":
-        return candidate.sample("validation")
-    if candidate.folds is None:
-        missing = artefacts.CANDIDATES / candidate.name / artefacts.CROSS_VALIDATION
-        raise UserError(
-            f"{missing} is missing: let training cross-validate, or set gate.selection to validation in params.yaml."
-        )
-    folds = candidate.folds[candidate.folds["split"] != "test"]
-    return sample_of(folds, candidate.classes, task=candidate.task)
-
-
-def decide(selection: Selection, evaluation: Evaluation, leaks: int, params: Gate, latency: float | None) -> Decision:
+def decide(
+    selection: Selection, evaluation: Evaluation, leaks: int, params: Gate, latency: float | None, race: RaceRecord
+) -> Decision:
     """Return verdict, candidate, one sentence, every rule with its figure, and how the candidate was selected.
 
-    `latency` is that of the chosen candidate in milliseconds, None where it was not measured.
+    `latency` is that of the chosen candidate in milliseconds, None where it was not measured; `race` says which
+    pictures selected, and who was not among the finalists.
     """
     rules = apply_rules(selection.chosen, evaluation, leaks, params, latency)
     against = [rule for rule in rules if stands_in_the_way(rule, params.unjudged)]
@@ -166,13 +172,14 @@ def decide(selection: Selection, evaluation: Evaluation, leaks: int, params: Gat
     return Decision(
         verdict=verdict,
         candidate=selection.chosen,
-        reason=_sentence(verdict, selection, params.selection, rules, params.unjudged),
+        reason=_sentence(verdict, selection, race.on, rules, params.unjudged),
         more_test_groups=more,
         threshold=entry.threshold,
         temperature=entry.temperature,
         violation_class=evaluation.violation_class,
-        selected_on=params.selection,
+        selected_on=race.on,
         selection=selection,
+        race=race,
         rules=tuple(rules),
     )
 
@@ -207,7 +214,7 @@ def apply_rules(name: str, evaluation: Evaluation, leaks: int, params: Gate, lat
 
 
 def floor_rule(name: str, figure: Figure, floor: float, groups: int, scale: float = 1.0) -> Rule:
-    """Judge the lower end of an interval. Below the floor with the figure above it, only evidence is missing.
+    """Judge the lower end of an interval. If it is below the floor but the figure is above, only data is missing.
 
     `groups` are the groups that the figure rests on; `scale` turns groups of that kind into test groups of any kind.
     """
@@ -241,7 +248,7 @@ def _trials_behind(value: float, low: float) -> float:
 
 
 def false_alarm_rule(figure: Figure, ceiling: float) -> Rule:
-    """Recall must not be bought by alarming at everybody: judge the rate of false alarms at the threshold served."""
+    """Judge the rate of false alarms at the served threshold: high recall must not come from alarming at everybody."""
     value = figure.value
     return Rule("false alarms", value, ceiling, value <= ceiling, f"{value:.3f} of those who comply raise an alarm")
 
@@ -284,13 +291,13 @@ def beat_rule(rival: str, versus: Mapping[str, Gain], groups: int, sure: float) 
     )
     if share >= sure:
         return Rule(name, share, sure, True, reason)
-    # What a gain is worth in standard errors grows with the square root of the number of groups.
+    # A gain in units of its standard error grows with the square root of the number of groups.
     wanted = (NormalDist().inv_cdf(sure) * gain.spread / value) ** 2
     return Rule(name, share, sure, False, reason, max(1, int(np.ceil(groups * (wanted - 1)))))
 
 
 def shortcut_rules(found: Sequence[Shortcut], bounds: Mapping[str, float]) -> list[Rule]:
-    """Judge the shortcuts that have a bound. `site` may be missing: pictures of one site have nothing there to tell."""
+    """Judge the shortcuts that have a bound. `site` may be missing, as with pictures of a single site."""
     names = [shortcut.name for shortcut in found]
     unknown = sorted(set(bounds) - {*names, "site"})
     if unknown:
@@ -298,16 +305,16 @@ def shortcut_rules(found: Sequence[Shortcut], bounds: Mapping[str, float]) -> li
     return [shortcut_rule(shortcut, bounds[shortcut.name]) for shortcut in found if shortcut.name in bounds]
 
 
-def shortcut_rule(audit: Shortcut, bound: float) -> Rule:
-    """Judge how well the label is told without the head: by the lower end of the area under the curve."""
-    passed = audit.low < bound or audit.p > SHORTCUT_LEVEL
-    line = f"{audit.name} alone predicts the label with AUC {audit.auc:.2f}"
-    reason = line if passed else f"{line}: this data set teaches {audit.teaches}"
-    return Rule(f"shortcut: {audit.name}", audit.low, bound, passed, reason)
+def shortcut_rule(shortcut: Shortcut, bound: float) -> Rule:
+    """Judge how well the label can be predicted without the head: by the lower end of the area under the curve."""
+    passed = shortcut.low < bound or shortcut.p > SHORTCUT_LEVEL
+    line = f"{shortcut.name} alone predicts the label with AUC {shortcut.auc:.2f}"
+    reason = line if passed else f"{line}: this data set teaches {shortcut.teaches}"
+    return Rule(f"shortcut: {shortcut.name}", shortcut.low, bound, passed, reason)
 
 
 def probe_rules(found: ProbeEvidence | None, bounds: Looks) -> list[Rule]:
-    """Judge whether the model looks at the head: by what is sure of it, the end of each interval that speaks for it."""
+    """Judge whether the model looks at the head, by the end of each interval that is in its favour."""
     if found is None:
         bound = [name for name in ("head", "background", "zoom", "attention") if getattr(bounds, name) is not None]
         return [
@@ -354,7 +361,8 @@ def groups_rule(groups: int, minimum: int) -> Rule:
 def latency_rule(milliseconds: float | None, most: float) -> Rule:
     """Judge the time of one picture against its bound.
 
-    A time is never the same twice, and a decision on the same data should be: far below the bound only that is said.
+    A time differs from run to run, but the same data should give the same decision: far below the bound only that is
+    reported, without the time.
     """
     name, far_below = "latency in ms", most / FAR_BELOW
     if milliseconds is None:
@@ -390,13 +398,11 @@ def leaks_between(splits: pd.DataFrame, pairs_across_splits: int) -> int:
 def _sentence(
     verdict: str, selection: Selection, on: str, rules: list[Rule], unjudged: Literal["hold", "allow"]
 ) -> str:
-    how = f"{selection.chosen} is the most accurate on {on.replace('_', '-')}"
-    if selection.chosen != selection.best:
-        how = f"{selection.chosen} is the simplest of those that can't be told from {selection.best}"
+    how = f"On {on} {selection.why}"
     open_rules = ", ".join(rule.name for rule in rules if not rule.judged)
     if verdict == "PROMOTE":
         left = f" that could be judged; not judged, and allowed so by gate.unjudged: {open_rules}" if open_rules else ""
-        return f"{how} and passes every rule{left}."
+        return f"{how}. It passes every rule{left}."
     failed = [rule for rule in rules if rule.judged and not rule.passed]
     if verdict == "REJECT":
         return f"{how}. It fails on: {', '.join(rule.name for rule in failed)}."

@@ -1,6 +1,6 @@
-"""How well the label can be told without looking at the head: if well, the data set teaches something else.
+"""How well the label can be predicted without the head. If well, a model learns something else from this data.
 
-Each audit is a ridge classifier on features that hold no head, or hardly any, scored by cross-validation over groups.
+Each check is a ridge classifier on features that hold no head, or hardly any, scored by cross-validation over groups.
 For fixed folds its scores are linear in the labels, so one matrix (N, N) gives the scores for the true labels and for
 any number of permuted ones: the permutation p-value costs one matrix product.
 """
@@ -29,7 +29,7 @@ DESCRIPTORS = ("bytes", "width", "height", "brightness", "contrast", "sharpness"
 
 @dataclass(frozen=True)
 class Source:
-    """What an audit may look at, what it would mean if that sufficed, and its features (N, F)."""
+    """What a check may look at, what it would mean if that sufficed, and its features (N, F)."""
 
     what: str
     teaches: str
@@ -44,7 +44,7 @@ def measure_all(
     permutations: int,
     seed: int,
 ) -> list[Shortcut]:
-    """Audit the labels of N pictures by metadata, by an 8x8 thumbnail and by the border of `pixels` (N, H, W, 3)."""
+    """Check how well metadata, an 8x8 thumbnail and the border of `pixels` (N, H, W, 3) predict the labels."""
     sources = {
         "metadata": Source(
             "file size, format, aspect, brightness, contrast, sharpness, colour",
@@ -69,7 +69,7 @@ def measure(
     permutations: int,
     seed: int,
 ) -> Shortcut:
-    """Audit the labels by one source; groups `codes` (N,) never stand on both sides of a fold."""
+    """Check one source; groups `codes` (N,) are never on both sides of a fold."""
     features = source.features
     random = np.random.default_rng(seed)
     has, shown, truth = sets.members, sets.judged, sets.truth
@@ -100,7 +100,7 @@ def folds_of(sets: LabelSets, codes: Ints, seed: int) -> Ints:
     from sklearn.model_selection import StratifiedGroupKFold
 
     rarest = int(sets.truth.sum(axis=0).min())
-    # A set of labels that is rarer than folds are can't be spread over them, nor need it; the most frequent one must.
+    # A set of labels with fewer groups than folds can't be in all of them; the most frequent one must be.
     number = max(2, min(FOLDS, len(np.unique(codes)), rarest, int(np.bincount(sets.numbers).max())))
     splitter = StratifiedGroupKFold(n_splits=number, shuffle=True, random_state=seed)
     folds = np.empty(len(codes), dtype=np.int64)
@@ -125,7 +125,7 @@ def cross_validated_smoother(features: Floats, folds: Ints) -> Floats:
         known = (features[learned] - centre) / np.where(spread > 1e-9, spread, 1)
         new = (features[held_out] - centre) / np.where(spread > 1e-9, spread, 1)
         penalty = RIDGE * max(float((known**2).sum()), 1e-9)
-        # The same ridge from either side: a system of features or of images, whichever is smaller.
+        # The same ridge solved over features or over images, whichever is smaller.
         if known.shape[1] < len(known):
             gram = known.T @ known + penalty * np.eye(known.shape[1])
             weights = new @ np.linalg.solve(gram, known.T)
@@ -150,7 +150,7 @@ def permute_in_groups(labels: Ints, codes: Ints, random: np.random.Generator) ->
 
 
 def metadata_features(manifest: pd.DataFrame) -> Floats:
-    """Return what the file and plain statistics say (N, F): ranks in [-1, 1], their squares and products, format."""
+    """Return features of the file and plain statistics (N, F): ranks in [-1, 1], their squares and products, format."""
     present = [name for name in DESCRIPTORS if name in manifest]
     table = manifest[present].astype(np.float64)
     table["aspect"] = table["width"] / table["height"]

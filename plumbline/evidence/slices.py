@@ -1,4 +1,4 @@
-"""Slices: parts of the pictures in which a model may be worse than on the whole."""
+"""Slices: parts of the data on which a model may be worse than on the whole."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MEASURED = {
 }
 NOT_SLICED = frozenset(
     {"path", "id", "pixels_sha256", "label", "width", "height", "bytes", "format", "phash", "brightness", "contrast"}
-    | {"sharpness", "colourfulness", "group", "split", "captured_at", "size"}
+    | {"sharpness", "colourfulness", "group", "split", "captured_at", "size", "decoder_warning"}
 )
 THIRDS = ("low", "middle", "high")
 

@@ -1,4 +1,4 @@
-"""What lies in data/, whatever the layout, as one table of pictures with their labels and metadata; none is decoded."""
+"""One table of the pictures in data/ with their labels and metadata, whatever the layout. Nothing is decoded."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LAYOUTS: dict[str, Layout] = {"folders": folders, "arrays": arrays, "yolo": yolo
 
 @dataclass(frozen=True)
 class Collection:
-    """The pictures of a folder before any is decoded: `images` (path, label, then metadata columns) and the refused."""
+    """The pictures of a folder before decoding: `images` (path, label, then metadata columns) and what was refused."""
 
     images: pd.DataFrame
     refused: list[Refused]
@@ -59,7 +59,7 @@ def list_images(params: DataParams) -> Collection:
 
 
 def _check_labels(found: Found) -> None:
-    """Refuse every row whose label is no name for a class, wherever it came from; give the others their one form."""
+    """Refuse every row whose label can't be a class's name, wherever it came from; write the others in one form."""
     known: dict[str, str | LabelError] = {}
     kept = []
     for row in found.rows:
@@ -109,7 +109,7 @@ def _join_metadata(found: Found, params: DataParams) -> None:
         found.refused += [_unlabelled(row, params) for row in found.rows if not row["label"]]
         found.rows = [row for row in found.rows if row["label"]]
         return
-    # A photograph without any box has its row, and its file, but no picture in the table.
+    # A photograph without a box has a row in metadata.csv and a file, but no picture in the table.
     pictures = {name for row in found.rows for name in (row["path"], source_of(row["path"]))}
     others = found.files | {name for one in found.refused for name in (one.path, source_of(one.path))}
     fits = match(table, pictures | others, own=[params.root.resolve().name])
@@ -145,7 +145,7 @@ def _unlabelled(row: dict[str, Any], params: DataParams) -> Refused:
 def _settle_label(row: dict[str, Any], stated: str | None, classes: set[str], params: DataParams) -> Refused | None:
     """Decide between the label in metadata.csv and the folder's.
 
-    A folder that is no class there (photos/, site_a/) says nothing, so metadata.csv decides. Where both name a class
+    A folder that metadata.csv does not use as a class (photos/, site_a/) says nothing. Where both name a class
     and disagree, one is wrong and only a person knows which: quarantined, or settled by data.label_conflict.
     `helmet;vest` does not disagree with folder helmet/.
     """

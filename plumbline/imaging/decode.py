@@ -11,19 +11,22 @@ import io
 import warnings
 from collections.abc import Callable
 from functools import cache
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, UnidentifiedImageError
 
 Pixels = npt.NDArray[np.uint8]
+Fit = Literal["stretch", "letterbox"]
 
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp")
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
-# Above this Pillow itself starts to warn of decompression bombs; a limit beyond it would not be ours to keep.
+# Above this Pillow itself warns of decompression bombs, so a higher limit would not be in our hands.
 LARGEST_LIMIT = 89_478_485
 MAX_PIXELS = 50_000_000
 SMALL_SIDE = 96
+LETTERBOX_GREY = 127
 
 _ORIENTATION = 0x0112
 _TO_UPRIGHT = {
@@ -47,6 +50,9 @@ _OTHER_KINDS = {
 }
 
 
+_DATA_WARNINGS = ("Corrupt JPEG data", "Premature end", "Inconsistent progression")
+
+
 class DecodeError(Exception):
     """Why bytes are not a picture that can be used; a part of a sentence, without the file's name."""
 
@@ -65,8 +71,8 @@ def decode_image(data: bytes, max_pixels: int = MAX_PIXELS) -> Image.Image:
     return _guarded(data, max_pixels, lambda image: _to_rgb(_upright(image)))
 
 
-def decode_resized(data: bytes, size: tuple[int, int], max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Return the picture stretched to `size` = (height, width), (height, width, 3) uint8 RGB.
+def decode_resized(data: bytes, size: tuple[int, int], max_pixels: int = MAX_PIXELS, fit: Fit = "stretch") -> Pixels:
+    """Return the picture brought to `size` = (height, width), (height, width, 3) uint8 RGB; `fit` as in `resize`.
 
     A JPEG is decoded at 1/2, 1/4 or 1/8 where that still leaves twice the wanted size: up to four times faster, and
     within a grey level or two of resizing the whole picture. Training and serving both come through here.
@@ -78,7 +84,7 @@ def decode_resized(data: bytes, size: tuple[int, int], max_pixels: int = MAX_PIX
         image.draft("RGB", (2 * height, 2 * width) if lying else (2 * width, 2 * height))
         return _to_rgb(_upright(image))
 
-    return resize(np.asarray(_guarded(data, max_pixels, read)), size)
+    return resize(np.asarray(_guarded(data, max_pixels, read)), size, fit)
 
 
 def decode_small_grey(data: bytes, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -113,11 +119,21 @@ def _shrink_rest(grey: Image.Image) -> Image.Image:
     return grey.reduce(factor) if factor > 1 else grey
 
 
-def resize(rgb: Pixels, size: tuple[int, int]) -> Pixels:
-    """Return (H, W, 3) uint8 stretched to `size` = (height, width), bilinear with antialiasing (Pillow's BILINEAR)."""
+def resize(rgb: Pixels, size: tuple[int, int], fit: Fit = "stretch") -> Pixels:
+    """Return (H, W, 3) uint8 brought to `size` = (height, width), bilinear with antialiasing (Pillow's BILINEAR).
+
+    `fit: stretch` fills it, `letterbox` keeps the picture's proportions, puts it in the middle and makes the rest grey.
+    """
     height, width = size
     if rgb.shape[:2] == (height, width):
         return rgb
+    if fit == "letterbox":
+        factor = min(height / rgb.shape[0], width / rgb.shape[1])
+        inner = (max(1, round(rgb.shape[0] * factor)), max(1, round(rgb.shape[1] * factor)))
+        top, left = (height - inner[0]) // 2, (width - inner[1]) // 2
+        boxed = np.full((height, width, 3), LETTERBOX_GREY, np.uint8)
+        boxed[top : top + inner[0], left : left + inner[1]] = resize(rgb, inner)
+        return boxed
     return np.asarray(Image.fromarray(rgb).resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2.0))
 
 
@@ -140,9 +156,7 @@ def _guarded(data: bytes, max_pixels: int, read: Callable[[Image.Image], Image.I
         raise DecodeError(_what_else(data)) from None
     except Image.DecompressionBombError:
         raise DecodeError(f"has more than the {max_pixels:,} pixels allowed (data.max_pixels)") from None
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise nearly anything on damaged bytes; the reason keeps their words.
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged bytes; the reason quotes them.
         words = str(error).strip().splitlines()
         raise DecodeError(f"is damaged: {words[0] if words else type(error).__name__}") from None
 
@@ -162,10 +176,29 @@ def _refuse(image: Image.Image, max_pixels: int) -> None:
         raise DecodeError(f"is animated ({frames} frames): save the frame you mean as a picture of its own")
 
 
-def picture_suffix(data: bytes) -> str:
-    """Return the usual suffix of a picture's format, such as `.jpg`; DecodeError where it is no picture that is read.
+def decoder_warning(data: bytes) -> str | None:
+    """Return what libjpeg warns of in a JPEG that it decodes all the same (overwritten bytes, say), None where nothing.
 
-    For pictures from elsewhere whose names have none.
+    Pillow hears such warnings and drops them; simplejpeg hands them on. Other formats have checksums, or none.
+    """
+    import simplejpeg
+
+    if not data.startswith(b"\xff\xd8"):
+        return None
+    try:
+        # Every byte has to be read, but only a thumbnail of it is wanted.
+        simplejpeg.decode_jpeg(data, "GRAY", min_height=1, min_width=1, min_factor=1, strict=True)
+    except ValueError as error:
+        words = str(error).strip().rstrip(".")
+        # Other messages are of kinds of JPEG that this decoder does not know, and Pillow does.
+        return words if words.startswith(_DATA_WARNINGS) else None
+    return None
+
+
+def picture_suffix(data: bytes) -> str:
+    """Return the usual suffix of a picture's format, such as `.jpg`; DecodeError where it can't be read.
+
+    For pictures whose names have no suffix.
     """
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
@@ -191,7 +224,7 @@ def _what_else(data: bytes) -> str:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION, 1)
-    except Exception:  # Viewers show a picture whose EXIF block is garbage as it lies, and so do we.
+    except Exception:  # Viewers ignore a damaged EXIF block, and so do we.
         return 1
     return value if value in _TO_UPRIGHT else 1
 

@@ -1,6 +1,6 @@
-"""Figures of a picture that tell a bad photograph, or another camera, from the usual: each one documented formula.
+"""Figures by which a bad photograph, or another camera, stands out; each is one documented formula.
 
-Four are in the manifest (MEASURES); three more (CAMERA_MEASURES) are for monitoring, where the camera is in question.
+Four are in the manifest (MEASURES); three more (CAMERA_MEASURES) are for monitoring, which watches the camera too.
 
 All take the whole upright picture, before any resizing: (H, W, 3) uint8 RGB, or its luma (H, W) uint8.
 """

@@ -1,9 +1,9 @@
-"""Run Great Expectations over tables in memory: a plain result per expectation, and Data Docs as a folder."""
+"""Run Great Expectations on tables in memory: a plain result for each expectation, and Data Docs as a folder."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -27,7 +27,7 @@ class Expectation:
 
 @dataclass(frozen=True)
 class Checked:
-    """A table, what is expected of it, and the column that names a failing row to a person."""
+    """A table, what is expected of it, and the column whose value names a failing row in reports."""
 
     name: str
     table: pd.DataFrame
@@ -37,7 +37,7 @@ class Checked:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How one expectation went; `failing` names each failing row, sorted."""
+    """The result of one expectation; `failing` names each failing row, sorted."""
 
     table: str
     expectation: Expectation
@@ -104,11 +104,17 @@ def _number(result: Any) -> int:
 
 
 def _outcome(checked: Checked, expectation: Expectation, result: Any) -> Outcome:
-    if result.exception_info.get("raised_exception"):
-        raise RuntimeError(f"{expectation.kind} on {checked.name}: {result.exception_info['exception_message']}")
+    if message := _exception(result.exception_info):
+        raise RuntimeError(f"{expectation.kind} on {checked.name}: {message}")
     rows = result.result.get("unexpected_index_list") or []
     failing = tuple(sorted(str(row[checked.named_by]) for row in rows))
     return Outcome(checked.name, expectation, bool(result.success), failing, result.result.get("observed_value"))
+
+
+def _exception(info: Mapping[str, Any]) -> str | None:
+    """The message of an exception during the check, None without one; Great Expectations nests those of metrics."""
+    parts = [info, *(part for part in info.values() if isinstance(part, Mapping))]
+    return next((str(part["exception_message"]) for part in parts if part.get("raised_exception")), None)
 
 
 def _site(docs: Path) -> Any:

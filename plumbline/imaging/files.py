@@ -1,4 +1,4 @@
-"""The files below a folder: which can be named everywhere, and their bytes, read with care."""
+"""The files below a folder: which of them have names that work on every system, and how their bytes are read."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import stat
 import unicodedata
 from pathlib import Path, PurePosixPath
 
-from plumbline.imaging.decode import DecodeError
+from PIL import Image
+
+from plumbline.imaging.decode import DecodeError, decode_image
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.pictures import Refused
 from plumbline.imaging.settings import DataParams
@@ -16,7 +18,7 @@ LINKED_OUT = "is a symbolic link out of the folder"
 
 
 def walk(params: DataParams, refused: list[Refused]) -> list[str]:
-    """Return the relative POSIX paths of all files that can be named everywhere, in order; refuse the others."""
+    """Return the relative POSIX paths, in order, of all files whose names work on every system; refuse the others."""
     inside = params.root.resolve()
     files: list[str] = []
     folders: list[str] = []
@@ -39,7 +41,7 @@ def walk(params: DataParams, refused: list[Refused]) -> list[str]:
                 refused.append(Refused(path, reason, "unreadable", top_folder(path)))
             elif entry.is_dir():
                 target = Path(entry.path).resolve()
-                if target not in seen:  # a link to a folder may lead back to one that is being walked
+                if target not in seen:  # a link may lead back to a folder that is being walked
                     seen.add(target)
                     folders.append(path)
                     visit(Path(entry.path), path + "/")
@@ -73,7 +75,7 @@ def _bad_link(entry: os.DirEntry[str], inside: Path, follow: bool) -> str | None
 
 
 def _without_twins(files: list[str], folders: list[str], refused: list[Refused]) -> list[str]:
-    """Refuse every path that another equals but for case or Unicode form: other systems would keep only one of them."""
+    """Refuse paths that differ only in case or Unicode form: some systems would keep only one of them."""
     twins: dict[str, list[str]] = {}
     for path in (*folders, *files):
         twins.setdefault(_everywhere(path), []).append(path)
@@ -92,29 +94,29 @@ def _without_twins(files: list[str], folders: list[str], refused: list[Refused])
 
 
 def _everywhere(path: str) -> str:
-    """What two paths have in common that some system takes for one: case, Unicode form, dots and spaces at an end."""
+    """The form in which paths are equal if some system takes them for one: case, Unicode, trailing dots and spaces."""
     parts = unicodedata.normalize("NFC", path).casefold().split("/")
     return "/".join(part.rstrip(" .") for part in parts)
 
 
 def shown_path(path: str) -> str:
-    """A path that can't be written as it is, with \\x and \\udc escapes."""
+    """The path with \\x and \\udc escapes for what can't be printed."""
     text = path.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def top_folder(path: str) -> str:
-    """The folder at the top that a path lies in, as it is shown; empty for a file at the top."""
+    """The topmost folder of a path, as it is shown; empty for a file that is in none."""
     return shown_path(path.split("/", 1)[0]) if "/" in path else ""
 
 
 def read_bytes(params: DataParams, path: str) -> bytes:
-    """Return a file's bytes; DecodeError where it is unreadable, no plain file, too big or linked out."""
+    """Return a file's bytes; DecodeError where it is unreadable, too large, no plain file or a link out of the root."""
     full = params.root / path
     try:
         if not params.follow_symlinks and not full.resolve().is_relative_to(params.root.resolve()):
             raise DecodeError(LINKED_OUT)
-        # Not blocking: opening a named pipe would otherwise wait for a writer for ever.
+        # Non-blocking, because opening a named pipe would otherwise wait for a writer for ever.
         with open(full, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as handle:
             status = os.fstat(handle.fileno())
             if not stat.S_ISREG(status.st_mode):
@@ -124,6 +126,15 @@ def read_bytes(params: DataParams, path: str) -> bytes:
             return handle.read()
     except OSError as error:
         raise DecodeError(f"can't be read: {error.strerror}") from None
+
+
+def read_picture(params: DataParams, path: str) -> tuple[bytes, Image.Image] | Refused:
+    """Return a picture file's bytes and the decoded picture, or why it can't be used."""
+    try:
+        data = read_bytes(params, path)
+        return data, decode_image(data, params.max_pixels)
+    except DecodeError as error:
+        return Refused(path, error.reason, "unreadable")
 
 
 def read_text(params: DataParams, path: str) -> str:

@@ -1,7 +1,7 @@
-"""64-bit perceptual hashes, and the small picture on which two that hash alike are compared.
+"""64-bit perceptual hashes, and the thumbnails by which pictures with near hashes are compared.
 
-The hash that the manifest names is imagehash's own. What imagehash has not, the hashes of 37 windows of a picture (for
-finding crops) and of their mirror images, is computed here, and tests check it against imagehash.
+The manifest's hash is imagehash's own. The hashes of 37 windows of a picture, for finding crops, and of their mirror
+images are computed here, because imagehash does not offer them; tests check them against imagehash.
 
 A hash is a uint64 whose highest bit is the top left DCT coefficient, so `f"{value:016x}"` is what imagehash prints.
 """
@@ -68,7 +68,7 @@ def mirror_coefficients(low: NDArray[np.floating]) -> NDArray[np.floating]:
 def fingerprint(grey: Pixels) -> Hashes:
     """Return the (2, 37) hashes of a small grey picture (h, w): of its WINDOWS, and of their mirror images.
 
-    Column 0 is the whole picture. Window k of row 1 is the mirror image of window k of row 0, wherever that would lie.
+    Column 0 is the whole picture. Window k of row 1 is the mirror image of window k of row 0.
     """
     return np.asarray(fingerprints(grey[None])[0])
 

@@ -1,7 +1,7 @@
-"""What a class may be called, several labels on one picture, and class names that only look different.
+"""Class names: which are allowed, how several labels are written, and which names only look different.
 
-A label comes from outside: a folder's name, a cell of metadata.csv, a choice in an annotation tool. It later names a
-folder, so every way in reads it with `read_label`, which takes a name that is safe as one and refuses the rest.
+A label comes from outside: a folder's name, a cell of metadata.csv, a choice in an annotation tool. It becomes the name
+of a folder later, so every label is read with `read_label`, which refuses names that are not safe as one.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ from plumbline.imaging.litter import is_litter
 SEVERAL = ";"  # joins the labels of a picture that has several: helmet;vest
 LONGEST = 120  # bytes in UTF-8; a folder's name may have 255, and some systems double them
 
-# Joins letters of one word in Persian, Hindi and in emoji; anywhere else it is an invisible difference.
+# Joins letters in Persian, Hindi and emoji; anywhere else it is a difference that nobody sees.
 _JOINERS = "\u200c\u200d"
 _NOT_IN_NAMES = '<>:"|?*'
-_WINDOWS = {"con", "prn", "aux", "nul", *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789")}
+_WINDOWS = {
+    *("con", "prn", "aux", "nul", "conin$", "conout$", "clock$"),
+    *(f"{port}{digit}" for port in ("com", "lpt") for digit in "0123456789\u00b9\u00b2\u00b3"),
+}
 _FILES = re.compile(
     r"(metadata|labels)\.csv|(images|labels)\.npy|obj\.(names|data)|data\.ya?ml|.*\.dvc|dvc\.lock", re.I
 )
@@ -28,14 +31,14 @@ _LOOKALIKES = str.maketrans("аеорсухіјѕԁһοαρνικτυ", "aeopcyx
 
 
 class LabelError(ValueError):
-    """Why a text is no label; its words follow the label in a sentence."""
+    """Why a text can't be a label; the message continues a sentence that begins with the label."""
 
 
 def read_label(value: object) -> str:
     """Return a label as it is kept: classes in Unicode form NFC, sorted, each once, joined by `;`.
 
     `cat; dog`, `dog;cat` and `cat;dog;` are the same label; an empty text stays empty. Whole numbers become text.
-    Raises LabelError where a class has a name that can't be a folder's, or the value is no text at all.
+    Raises LabelError where a class has a name that can't be a folder's, or the value is not text.
     """
     if isinstance(value, bool) or not isinstance(value, (str, int, float)):
         raise LabelError("is no text: give the name of a class")
@@ -55,7 +58,7 @@ def label_classes(label: object) -> tuple[str, ...]:
 
 
 def classes_as_written(text: object) -> tuple[str, ...]:
-    """Return the classes of a label as somebody wrote it; one that `read_label` refuses is a class by itself."""
+    """Return the classes of a label as it was written; one that `read_label` refuses is a class of its own."""
     try:
         return label_classes(read_label(text))
     except LabelError:
@@ -63,12 +66,12 @@ def classes_as_written(text: object) -> tuple[str, ...]:
 
 
 def classes_of(labels: Iterable[object]) -> set[str]:
-    """Return every class that stands in any of these labels."""
+    """Return every class that appears in these labels."""
     return {name for label in set(labels) for name in label_classes(label)}
 
 
 def name_fault(name: str) -> str | None:
-    """Return why a class can't be called so (the words after its name in a sentence), or None where it can."""
+    """Return why `name` can't be a class's name, as words that follow it in a sentence; None where it can."""
     kinds = [unicodedata.category(letter) for letter in name]
     if not name.strip():
         return "is empty: give the name of a class"
@@ -94,7 +97,7 @@ def name_fault(name: str) -> str | None:
 
 
 def alike(name: str) -> str:
-    """Return what class names have in common that differ only in case, spaces, hyphens or Unicode form."""
+    """Return a form that is equal for class names that differ only in case, spaces, hyphens or Unicode form."""
     text = unicodedata.normalize("NFKC", name).casefold().translate(_LOOKALIKES)
     text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
     text = re.sub(r"[\s_\-\u2010-\u2015\u2212]+", "_", text.strip())
@@ -103,7 +106,7 @@ def alike(name: str) -> str:
 
 
 def same_but_for_spelling(name: str, known: Collection[str]) -> str | None:
-    """Return the known class that `name` equals but for case, spaces, hyphens or Unicode form; None where none does."""
+    """Return the known class that differs from `name` only in case, spaces, hyphens or Unicode form; else None."""
     mine = alike(name)
     return next((other for other in sorted(known) if alike(other) == mine and other != name), None)
 
@@ -116,7 +119,7 @@ def nearest_class(name: str, known: Collection[str]) -> str | None:
 
 
 def shown(text: object, longest: int = 80) -> str:
-    """Return a text from outside on one line, cut, with \\x and \\u escapes for what can't be printed."""
+    """Return text from outside shortened to one line, with \\x and \\u escapes for what can't be printed."""
     words = str(text).encode("utf-8", "backslashreplace").decode("utf-8")
     words = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in words)
     return words if len(words) <= longest else words[: longest - 1] + "…"

@@ -1,4 +1,4 @@
-"""What systems, cameras and storage boxes leave among pictures: nobody's picture, wherever it lies."""
+"""Files that operating systems, cameras and network drives leave among pictures."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ _ENDINGS = ("@synoeastream", "@synoresource", ".crdownload", ".part", ".partial"
 
 
 def is_litter(name: str) -> bool:
-    """Return whether a file or folder of this name is a system's own: hidden, a thumbnail store, a recycle bin."""
+    """Return whether a file or folder of this name belongs to a system: hidden, a thumbnail cache, a recycle bin."""
     lower = name.lower()
     return name.startswith((".", "~$")) or lower in _NAMES or lower.endswith(_ENDINGS)

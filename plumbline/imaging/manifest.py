@@ -1,7 +1,7 @@
-"""Every picture decoded once, named by its bytes, hashed and measured; what can't be read set aside.
+"""Decode every picture once, name it by its bytes, hash and measure it; quarantine what can't be read.
 
-Nothing is fatal one by one: an unreadable file goes to build/quarantine.csv with its reason, and `validate` judges
-whether that is too much. Same data, same bytes of every output.
+One bad file stops nothing: it goes to build/quarantine.csv with the reason, and `validate` decides whether there are
+too many. The same data gives the same bytes of every output.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from plumbline.imaging.decode import DecodeError, shrink_grey
 from plumbline.imaging.describe import MEASURES
 from plumbline.imaging.hashing import STORED, WINDOWS, fingerprint, stored_thumbnail
 from plumbline.imaging.measures import Row, measures_of
-from plumbline.imaging.pictures import COMPUTED, Picture, Refused, source_of
+from plumbline.imaging.pictures import COMPUTED, WARNING, Picture, Refused, source_of
 from plumbline.imaging.reading import read_source, source_states
 from plumbline.imaging.settings import DataParams
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 PACK = 16  # pictures in one task
 WORTH_PROCESSES = 64 * PACK  # pictures; starting processes costs a second
 PARTITION = 512  # pictures; a second or two of a core, and 4 MB
-PACKAGES = ("imagehash", "numpy", "opencv-python-headless", "pillow", "scipy")
+PACKAGES = ("imagehash", "numpy", "opencv-python-headless", "pillow", "scipy", "simplejpeg")
 QUARANTINE = ("path", "reason", "kind", "label")
 
 
@@ -58,7 +58,8 @@ class IngestParams(Section):
 class Ingested:
     """What ingest makes of a folder; row i of each array is row i of the manifest.
 
-    manifest: COMPUTED columns, then the metadata columns (text, None where blank).
+    manifest: COMPUTED columns, then the metadata columns (text, None where blank), then, where a file is damaged but
+        can be shown, `decoder_warning`.
     quarantine: path, reason, kind (see plumbline.imaging.pictures.Refused), label.
     fingerprints: (N, 2, 37) uint64, see plumbline.imaging.hashing.fingerprint.
     thumbnails: (N, 81, 96) uint8, see plumbline.imaging.hashing.stored_thumbnail.
@@ -94,7 +95,7 @@ def ingest(data: DataParams, params: IngestParams) -> Ingested:
         results = _by_partition(data, params, paths)
     else:
         results = _spread(partial(_measure_all, data, params), _tasks(paths, PACK), len(paths))
-    # Results come in the order of `images`, so those that are no pictures only leave the end of the arrays unused.
+    # Results come in the order of `images`; refused ones leave room at the end of the arrays, which is cut off.
     for one in progress((one for batch in results for one in batch), "ingest", total=len(images)):
         if isinstance(one, Refused):
             refused.append(one)
@@ -105,6 +106,8 @@ def ingest(data: DataParams, params: IngestParams) -> Ingested:
     kept = images[images["path"].isin(computed["path"])].reset_index(drop=True)
     computed.insert(COMPUTED.index("label"), "label", kept["label"])
     manifest = pd.concat([_typed(computed), kept.drop(columns=["path", "label"])], axis=1)
+    if any(row[WARNING] for row in rows):
+        manifest[WARNING] = pd.Series([row[WARNING] or None for row in rows], dtype=object)
     labels = dict(zip(images["path"], images["label"], strict=True))
     quarantine = pd.DataFrame(
         sorted((one.path, one.reason, one.kind, one.label or labels.get(one.path, "")) for one in refused),
@@ -118,7 +121,8 @@ def measure(picture: Picture, min_side: int) -> _Measured:
     """Hash and describe one decoded picture; DecodeError where it is smaller than `min_side` pixels."""
     found = measures_of(picture.path, picture.id, picture.bytes, picture.format, picture.image, min_side)
     small = np.asarray(shrink_grey(found.grey))
-    return _Measured(found.row, fingerprint(small), stored_thumbnail(picture.image, small))
+    row = {**found.row, WARNING: picture.warning or ""}
+    return _Measured(row, fingerprint(small), stored_thumbnail(picture.image, small))
 
 
 Source = tuple[str, list[str]]
@@ -129,7 +133,7 @@ Result = TypeVar("Result")
 
 
 def _tasks(paths: list[str], pictures: int) -> Iterator[Task]:
-    """Yield lists of (file, its pictures): about so many `pictures` each, all boxes of a photograph together."""
+    """Yield lists of (file, its pictures), about `pictures` in each; all boxes of a photograph stay together."""
     pack: Task = []
     held = 0
     for source, group in groupby(paths, key=source_of):
@@ -146,20 +150,20 @@ def _tasks(paths: list[str], pictures: int) -> Iterator[Task]:
 
 
 def _spread(function: Callable[[Item], Result], tasks: Iterable[Item], pictures: int) -> Iterator[Result]:
-    """Run tasks over all cores; by processes (twice as fast on small pictures) where starting them is worth it."""
+    """Run tasks on all cores; in processes where there are enough pictures: twice as fast for small ones."""
     if pictures >= WORTH_PROCESSES and cores() > 1:
         yield from in_order_by_processes(function, tasks)
         return
     from threadpoolctl import threadpool_limits
 
-    # Each task has a thread of its own; matrix products that fan out again would only get in their way.
+    # Each task has its own thread, so matrix products must not start more.
     with threadpool_limits(1):
         yield from in_order(function, tasks)
 
 
 @dataclass(frozen=True)
 class Partition:
-    """A task with the size in bytes of each of its files, as the machine that listed them has it."""
+    """A task, with the size in bytes of each file on the machine that listed them."""
 
     task: Task
     sizes: list[int]
@@ -185,12 +189,12 @@ class Measuring:
         return cluster.digest(partition.task, states, settings, self.code, cluster.versions(*PACKAGES))
 
     def compute(self, partition: Partition) -> Arrays:
-        """Measure the pictures on whichever machine this is."""
+        """Measure the pictures on this machine."""
         self._check_data(partition)
         return packed(_measure_all(self.data, self.params, partition.task))
 
     def _check_data(self, partition: Partition) -> None:
-        """A worker with another folder would quarantine good pictures, or measure others."""
+        """Refuse to run where the worker's folder differs: it would quarantine good pictures or measure others."""
         for (source, _), size in zip(partition.task, partition.sizes, strict=True):
             if _size(self.data, source) != size:
                 raise UserError(
@@ -207,7 +211,7 @@ def _size(data: DataParams, source: str) -> int:
 
 
 def _partitions(data: DataParams, paths: list[str]) -> Iterator[Partition]:
-    """Cut a run of files where their names say so, PARTITION pictures on average: one file more moves no other cut."""
+    """Cut where the files' names say so, every PARTITION pictures on average: a new file moves no other cut."""
     pack: Task = []
     held = 0
     sources = [pair for task in _tasks(paths, PARTITION) for pair in task]
@@ -243,7 +247,7 @@ def packed(measured: list[Measurement]) -> Arrays:
 
 
 def unpacked(arrays: Arrays) -> list[Measurement]:
-    """What `packed` was given, the refused last."""
+    """The measurements and refusals that `packed` was given, refusals last."""
     text = json.loads(arrays["text"].tobytes())
     values = zip(text["rows"], arrays["fingerprints"], arrays["thumbnails"], strict=True)
     measured = [_Measured({**row, "phash": np.uint64(row["phash"])}, *pair) for row, *pair in values]

@@ -1,4 +1,4 @@
-"""What is measured of every picture, of the data set's and of a site's alike: the same columns by the same rules."""
+"""What is measured of every picture, in the data set and at a site alike: the same columns by the same rules."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Measures:
 def measures_of(path: str, digest: str, size: int, kind: str, image: Image.Image, min_side: int) -> Measures:
     """Hash and describe a decoded picture; DecodeError where a side is shorter than `min_side` pixels.
 
-    `digest` and `size` are the SHA-256 and the number of its bytes, `kind` is the format that they are in.
+    `digest` is the SHA-256 of the file's bytes, `size` their number, `kind` the file format.
     """
     if min(image.size) < min_side:
         raise DecodeError(f"has only {image.width} x {image.height} pixels, fewer than ingest.min_side {min_side}")

@@ -1,7 +1,7 @@
-"""metadata.csv: a table of what is known of pictures, for data/, for a batch and for a site's folder alike.
+"""metadata.csv: what is known of pictures, read in the same way for data/, a batch and a site's folder.
 
-People write such tables with spreadsheets, on other systems and from other folders. What can mean one thing only is
-taken as that and said; what can mean two is not guessed: the row matches nothing, and that is said, too.
+People write such tables with spreadsheets, on other systems and from other folders. Where a row can mean only one
+picture it is matched, with a note; where it can mean two nothing is guessed: it matches none, and a note says so.
 """
 
 from __future__ import annotations
@@ -24,16 +24,17 @@ Values = dict[str, str | None]
 Parts = tuple[str, ...]
 
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-# Columns that something is done with, under other spellings than their own and its case, spaces and dashes.
+# Other names of the columns that the project uses (case, spaces and dashes never matter).
 _KNOWN = ("path", "label", "photo", "video", "person", "camera", "site", "captured_at")
 _SPELLINGS = {
     **{name.replace("_", ""): name for name in _KNOWN},
-    **dict.fromkeys(("filename", "filepath", "imagepath"), "path"),
+    **dict.fromkeys(("filename", "filepath", "imagepath", "imgpath", "relativepath", "relpath"), "path"),
     **{f"{name}id": name for name in ("photo", "video", "person", "camera", "site")},
 }
-# What may well be such a column, but may be something else: named, not taken.
+# Names that may mean such a column or something else: they are mentioned, not renamed.
 _LOOKALIKES = {
     **dict.fromkeys(("file", "files", "image", "images", "imagename", "img", "name", "picture", "url", "key"), "path"),
+    **dict.fromkeys(("fname", "imagefile", "imageid", "id", "uri", "src", "filenames", "paths"), "path"),
     **dict.fromkeys(("labels", "class", "classes", "classname", "category", "target", "tag"), "label"),
     **dict.fromkeys(("timestamp", "datetime", "date", "time", "takenat", "datetaken", "capturetime"), "captured_at"),
 }
@@ -41,7 +42,7 @@ _NO_PATH = "(row {}, without a path)"
 _OTHER_FORMATS = (".tsv", ".tab", ".txt", ".xls", ".xlsx", ".ods", ".json", ".jsonl", ".parquet")
 
 
-# What people and programs write where they know nothing. Taken for a name, it would tie strangers to one another.
+# What people and programs write for "unknown". Taken as a value, it would tie unrelated pictures together.
 BLANK_WORDS = (
     *("nan", "none", "null", "nil", "na", "n/a", "n.a.", "n.a", "#n/a", "<na>", "nat", "undefined", "undef", "void"),
     *("unknown", "unk", "unnamed", "unspecified", "not known", "not available", "not applicable", "missing", "tbd"),
@@ -73,13 +74,13 @@ class Metadata:
 
     @property
     def columns(self) -> list[str]:
-        """The columns beside path and label."""
+        """The columns besides path and label."""
         return list(dict.fromkeys(name for values in self.rows.values() for name in values if name != "label"))
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Which row is which picture's: `of` maps a name to the row's path, `unmatched` a row's path to why it is nobody's.
+    """Which row belongs to which picture: `of` maps a name to the row's path, `unmatched` a row's path to the reason.
 
     `otherwise` holds (row's path, name) where the two are not written alike.
     """
@@ -95,7 +96,7 @@ class Matches:
 def find_table(names: Iterable[str], wanted: str) -> tuple[str | None, list[str]]:
     """Return which of a folder's file names is the table `wanted`, None where none is, and notes.
 
-    Another case is the same name; the same table in another format is named, not read.
+    Case is ignored. A table in another format (.xlsx) is mentioned in the notes, not read.
     """
     there = sorted(names)
     if wanted in there:
@@ -143,6 +144,7 @@ def parse_table(content: bytes, shown: str, reserved: Collection[str]) -> Metada
     if not numbered:
         raise UserError(f"{shown} is empty: give it the columns path and what is known of each picture, or remove it.")
     notes = [] if mark == "," else [f"{shown} is separated by {_SEPARATORS[mark]}"]
+    numbered = _without_index(numbered)
     header, own_notes = _named_columns(_without_blank_columns(numbered), shown)
     for name in header:
         if (name in reserved and name not in ("path", "label")) or name.startswith("_"):
@@ -161,7 +163,7 @@ def parse_table(content: bytes, shown: str, reserved: Collection[str]) -> Metada
 
 
 def written_path(key: str) -> str:
-    """What stands in the column `path` of the row known by `key`: nothing, where it has no path."""
+    """The path in the row called `key`; empty where the row has none."""
     return "" if re.fullmatch(re.escape(_NO_PATH).replace(r"\{\}", r"\d+"), key) else key
 
 
@@ -172,16 +174,27 @@ def _holds_text(cells: list[str]) -> bool:
 def _decoded(content: bytes, shown: str) -> str:
     if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UserError(f"{shown} is a spreadsheet or an archive, not a text file: save it as CSV in UTF-8.")
-    wide = content.startswith((b"\xff\xfe", b"\xfe\xff"))
     try:
-        text = content.decode("utf-16" if wide else "utf-8-sig")
+        text = content.decode(_encoding(content))
         return re.sub(r'\A"?sep=."?\r?\n', "", text)  # what Excel writes and reads before the table
     except UnicodeDecodeError as error:
         raise UserError(f"{shown} is no CSV file in UTF-8 ({error}): save it again as one.") from None
 
 
+def _encoding(content: bytes) -> str:
+    """UTF-8, unless a byte order mark or the zeros between the letters say otherwise."""
+    if content.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "utf-32"
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "utf-16"
+    head = content[:64]
+    if len(head) > 3 and head[0] and not any(head[1::2]):
+        return "utf-16-le"
+    return "utf-16-be" if len(head) > 3 and head[1] and not any(head[0::2]) else "utf-8-sig"
+
+
 def _separator(text: str, shown: str) -> str:
-    """The separator under which the first line has a column for the path; UserError where there is none."""
+    """The separator that gives the first line a column for the path; UserError where none does."""
     first = next((line for line in text.splitlines() if line.strip()), "")
     headers = {mark: next(csv.reader([first], delimiter=mark), []) for mark in _SEPARATORS}
     for mark, header in headers.items():
@@ -195,8 +208,16 @@ def _separator(text: str, shown: str) -> str:
     raise UserError(f"{shown} has no column `path` but {', '.join(header)}: {way_out} the pictures' paths.")
 
 
+def _without_index(numbered: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+    """The table without the nameless first column in which pandas numbers the rows."""
+    rows = [line[0] for _, line in numbered[1:] if line]
+    if numbered[0][1][0] not in ("", "Unnamed: 0") or rows != [str(number) for number in range(len(rows))]:
+        return numbered
+    return [(number, line[1:]) for number, line in numbered]
+
+
 def _without_blank_columns(numbered: list[tuple[int, list[str]]]) -> list[str]:
-    """The header without the nameless columns at its end that no row fills: spreadsheets leave such."""
+    """The header without the empty unnamed columns that spreadsheets leave at its end."""
     header = list(numbered[0][1])
     while (
         header
@@ -208,7 +229,7 @@ def _without_blank_columns(numbered: list[tuple[int, list[str]]]) -> list[str]:
 
 
 def _named_columns(header: list[str], shown: str) -> tuple[list[str], list[str]]:
-    """Return the columns under the names that the rest of the project knows them by, and notes on those renamed."""
+    """Return the columns under the project's names, and notes on those that were renamed."""
     named, notes = list(header), []
     for known in _KNOWN:
         if known in header:
@@ -245,14 +266,14 @@ def _folded(name: str) -> str:
 
 
 def match(table: Metadata, names: Iterable[str], own: Collection[str] = (), others: Collection[str] = ()) -> Matches:
-    """Say which row belongs to which of the pictures `names` (POSIX paths below the folder).
+    """Match rows to pictures; `names` are the pictures' POSIX paths below the folder.
 
-    A row's path fits as it is; else with `\\` for `/`, in another case or Unicode form; else with folders in front
-    that the picture's lacks, or without some that it has. A row that fits two pictures, and a picture that two rows
+    A row's path fits as it is; else with `\\` for `/`, in another case or Unicode form; else with more or fewer
+    leading folders than the picture's path. A row that fits two pictures, and a picture that two rows
     fit equally well and differently, stay unmatched.
 
     Args:
-        own: names that may well stand in front: of the folder itself.
+        own: names of the folder itself, which may lead a path.
         others: names of folders whose pictures these are not.
     """
     known = _Names(names)
@@ -280,7 +301,7 @@ def match(table: Metadata, names: Iterable[str], own: Collection[str] = (), othe
 
 
 class _Names:
-    """Pictures' names by their plain parts, and by the ends of these."""
+    """Pictures' names by their normalised parts, and by the endings of these."""
 
     def __init__(self, names: Iterable[str]) -> None:
         self.exact = set(names)
@@ -290,7 +311,7 @@ class _Names:
         self._ends: dict[Parts, list[str]] | None = None
 
     def ending(self, parts: Parts) -> list[str]:
-        """The names that have `parts` behind one or more folders."""
+        """The names that end in `parts`, with one or more folders before them."""
         if self._ends is None:
             self._ends = {}
             for own, names in self.whole.items():
@@ -300,7 +321,7 @@ class _Names:
 
 
 def _place(key: str, known: _Names, mine: Collection[str], foreign: Collection[str]) -> tuple[int, str | None, str]:
-    """Return how well (0 best) a row's path fits which name, or None and why it fits none."""
+    """Return how well a row's path fits (0 is best) and which name, or None and why it fits none."""
     if key in known.exact:
         return 0, key, ""
     parts = _parts(key)
@@ -339,7 +360,7 @@ def _plain(text: str) -> str:
 
 
 def said(shown: str, table: Metadata, found: Matches) -> list[str]:
-    """Return, as sentences, what is unusual about a table and its matching: nothing that a person must look for."""
+    """Return sentences on everything unusual about a table and its matching."""
     lines = [f"{note}." for note in table.notes]
     if found.otherwise:
         row, name = found.otherwise[0]
@@ -360,7 +381,7 @@ def said(shown: str, table: Metadata, found: Matches) -> list[str]:
 
 
 def grouping_values(table: pd.DataFrame, column: str, blank_words: Sequence[str] = BLANK_WORDS) -> pd.Series[str]:
-    """Return (N,) the values of a grouping column as text, "" where there is none or only a word for none."""
+    """Return (N,) the values of a grouping column as text, "" where blank or a word for "unknown"."""
     text = table[column].fillna("").astype(str)
     # A run of one mark is that mark. (`???` itself can't stand in params.yaml: `dvc exp run -S` takes it for missing.)
     plain = text.str.strip().str.casefold().str.replace(r"^([?*_])\1+$", r"\1", regex=True)

@@ -1,4 +1,4 @@
-"""A picture, a file that is none, and how both are named.
+"""Pictures, refused files, and how both are named.
 
 A picture's `path` is unique, POSIX, relative to the root: `with_helmet/p1.jpg` for a file, `images.npy#12` for row 12
 of an array, `p1.jpg#0` for the box on line 0 of p1.txt.
@@ -17,20 +17,21 @@ from plumbline.imaging.describe import MEASURES
 
 Kind = Literal["name", "unreadable", "label", "box", "empty", "missing"]
 
-# The manifest's own columns, which metadata can't bring along.
+# The manifest's own columns; metadata must not have columns of these names.
 COMPUTED = (
     *("path", "id", "pixels_sha256", "label", "width", "height", "bytes", "format", "phash"),
     *MEASURES,
 )
 PUBLISHED = "published_split"  # the column of those who publish a split: train, validation or test
-RESERVED = (*COMPUTED, PUBLISHED)
+WARNING = "decoder_warning"  # the column of what decoders had to guess, where one had to
+RESERVED = (*COMPUTED, PUBLISHED, WARNING)
 
 
 @dataclass(frozen=True)
 class Refused:
-    """A file, row or box that is not used: its path (escaped where it can't be written), why, and the class it was for.
+    """A file, row or box that is not used: its path (escaped where it can't be printed), the reason, and its class.
 
-    kind: `name` (can't be a path everywhere), `unreadable` (no picture), `label` (none, or two that disagree), `box`
+    kind: `name` (not a path on every system), `unreadable` (not a picture), `label` (none, or two that disagree), `box`
     (a broken line of a YOLO file), `empty` (a class folder without pictures), `missing` (a metadata row, no file).
     """
 
@@ -42,13 +43,17 @@ class Refused:
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture of a source, decoded: upright RGB, the sha256 that is its id, its stored size and its format."""
+    """One picture of a source, decoded: upright RGB, the sha256 that is its id, its stored size and its format.
+
+    `warning` is what its decoder had to guess: a file that is damaged and can still be shown.
+    """
 
     path: str
     image: Image.Image
     id: str
     bytes: int
     format: str
+    warning: str | None = None
 
 
 @dataclass

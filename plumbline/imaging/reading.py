@@ -10,7 +10,7 @@ import numpy as np
 
 from plumbline.common.errors import UserError
 from plumbline.common.parallel import in_order
-from plumbline.imaging.decode import DecodeError, Pixels, decode_resized, resize
+from plumbline.imaging.decode import DecodeError, Fit, Pixels, decode_resized, resize
 from plumbline.imaging.files import LINKED_OUT, read_bytes
 from plumbline.imaging.layouts import arrays, folders, yolo
 from plumbline.imaging.layouts.interface import Layout
@@ -19,7 +19,7 @@ from plumbline.imaging.settings import DataParams
 
 
 def _layout_of(source: str, paths: Sequence[str]) -> Layout:
-    """Which layout pictures of a file come from; their paths say so (see plumbline.imaging.pictures)."""
+    """The layout that a file's pictures come from, by their paths (see plumbline.imaging.pictures)."""
     if not is_picture_name(source):
         return arrays
     return folders if list(paths) == [source] else yolo
@@ -31,13 +31,13 @@ def read_source(params: DataParams, source: str, paths: Sequence[str]) -> Iterat
 
 
 def source_states(params: DataParams, source: str, paths: Sequence[str]) -> list[str]:
-    """Digests of all that `read_source` would make `paths` of a file from, or why it can't be read."""
+    """Return digests of everything that `read_source` would use for `paths`, or why it can't be read."""
     return _layout_of(source, paths).states(params, source, paths)
 
 
 def load_rgb(params: DataParams, path: str) -> Pixels:
     """Return one picture of the manifest, (H, W, 3) uint8 RGB, upright; UserError naming it where it can't be read."""
-    return _load(params, source_of(path), [(path, None)], None)[0]
+    return _load(params, source_of(path), [(path, None)], None, "stretch")[0]
 
 
 def iter_rgb(
@@ -45,12 +45,14 @@ def iter_rgb(
     paths: Iterable[str],
     size: tuple[int, int] | None = None,
     ids: Iterable[str] | None = None,
+    fit: Fit = "stretch",
 ) -> Iterator[Pixels]:
     """Yield pictures of the manifest in order, (H, W, 3) uint8 RGB, upright, over all cores.
 
     Args:
-        size: (height, width) to stretch each to; None leaves them as they are.
+        size: (height, width) to bring each to; None leaves them as they are.
         ids: the id that the manifest gives each; a picture with other bytes is refused.
+        fit: stretch, or letterbox (see plumbline.imaging.decode.resize).
 
     Memory stays bounded: at most four files a core are decoded ahead. Neighbouring boxes of one photograph share its
     decoding. Raises UserError naming the first picture that can't be read.
@@ -59,12 +61,12 @@ def iter_rgb(
     runs = ((source, list(group)) for source, group in groupby(pairs, key=lambda pair: source_of(pair[0])))
     # An array's rows all share a source; cut them into tasks.
     tasks = ((source, run[i : i + 64]) for source, run in runs for i in range(0, len(run), 64))
-    for pictures in in_order(lambda task: _load(params, *task, size), tasks):
+    for pictures in in_order(lambda task: _load(params, *task, size, fit), tasks):
         yield from pictures
 
 
 def _load(
-    params: DataParams, source: str, pairs: list[tuple[str, str | None]], size: tuple[int, int] | None
+    params: DataParams, source: str, pairs: list[tuple[str, str | None]], size: tuple[int, int] | None, fit: Fit
 ) -> list[Pixels]:
     paths = [path for path, _ in pairs]
     if size is not None and paths == [source]:
@@ -72,7 +74,7 @@ def _load(
             data = read_bytes(params, source)
             if pairs[0][1] not in (None, hashlib.sha256(data).hexdigest()):
                 raise DecodeError("holds other bytes")
-            return [decode_resized(data, size, params.max_pixels)]
+            return [decode_resized(data, size, params.max_pixels, fit)]
         except DecodeError as error:
             raise _changed(params, source, error.reason) from None
     pictures = []
@@ -82,12 +84,12 @@ def _load(
         if wanted not in (None, one.id):
             raise _changed(params, path, "holds other bytes")
         rgb = np.asarray(one.image)
-        pictures.append(rgb if size is None else resize(rgb, size))
+        pictures.append(rgb if size is None else resize(rgb, size, fit))
     return pictures
 
 
 def _changed(params: DataParams, path: str, reason: str) -> UserError:
-    if reason == LINKED_OUT:  # also where `dvc checkout` made links of the files: to DVC they are the same data
+    if reason == LINKED_OUT:  # `dvc checkout` can replace files by links too; to DVC they are the same data
         way_out = (
             "set data.follow_symlinks to true in params.yaml (DVC's cache.type symlink needs it), then `dvc repro`"
         )

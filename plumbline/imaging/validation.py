@@ -1,8 +1,8 @@
 """Is this data fit to learn from? Great Expectations on the manifest, every failing row named.
 
-What makes a run worthless stops it with one sentence: rows of metadata.csv without a file, too much quarantine, a
-missing class, fewer than two classes, too few groups in a class, a broken manifest. The rest are warnings. The report
-is written either way: reports/validation/index.html for people, build/validation.json for programs.
+A run that could not give a valid result is stopped with one sentence: rows of metadata.csv without a file, too many
+files in quarantine, a missing class, fewer than two classes, too few groups in a class, a broken manifest. Everything
+else is a warning. The report is always written: reports/validation/index.html, and build/validation.json.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from plumbline.common.params import Section
 from plumbline.imaging.expectations import Checked, Expectation, Outcome, check
 from plumbline.imaging.labels import alike, classes_as_written, shown
 from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
-from plumbline.imaging.pictures import COMPUTED
+from plumbline.imaging.pictures import RESERVED, WARNING
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -67,12 +67,12 @@ def validate(
     docs: Path,
     blank_words: Sequence[str] = BLANK_WORDS,
 ) -> Validated:
-    """Judge a manifest and its quarantine; Great Expectations writes its pages into folder `docs`.
+    """Check a manifest and its quarantine; Great Expectations writes its pages into folder `docs`.
 
     Args:
         manifest: as ingest writes it.
         quarantine: path, reason, kind, label.
-        grouping: the columns that tie pictures into groups (those there are).
+        grouping: the columns that tie pictures into groups (those that exist).
         blank_words: values of these that say nothing.
     """
     classes = count_classes(manifest, quarantine, grouping, params, blank_words)
@@ -97,7 +97,7 @@ def count_classes(
     params: ValidateParams,
     blank_words: Sequence[str] = BLANK_WORDS,
 ) -> pd.DataFrame:
-    """Return class, pictures, groups for each class wanted, else met (in the quarantine too); `a;b` counts for both.
+    """Return class, pictures, groups for each class wanted or found, quarantine included; `a;b` counts for both.
 
     A group is a set of pictures tied by the grouping columns, directly or through others.
     """
@@ -124,7 +124,7 @@ def tied_by_columns(manifest: pd.DataFrame, grouping: Sequence[str], blank_words
     for column in (name for name in grouping if name in manifest):
         text = grouping_values(manifest, column, blank_words)
         given = (text != "").to_numpy()
-        # pandas numbers up to 128 values in 8 bits, too few to add `count` to
+        # pandas numbers up to 128 values in 8 bits, too few for `count` to be added
         codes = text[given].astype("category").cat.codes.to_numpy().astype(np.int64)
         first.append(np.flatnonzero(given))
         second.append(count + codes)
@@ -137,7 +137,7 @@ def tied_by_columns(manifest: pd.DataFrame, grouping: Sequence[str], blank_words
 def find_problem(
     manifest: pd.DataFrame, quarantine: pd.DataFrame, classes: pd.DataFrame, params: ValidateParams
 ) -> str | None:
-    """Return the sentence that stops the run, the gravest first; None where there is none."""
+    """Return the sentence that stops the run (of several the gravest), None where there is none."""
     missing = quarantine[quarantine["kind"] == "missing"]
     refused = quarantine[~quarantine["kind"].isin(["missing", "empty"])]
     share = len(refused) / max(1, len(refused) + len(manifest))
@@ -180,7 +180,7 @@ def find_problem(
 
 
 def find_twins(classes: Iterable[str], params: ValidateParams) -> list[str]:
-    """Return the first classes that are one class spelled in several ways; those of validate.classes are meant so."""
+    """Return the first classes that look like spellings of one class; those in validate.classes are accepted."""
     spelled: dict[str, list[str]] = {}
     for name in classes:
         if name not in params.classes:
@@ -231,6 +231,10 @@ def manifest_expectations(manifest: pd.DataFrame, grouping: Sequence[str], param
     for column in (name for name in grouping if name in manifest):
         note = f"Grouping column {column} has a value; a picture without one may be parted from its like"
         expected.append(Expectation("expect_column_values_to_not_be_null", {"column": column}, "warning", note))
+    if WARNING in manifest:
+        bounds = {"column": WARNING}
+        note = "The picture's decoder warns of nothing; a damaged JPEG may show grey or shifted parts"
+        expected.append(Expectation("expect_column_values_to_be_null", bounds, "warning", note))
     if "captured_at" in manifest:
         bounds = {"column": "captured_at", "regex": ISO_TIME}
         note = "captured_at, where given, is a date or time that exists, in ISO 8601, such as 2026-03-31T14:05:00"
@@ -256,7 +260,7 @@ def class_expectations(params: ValidateParams) -> list[Expectation]:
 
 
 def quarantine_expectations(pictures: int, params: ValidateParams) -> list[Expectation]:
-    """What the quarantine must not hold; a warning names each file in it."""
+    """What must not be in quarantine; a warning names each file that is."""
     return [
         Expectation(
             "expect_column_values_to_not_be_in_set",
@@ -275,7 +279,7 @@ def quarantine_expectations(pictures: int, params: ValidateParams) -> list[Expec
 def find_warnings(manifest: pd.DataFrame, outcomes: Sequence[Outcome]) -> list[str]:
     """Return a sentence for each warning that has failing rows, and for pictures that metadata.csv does not know."""
     found = []
-    columns = [name for name in manifest if name not in COMPUTED]
+    columns = [name for name in manifest if name not in RESERVED]
     unknown = manifest.loc[manifest[columns].isna().all(axis=1), "path"].tolist() if columns else []
     if unknown:
         found.append(f"{_count(len(unknown), 'picture')} without metadata (first: {unknown[0]}).")

@@ -1,1 +1,1 @@
-"""What ties pictures together, splits that never part it, and the certificate that they did not."""
+"""Groups of pictures that belong together, splits that keep them together, and the certificate that shows it."""

@@ -1,12 +1,12 @@
 """Proof that two pictures show the same shot: lay one over the other and compare what overlaps.
 
-Two ways. `align_thumbnails` refines a guess (which part of one picture is the other) by ECC on small greys: cheap, for
-candidates that hashes bring. `align_local` finds the overlap from nothing by SIFT matches and a robust affine: for
-re-publications that were cropped, scaled and watermarked, which only an embedding brings together.
+There are two ways. `align_thumbnails` refines a guess (which part of one picture is the other) by ECC on small grey
+thumbnails: cheap, for candidates from hashes. `align_local` finds the overlap without a guess, by SIFT matches and a
+robust affine map: for cropped, scaled and watermarked re-publications, which only an embedding finds.
 
-Either way the verdict is not the number of matches but the overlap after warping, block by block: strangers that share
-a logo or a skyline match there and nowhere else. Plain ground is alike in any two pictures and says nothing: blocks
-without texture don't vote, few blocks with texture must be more alike, and the colours have a say (`evidence`).
+Either way what counts is not the number of matches but the overlap after warping, block by block: different pictures
+that share a logo or a skyline match there and nowhere else. Plain ground looks the same in any two pictures, so blocks
+without texture don't count, few textured blocks must agree better, and colours count too (`copy_score`).
 """
 
 from __future__ import annotations
@@ -38,19 +38,21 @@ MIN_OVERLAP = 0.25  # share of the smaller picture; less may be a caption, at th
 BLOCKS = 10  # the overlap is compared in about BLOCKS x BLOCKS pieces of a whole picture
 MIN_BLOCKS = 5  # pieces with something to see in them
 FLAT = 3.0  # grey levels: a piece whose standard deviation is lower shows nothing
-TEXTURED = 9.0  # grey levels: a piece whose standard deviation is higher is evidence, not ground ...
+TEXTURED = 9.0  # grey levels: a piece whose standard deviation is higher counts as texture ...
 TEXTURED_SHARE = 0.3  # ... or this share of the whole picture's, where that is less: dark and hazy pictures
 COLOURED = 12.0  # levels of Cb and Cr away from grey: less is no colour but noise and compression
-CONTRARY = 40.0  # levels between the colours of two places, the tint of the whole allowed for: not one colour
+CONTRARY = 35.0  # levels between the colours of two places, the tint of the whole allowed for: not one colour
+EDGE = 0.1  # ... and as much more of what the colour changes by from there to the next place
 MAX_TINT = 40.0  # levels that a camera's or publisher's tint may move all colours by
 NEAR = 13  # pixels of a thumbnail, each way, that are looked at to tell whether two places show the same shapes ...
 SAME_SHAPE = 0.5  # ... by the absolute value of their correlation
-FADED = 0.3  # saturation of one picture over the other's, below which it is taken for a black and white version
+TONED = 6.0  # levels of colour that brightness does not explain, below which a picture is black and white, or sepia
+FADED = 0.7  # agreement of colours from which the paler picture is taken for a faded version of the other
 
 
 @dataclass(frozen=True)
 class Overlap:
-    """What remains when one picture is laid over the other.
+    """The overlap of two pictures, one laid over the other.
 
     `score` is the median over textured blocks of their normalised correlation, -1 to 1; `worst` its 2nd percentile;
     `share` is the overlap's share of the smaller picture, `common` of the larger; `blocks` counts the textured blocks.
@@ -85,7 +87,7 @@ UNKNOWN = Colours(0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class Likeness:
-    """What two thumbnails have in common when one is laid over the other.
+    """How alike two thumbnails are when one is laid over the other.
 
     `ecc` is the enhanced correlation coefficient, 0 where the overlay failed; `firm` the 25th percentile of the
     correlations of the blocks with clear texture, `textured` their number.
@@ -101,12 +103,12 @@ class Likeness:
 UNLIKE = Likeness(0.0, NOTHING, 0.0, 0, UNKNOWN)
 
 
-def evidence(likeness: Likeness) -> float:
-    """Return how much speaks for two pictures being one shot: above about 6.8 more than chance and fashion give.
+def copy_score(likeness: Likeness) -> float:
+    """Return a score for two pictures being one shot; above about 6.8 chance and similar motifs don't explain it.
 
-    atanh(firm) + 1.3 ln(textured) + 1.1 agreement: a form that a logistic regression chose and weighed, on 650 pairs
-    of CIFAR-10 that people sorted by eye into copies and strangers (see docs/leakage.md). With 80 textured blocks that
-    agree in colour a quarter of them may be alike by 0.2 or less; with 25 it is 0.95.
+    atanh(firm) + 1.3 ln(textured) + 1.1 agreement: form and weights are a logistic regression's, on 650 pairs
+    of CIFAR-10 that people sorted by eye into copies and different pictures (see docs/leakage.md). With 80 textured
+    blocks and agreeing colours the 25th percentile may be as low as 0.2; with 25 blocks it must be 0.95.
     """
     if likeness.textured < MIN_BLOCKS:
         return 0.0
@@ -124,7 +126,7 @@ class Local:
 
 
 def shrink(grey: Grey, longer_side: int = LOCAL_SIDE) -> Grey:
-    """Return the picture, grey or RGB, with its longer side at most `longer_side`, averaged over areas."""
+    """Return the picture, grey or RGB, its longer side reduced to at most `longer_side` by area averaging."""
     height, width = grey.shape[:2]
     factor = longer_side / max(height, width)
     if factor >= 1:
@@ -134,7 +136,7 @@ def shrink(grey: Grey, longer_side: int = LOCAL_SIDE) -> Grey:
 
 
 def thumbnail(grey: Grey) -> Grey:
-    """Return (72, 96): the picture stretched, averaged over areas."""
+    """Return (72, 96): the picture stretched, by area averaging."""
     return np.asarray(cv2.resize(grey, THUMBNAIL, interpolation=cv2.INTER_AREA), np.uint8)
 
 
@@ -170,7 +172,7 @@ def locate(a: Grey, b: Grey, scale: float) -> tuple[float, tuple[float, float, f
     Returns the correlation there and the place as left, top, right, bottom, in shares of `a`.
     """
     width, height = THUMBNAIL[0] // 2, THUMBNAIL[1] // 2
-    middle = SLACK if scale > SLACK else 1.0  # nearly as large as `a`: only its middle has room to be looked for
+    middle = SLACK if scale > SLACK else 1.0  # nearly as large as `a`: only its middle can be moved about
     margin = (1 - middle) / 2
     wanted = b if middle == 1.0 else part(b, (margin, margin, 1 - margin, 1 - margin))
     size = (max(8, round(width * scale * middle)), max(8, round(height * scale * middle)))
@@ -198,12 +200,13 @@ def align_whole(a: Grey, b: Grey) -> tuple[Overlap, Affine | None]:
     return (NOTHING, None) if warp is None else (compare_overlap(a, b, _inverse(warp), blur=0.0), _inverse(warp))
 
 
-def compare_thumbnails(a: Grey, b: Grey, place: tuple[float, float, float, float]) -> Likeness:
+def compare_thumbnails(a: Grey, b: Grey, place: tuple[float, float, float, float], min_score: float = -1.0) -> Likeness:
     """Lay the part `place` of thumbnail `a` over `b`, refine that, and return what they have in common.
 
     Args:
         a, b: (72, 96) grey, or (81, 96) with colours below (see plumbline.imaging.hashing.stored_thumbnail).
         place: left, top, right, bottom in shares of `a`, from `locate`.
+        min_score: of an overlap with a lower score the colours are not looked at, which saves a third of the time.
     """
     grey_a, grey_b = grey_of(a), grey_of(b)
     ecc, warp = _refined(part(grey_a, place), grey_b)
@@ -214,7 +217,8 @@ def compare_thumbnails(a: Grey, b: Grey, place: tuple[float, float, float, float
     level = min(TEXTURED, max(FLAT, TEXTURED_SHARE * float(grey_b.std())))
     textured = blocks[0][blocks[1] > level]
     firm = float(np.quantile(textured, 0.25)) if len(textured) else 0.0
-    return Likeness(ecc, overlap, firm, len(textured), compare_colours(a, b, affine))
+    colours = compare_colours(a, b, affine) if overlap.score >= min_score else UNKNOWN
+    return Likeness(ecc, overlap, firm, len(textured), colours)
 
 
 def turned(thumb: Grey) -> Grey:
@@ -238,7 +242,7 @@ def chroma_of(thumb: Grey) -> Grey | None:
 def compare_colours(a: Grey, b: Grey, affine: Affine) -> Colours:
     """Compare the colours of two thumbnails where `affine` (pixels of `a` to pixels of `b`) lays one over the other.
 
-    A picture may be tinted, faded or black and white as a whole; a place whose colour is another even so, such as a
+    A picture may be tinted, faded or black and white as a whole. A place that differs in colour even then, such as a
     helmet that is red here and blue there, is contrary.
     """
     planes_a, planes_b = chroma_of(a), chroma_of(b)
@@ -255,45 +259,87 @@ def compare_colours(a: Grey, b: Grey, affine: Affine) -> Colours:
     first = cv2.warpAffine(first, cells, size, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     second = np.dstack([*planes_b, lumas[1]])
     same_shape = _same_shape(grey_of(a), grey_of(b), affine)
-    return _colours(first[inside].astype(np.float64), second[inside].astype(np.float64), same_shape[inside])
+    allowed = CONTRARY + EDGE * _colour_range(second[..., :2])
+    places = [planes[inside].astype(np.float64) for planes in (first, second)]
+    return _colours(places[0], places[1], same_shape[inside], allowed[inside])
+
+
+def _colour_range(planes: Grey) -> NDArray[np.float64]:
+    """How much Cb and Cr (18, 24, 2) change from each cell to the next: a pixel of misfit there is another colour."""
+    near = np.ones((3, 3), np.uint8)
+    change = cv2.dilate(planes, near).astype(np.float64) - cv2.erode(planes, near)
+    return np.asarray(np.linalg.norm(change, axis=2))
 
 
 def _same_shape(a: Grey, b: Grey, affine: Affine) -> NDArray[np.bool_]:
-    """Which of the cells (18, 24) of `b` show in both pictures the same shapes, or nothing, dark on bright or reversed.
+    """Which cells (18, 24) of `b` show the same shapes, or none, in both pictures, whether dark on bright or reversed.
 
-    Where somebody walked into a scene other colours are no wonder.
+    Elsewhere, as where somebody walked into the scene, other colours mean nothing.
     """
     x = cv2.warpAffine(a, affine, THUMBNAIL, flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE).astype(np.float32)
     y = b.astype(np.float32)
-    mean_x, mean_y, xx, yy, xy = (cv2.boxFilter(v, -1, (NEAR, NEAR)) for v in (x, y, x * x, y * y, x * y))
-    spread_x, spread_y = np.maximum(xx - mean_x**2, 0.0), np.maximum(yy - mean_y**2, 0.0)
-    likeness = np.abs(xy - mean_x * mean_y) / np.maximum(np.sqrt(spread_x * spread_y), 0.25)
-    same = (likeness >= SAME_SHAPE) | (np.maximum(spread_x, spread_y) < FLAT**2)
+    likeness, spread = _local_correlation(x, y)
+    ends, _ = _local_correlation(_edges(x), _edges(y))
+    same = (np.abs(likeness) >= SAME_SHAPE) | (ends >= SAME_SHAPE) | (spread < FLAT**2)
     return np.asarray(same[CELL // 2 :: CELL, CELL // 2 :: CELL])
 
 
-def _colours(a: NDArray[np.float64], b: NDArray[np.float64], same_shape: NDArray[np.bool_]) -> Colours:
-    """Compare (N, 3) Cb, Cr and luma of places that lie over one another; `same_shape` (N,) are those that count."""
+def _edges(grey: NDArray[np.float32]) -> NDArray[np.float32]:
+    """How steep a picture is at each pixel: where things end, whichever of the two sides is brighter."""
+    return np.asarray(cv2.magnitude(cv2.Sobel(grey, cv2.CV_32F, 1, 0), cv2.Sobel(grey, cv2.CV_32F, 0, 1)))
+
+
+def _local_correlation(
+    x: NDArray[np.float32], y: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """The correlation of two greys around each pixel, and the larger of their variances there."""
+    mean_x, mean_y, xx, yy, xy = (cv2.boxFilter(v, -1, (NEAR, NEAR)) for v in (x, y, x * x, y * y, x * y))
+    spread_x, spread_y = np.maximum(xx - mean_x**2, 0.0), np.maximum(yy - mean_y**2, 0.0)
+    correlation = (xy - mean_x * mean_y) / np.maximum(np.sqrt(spread_x * spread_y), 0.25)
+    return np.asarray(correlation), np.asarray(np.maximum(spread_x, spread_y))
+
+
+def _colours(
+    a: NDArray[np.float64], b: NDArray[np.float64], same_shape: NDArray[np.bool_], allowed: NDArray[np.float64]
+) -> Colours:
+    """Compare (N, 3) Cb, Cr and luma of places that lie over one another; `same_shape` (N,) are those that count,
+    `allowed` (N,) how far apart two colours there may be.
+
+    Fading takes all colours alike: where it was the helmet alone that became pale, it is another helmet.
+    """
     u, v = a[:, :2] - 128, b[:, :2] - 128
     p, q = u - u.mean(axis=0), v - v.mean(axis=0)
     spread = np.sqrt((p * p).sum() * (q * q).sum())
     agreement = float((p * q).sum() / spread) if min((p * p).sum(), (q * q).sum()) > len(u) else 0.0
-    saturation = [float(np.quantile(np.linalg.norm(w, axis=1), 0.9)) for w in (u, v)]
-    pale, rich = min(saturation), max(saturation)
-    if pale < FADED * rich and rich > COLOURED:  # black and white of the other: then it is as bright everywhere
+    own = [_own_colour(a), _own_colour(b)]
+    if min(own) < TONED and max(own) > TONED:  # black and white of the other: then it is as bright everywhere
         coloured = np.maximum(np.linalg.norm(u, axis=1), np.linalg.norm(v, axis=1)) > COLOURED
         other = _unlike_brightness(a[:, 2], b[:, 2]) & coloured
         return Colours(agreement, float((other & same_shape).mean()), float(other.mean()))
-    if pale > COLOURED:  # the more saturated one is faded to the other's saturation
-        u, v = u * (pale / saturation[0]), v * (pale / saturation[1])
+    if agreement >= FADED:  # by which factor, is a matter of least squares
+        common = (p * q).sum()
+        u, v = u * min(1.0, common / (p * p).sum()), v * min(1.0, common / (q * q).sum())
     tint = np.median(v - u, axis=0)
     tint *= min(1.0, MAX_TINT / max(float(np.linalg.norm(tint)), 1e-9))
-    other = np.linalg.norm(v - u - tint, axis=1) > CONTRARY
+    other = np.linalg.norm(v - u - tint, axis=1) > allowed
     return Colours(agreement, float((other & same_shape).mean()), float(other.mean()))
 
 
+def _own_colour(places: NDArray[np.float64]) -> float:
+    """How much colour (99th percentile, in levels) places (N, 3) of Cb, Cr and luma have that is no tone of the luma.
+
+    Black and white, sepia and blueprints have next to none.
+    """
+    luma = places[:, 2] / 255
+    tones = np.stack([np.ones_like(luma), luma, luma * luma], axis=1)
+    colour = places[:, :2] - 128
+    weights = np.linalg.solve(tones.T @ tones + 1e-6 * np.eye(3), tones.T @ colour)  # least squares, of one luma, too
+    left = colour - tones @ weights
+    return float(np.quantile(np.linalg.norm(left, axis=1), 0.99))
+
+
 def _unlike_brightness(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Where the brightness of two pictures differs though exposure and contrast of the whole were allowed for."""
+    """Where the brightness of two pictures differs after exposure and contrast of the whole are evened out."""
     gain = np.clip(b.std() / max(a.std(), 1.0), 0.5, 2.0)
     return np.asarray(np.abs(b - np.median(b) - gain * (a - np.median(a))) > CONTRARY)
 
@@ -304,7 +350,7 @@ def _refined(a: Grey, b: Grey) -> tuple[float, Affine | None]:
     Evangelidis and Psarakis 2008, "Parametric image alignment using enhanced correlation coefficient maximization".
     """
     start = np.eye(2, 3, dtype=np.float32)
-    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-3)  # 1e-4: twice the time, the same verdicts
+    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-3)  # 1e-4: twice the time, same verdicts
     try:
         whole = np.full_like(a, 255)
         ecc, warp = cv2.findTransformECC(b, a, start, cv2.MOTION_AFFINE, stop, whole, 5)
@@ -319,7 +365,7 @@ def _inverse(affine: Affine) -> Affine:
 
 
 def _after(place: tuple[float, float, float, float], warp: Affine) -> Affine:
-    """From pixels of b to pixels of the whole of a, of which `part` cut `place` and `warp` maps onto that."""
+    """The map from pixels of b to pixels of all of a, from `warp`, which maps to the part `place` of a."""
     return np.asarray((np.vstack([_cut(place), [0, 0, 1]]) @ np.vstack([warp, [0, 0, 1]]))[:2], np.float64)
 
 
@@ -335,7 +381,7 @@ def local_features(grey: Grey) -> Local:
 
 
 def mirrored(local: Local) -> Local:
-    """Return what `local_features` would find in the mirror image, without looking again.
+    """Return the features that `local_features` would find in the mirror image, without computing them again.
 
     A descriptor is a 4 x 4 grid of 8 orientations in its keypoint's own frame; a mirror image reverses the grid's rows
     and the sense of the orientations.
@@ -390,7 +436,7 @@ def on_thumbnails(affine: Affine, a: Grey, b: Grey) -> Affine:
 
 @njit(cache=True, nogil=True)
 def _matches(similarity: NDArray[np.float32], ratio: float) -> NDArray[np.int64]:
-    """For each row its best column where that is clearly better than the second best, else -1 (unit vectors)."""
+    """For each row the best column, where clearly better than the second best, else -1 (unit vectors)."""
     chosen = np.full(similarity.shape[0], -1, np.int64)
     for i in range(similarity.shape[0]):
         best, second, at = -2.0, -2.0, -1
@@ -406,7 +452,7 @@ def _matches(similarity: NDArray[np.float32], ratio: float) -> NDArray[np.int64]
 
 
 def plausible(affine: Affine) -> bool:
-    """Return whether an affine map is one that re-publishing applies: turn, scale and stretch within bounds."""
+    """Return whether an affine map is a plausible re-publication: rotation, scale and stretch within bounds."""
     linear = affine[:, :2]
     large, small = np.linalg.svd(linear, compute_uv=False)
     if np.linalg.det(linear) <= 0 or large > MAX_SCALE or small < 1 / MAX_SCALE or large > MAX_ANISOTROPY * small:
@@ -419,7 +465,7 @@ def plausible(affine: Affine) -> bool:
 def compare_overlap(a: Grey, b: Grey, affine: Affine, blur: float = 2.0) -> Overlap:
     """Lay `a` over `b` by `affine` (pixels of `a` to pixels of `b`) and compare them block by block.
 
-    `blur` is the standard deviation in pixels of a Gaussian on both, so that an alignment that is a pixel off counts.
+    `blur` is the standard deviation in pixels of a Gaussian on both, so that an alignment may be a pixel off.
     """
     return _overlap_and_blocks(a, b, affine, blur)[0]
 
@@ -427,7 +473,7 @@ def compare_overlap(a: Grey, b: Grey, affine: Affine, blur: float = 2.0) -> Over
 def _overlap_and_blocks(
     a: Grey, b: Grey, affine: Affine, blur: float
 ) -> tuple[Overlap, tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """The overlap, and of each block with something to see its correlation and its standard deviation."""
+    """The overlap, and the correlation and standard deviation of each block that is not flat."""
     height, width = b.shape
     nothing = np.zeros(0, np.float32)
     warped = cv2.warpAffine(a, affine, (width, height), flags=cv2.INTER_LINEAR)
@@ -455,7 +501,7 @@ def _side(length: int) -> int:
 def _blocks(
     x: NDArray[np.float32], y: NDArray[np.float32], inside: NDArray[np.uint8], rows: int, columns: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Correlation and texture (the larger standard deviation) of each block that lies inside and shows something."""
+    """Correlation and texture (the larger standard deviation) of each block that lies inside and is not flat."""
     most = (x.shape[0] // rows) * (x.shape[1] // columns)
     scores, texture = np.empty(most, np.float32), np.empty(most, np.float32)
     found, size = 0, rows * columns

@@ -20,9 +20,9 @@ SHOWN_GROUPS, SHOWN_MEMBERS, SHOWN_PAIRS = 12, 8, 4
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a certificate is made from.
+    """The tables from which a certificate is made.
 
-    sides: path, label, group, split of the images in use. edges: the evidence of grouping. apart: pairs looked at and
+    sides: path, label, group, split of the images in use. edges: pairs that were joined. apart: pairs compared and
     not joined. crossing: pairs on different sides (`crossing_pairs`). set_aside: path, reason. price: of `price`.
     """
 
@@ -39,7 +39,7 @@ class Inputs:
 
 @dataclass(frozen=True)
 class LargeGroup:
-    """A group of many pictures: where it stands, the kinds of evidence that tie it, the first members' paths."""
+    """A large group: its side, the kinds of edges that tie it, the paths of its first members."""
 
     name: str
     size: int
@@ -49,7 +49,7 @@ class LargeGroup:
 
 
 def certificate(inputs: Inputs) -> Certificate:
-    """Return build/leakage.json: counts, shares, evidence, pairs across splits (0 when nothing leaks), the price."""
+    """Return build/leakage.json: counts, shares, edges, pairs across splits (0 when nothing leaks), the price."""
     sides = inputs.sides
     groups = dict(zip(sides["path"], sides["group"], strict=True))
     names = sorted(sides["split"].unique(), key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
@@ -105,7 +105,7 @@ def largest(sides: pd.DataFrame, edges: pd.DataFrame) -> list[LargeGroup]:
 
 
 def examples(edges: pd.DataFrame, known: set[str]) -> list[tuple[str, tuple[Pair, ...]]]:
-    """Return for each kind of likeness its least certain pairs, the ones worth a look."""
+    """Return the least certain pairs of each kind of likeness, the ones worth a look."""
     usable = edges[edges["verified"] & edges["path_a"].isin(known) & edges["path_b"].isin(known)]
     return [
         (kind, pairs_of(here.sort_values(["score", "distance"], ascending=[True, False]).head(SHOWN_PAIRS)))
@@ -114,8 +114,8 @@ def examples(edges: pd.DataFrame, known: set[str]) -> list[tuple[str, tuple[Pair
     ]
 
 
-def evidence_of(one: Pair) -> str:
-    """Say what joins, or nearly joins, a pair."""
+def why_paired(one: Pair) -> str:
+    """Return in words what joins, or nearly joins, a pair."""
     if one.kind in ("same bytes", "same pixels"):
         return one.kind
     far = {"embedding": f"cosine {1 - one.distance:.2f}", "captured_at": f"{one.distance:g} s apart"}
@@ -128,13 +128,13 @@ def evidence_of(one: Pair) -> str:
 
 
 def report(result: Certificate, where: Path) -> str:
-    """Return the few lines that a run ends with."""
+    """Return the lines that a run prints at its end."""
     sides = ", ".join(f"{name} {s.images} ({s.share:.3f})" for name, s in result.sides.items())
     pairs = result.pairs_across_splits
     lines = [
         f"{result.images} images in {result.groups} groups: {sides}",
         "no pair across the splits" if not pairs else f"LEAKS: {pairs} pairs across the splits, the first:",
-        *(f"  {p.a} - {p.b} ({evidence_of(p)})" for p in result.pairs[:5]),
+        *(f"  {p.a} - {p.b} ({why_paired(p)})" for p in result.pairs[:5]),
         result.price_sentence,
         f"embeddings: {result.embeddings}",
         f"certificate: {where}",

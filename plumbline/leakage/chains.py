@@ -1,4 +1,4 @@
-"""The guard against chains: strangers that likeness strings together into one group that swallows the data."""
+"""The guard against chains: unrelated pictures that likeness links one by one into a single large group."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from plumbline.common.errors import UserError
 from plumbline.leakage.copies import CERTAIN, Edge
 
-SMALL_GROUP = 10  # images: a group of fewer is no reason to stop, whatever its share
+SMALL_GROUP = 10  # images; a smaller group never stops a run, whatever its share
 WEAKEST = 3
 
 
@@ -24,11 +24,11 @@ def refuse_chain(
 ) -> None:
     """Raise UserError where likeness made a group larger than `max_share` of the images, naming its weakest links.
 
-    A group that the user's own columns (`given`) make that large is the user's word and passes. One picture so many
-    times over is no chain, and said to be what it is.
+    A group that the user's own columns (`given`) make that large is accepted. Many copies of one picture are no chain,
+    and the message says so.
 
     Args:
-        remedy: called for the words of what to do, "lower ...", when there is something to refuse.
+        remedy: returns what to do ("lower ..."); only called when a group is refused.
     """
     sizes = np.bincount(component)
     for number in np.argsort(-sizes):
@@ -46,7 +46,7 @@ def refuse_chain(
                 f"{max_share:.0%}) are one and the same picture, such as {first}: keep one of them in data/, or raise "
                 "group.max_share in params.yaml."
             )
-        weakest = ", ".join(f"{paths[e.a]} - {paths[e.b]} ({_evidence(e)})" for e in weakest_links(links)[:WEAKEST])
+        weakest = ", ".join(f"{paths[e.a]} - {paths[e.b]} ({_why_joined(e)})" for e in weakest_links(links)[:WEAKEST])
         raise UserError(
             f"one group holds {size} of {len(paths)} images ({size / len(paths):.0%}, more than group.max_share "
             f"{max_share:.0%}); its weakest links are {weakest}: look at them, then {remedy()}, or raise "
@@ -55,7 +55,7 @@ def refuse_chain(
 
 
 def weakest_links(links: Sequence[Edge]) -> list[Edge]:
-    """Return the edges whose loss would part the group (its bridges) first, each kind by rising score."""
+    """Return the edges, bridges (whose loss would part the group) before the others, each by rising score."""
     import networkx as nx
 
     graph = nx.Graph((e.a, e.b) for e in links)
@@ -74,6 +74,6 @@ def _largest_part(edges: Sequence[Edge]) -> set[int]:
     return max(nx.connected_components(nx.Graph((e.a, e.b) for e in edges)), key=len, default=set())
 
 
-def _evidence(edge: Edge) -> str:
+def _why_joined(edge: Edge) -> str:
     unit = f"cosine {1 - edge.distance:.2f}" if edge.kind == "embedding" else f"{edge.distance:.0f} bits"
     return f"{edge.kind}, {unit}, score {edge.score:.2f}"

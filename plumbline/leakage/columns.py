@@ -22,7 +22,7 @@ LATER_SHOTS = 64  # of a burst, each image is tied to this many later ones: the 
 
 @dataclass(frozen=True)
 class Tied:
-    """What a grouping column ties: images with a value, with a word for none, values, and the largest of these."""
+    """What a grouping column ties: images with a value, images with a word for "unknown", and the largest values."""
 
     column: str
     images: int
@@ -34,7 +34,7 @@ class Tied:
 def tied_by_column(
     manifest: pd.DataFrame, columns: Sequence[str], blank_words: Sequence[str] = BLANK_WORDS, most: int = 3
 ) -> list[Tied]:
-    """Return for each grouping column there is what it ties, with its `most` largest values."""
+    """Return what each existing grouping column ties, with its `most` largest values."""
     found = []
     for column in (c for c in columns if c in manifest):
         text = grouping_values(manifest, column, blank_words)
@@ -47,7 +47,7 @@ def tied_by_column(
 
 
 def sentence(tied: Tied) -> str:
-    """Say it in a line."""
+    """Return it as one line."""
     words = f"{tied.column}: {tied.values} values on {tied.images} images"
     if tied.largest:
         words += ", the largest " + ", ".join(f"{value} ({images} images)" for value, images in tied.largest)

@@ -1,4 +1,4 @@
-"""Copies of one picture that carry different labels: at least one label is wrong, and only a person can say which."""
+"""Copies of one picture with different labels: at least one label is wrong, and only a person can say which."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ from plumbline.leakage.copies import CERTAIN, SAME_COLOURS
 if TYPE_CHECKING:
     import pandas as pd
 
-# Every part of the overlap must be alike, and the overlap most of either picture. The next shot of a fixed camera fails
-# the first (someone moved; planted sequences reach 0.68, plain copies 0.85), two crops of one photograph around two
-# workers the second, the same helmet in red and in blue the third. A copy with a caption over it fails too: it is
-# grouped, but not called a conflict.
+# Every part of the overlap must be alike, the overlap must be most of either picture, and the colours must agree. The
+# next shot of a fixed camera fails the first (someone moved; planted sequences reach 0.68, plain copies 0.85), two
+# crops of one photograph around two workers fail the second, the same helmet in red and in blue the third. A copy with
+# a caption fails too: it is grouped, but not called a conflict.
 MIN_WORST = 0.75
 MIN_COMMON = 0.6
 LIKENESS = (*CERTAIN, "near", "mirrored", "cropped", "embedding")
@@ -61,7 +61,7 @@ def conflicting_pairs(
     Args:
         manifest: path, label.
         edges: path_a, path_b, kind, verified.
-        picture: a row of the manifest to its pixels, RGB, or grey, whose colours can't be compared.
+        picture: returns the pixels of a row of the manifest, RGB or grey; colours of grey ones are not compared.
     """
     row = {path: i for i, path in enumerate(manifest["path"])}
     label = manifest["label"].to_numpy()
@@ -74,8 +74,8 @@ def conflicting_pairs(
 
 
 def same_shot(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
-    """Whether two pictures (RGB, or grey) show one shot as a whole, not the same scene at another moment or in another
-    colour."""
+    """Whether two pictures (RGB or grey) are the same shot as a whole, not the same scene at another moment or in
+    another colour."""
     a, b = shrink(a), shrink(b)
     first, second = _with_thumbnail(a), _with_thumbnail(b)
     tries = [
@@ -95,7 +95,7 @@ def _is_whole(overlap: Overlap) -> bool:
 
 
 def _with_thumbnail(picture: NDArray[np.uint8]) -> tuple[Grey, Grey]:
-    """A picture in grey, and its thumbnail, with colours where it has any."""
+    """The grey picture and its thumbnail, which has colours where the picture has."""
     if picture.ndim == 2:
         return picture, thumbnail(picture)
     grey = np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), np.uint8)
@@ -103,7 +103,7 @@ def _with_thumbnail(picture: NDArray[np.uint8]) -> tuple[Grey, Grey]:
 
 
 def _by_local_features(a: Grey, b: Grey, flip: bool) -> tuple[Overlap, Affine | None, bool]:
-    """The overlap by local features, the map between the thumbnails, and whether `a` was mirrored for it."""
+    """The overlap found by local features, the map between the thumbnails, and whether `a` was mirrored."""
     first, second = local_features(a), local_features(b)
     first = mirrored(first) if flip else first
     _, affine = locate_local(first, second)
@@ -113,6 +113,6 @@ def _by_local_features(a: Grey, b: Grey, flip: bool) -> tuple[Overlap, Affine | 
 
 
 def _as_a_whole(a: Grey, b: Grey, flip: bool) -> tuple[Overlap, Affine | None, bool]:
-    """The same by laying the whole pictures over one another."""
+    """The same, found by laying one whole picture over the other."""
     small = thumbnail(a)
     return (*align_whole(np.ascontiguousarray(small[:, ::-1]) if flip else small, thumbnail(b)), flip)

@@ -1,7 +1,7 @@
-"""Find the copies in a collection: generous candidates from hashes and embeddings, each proved before it counts.
+"""Find the copies in a collection: many candidates from hashes and embeddings, each verified before it counts.
 
-Order matters for cost: pairs that say the same thing for less come first, and a pair whose pictures are joined already
-is not looked at again. What was skipped that way is still listed, unverified, for whoever takes a group apart.
+Cheap searches come first, and a pair whose pictures are joined already is not compared again. Such skipped pairs are
+still listed, unverified, for people who take a group apart.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from plumbline.leakage.alignment import (
     compare_colours,
     compare_overlap,
     compare_thumbnails,
-    evidence,
+    copy_score,
     grey_of,
     local_features,
     locate,
@@ -50,19 +50,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 EQUAL_HASHES = 64  # of more pictures with one hash, each is compared with this many
-TRIES = 4  # windows of one pair that are tried before it is given up
+TRIES = 4  # windows of a pair that are tried before it is given up
 FEATURE_CACHE = 4000  # pictures whose local features are kept: about 180 KB each
 BATCH = 512
 PACK = 16  # pairs in one task of a thread
-# From so many images on, at most so many bits: 11 costs little more than 10, 12 five times as much.
+# (images, bits): with so many images the search radius is at most so many bits. 11 costs little more than 10, 12 five
+# times as much.
 WIDEST = ((5_000, 14), (20_000, 12), (50_000, 11), (100_000, 10), (500_000, 8))
-MIN_COARSE = 0.4  # correlation of 18 x 24 pixels, below which a pair is not looked at again
+MIN_COARSE = 0.4  # correlation of 18 x 24 pixels below which a pair is dropped
 MIRROR_COSINE = 0.7  # a backbone sees little difference between a picture and its mirror image
-NOT_JOINED = 60  # closest pairs that were looked at and not joined, kept for the report
+NOT_JOINED = 60  # closest pairs that were compared and not joined, kept for the report
 WHOLE = (0.0, 0.0, 1.0, 1.0)
 CERTAIN = ("same bytes", "same pixels")
 WHOLE_LESS = 0.5  # evidence that a whole picture over a whole other may lack: one way to lie, where parts have seventy
-SURE = 1.0  # evidence beyond group.min_evidence that needs no group.min_ecc
+SURE = 1.0  # score beyond group.min_evidence from which group.min_ecc is not needed
 SAME_COLOURS = 0.004  # share of places with another colour: one of 400 is noise, two a small helmet
 
 
@@ -76,7 +77,7 @@ class CopyParams(Section):
     min_ecc: float = Field(default=0.85, ge=0, le=1)
     min_overlap_score: float = Field(default=0.75, ge=-1, le=1)
     min_evidence: float = Field(default=6.5, ge=0, le=20)
-    max_contrary: float = Field(default=0.02, ge=0, le=1)
+    max_contrary: float = Field(default=0.015, ge=0, le=1)
     embedding_cosine: float = Field(default=0.60, ge=-1, le=1)
     embedding_neighbours: int = Field(default=30, ge=1, le=1000)
     min_local_score: float = Field(default=0.85, ge=-1, le=1)
@@ -97,10 +98,11 @@ class Fingerprints:
 
 @dataclass(frozen=True)
 class Edge:
-    """Evidence that pictures `a` and `b` (row numbers) belong together.
+    """A pair of pictures `a` and `b` (row numbers) that belong together.
 
     kind: same bytes, same pixels, near, mirrored, cropped, embedding. distance: bits, or 1 - cosine for `embedding`.
-    score: correlation or overlap score, -1 to 1. `verified` is False for candidates that were joined by others first.
+    score: correlation or overlap score, -1 to 1. `verified` is False for candidates whose pictures were joined by
+    other pairs first.
     """
 
     a: int
@@ -113,7 +115,7 @@ class Edge:
 
 @dataclass
 class Copies:
-    """All edges, the closest pairs that were looked at and not joined, and how many pairs each step looked at."""
+    """All edges, the closest pairs that were compared and not joined, and how many pairs each step compared."""
 
     edges: list[Edge] = field(default_factory=list)
     apart: list[Edge] = field(default_factory=list)
@@ -144,10 +146,10 @@ class Joined:
 
 @dataclass(frozen=True)
 class Pictures:
-    """What the search knows of N pictures.
+    """The N pictures that are searched.
 
-    `thumbnail` gives the (81, 96) thumbnail of a row, or the (72, 96) grey alone, whose colours are then not looked at;
-    `grey` its larger grey for local features; `embeddings` (N, D) or None where no pretrained backbone is at hand.
+    `thumbnail` returns a row's (81, 96) thumbnail, or (72, 96) grey only, without a comparison of colours; `grey`
+    returns its larger grey picture for local features; `embeddings` (N, D), None without a pretrained backbone.
     """
 
     identity: pd.DataFrame
@@ -168,9 +170,9 @@ def find_copies(
 
     Args:
         pictures: N pictures; `identity` has the columns `id` and `pixels_sha256`.
-        joined: what belongs together already; pairs inside one component are not looked at. Changed by `merge`.
+        joined: what belongs together already; pairs inside one component are not compared. Changed by `merge`.
         params: thresholds.
-        merge: join what is found, so that it is found once. False lists every pair between the given components.
+        merge: join each pair that is found. False lists every pair between the given components.
         sides: (N,) numbers; with `merge`, every pair whose pictures have different numbers is listed all the same.
     """
     search = _Search(pictures, joined, params, merge, sides)
@@ -186,7 +188,7 @@ def find_copies(
 
 
 def candidate_radius(images: int, params: CopyParams) -> int:
-    """Return the radius for candidates: as asked, but from some size on no more than `WIDEST` says.
+    """Return the radius for candidates: as asked, but for large sets no more than `WIDEST` allows.
 
     Chance neighbours grow with the square of the number of images, and tenfold with every two bits.
     """
@@ -194,10 +196,11 @@ def candidate_radius(images: int, params: CopyParams) -> int:
 
 
 def same_picture(a: Grey, b: Grey, distance: int, params: CopyParams) -> bool:
-    """Whether two thumbnails whose pHashes are `distance` bits apart show one shot: what `group` calls a copy, too.
+    """Whether two thumbnails, their pHashes `distance` bits apart, show the same shot by the rules of `group`, and
+    more.
 
-    Every place must have the other's colour: `group` ties pictures together in which a little differs, too. Pictures
-    without texture are never copies by likeness, only by equal bytes or pixels: any two plain grounds are alike.
+    Here every place must agree in colour, while `group` also ties pictures that differ a little. Pictures without
+    texture are copies only by equal bytes or pixels, because any two plain grounds are alike.
     """
     if min(float(grey_of(a).std()), float(grey_of(b).std())) < FLAT:
         return False
@@ -207,7 +210,7 @@ def same_picture(a: Grey, b: Grey, distance: int, params: CopyParams) -> bool:
 
 @dataclass(frozen=True)
 class _Try:
-    """One way to lay a picture over another: its part `box` (whose side is `scale`) looks like the other's hash."""
+    """One way to lay a picture over another: the hash of its part `box` (of side `scale`) is near the other's hash."""
 
     box: tuple[float, float, float, float]
     scale: float
@@ -221,9 +224,9 @@ class _Try:
 
 @dataclass(frozen=True)
 class _Proof:
-    """Whether a pair was proved, by which kind at what distance and score; how many alignments that took.
+    """Whether a pair was verified, its kind, distance and score, and the number of alignments tried.
 
-    different: of a pair that was proved, the share of places in other colours.
+    different: the share of places with different colours, of a verified pair.
     """
 
     found: bool
@@ -235,7 +238,7 @@ class _Proof:
 
 
 def _prove(a: Grey, b: Grey, tries: Sequence[_Try], params: CopyParams) -> _Proof:
-    """Lay `a` over `b` in each way until one proves them copies; else tell the best."""
+    """Lay `a` over `b` in each way until one verifies them as copies; else return the best."""
     best = _Proof(False, tries[0].kind, tries[0].distance, -1.0, 0)
     aligned = 0
     for one in tries:
@@ -246,7 +249,7 @@ def _prove(a: Grey, b: Grey, tries: Sequence[_Try], params: CopyParams) -> _Proo
         look = UNLIKE
         if fit >= (params.join_correlation if near else params.min_correlation):
             aligned += 1
-            look = compare_thumbnails(a, wanted, place)
+            look = compare_thumbnails(a, wanted, place, params.min_overlap_score)
         asked = params.min_evidence - (WHOLE_LESS if whole else 0.0)
         if is_copy(look, params, 0.0 if near else params.min_ecc, asked):
             return _Proof(True, one.kind, one.distance, look.overlap.score, aligned, look.colours.different)
@@ -259,11 +262,11 @@ def _prove(a: Grey, b: Grey, tries: Sequence[_Try], params: CopyParams) -> _Proo
 
 
 def is_copy(look: Likeness, params: CopyParams, min_ecc: float, min_evidence: float) -> bool:
-    """Whether what two pictures have in common is enough, and their colours don't contradict it.
+    """Whether two pictures agree enough, and their colours don't contradict it.
 
-    The ECC is over the whole, so a caption over a third of a picture lowers it: much evidence makes up for that.
+    The ECC is over the whole picture, so a caption over a third of it lowers it: a high score makes up for that.
     """
-    known = evidence(look)
+    known = copy_score(look)
     return (
         (look.ecc >= min_ecc or known >= params.min_evidence + SURE)
         and look.overlap.score >= params.min_overlap_score
@@ -295,11 +298,11 @@ class _Search:
             self.joined.union(edge.a, edge.b)
 
     def is_open(self, a: int, b: int) -> bool:
-        """Whether a pair is still worth a look: not joined, or on two sides, whose pairs are all listed."""
+        """Whether a pair must still be compared: not joined, or on two sides, whose pairs are all listed."""
         return self.joined.find(a) != self.joined.find(b) or self.sides[a] != self.sides[b]
 
     def skip(self, a: int, b: int, kind: str, distance: float) -> bool:
-        """Whether a pair needs no look: joined already, in which case it is listed as unverified."""
+        """Whether a pair is joined already and needs no comparison; it is then listed as unverified."""
         if (a, b) in self.listed:
             return True
         if self.is_open(a, b):
@@ -309,7 +312,7 @@ class _Search:
         return True
 
     def labels(self) -> NDArray[np.int64]:
-        """(N,) numbers, equal where a pair is not worth a look."""
+        """(N,) numbers, equal for pictures that need no comparison."""
         return self.joined.labels() * (int(self.sides.max(initial=0)) + 1) + self.sides
 
     def equal(self, column: str, kind: str) -> None:
@@ -318,14 +321,14 @@ class _Search:
             if len(rows) < 2:
                 continue
             rows = np.sort(rows)
-            # Without merging each pair between two components counts; with it a chain says all, on one side.
+            # Without merging each pair between two components is listed; with it a chain through each side is enough.
             several = len(np.unique(self.sides[rows])) > 1
             for a, b in pairwise(rows) if self.merge and not several else _all_pairs(rows):
                 if self.is_open(a, b) and (a, b) not in self.listed:
                     self.join(Edge(int(a), int(b), kind, 0.0, 1.0))
 
     def whole(self) -> None:
-        """Look at pictures whose hashes are near."""
+        """Compare pictures whose hashes are near."""
         whole = self.pictures.fingerprints.whole
         labels = self.labels() if not self.merge else self.sides
         found = []
@@ -339,7 +342,7 @@ class _Search:
         self._verify(_Ways.joined(ways))
 
     def parts(self) -> None:
-        """Look at pairs where a window of one, or of its mirror image, looks like the whole of the other."""
+        """Compare pairs where the hash of a window of one, or of its mirror image, is near the other's whole hash."""
         prints = self.pictures.fingerprints
         labels = self.labels()
         coarse = _all_coarse(self.pictures.thumbnail, self.size)
@@ -350,7 +353,7 @@ class _Search:
         for window, hashes, flip in progress(queries, "search parts and mirrors", unit="window"):
             target = prints.mirror if flip else prints.whole
             pairs = matches_within(np.ascontiguousarray(hashes), target, self.radius, (labels, labels))
-            if window < 0:  # a's mirror image is like b just when b's is like a
+            if window < 0:  # a is like b's mirror image exactly when b is like a's
                 pairs = _select(pairs, pairs.first < pairs.second)
             looked_at += len(pairs)
             box = np.array(WHOLE) if window < 0 else prints.boxes[window]
@@ -360,7 +363,7 @@ class _Search:
         self._verify(_Ways.joined(found))
 
     def _verify(self, ways: _Ways) -> None:
-        """Join the pairs that align in one of their ways, nearest first, over all cores."""
+        """Join the pairs that align in one of their ways, nearest first, on all cores."""
         thumbnail = self.pictures.thumbnail
         aligned = 0
 
@@ -375,7 +378,8 @@ class _Search:
                 fresh = [p for p in batch if not self.skip(*p.ends, p.tries[0].kind, p.tries[0].distance)]
                 packs = [fresh[k : k + PACK] for k in range(0, len(fresh), PACK)]
                 for pair, proof in zip(fresh, itertools.chain(*pool.map(look, packs)), strict=True):
-                    # Another pair of this batch may have joined these two meanwhile: as if it had not been looked at.
+                    # Another pair of this batch may have joined these two meanwhile; then this one counts as not
+                    # compared.
                     if self.skip(*pair.ends, pair.tries[0].kind, pair.tries[0].distance):
                         continue
                     aligned += proof.aligned
@@ -385,14 +389,14 @@ class _Search:
         self.copies.looked_at["aligned"] = self.copies.looked_at.get("aligned", 0) + aligned
 
     def _note(self, edge: Edge) -> None:
-        """Keep a pair that was not joined if it is among the closest."""
+        """Remember a pair that was not joined if it is among the closest."""
         self.copies.apart.append(edge)
         if len(self.copies.apart) > 50 * NOT_JOINED:
             self.copies.apart.sort(key=lambda e: -e.score)
             del self.copies.apart[NOT_JOINED:]
 
     def neighbours(self, embeddings: NDArray[np.floating[Any]]) -> None:
-        """Look for the overlap of pictures that are near each other in embedding space."""
+        """Search the overlap of pictures that are near each other in embedding space."""
         first, second, cosine = nearest_neighbours(
             embeddings, self.labels(), self.params.embedding_neighbours, self.params.embedding_cosine
         )
@@ -420,7 +424,7 @@ class _Search:
 
 @contextmanager
 def _all_cores() -> Iterator[ThreadPoolExecutor]:
-    """A pool with a thread for each core, while OpenCV and the matrix products keep to one thread each."""
+    """A pool with a thread for each core; OpenCV and matrix products use one thread each meanwhile."""
     import cv2
     from threadpoolctl import threadpool_limits
 
@@ -434,9 +438,10 @@ def _all_cores() -> Iterator[ThreadPoolExecutor]:
 
 
 def _overlay(a: Local, b: Local, cosine: float, thumbs: tuple[Grey, Grey], params: CopyParams) -> Overlap:
-    """The overlap of two pictures, or, where they are near enough, of one and the other's mirror image if better.
+    """The overlap of two pictures; where they are near enough, also of one with the other's mirror image: the better
+    one.
 
-    NOTHING where the colours of what overlaps contradict each other.
+    NOTHING where the colours contradict each other.
     """
     upright = _coloured_overlap(a, b, thumbs, params)
     if upright.score > 0.5 or cosine < MIRROR_COSINE:
@@ -458,7 +463,7 @@ def _coloured_overlap(a: Local, b: Local, thumbs: tuple[Grey, Grey], params: Cop
 
 @dataclass(frozen=True)
 class _Pair:
-    """Two rows and the ways in which `a` may lie over `b`, the most likely first."""
+    """Two rows, and the ways in which `a` may lie over `b`, the most likely first."""
 
     a: int
     b: int
@@ -488,12 +493,12 @@ class _Ways:
         return _Ways(np.concatenate([way.table for way in ways], axis=1))
 
     def by_pair(self, boxes: NDArray[np.float64]) -> tuple[int, Iterator[_Pair]]:
-        """How many pairs there are, and they, the nearest first; (b, a) is another than (a, b)."""
+        """The number of pairs, and the pairs, nearest first; (a, b) and (b, a) are different pairs."""
         a, b, window, flip, distance = self.table
         order = np.lexsort((window, b, a, flip, window >= 0, distance))
         key = a[order].astype(np.int64) << 32 | b[order]
         _, first, number = np.unique(key, return_index=True, return_inverse=True)
-        rank = np.argsort(np.argsort(first))[number]  # pairs numbered in the order in which they first come
+        rank = np.argsort(np.argsort(first))[number]  # pairs are numbered in order of first appearance
         order = order[np.argsort(rank, kind="stable")]
         ends = np.cumsum(np.bincount(rank, minlength=len(first)))
 
@@ -540,7 +545,7 @@ def nearest_neighbours(
 
 
 class _Cache:
-    """Local features of the pictures used last, filled by threads, emptied oldest first."""
+    """A cache of local features, filled by threads; the least recently used go first."""
 
     def __init__(self, compute: Callable[[int], Local], size: int) -> None:
         self.compute, self.size = compute, size
@@ -571,7 +576,7 @@ def _correlations(
 ) -> NDArray[np.float32]:
     """Return for each pair the correlation of the part `box` of one picture with the (mirrored) other, over all cores.
 
-    Coarse, and all at once: it leaves a few of many chance neighbours.
+    A coarse filter for all pairs at once: it removes most chance neighbours.
     """
     cuts = np.linspace(0, len(first), 8 * cores() + 1).astype(int)
     pieces = [slice(start, stop) for start, stop in pairwise(cuts)]

@@ -1,4 +1,4 @@
-"""What crosses the splits: recorded edges, copies searched for anew, and values of grouping columns on two sides."""
+"""Pairs across the splits: recorded edges, copies from a new search, and values of grouping columns on two sides."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ def crossing_pairs(
     params: CopyParams,
     blank_words: Sequence[str] = BLANK_WORDS,
 ) -> pd.DataFrame:
-    """Return path_a, path_b, kind, distance, score of pairs that stand on different sides; empty when nothing leaks.
+    """Return path_a, path_b, kind, distance, score of pairs on different sides; empty when nothing leaks.
 
-    Copies are searched for anew between the sides, without trusting the groups; pairs of one column value are listed
-    once for each two sides that the value stands on.
+    Copies are searched again between the sides, without trusting the groups. A column value on several sides is listed
+    once for each two sides.
 
     Args:
         sides: path, split of the images in use, with their metadata columns.
@@ -55,7 +55,7 @@ def crossing_pairs(
 def recorded_crossings(
     sides: pd.DataFrame, edges: pd.DataFrame, columns: Sequence[str], blank_words: Sequence[str] = BLANK_WORDS
 ) -> pd.DataFrame:
-    """Return the same without searching anew, of `edges` that name every pair of copies on two sides already."""
+    """Return the same without a new search, where `edges` already name every pair of copies on two sides."""
     side = dict(zip(sides["path"], sides["split"], strict=True))
     return _once([_recorded(side, edges), _shared_values(sides, columns, blank_words)])
 
@@ -63,8 +63,8 @@ def recorded_crossings(
 def removals(crossing: pd.DataFrame, sides: pd.DataFrame, order: Sequence[str]) -> pd.DataFrame:
     """Return every crossing pair with what to drop so that none is left, the most certain pairs first.
 
-    Of each pair the picture on the side that comes first in `order` goes: training gives way to validation, validation
-    to test, so that what was measured on the test set can still be compared.
+    Of each pair the picture on the side that comes first in `order` is dropped: training before validation, validation
+    before test, so that the test set stays comparable.
 
     Args:
         crossing: path_a, path_b, kind, distance, score, of `crossing_pairs`.
@@ -96,7 +96,7 @@ def _recorded(side: dict[str, str], edges: pd.DataFrame) -> pd.DataFrame:
 
 
 def _once(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The tables together, each pair of paths once."""
+    """All tables in one, each pair of paths once."""
     import pandas as pd
 
     table = pd.concat([t for t in tables if len(t)] or [tables[-1]])
@@ -114,7 +114,7 @@ def _searched_anew(side: dict[str, str], pictures: Pictures, params: CopyParams)
     first: dict[str, int] = {}
     for row, path in enumerate(paths[rows]):
         joined.union(first.setdefault(side[path], row), row)
-    # As wide as grouping looked, which knew the images that were set aside since.
+    # The radius that grouping used; it also had the images that were set aside since.
     radius = candidate_radius(len(paths), params)
     found = find_copies(here, joined, params.model_copy(update={"candidate_radius": radius}), merge=False)
     return pd.DataFrame(
@@ -124,7 +124,7 @@ def _searched_anew(side: dict[str, str], pictures: Pictures, params: CopyParams)
 
 
 def subset(pictures: Pictures, rows: Any) -> Pictures:
-    """Return the pictures of some rows; without embeddings, whose neighbours depend on who else is there."""
+    """Return the pictures of some rows, without embeddings: their neighbours depend on all the other pictures."""
     prints = pictures.fingerprints
     return replace(
         pictures,
@@ -155,7 +155,7 @@ def group_sizes(groups: pd.Series) -> tuple[GroupSize, ...]:
 
 
 def kinds_of(edges: pd.DataFrame, groups: dict[str, str]) -> tuple[KindOfEdge, ...]:
-    """Return for each kind of evidence its edges and the groups it holds together."""
+    """Return for each kind of edge their number and the groups that they hold together."""
     verified = edges[edges["verified"]]
     counted = verified.assign(group=verified["path_a"].map(groups)).groupby("kind")["group"].agg(["size", "nunique"])
     return tuple(

@@ -1,6 +1,6 @@
-"""What must never be parted. Proved copies, and whatever the user's grouping columns say.
+"""Groups that a split must keep together: verified copies, and pictures that share a value of a grouping column.
 
-python -m stages.group                       the stage: groups, edges (the evidence) and label conflicts
+python -m stages.group                       the stage: groups, edges (why they are tied) and label conflicts
 python -m stages.group audit TRAIN TEST ...  any published split: certificate; exit 1 when it leaks, 2 for bad input
 """
 
@@ -72,7 +72,7 @@ def group_images(
         manifest: path, id, pixels_sha256 and grouping columns.
         pictures: of the manifest's rows.
         params: thresholds.
-        sides: (N,) numbers, of a split that others drew: the edges then name every pair of copies on two sides.
+        sides: (N,) numbers of a published split; the edges then name every pair of copies on two sides.
 
     Raises UserError where likeness chains more than `params.max_share` of the images into one group.
     """
@@ -83,7 +83,7 @@ def group_images(
     given += moment_edges(manifest, params.camera_column, params.captured_within_seconds, params.blank_words)
     component, copies = _tie(pictures, given, params, sides)
     if params.max_share < 1:
-        words = partial(_remedy, paths.tolist(), pictures, given, params)
+        words = partial(_remedy, paths.tolist(), pictures, given, copies.edges, params)
         refuse_chain(paths.tolist(), component, copies.edges, given, params.max_share, words)
     smallest = manifest["id"].groupby(component).transform("min")
     groups = pd.DataFrame({"path": paths, "group": "g" + smallest.str[:16]})
@@ -93,7 +93,7 @@ def group_images(
 def _tie(
     pictures: Pictures, given: list[Edge], params: GroupParams, sides: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.int64], Copies]:
-    """Return the component of each picture, and the copies that made it, beyond what is `given`."""
+    """Return each picture's component, and the copies that were found beyond what is `given`."""
     joined = Joined(len(pictures.identity))
     for edge in given:
         joined.union(edge.a, edge.b)
@@ -101,24 +101,40 @@ def _tie(
     return joined.labels(), copies
 
 
-def _remedy(paths: list[str], pictures: Pictures, given: list[Edge], params: GroupParams) -> str:
-    """Say which radius leaves no chain in this very set: found by grouping it again, the widest that does."""
+def _remedy(paths: list[str], pictures: Pictures, given: list[Edge], found: list[Edge], params: GroupParams) -> str:
+    """Say which radius leaves no chain in this very set: the widest that does, tried by grouping the set again.
+
+    What was `found` already tells which radii are too wide, so that mostly one is tried.
+    """
     print("one group is too large: looking for the radius that parts it", file=sys.stderr)
+
+    def is_parted(component: NDArray[np.int64], edges: list[Edge]) -> bool:
+        try:
+            refuse_chain(paths, component, edges, given, params.max_share)
+        except UserError:
+            return False
+        return True
+
+    def would_part(radius: int) -> bool:
+        near = [e for e in found if e.verified and (e.kind == "embedding" or e.distance <= radius)]
+        joined = Joined(len(paths))
+        for edge in given + near:
+            joined.union(edge.a, edge.b)
+        return is_parted(joined.labels(), near)
 
     def parts_it(radius: int) -> bool:
         narrower = params.model_copy(
             update={"candidate_radius": radius, "join_radius": min(params.join_radius, radius)}
         )
         component, copies = _tie(pictures, given, narrower)
-        try:
-            refuse_chain(paths, component, copies.edges, given, params.max_share)
-        except UserError:
-            return False
-        return True
+        return is_parted(component, copies.edges)
 
-    low, high = 0, candidate_radius(len(paths), params)  # `high` doesn't, or there were nothing to say
-    if not parts_it(low):
+    high = candidate_radius(len(paths), params)  # doesn't, or there were nothing to say
+    widest = next((radius for radius in range(high - 1, -1, -1) if would_part(radius)), -1)
+    low = widest if widest >= 0 and parts_it(widest) else 0
+    if low == 0 and not (widest >= 0 and parts_it(0)):
         return "say in group.columns which images belong together (no group.candidate_radius, not even 0, parts them)"
+    high = widest if low < widest else low + 1
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (middle, high) if parts_it(middle) else (low, middle)
@@ -151,14 +167,14 @@ def describe_pictures(
     grey: Callable[[int], Grey],
     embeddings: NDArray[np.floating[Any]] | None,
 ) -> Pictures:
-    """Put together what ingest found for `find_copies`: fingerprints (N, 2, 37), thumbnails (N, 81, 96)."""
+    """Return ingest's results as `find_copies` takes them: fingerprints (N, 2, 37), thumbnails (N, 81, 96)."""
     boxes = np.array([(x * (1 - s), y * (1 - s), x * (1 - s) + s, y * (1 - s) + s) for s, y, x in WINDOWS[1:]])
     prints = Fingerprints(manifest["phash"].to_numpy(np.uint64), fingerprints[:, 0, 1:], fingerprints[:, 1, 0], boxes)
     return Pictures(manifest, prints, lambda row: thumbnails[row], grey, embeddings)
 
 
 def grey_reader(data: DataParams, paths: NDArray[np.object_]) -> Callable[[int], Grey]:
-    """Return a function from a row of the manifest to its picture in grey, longer side at most 320."""
+    """Return a function that returns the grey picture of a row of the manifest, its longer side at most 320."""
     import cv2
 
     from plumbline.imaging.reading import load_rgb
@@ -169,7 +185,7 @@ def grey_reader(data: DataParams, paths: NDArray[np.object_]) -> Callable[[int],
 def read_embeddings(folder: Path, manifest: pd.DataFrame) -> tuple[NDArray[np.floating[Any]] | None, str]:
     """Return the embeddings (N, D) in manifest order, or None, and a sentence on where they come from.
 
-    Random weights tell a picture's brightness, not its content: they are passed over, and that is said.
+    Embeddings of random weights reflect brightness, not content: they are not used, and the sentence says so.
     """
     from plumbline.models.features import open_features
 
@@ -183,7 +199,7 @@ def read_embeddings(folder: Path, manifest: pd.DataFrame) -> tuple[NDArray[np.fl
 
 
 def summary(found: Grouped, conflicts: pd.DataFrame, embeddings: str, tied: list[Tied]) -> Grouping:
-    """What build/group.json says: pairs looked at by step, edges by kind, where embeddings came from, columns."""
+    """Return build/group.json: pairs compared by step, edges by kind, where embeddings came from, columns."""
     verified = found.edges[found.edges["verified"]]
     return Grouping(
         images=len(found.groups),

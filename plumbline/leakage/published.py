@@ -1,4 +1,4 @@
-"""Keep a split that others published (`data.published_split: keep`): their sides, without the pictures that leak."""
+"""Keep a published split (`data.published_split: keep`): its sides, without the pictures that leak."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def keep_published(
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Return the memberships (key, side) that put every picture on its published side, and the excluded (path, reason).
 
-    Given to `split_images`, they keep test as it is; training pictures that belong together with test pictures give
-    way there. A picture that stands on two sides itself is excluded from the earlier one here. Where validation was
-    not published, whole groups of the training side are drawn for it.
+    With these `split_images` keeps the test side as it is and sets aside training pictures that belong to groups in
+    test. A picture that is on two sides itself is excluded from the earlier one here. Where validation was not
+    published, whole groups of the training side are drawn for it.
 
     Args:
         manifest: path, id, pixels_sha256, label, and the column published_split (train, validation, test or None).
         groups: path, group.
-        memberships, excluded: those there are already.
+        memberships, excluded: the existing ones.
 
     Raises UserError where no test side was published, or earlier memberships say otherwise.
     """
@@ -64,7 +64,7 @@ def keep_published(
 
 
 def _on_two_sides(given: pd.DataFrame) -> dict[str, str]:
-    """Pictures whose very bytes or pixels stand on a later side, too: path to reason."""
+    """Pictures whose bytes or pixels are on a later side too: path to reason."""
     rank = given[PUBLISHED].map(SIDES.index)
     found: dict[str, str] = {}
     for column in ("id", "pixels_sha256"):
@@ -81,7 +81,7 @@ def _on_two_sides(given: pd.DataFrame) -> dict[str, str]:
 def _drawn_for_validation(
     train: pd.DataFrame, groups: pd.DataFrame, memberships: pd.DataFrame, params: SplitParams
 ) -> NDArray[np.bool_]:
-    """Which rows of the published training side serve as validation: those drawn earlier, else one fold of groups."""
+    """Which rows of the published training side become validation: those drawn earlier, else one fold of groups."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     earlier = train["id"].str[:KEY_LENGTH].map(memberships.set_index("key")["side"])

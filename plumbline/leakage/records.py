@@ -1,4 +1,4 @@
-"""What this room writes for others to read: build/group.json, leakage.json."""
+"""The records that this room writes: build/group.json and leakage.json."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from plumbline.common.records import Record
 
 
 class Grouping(Record):
-    """build/group.json: pairs looked at by step, edges by kind, where embeddings came from."""
+    """build/group.json: pairs compared by step, edges by kind, where embeddings came from."""
 
     images: int
     groups: int
@@ -43,14 +43,14 @@ class SetAside(Record):
 
 
 class GroupSize(Record):
-    """So many groups of so many images each."""
+    """The number of groups of one size."""
 
     images: int
     groups: int
 
 
 class KindOfEdge(Record):
-    """How many pairs one kind of evidence joined, and in how many groups."""
+    """How many pairs of one kind were joined, and in how many groups."""
 
     kind: str
     edges: int
@@ -68,7 +68,7 @@ class ClassifierPrice(Record):
 
 
 class Price(Record):
-    """What cheap classifiers on some features score when copies may stand on both sides, and when not."""
+    """What cheap classifiers score when copies may be on both sides, and when not."""
 
     features: str = ""
     images: int
@@ -78,7 +78,7 @@ class Price(Record):
 
 
 class Certificate(Record):
-    """build/leakage.json: counts, evidence, pairs across the splits (0 when nothing leaks), the price of a random one.
+    """build/leakage.json: counts, edges, pairs across the splits (0 when nothing leaks), the price of a random one.
 
     `price` is None where there are too few groups to measure it.
     """

@@ -1,4 +1,4 @@
-"""Draw train, validation and test: no group parted, classes and sites balanced, what was once test stays test.
+"""Draw train, validation and test: groups stay whole, classes and sites are balanced, what was once test stays test.
 
 Memberships live in `memberships/seed-N.csv`, in Git: one `key,side` line per image (its bytes and its pixels) and per
 value of a grouping column, each key a shortened sha256. A line is never changed or removed by the pipeline. Another
@@ -26,7 +26,7 @@ from plumbline.imaging.labels import label_classes
 from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
 
 MEMBERSHIPS = Path("memberships")
-SIDES = ("train", "validation", "test")  # where two sides claim one picture, the earlier one here gives way
+SIDES = ("train", "validation", "test")  # where two sides claim a picture, the one listed first here gives way
 NEW = -1
 KEY_LENGTH = 16  # hex digits: 64 bits, so that a million keys collide with a chance of 1 in 30 million
 
@@ -86,7 +86,7 @@ def split_images(
         manifest: path, id, pixels_sha256, label and metadata columns.
         groups: path, group.
         edges: path_a, path_b: pairs that must not be parted (those of grouping columns may be left out).
-        columns: grouping columns; those that `manifest` lacks are passed over.
+        columns: grouping columns; those that `manifest` lacks are ignored.
         memberships: key, side of earlier runs.
         excluded: path, reason: images that must not be used (label conflicts).
         params: fractions, seed, strata.
@@ -114,7 +114,7 @@ def split_images(
 
 
 def _refuse_nothing_left(manifest: pd.DataFrame, keep: NDArray[np.bool_], aside: dict[str, str]) -> None:
-    """Raise UserError where no picture, or none of a class, is left to draw from."""
+    """Raise UserError where no picture, or none of some class, is left."""
     if manifest.empty:
         raise UserError(f"{artefacts.MANIFEST} names no picture: put photographs into data/ and run ingest again.")
     classes = manifest["label"].map(label_classes).map(frozenset)  # helmet;vest belongs to both
@@ -134,9 +134,9 @@ def draw(
 ) -> NDArray[np.int64]:
     """Return the side (0, 1, 2) of each image; `part` numbers its group, `locked` gives each group's side or NEW.
 
-    Groups are taken largest first, equal ones in an order drawn by the seed, and each goes to the side that is
-    furthest behind its share of images, of each class and of each stratum (Sainte-Laguë's rule for seats, on vectors).
-    Groups with a side keep it, and new ones make up for them.
+    Groups are assigned largest first, those of equal size in random order, each to the side that is furthest behind its
+    share of images, of each class and of each stratum (Sainte-Laguë's rule for seats, on vectors). Groups with a side
+    keep it, and new ones are drawn to balance them.
     """
     profile = _profiles(images, params.stratify)
     size = int(part.max()) + 1 if len(part) else 0
@@ -171,7 +171,7 @@ def _profiles(images: pd.DataFrame, stratify: Sequence[str]) -> NDArray[np.float
 def _fill_gaps(
     labels: NDArray[np.object_], part: NDArray[np.int64], side_of: NDArray[np.int64], free: NDArray[np.bool_]
 ) -> None:
-    """Give every side at least one group of every class, by moving the smallest new group from where there are most."""
+    """Give every side at least one group of every class: the smallest new group moves from the side with the most."""
     sizes = np.bincount(part, minlength=len(side_of))
     classes = pd.Series(labels).map(label_classes).map(frozenset)  # helmet;vest belongs to both
     for label in sorted(frozenset().union(*classes)):
@@ -191,7 +191,7 @@ def _fill_gaps(
 
 
 class _Graph:
-    """Images and values of grouping columns as nodes; what must not be parted is connected."""
+    """A graph of images and values of grouping columns; what must stay together is connected."""
 
     def __init__(
         self, manifest: pd.DataFrame, edges: pd.DataFrame, keys: pd.DataFrame, memberships: pd.DataFrame
@@ -206,17 +206,18 @@ class _Graph:
         self.second = np.concatenate([row[edges["path_b"]].to_numpy(np.int64), self.images + codes.astype(np.int64)])
         side = dict(zip(memberships["key"], (SIDES.index(s) for s in memberships["side"]), strict=True))
         self.locked = np.full(self.size, NEW)
-        for kind in ("pixels", "bytes"):  # the same bytes say more than the same pixels
+        for kind in ("pixels", "bytes"):  # bytes before pixels: the stronger proof of identity first
             known = keys[(keys["kind"] == kind) & keys["key"].isin(list(side))]
             self.locked[known["row"]] = [side[k] for k in known["key"]]
-        # A value speaks for a side only while none of its images does: crops of a photograph whose earlier crops went.
+        # A value's side counts only where none of its images has one: new crops of a photograph whose old crops are
+        # gone.
         spoken_for = np.zeros(self.size, bool)
         np.logical_or.at(spoken_for, self.second, (self.locked[self.first] != NEW) & (self.second >= self.images))
         remembered = np.array([side.get(key, NEW) for key in uniques], int)
         self.locked[self.images :] = np.where(spoken_for[self.images :], NEW, remembered)
 
     def ties(self, keep: NDArray[np.bool_]) -> dict[int, str]:
-        """Rows to set aside so that no path joins two sides, each with its reason."""
+        """Rows to set aside so that no path in the graph joins two sides, with the reasons."""
         present = np.concatenate([keep, np.ones(self.size - self.images, bool)])
         found: dict[int, str] = {}
         for rule in (self._new_between_sides, self._known_against_known):
@@ -247,7 +248,7 @@ class _Graph:
         return found
 
     def _known_against_known(self, present: NDArray[np.bool_]) -> dict[int, str]:
-        """Images that were drawn long ago and turn out to belong together: those on the earlier side give way."""
+        """Images of earlier runs that turn out to belong together: those on the side listed first are set aside."""
         found = {}
         clashes = [known for _, known in self._blobs(self.locked == NEW, present).values()]
         live = present[self.first] & present[self.second]
@@ -267,7 +268,7 @@ class _Graph:
             for n in sorted(nodes, key=lambda n: (-self.locked[n], n))
         ]
         shown: list[str] = []
-        for side in SIDES[::-1]:  # one of each side is enough to look at
+        for side in SIDES[::-1]:  # one image of each side is enough
             shown += [name for name in named if name.endswith(f"({side})")][:1]
         return " and ".join(shown)
 
@@ -291,7 +292,7 @@ def _components(size: int, first: NDArray[np.int64], second: NDArray[np.int64]) 
 
 
 def _keys(manifest: pd.DataFrame, columns: Sequence[str], blank_words: Sequence[str]) -> pd.DataFrame:
-    """Return row, kind (bytes, pixels, value), key: what an image is remembered by."""
+    """Return row, kind (bytes, pixels, value) and key by which an image is remembered."""
     rows = np.arange(len(manifest))
     parts = [
         pd.DataFrame({"row": rows, "kind": kind, "key": manifest[column].str[:KEY_LENGTH]})
@@ -300,14 +301,14 @@ def _keys(manifest: pd.DataFrame, columns: Sequence[str], blank_words: Sequence[
     for column in (c for c in columns if c in manifest):
         text = grouping_values(manifest, column, blank_words)
         given = (text != "").to_numpy()
-        # Values may be people's names: only their digest goes into Git.
+        # Values may be people's names, so only their digest goes into Git.
         key = [hashlib.sha256(f"{column}={v}".encode()).hexdigest()[:KEY_LENGTH] for v in text[given]]
         parts.append(pd.DataFrame({"row": rows[given], "kind": "value", "key": key}))
     return pd.concat(parts, ignore_index=True)
 
 
 def _part_names(kept: pd.DataFrame, part: NDArray[np.int64], groups: pd.DataFrame) -> list[str]:
-    """Names of groups.parquet, but of their own for what is left of a group that was torn by setting images aside."""
+    """The names of groups.parquet; the parts of a group that fell apart when images were set aside get new names."""
     named = kept[["path", "id"]].merge(groups, on="path", how="left", validate="one_to_one").assign(part=part)
     torn = named.groupby("group")["part"].nunique()
     own = "g" + named.groupby("part")["id"].transform("min").str[:KEY_LENGTH]
@@ -317,7 +318,7 @@ def _part_names(kept: pd.DataFrame, part: NDArray[np.int64], groups: pd.DataFram
 def _extended(
     memberships: pd.DataFrame, keys: pd.DataFrame, splits: pd.DataFrame, keep: NDArray[np.bool_]
 ) -> pd.DataFrame:
-    """The memberships with a line for every new key; lines that are there stay as they are."""
+    """The memberships with a line for every new key; existing lines stay."""
     side = np.full(len(keep), "", dtype=object)
     side[keep] = splits["split"]
     fresh = pd.DataFrame({"key": keys["key"], "side": side[keys["row"]]})
@@ -326,7 +327,7 @@ def _extended(
 
 
 def read_memberships(path: Path) -> pd.DataFrame:
-    """Return key, side from a memberships file; none yet where it does not exist."""
+    """Return key, side from a memberships file; an empty table where there is no file."""
     if not path.exists():
         return pd.DataFrame({"key": [], "side": []}, dtype=object)
     table = pd.read_csv(path, dtype=str, keep_default_na=False)

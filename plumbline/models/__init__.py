@@ -1,1 +1,1 @@
-"""Backbones, candidates, their training and how they are put together again."""
+"""Backbones, candidates, their training, and the whole models assembled from them."""

@@ -1,4 +1,4 @@
-"""What a network is made of, read off the network: each layer's activation, parameters and receptive field."""
+"""The layers of a network: activation, parameters and receptive field of each."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def layer_table(model: keras.Model) -> list[Layer]:
     """Every layer of `model`, those of models inside it too, in the order of computation.
 
     The receptive field grows by (k - 1) x jump, where the jump is the product of the strides so far; for stride 1 and
-    L layers that is the course notes' 1 + L (f - 1). Where ways meet the largest counts.
+    L layers that is the course notes' 1 + L (f - 1). Where branches meet the largest counts.
     """
     rows: list[Layer] = []
     _walk(model, [(1.0, 1.0)], rows)
@@ -58,18 +58,34 @@ def _walk(model: Any, inputs: list[tuple[float, float]], rows: list[Layer]) -> t
     seen: dict[int, tuple[float, float]] = {
         id(tensor): state for tensor, state in zip(_graph(model).inputs, inputs, strict=True)
     }
+    walked: set[int] = set()
     for node in _nodes(model):
         operation = node.operation
         if isinstance(operation, keras.layers.InputLayer):
             continue
         states = [seen[id(tensor)] for tensor in node.input_tensors]
         if isinstance(operation, keras.Model):
-            state = _walk(operation, states, rows)
+            again = id(operation) in walked  # a network that sees a picture at several sizes is listed at the first
+            walked.add(id(operation))
+            inside: list[Layer] = []
+            state = _walk(_of_known_size(operation, node.input_tensors[0].shape), states, inside)
+            rows += [] if again else inside
         else:
             state = _after(operation, states, node.input_tensors)
             rows.append(_row(operation, node, state[0]))
         seen |= {id(tensor): state for tensor in node.outputs}
     return max(seen[id(tensor)] for tensor in _graph(model).outputs)
+
+
+def _of_known_size(model: keras.Model, shape: tuple[int | None, ...]) -> keras.Model:
+    """The same layers at the size they are used at, where `model` takes pictures of any."""
+    import keras
+
+    graph = _graph(model)
+    if len(graph.inputs) != 1 or None not in graph.inputs[0].shape[1:]:
+        return model
+    pixels = keras.Input(shape[1:])
+    return keras.Model(pixels, graph._run_through_graph(pixels, operation_fn=lambda operation: operation))
 
 
 def _row(operation: Any, node: Any, receptive_field: float) -> Layer:
@@ -102,11 +118,11 @@ def _after(operation: Any, states: list[tuple[float, float]], inputs: list[Any])
 def attention(
     model: keras.Model, inputs: NDArray[np.float32], classes: NDArray[np.intp], inputs_are_maps: bool = False
 ) -> NDArray[np.float32] | None:
-    """Grad-CAM (Selvaraju et al. 2017): which places of the pictures (N, S, S, 3) speak for `classes` (N,).
+    """Grad-CAM (Selvaraju et al. 2017): which places of the pictures (N, S, S, 3) support `classes` (N,).
 
-    Returns (N, h, w) in [0, 1] over the last feature maps that still have places, zero where nothing speaks for the
-    class; None where the network has none, as one whose maps shrink to a single place inside a frozen backbone.
-    The class's log odds are what is differentiated: the probability itself is flat where it is near 0 or 1.
+    Returns (N, h, w) in [0, 1] over the last feature maps with more than one place, zero where nothing supports the
+    class; None where there are no such maps, as when they shrink to one place inside a frozen backbone. The gradient
+    is that of the class's log odds, because the probability itself is flat near 0 and 1.
     `inputs_are_maps`: `inputs` (N, h, w, C) are not pixels but a frozen network's feature maps, and count as maps too.
     """
     import keras
@@ -133,7 +149,7 @@ def attention(
 
 
 def _maps(model: keras.Model, inputs_are_maps: bool) -> list[Any]:
-    """The tensors (N, h, w, C) with more than one place that something learnt has made of the pixels, in order."""
+    """The tensors (N, h, w, C) with more than one place that come out of trained layers, in order."""
     graph = _graph(model)
     learnt = {id(tensor) for tensor in graph.inputs} if inputs_are_maps else set()
     found = list(graph.inputs) if inputs_are_maps else []

@@ -34,18 +34,19 @@ def load_candidate(folder: Path, features: Path) -> keras.Model:
         ]
         return combine(loaded, model.architecture, folder / artefacts.HEAD_WEIGHTS, task_of(model))
     backbone, candidate, networks, trained = _load(model, folder, features, whole=True)
-    return trained if networks is None else assemble(candidate, backbone, networks, trained)
+    plain = networks is None and backbone.preprocess is None
+    return trained if plain else assemble(candidate, backbone, networks, trained)
 
 
 def load_trained(folder: Path, features: Path) -> keras.Model:
-    """Load what was trained of a candidate (no ensemble): from one view's features (N, ...) as stored to its output."""
+    """Load the trained part of a candidate, not an ensemble: one view's stored features (N, ...) to its output."""
     return _load(read_record(folder / artefacts.MODEL, ModelRecord), folder, features, whole=False)[3]
 
 
 def _load(
     model: ModelRecord, folder: Path, features: Path, whole: bool
 ) -> tuple[BackboneRecord, Candidate, Parts | None, keras.Model]:
-    """backbone.json, settings, the backbone's networks (None for pixels, or where they are not needed), the trained."""
+    """backbone.json, settings, the backbone's networks (None for pixels or where not needed), the trained part."""
     backbone = read_record(features / artefacts.BACKBONE, BackboneRecord)
     candidate = parse_section("settings", model.settings, Candidate, folder / artefacts.MODEL)
     needed = not reads_pixels(backbone) and (whole or backbone.freeze != "head")
@@ -56,5 +57,5 @@ def _load(
 
 
 def read_cost(folder: Path) -> Cost:
-    """Return a candidate's cost.json, of unknown figures where nothing was measured."""
+    """Return a candidate's cost.json; its figures are None where nothing was measured."""
     return read_record(folder / artefacts.COST, Cost) if (folder / artefacts.COST).is_file() else Cost()

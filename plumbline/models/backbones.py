@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from plumbline.common.params import Section
 from plumbline.models.augment import Augmentation
 from plumbline.models.precision import Precision
+from plumbline.models.preprocessing import Preprocess
 from plumbline.models.records import WeightsRecord
 from plumbline.models.weights import PIXELS, Weights, join_records, resolve_weights
 
@@ -21,10 +22,11 @@ class Backbone(Section):
     """One entry of `backbones`: a frozen network at one input size, or `pixels`, the pictures themselves.
 
     `network` defaults to the entry's name; `networks` puts the features of several side by side. `freeze` says where
-    features are taken, and so what a candidate on them trains: after the network (`head`), before its last four layers
-    (`last_4`), at the pixels (`all`), or where the course's rule says for so many training images (`auto`). `views`
+    features are taken, and so what a candidate trains: after the network (`head`), before its last four layers
+    (`last_4`), at the pixels (`all`), or by the course's rule on the number of training images (`auto`). `views`
     augmented views are computed per picture; `pooling: average` keeps the mean of each feature map instead of the maps;
-    `seed` draws random weights.
+    `scales` are sides, up to image_size, to which each picture is shrunk as well: the pooled features are averaged;
+    `preprocess` is done to a picture before anything else; `seed` draws random weights.
     """
 
     network: str | None = None
@@ -34,6 +36,8 @@ class Backbone(Section):
     weights: str = "random"
     seed: int = 0
     pooling: Literal["none", "average"] = "none"
+    scales: tuple[Annotated[int, Field(ge=32, multiple_of=32)], ...] = ()
+    preprocess: Preprocess = Preprocess()
     views: Annotated[int, Field(ge=0, le=64)] = 0
     augmentation: Augmentation = Augmentation()
     precision: Literal["auto"] | Precision = "auto"
@@ -47,6 +51,10 @@ class Backbone(Section):
             raise ValueError("'networks' names each network once, and never 'pixels'")
         if len(self.networks) > 1 and self.weights not in ("auto", "imagenet", "random"):
             raise ValueError("several 'networks' can't share one weights file: use auto, imagenet or random")
+        if self.scales and (self.pooling != "average" or self.freeze != "head" or self.network == PIXELS):
+            raise ValueError("'scales' are for a frozen network: freeze: head and pooling: average")
+        if self.scales and (max(self.scales) > self.image_size or len(set(self.scales)) < len(self.scales)):
+            raise ValueError("'scales' are different sides, the largest no larger than image_size")
         return self
 
     def networks_of(self, name: str) -> list[str]:
@@ -55,17 +63,17 @@ class Backbone(Section):
 
 
 def resolve_entry(name: str, entry: Backbone) -> list[Weights]:
-    """Resolve the weights of each network of an entry; UserError where some that were asked for can't be had."""
+    """Resolve the weights of each network of an entry; UserError where requested weights are not available."""
     return [resolve_weights(name, network, entry.weights) for network in entry.networks_of(name)]
 
 
 def record_entry(name: str, entry: Backbone, weights: list[Weights]) -> WeightsRecord:
-    """What build/weights/NAME.json holds."""
+    """Return the content of build/weights/NAME.json."""
     return join_records(name, entry.weights, weights, entry.networks_of(name))
 
 
 def report(weights: Weights, network: str | None = None) -> str:
-    """One line for the log; random weights that nobody asked for are said aloud."""
+    """One line for the log, with a warning where random weights were not asked for."""
     name = weights.backbone if network in (None, weights.backbone) else f"{weights.backbone} ({network})"
     if weights.origin == "none":
         return f"{name}: the pictures themselves, no weights"

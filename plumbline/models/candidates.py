@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     import keras
 
 ARCHITECTURES = Path(__file__).with_name("architectures")
-TRANSFER = "transfer"
+TRANSFER, TRIPLET = "transfer", "triplet"
+WITH_ATTENTION = ("compact_cnn",)
 PRESETS: dict[str, dict[str, Any]] = {
-    # the HelmNet study's settings with its own recommendations switched on; also the defaults below
+    # the HelmNet study's settings with its own recommendations; also the defaults below
     "helmnet": {
         "epochs": 20,
         "batch_size": 128,
@@ -44,14 +45,35 @@ PRESETS: dict[str, dict[str, Any]] = {
 class Head(Section):
     """What is trained on top of a frozen backbone: hidden dense relu layers, dropout after the first, an output.
 
-    `pooling: average` takes the mean of each feature map first, `flatten` keeps every place apart. `output: softmax`
+    `pooling: average` takes the mean of each feature map first, `flatten` keeps every place apart, `attention` takes a
+    mean in which the places count as much as is learnt; it needs a backbone with pooling: none. `output: softmax`
     gives two classes a softmax of two units (the hybrid's) in place of one sigmoid unit.
     """
 
-    pooling: Literal["flatten", "average"] = "flatten"
+    pooling: Literal["flatten", "average", "attention"] = "flatten"
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = ()
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     output: Literal["auto", "softmax"] = "auto"
+
+
+class Triplet(Section):
+    """How architecture `triplet` learns: the embedding's units, the margin, and which triplets of a batch count."""
+
+    units: Annotated[int, Field(ge=2, le=4096)] = 64
+    margin: Annotated[float, Field(gt=0, le=4)] = 0.2
+    mining: Literal["semi_hard", "hard"] = "semi_hard"
+
+
+class Start(Section):
+    """What a network learns before it sees a label: SimSiam on the pictures that are not test, and those of a folder.
+
+    The folder (`unlabelled`, such as incoming) is read as it is when the candidate is trained; DVC does not watch it.
+    """
+
+    method: Literal["simsiam"] = "simsiam"
+    epochs: Annotated[int, Field(ge=1)] = 30
+    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    unlabelled: str | None = None
 
 
 class FineTuning(Section):
@@ -65,11 +87,15 @@ class Candidate(Section):
     """One entry of `candidates`. `preset` (helmnet, enterprise) fills in what the entry does not say.
 
     `networks` takes part of a backbone of several; `width` multiplies the filters and units of an architecture trained
-    from scratch; `mirror` and `brightness` (share either way) vary each training picture anew in every epoch, for
-    architectures that read pixels; `augmented` uses the backbone's stored views. `fine_tuning` follows where the
-    backbone's `freeze` leaves part of it to be trained. `class_weights: balanced` weighs each picture by 1 / its
-    class's share. `schedule: cosine` lets the learning rate fall to nothing over `epochs` (then give early stopping
-    patience) in place of steps down on a plateau; `weight_decay` is AdamW's. `precision: auto`
+    from scratch; `attention: cbam` weighs maps and places behind each block of those in WITH_ATTENTION; `mirror` and
+    `brightness` (share either way) vary each training picture anew in every epoch, for architectures that read pixels;
+    `augmented` uses the backbone's stored views. `fine_tuning` follows where the backbone's `freeze` leaves part of it
+    to be trained. `class_weights: balanced` weighs each picture by 1 / its class's share. `schedule: cosine` lets the
+    learning rate fall to nothing over `epochs` (then give early stopping patience) in place of steps down on a plateau;
+    `weight_decay` is AdamW's. `curriculum` gives a third of the epochs to an easier lesson first: `sizes` pictures of
+    half the size, `confidence` the half that a logistic regression on 16x16 pixels is surest of. `start` comes before
+    any label; `labels` is the share of the training groups whose labels are used, for learning how much they bring.
+    `precision: auto`
     trains some architectures in bfloat16 where the processor has units for it; predictions are made in float32.
     """
 
@@ -78,8 +104,13 @@ class Candidate(Section):
     preset: Literal["helmnet", "enterprise"] | None = None
     networks: tuple[str, ...] = ()
     head: Head | None = None
+    triplet: Triplet = Triplet()
+    curriculum: Literal["none", "sizes", "confidence"] = "none"
+    start: Start | None = None
+    labels: Annotated[float, Field(gt=0, le=1)] = 1.0
     fine_tuning: FineTuning = FineTuning()
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
+    attention: Literal["none", "cbam"] = "none"
     augmented: bool = False
     mirror: bool = False
     brightness: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -114,18 +145,26 @@ class Candidate(Section):
 
     @model_validator(mode="after")
     def _head_belongs_to_transfer(self) -> Candidate:
-        transfer = self.architecture == TRANSFER
+        transfer, frozen = self.architecture == TRANSFER, self.architecture in (TRANSFER, TRIPLET)
         if (self.head is not None) != transfer:
             raise ValueError("'head' is what architecture 'transfer' trains: give it there, and only there")
-        if transfer and self.width != 1:
+        if self.architecture != TRIPLET and self.triplet != Triplet():
+            raise ValueError("'triplet' is for architecture 'triplet'")
+        if frozen and (self.curriculum != "none" or self.start is not None):
+            raise ValueError("'curriculum' and 'start' are for architectures that read pixels")
+        if frozen and self.width != 1:
             raise ValueError("'width' is for architectures trained from scratch")
-        if transfer and (self.mirror or self.brightness):
+        if frozen and (self.mirror or self.brightness):
             raise ValueError("'mirror' and 'brightness' are for architectures that read pixels; use 'augmented'")
+        if self.attention != "none" and self.architecture not in WITH_ATTENTION:
+            raise ValueError(
+                f"'attention' is for architecture {', '.join(WITH_ATTENTION)}; a head has pooling: attention"
+            )
         return self
 
 
 def architecture_names() -> list[str]:
-    """What `architecture` may name: the modules of `plumbline/models/architectures/`."""
+    """Return what `architecture` may name: the modules of `plumbline/models/architectures/`."""
     return sorted(path.stem for path in ARCHITECTURES.glob("*.py") if not path.stem.startswith("_"))
 
 
@@ -150,6 +189,13 @@ def build_network(
             f"give backbones.{candidate.backbone} a larger image_size."
         ) from None
     return network
+
+
+def refined(maps: keras.KerasTensor, candidate: Candidate) -> keras.KerasTensor:
+    """A block's maps (N, h, w, c), weighed where the candidate has `attention`."""
+    from plumbline.models.attention import cbam
+
+    return cbam(maps) if candidate.attention == "cbam" else maps
 
 
 def scaled(count: int, width: float) -> int:

@@ -21,9 +21,9 @@ SMALLEST = 1e-6
 
 
 def stacking_inputs(probabilities: Floats, task: Task) -> Floats:
-    """What stacking sees of members' probabilities (N, M, C): log odds, or log probabilities where they are shares.
+    """Stacking's inputs from members' probabilities (N, M, C): log odds, or log probabilities where they add up to 1.
 
-    Returns (N, M, F): F is 1 for two classes of which one is true, else C.
+    Returns (N, M, F): F is 1 where one of two classes is true, else C.
     """
     count, members, classes = probabilities.shape
     p = np.clip(probabilities, SMALLEST, 1 - SMALLEST)

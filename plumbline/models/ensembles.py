@@ -1,8 +1,8 @@
-"""Combine the best few candidates by validation, and let the result compete with them.
+"""Combine the best few candidates by validation; the ensemble competes with them.
 
 Members share one input size, that of the best, so that the served model reads each picture once. The stacking
-regression learns from validation pictures; its figures on these come from folds that leave whole groups out, so that
-it is not chosen for having seen the answers.
+regression learns from validation pictures; its own figures on them come from folds that leave whole groups out, so that
+it gains nothing from having seen the labels.
 """
 
 from __future__ import annotations
@@ -41,19 +41,18 @@ class Ensemble(Section):
 
 
 class Named(Section):
-    """Any entry under `candidates`: only its name matters here."""
+    """An entry under `candidates`, of which only the name is used here."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 @dataclass(frozen=True)
 class Member:
-    """A trained candidate: its model.json, its predictions and those of its cross-validation, sorted by path."""
+    """A trained candidate: its model.json and its predictions, sorted by path."""
 
     name: str
     model: ModelRecord
     table: pd.DataFrame
-    folds: pd.DataFrame | None = None
 
 
 def read_members(folder: Path, names: list[str]) -> list[Member]:
@@ -62,9 +61,7 @@ def read_members(folder: Path, names: list[str]) -> list[Member]:
     for name in names:
         try:
             model = read_record(folder / name / artefacts.MODEL, ModelRecord, f"train@{name}")
-            table = _sorted(folder / name / artefacts.PREDICTIONS)
-            folds = folder / name / artefacts.CROSS_VALIDATION
-            members.append(Member(name, model, table, _sorted(folds) if folds.is_file() else None))
+            members.append(Member(name, model, _sorted(folder / name / artefacts.PREDICTIONS)))
         except (OSError, ValueError) as error:
             raise UserError(f"{folder / name} can't be read ({error}): run `dvc repro train@{name}`.") from None
     first = members[0].table[["path", "label", "split"]]
@@ -79,13 +76,26 @@ def _sorted(file: Path) -> pd.DataFrame:
 
 
 def choose_members(members: list[Member], count: int) -> list[Member]:
-    """The `count` candidates of least validation loss among those of the best one's input size, which may be it alone.
+    """The `count` candidates with the least validation loss among those with the best one's input size.
 
-    An ensemble takes two or more.
+    An ensemble takes two or more. Candidates whose training failed take no part; there may be no others.
     """
-    ranked = sorted(members, key=lambda member: (_validation_loss(member), member.name))
-    size = ranked[0].model.image_size
-    return [member for member in ranked if member.model.image_size == size][:count]
+    able = [member for member in members if member.model.status == "trained"]
+    ranked = sorted(able, key=lambda member: (_validation_loss(member), member.name))
+    return [member for member in ranked if _shown(member) == _shown(ranked[0])][:count]
+
+
+def why_not_made(chosen: list[Member]) -> str:
+    """Why there is no ensemble of the one or none that `choose_members` found."""
+    if not chosen:
+        return "the training of every candidate failed"
+    size, best = chosen[0].model.image_size, chosen[0].name
+    return f"no other candidate reads {size}-pixel pictures as the best one, {best}, does"
+
+
+def _shown(member: Member) -> tuple[int, str]:
+    """What a member's pictures look like, before its own network: their side, and how they are brought to it."""
+    return member.model.image_size, member.model.fit
 
 
 def _validation_loss(member: Member) -> float:
@@ -118,17 +128,13 @@ def combine_predictions(
     return combined, head
 
 
-def cross_validated(members: list[Member], kind: Kind) -> pd.DataFrame | None:
-    """What the ensemble says of pictures whose groups no member saw (stacking's head neither); None without folds."""
-    tables = [member.folds for member in members if member.folds is not None]
-    if len(tables) < len(members):
-        return None
+def combined_unseen(members: list[Member], kind: Kind) -> pd.DataFrame:
+    """What the ensemble says of the pictures of its members' tables, which no member saw (stacking's head neither)."""
+    table = members[0].table
     # Every picture plays validation's part: none was trained on.
-    unseen = [
-        replace(member, table=table.assign(split="validation")) for member, table in zip(members, tables, strict=True)
-    ]
+    unseen = [replace(member, table=member.table.assign(split="validation")) for member in members]
     probabilities, _ = combine_predictions(unseen, kind)
-    return predictions_of(tables[0], targets_of(tables[0]["label"]), probabilities)
+    return predictions_of(table, targets_of(table["label"]), probabilities)
 
 
 def _folds(table: pd.DataFrame, folds: int) -> Iterator[tuple[NDArray[np.intp], NDArray[np.intp]]]:
@@ -142,7 +148,7 @@ def _folds(table: pd.DataFrame, folds: int) -> Iterator[tuple[NDArray[np.intp], 
 
 
 def model_record(name: str, entry: Ensemble, members: list[Member], head_parameters: int) -> ModelRecord:
-    """model.json of an ensemble: the cost is the sum of its members', and their heads are sealed by digest."""
+    """model.json of an ensemble: its parameters are the sum of its members', whose heads are named by digest."""
     first = members[0].model
     origins = sorted({m.model.weights for m in members}, key=lambda o: (not o.startswith("random"), o))
     heads = {
@@ -154,6 +160,7 @@ def model_record(name: str, entry: Ensemble, members: list[Member], head_paramet
         backbone=first.backbone,
         network=" + ".join(member.model.network or "" for member in members),
         image_size=first.image_size,
+        fit=first.fit,
         parameters=sum(member.model.parameters for member in members) + head_parameters,
         trainable_parameters=sum(m.model.trainable_parameters for m in members) + head_parameters,
         weights=", ".join(origins),
@@ -168,14 +175,14 @@ def model_record(name: str, entry: Ensemble, members: list[Member], head_paramet
 
 
 def cost_of(members: list[Member]) -> Cost:
-    """cost.json of an ensemble: its members score a picture one after the other, so their milliseconds add up."""
+    """cost.json of an ensemble: members score a picture one after the other, so their milliseconds add up."""
     measured = [read_cost(artefacts.CANDIDATES / member.name).latency_ms for member in members]
     known = [value for value in measured if value is not None]
     return Cost(latency_ms=round(sum(known), 3)) if len(known) == len(members) else Cost()
 
 
 def history_of(targets: Targets, probabilities: NDArray[np.float64], split: pd.Series) -> pd.DataFrame:
-    """The one row that an ensemble has of a learning curve."""
+    """An ensemble's learning curve, which is a single row."""
     row: dict[str, float] = {"epoch": 1}
     for prefix, name in (("", "train"), ("val_", "validation")):
         rows = (split == name).to_numpy()

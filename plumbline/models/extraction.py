@@ -26,16 +26,19 @@ from plumbline.common import artefacts, cluster
 from plumbline.common.closure import code_digest
 from plumbline.common.errors import UserError
 from plumbline.common.files import file_digest, replacing_folder, write_table
+from plumbline.common.parallel import cores, in_order
 from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.common.records import write_record
 from plumbline.common.store import STORE, Arrays, Store, open_store
+from plumbline.imaging.decode import Fit
 from plumbline.models.augment import Augmentation, augmented_view
 from plumbline.models.backbones import Backbone, record_entry
 from plumbline.models.features import Features, open_features, release
-from plumbline.models.networks import build_backbone, collect, cut, find_network, freeze_by_size, scale_pixels
-from plumbline.models.pooling import join, pooled
+from plumbline.models.networks import build_backbone, collect, cut, find_network, freeze_by_size
+from plumbline.models.pooling import features_of, join
 from plumbline.models.precision import choose_precision, precision, processor_flags
+from plumbline.models.preprocessing import Preprocess, prepared
 from plumbline.models.records import BackboneRecord, Freeze, Part, Recipe
 from plumbline.models.weights import PIXELS, Weights
 
@@ -46,6 +49,7 @@ if TYPE_CHECKING:
     from plumbline.imaging.settings import DataParams
 
 BATCHES_A_PARTITION = 4
+AT_ONCE = 2
 ROWS_HELD = 64
 PACKAGES = ("keras", "numpy", "opencv-python-headless", "pillow", "tensorflow", "tensorflow-cpu")
 _ONE_AT_A_TIME = threading.Lock()
@@ -54,7 +58,7 @@ Extract = Callable[[NDArray[np.uint8]], NDArray[Any]]
 
 
 class SplitShare(Section):
-    """The part of section `split` that says how many pictures there will be to train on."""
+    """The part of section `split` that gives the share of training pictures."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
 
@@ -64,27 +68,33 @@ class SplitShare(Section):
 def describe_backbone(
     name: str, entry: Backbone, weights: list[Weights], training_images: int = 0, channels: str | None = None
 ) -> Recipe:
-    """How this backbone's features are made: everything that a row depends on besides the picture.
+    """Return how this backbone's features are made: everything that a row depends on besides the picture.
 
     `training_images` decides where `freeze: auto` cuts; `channels` as in `featurize`.
     """
     networks = entry.networks_of(name)
     pixels = networks == [PIXELS]
     freeze: Freeze = freeze_by_size(training_images) if entry.freeze == "auto" else entry.freeze
-    augmentation = Augmentation(**entry.augmentation.model_dump()) if entry.views else None  # with its defaults
+    record = record_entry(name, entry, weights)
+    # Views of noise would take their time, and teach nobody anything.
+    views = 0 if record.worthless else entry.views
+    augmentation = Augmentation(**entry.augmentation.model_dump()) if views else None  # with its defaults
     return Recipe(
         backbone=name,
         network="+".join(networks),
         image_size=entry.image_size,
         pooling=entry.pooling,
         freeze=freeze,
-        views=entry.views,
+        views=views,
+        **({"views_left_out": entry.views} if views < entry.views else {}),
         augmentation=augmentation,
         precision="uint8" if pixels or freeze == "all" else _precision_of(networks, entry),
-        weights=record_entry(name, entry, weights),
+        weights=record,
         seed=entry.seed if any(one.origin == "random" for one in weights) else None,
         code=code_digest(__name__),
         channels=channels,
+        scales=entry.scales,
+        preprocess=entry.preprocess if entry.preprocess != Preprocess() else None,
     )
 
 
@@ -115,37 +125,51 @@ def build_extractor(backbone: Recipe, weights_files: list[Path | None]) -> Extra
 
     names = backbone.network_names
     if names == [PIXELS]:
-        return Extractor(lambda batch: batch, None, ())
+        return Extractor(_prepare_pixels(backbone), None, ())
     tf.config.experimental.enable_op_determinism()
-    keras.utils.clear_session()  # layers are numbered per process, and the numbers end up in the weights file
+    keras.utils.clear_session()  # layers are numbered per process, and the weights file contains the numbers
     size = backbone.image_size
     pixels = keras.Input((size, size, 3), dtype="float32", name="pixels")
+    seen = prepared(pixels, backbone.preprocess)
     networks, maps, parts, start = [], [], [], 0
     for name, file in zip(names, weights_files, strict=True):
         policy = backbone.precision if isinstance(backbone.precision, str) else backbone.precision[name]
         with precision("float32" if policy == "uint8" else policy):
-            network = build_backbone(name, size, str(file) if file else None, backbone.seed or 0)
+            network = build_backbone(name, backbone.network_size, str(file) if file else None, backbone.seed or 0)
         networks.append(network)
         lower, upper = cut(network, backbone.freeze)
         if lower is None:
             parts.append(Part(network=name, shape=(size, size, 3), start=0, stop=size * size * 3, parameters=0))
             continue
-        # Scaling stays in float32: bfloat16 has 8 bits of precision and pixel values need all of them.
-        x = lower(scale_pixels(pixels, find_network(name).scaling), training=False)
-        x = x if upper is not None else pooled(x, backbone)
+        # Behind a cut nothing is pooled yet: that is for what is trained.
+        x = features_of(seen, name, [lower], backbone if upper is None else backbone.unpooled())
         shape = tuple(x.shape[1:])
         stop = start + int(np.prod(shape))
         parts.append(Part(network=name, shape=shape, start=start, stop=stop, parameters=lower.count_params()))
         maps.append(x)
         start = stop
     if not maps:
-        return Extractor(lambda batch: batch, collect(networks), tuple(parts))
+        return Extractor(_prepare_pixels(backbone), collect(networks), tuple(parts))
     model = keras.Model(pixels, join(maps))
+    # Traced once for all sizes of batch, here: from several threads at a time Keras' own would be traced in each.
+    signature = tf.TensorSpec((None, size, size, 3), tf.float32)
+    compute = tf.function(lambda batch: model(batch, training=False)).get_concrete_function(signature)
     return Extractor(
-        lambda batch: to_half(np.asarray(model.predict_on_batch(batch.astype(np.float32)), dtype=np.float32)),
+        lambda batch: to_half(np.asarray(compute(tf.constant(batch, tf.float32)), dtype=np.float32)),
         collect(networks),
         tuple(parts),
     )
+
+
+def _prepare_pixels(backbone: Recipe) -> Extract:
+    """What pictures (N, S, S, 3) uint8 are stored as where no network stands before the features."""
+    import keras
+
+    if backbone.preprocess is None:
+        return lambda batch: batch
+    pixels = keras.Input((backbone.image_size, backbone.image_size, 3), dtype="float32")
+    model = keras.Model(pixels, prepared(pixels, backbone.preprocess))
+    return lambda batch: np.rint(model.predict_on_batch(batch.astype(np.float32))).astype(np.uint8)
 
 
 def compute_rows(
@@ -157,21 +181,32 @@ def compute_rows(
     batch_size: int,
 ) -> Iterator[NDArray[Any]]:
     """Yield each picture's (S, S, 3) features (1 + views, ...), in order, about `batch_size` views at a time."""
-    pairs = iter(zip(images, ids, strict=True))
     pictures = max(1, batch_size // (1 + views))
+    stacks = _stacks(images, ids, views, augmentation, pictures)
+    # A small network alone does not keep two cores busy, two batches side by side do, and a third is read meanwhile. A
+    # batch is the same in whichever company it is computed.
+    for values in in_order(extract, stacks, ahead=2, workers=min(AT_ONCE, cores())):
+        yield from values.reshape(-1, 1 + views, *values.shape[1:])
+
+
+def _stacks(
+    images: Iterable[NDArray[np.uint8]], ids: Iterable[str], views: int, augmentation: Augmentation, pictures: int
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield `pictures` pictures at a time with their views, (pictures * (1 + views), S, S, 3)."""
+    pairs = iter(zip(images, ids, strict=True))
     while batch := list(islice(pairs, pictures)):
-        stack = [
-            view
-            for image, image_id in batch
-            for view in (image, *(augmented_view(image, image_id, v + 1, augmentation) for v in range(views)))
-        ]
-        values = extract(np.stack(stack))
-        yield from values.reshape(len(batch), 1 + views, *values.shape[1:])
+        yield np.stack(
+            [
+                view
+                for image, image_id in batch
+                for view in (image, *(augmented_view(image, image_id, v + 1, augmentation) for v in range(views)))
+            ]
+        )
 
 
 @dataclass(frozen=True)
 class Partition:
-    """Some pictures of the manifest, as many as `cluster.spread` hands out at a time."""
+    """Pictures of the manifest that `cluster.spread` hands out together."""
 
     paths: list[str]
     ids: list[str]
@@ -198,12 +233,12 @@ class Extraction:
     batch_size: int
 
     def key(self, task: Partition) -> str:
-        """Everything that a row depends on, and the company it is computed in."""
+        """Everything that a row depends on, and the other pictures it is computed with."""
         packages = cluster.versions(*PACKAGES)
         return cluster.digest(self.backbone, self.weights_sha256, self.batch_size, task.ids, self.code, packages)
 
     def compute(self, task: Partition) -> Arrays:
-        """Compute the rows on whichever machine this is."""
+        """Compute the rows on this machine."""
         with _ONE_AT_A_TIME:
             recipe = Recipe.model_validate_json(self.backbone)
             extractor = _extractor_of(self.backbone, self.weights, self.weights_sha256, self.store)
@@ -218,7 +253,7 @@ def _extractor_of(backbone: str, weights: str, sha256: str, store: Store | None)
     recipe = Recipe.model_validate_json(backbone)
     extractor = build_extractor(recipe, [None] * len(recipe.network_names))
     assert extractor.networks is not None
-    # Random weights too: drawn here they would be others, since a worker's threads share the generator.
+    # Random weights are read as well: drawn here they would differ, because a worker's threads share the generator.
     with tempfile.TemporaryDirectory(prefix="plumbline-weights-") as folder:
         file = Path(weights)
         if store is not None:
@@ -234,7 +269,7 @@ def _extractor_of(backbone: str, weights: str, sha256: str, store: Store | None)
 
 
 def partitions(missing: pd.DataFrame, views: int, batch_size: int) -> Iterator[Partition]:
-    """Cut (path, id) into partitions: whole local batches, so that a picture is computed in the company it has here."""
+    """Cut (path, id) into partitions of whole local batches: a picture is computed with the same others as here."""
     size = max(1, batch_size // (1 + views)) * BATCHES_A_PARTITION
     for start in range(0, len(missing), size):
         part = missing.iloc[start : start + size]
@@ -257,15 +292,17 @@ def spread_rows(
         yield from arrays["rows"]
 
 
-def read_pictures(data: DataParams, paths: list[str], ids: list[str], size: int) -> Iterable[NDArray[np.uint8]]:
+def read_pictures(
+    data: DataParams, paths: list[str], ids: list[str], size: int, fit: Fit = "stretch"
+) -> Iterable[NDArray[np.uint8]]:
     """The pictures of the data set at `paths`, (size, size, 3) each, in order; UserError where one has another id."""
     from plumbline.imaging.reading import iter_rgb
 
-    return iter_rgb(data, paths, (size, size), ids)
+    return iter_rgb(data, paths, (size, size), ids, fit)
 
 
 def to_half(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
-    """Round features to float16 for storage; refuses values above 65504 rather than store infinities."""
+    """Round features to float16 for storage; UserError for values above 65504, which would become infinite."""
     half = values.astype(np.float16)
     if not np.isfinite(half).all():
         raise UserError(
@@ -276,7 +313,7 @@ def to_half(values: NDArray[np.floating[Any]]) -> NDArray[np.float16]:
 
 
 def reusable(previous: Features | None, backbone: Recipe) -> dict[str, int]:
-    """Rows of the last run that hold for `backbone` too, by picture id."""
+    """Rows of the last run that are valid for `backbone`, by picture id."""
     if previous is None or previous.backbone.recipe() != backbone:
         return {}
     return {image_id: row for row, image_id in enumerate(previous.index["id"])}
@@ -303,7 +340,7 @@ def write_features(
             release(values)
             if previous is not None:
                 release(previous.values)
-    next(rows, None)  # so that they end by themselves, bar and summary with them
+    next(rows, None)  # so that progress bar and summary end by themselves
     if values is None:
         raise UserError(f"{artefacts.MANIFEST} lists no picture: run `dvc repro validate` to see why.")
     values.flush()  # type: ignore[attr-defined]
@@ -331,7 +368,7 @@ def featurize(
     previous = last_features(out)
     known = reusable(previous, recipe)
     missing = manifest[~manifest["id"].isin(list(known))].drop_duplicates("id")
-    print(f"{name}: {len(missing)} pictures to compute, {len(manifest) - len(missing)} known", file=sys.stderr)
+    print(announcement(recipe, len(missing), len(manifest) - len(missing)), file=sys.stderr)
     extractor = build_extractor(recipe, [one.path for one in weights])
     with replacing_folder(out) as folder:
         if extractor.networks is not None:
@@ -341,7 +378,7 @@ def featurize(
         else:
             pictures = images(list(missing["path"]), list(missing["id"]), entry.image_size)
             made = extractor.extract
-            rows = compute_rows(pictures, missing["id"], made, entry.views, entry.augmentation, entry.batch_size)
+            rows = compute_rows(pictures, missing["id"], made, recipe.views, entry.augmentation, entry.batch_size)
         rows = progress(rows, f"featurize {name}", total=len(missing))
         shape = write_features(folder, manifest, previous, rows, known)
         frozen = sum(part.parameters for part in extractor.parts)
@@ -350,8 +387,18 @@ def featurize(
     return backbone
 
 
+def announcement(recipe: Recipe, missing: int, known: int) -> str:
+    """One line before the work: how much there is, and whether it is worth it."""
+    said = f"{recipe.backbone}: {missing} pictures to compute, {known} known"
+    if recipe.weights.worthless:
+        said += "; NO PRETRAINED WEIGHTS: its features are worth nothing but to compare with"
+        if recipe.views_left_out:
+            said += f", so its {recipe.views_left_out} augmented views are left out"
+    return said
+
+
 def last_features(folder: Path) -> Features | None:
-    """The features of the last run, None where there are none or they can't be read: all is computed anew then."""
+    """The features of the last run, None where there are none or they can't be read; then all are computed again."""
     if not (folder / artefacts.BACKBONE).is_file():
         return None
     try:

@@ -1,4 +1,4 @@
-"""The maps of a network by stride, for what must know where things are: a detector stands on them.
+"""Feature maps of a network by stride, for detectors and whatever else needs to know where things are.
 
 At stride 8 a map has one place for every 8 x 8 pixels. Architectures name the layers that make their maps in
 `FEATURE_MAPS`, or say in `NO_FEATURE_MAPS` why there are none; pretrained networks do so in `NETWORKS`.
@@ -21,7 +21,7 @@ STRIDES = (4, 8, 16, 32)
 
 
 def maps_offered(name: str) -> dict[int, str]:
-    """Return the layer behind which each stride's maps of an architecture or pretrained network are found.
+    """Return for each stride the layer whose output holds the maps of an architecture or pretrained network.
 
     Raises UserError where `name` is neither, or has no maps: the sentence says why.
     """

@@ -28,7 +28,7 @@ ROWS_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class Features:
-    """Features of N pictures. `values` (N, 1 + views, ...) is mapped from disk, not read; `folder` is where from."""
+    """Features of N pictures. `values` (N, 1 + views, ...) is memory-mapped from `folder`."""
 
     values: NDArray[Any]
     index: pd.DataFrame
@@ -57,9 +57,9 @@ class Features:
 
 
 def release(values: NDArray[Any]) -> None:
-    """Give back the memory that pages of a mapped array take: they stay in the system's cache, not in this process.
+    """Release the pages of a mapped array from this process; they stay in the system's cache, and no data is lost.
 
-    Without it a process that walks through mapped features comes to hold them all. Nothing written is lost.
+    Without it a process that goes through mapped features ends up holding all of them.
     """
     mapping = getattr(values, "_mmap", None)
     if mapping is not None and hasattr(mapping, "madvise"):
@@ -69,7 +69,7 @@ def release(values: NDArray[Any]) -> None:
 def read_rows(values: NDArray[Any], rows: NDArray[np.intp], views: NDArray[np.intp]) -> NDArray[np.float32]:
     """Read view `views[i]` of picture `rows[i]` for every i, (len(rows), ...), from a mapped array (N, 1 + V, ...).
 
-    A few at a time: around each picture that is touched Linux maps up to 2 MB that it happens to hold of the file.
+    A few at a time, because around each picture that is read Linux maps up to 2 MB of the file that it has cached.
     """
     read = np.empty((len(rows), *values.shape[2:]), dtype=np.float32)
     for first in range(0, len(rows), ROWS_AT_ONCE):

@@ -1,6 +1,6 @@
 """Does params.yaml fit the data? Everything in it that names a class, a column, a backbone, a candidate or a file.
 
-A setting that fits nothing would otherwise be found by the stage that reads it, after hours of training. The whole of
+Otherwise a wrong name would be found by the stage that reads it, perhaps after hours of training. The whole of
 params.yaml is read as plain data here, before any stage validates its own section.
 """
 
@@ -18,7 +18,7 @@ from plumbline.models.candidates import ARCHITECTURES
 from plumbline.models.networks import NETWORKS
 from plumbline.models.weights import PIXELS
 
-# Columns that params.yaml names as shipped, so that data may do without them.
+# Columns that params.yaml names as shipped; data need not have them.
 OPTIONAL_COLUMNS = {
     "group.columns": ("photo", "video", "person"),
     "split.stratify": ("label", "site"),
@@ -31,7 +31,7 @@ _WITHOUT = re.compile(r"(without|with_no|w_o|no|non|not|un|missing|lacking|kein|
 
 @dataclass(frozen=True)
 class Misfit:
-    """A setting that fits nothing: its key in params.yaml, what is wrong, and the value to set (None: for a person)."""
+    """A setting that names nothing: its key in params.yaml, the fault, and the value to set (None: for a person)."""
 
     key: str
     wrong: str
@@ -48,7 +48,7 @@ class Facts:
 
 
 def find_misfits(params: Mapping[str, Any], facts: Facts | None) -> list[Misfit]:
-    """Return every setting that names what is not there; without `facts`, those that need no look at the data."""
+    """Return every setting that names something missing; without `facts`, those that don't depend on the data."""
     found = [*_networks(params), *_candidates(params), *_weights_files(params)]
     if facts is not None:
         found = [*_classes(params, facts), *_columns(params, facts), *_files(params, facts), *found]
@@ -57,17 +57,17 @@ def find_misfits(params: Mapping[str, Any], facts: Facts | None) -> list[Misfit]
 
 def as_sentence(misfits: Sequence[Misfit], facts: Facts | None) -> str:
     """All misfits in one message, each with the value to set."""
-    told = "; ".join(f"{one.key} {one.wrong}: {one.way_out}" for one in misfits)
+    lines = "; ".join(f"{one.key} {one.wrong}: {one.way_out}" for one in misfits)
     what = f"the data (classes: {_listed(facts.classes)})" if facts else "itself"
     help_ = f" `plumbline init {facts.root}` writes what can be told from the data." if facts else ""
-    return f"params.yaml does not fit {what}: {told}.{help_}"
+    return f"params.yaml does not fit {what}: {lines}.{help_}"
 
 
 def offered_violations(classes: Collection[str]) -> list[str]:
     """Classes whose name says that something is missing (`without_mask`, `no helmet`, `unmasked`), the surest first.
 
-    Sure is one that is another class but for that: without_mask beside with_mask. Nothing here is assumed: whether that
-    is the class which must not be missed is for a person to say.
+    Surest is the opposite of another class: without_mask beside with_mask. It is only a suggestion: a person decides
+    which class must not be missed.
     """
     ranked = []
     for name in classes:
@@ -79,7 +79,7 @@ def offered_violations(classes: Collection[str]) -> list[str]:
         parted = words[begins.end() :].startswith("_")
         others = {re.sub(r"[^a-z0-9]+", "_", other.casefold()).strip("_") for other in classes if other != name}
         beside = any(other == rest or other.removeprefix("with").strip("_") == rest for other in others)
-        # `normal` and `uniform` begin with no and un and miss nothing.
+        # `normal` and `uniform` begin with no and un without negating anything.
         if rest and (beside or parted or begins.group(0) in ("without", "ohne", "missing")):
             ranked.append((not beside, not words.startswith("without"), name))
     return [name for *_, name in sorted(ranked)]
@@ -116,7 +116,7 @@ def _classes(params: Mapping[str, Any], facts: Facts) -> list[Misfit]:
 
 
 def violation_offer(classes: Collection[str]) -> str:
-    """What to set evaluate.violation_class to, as the end of a sentence."""
+    """Return what to set evaluate.violation_class to, as the end of a sentence."""
     offers = offered_violations(classes)
     first = f"set {offers[0]} if that is the class that must not be missed, " if offers else "set "
     return f"{first}{'another of them, ' if offers else 'one of them, '}or null where no class is one"
@@ -250,13 +250,13 @@ def _texts(values: Any) -> list[str]:
 
 
 def _near(name: str, known: Collection[str]) -> str | None:
-    """What `name` may be misspelt for, None where nothing is near."""
+    """The name that `name` may be a misspelling of, None where nothing is near."""
     other = _other_spelling(name, known)
     return other or next(iter(difflib.get_close_matches(name, sorted(known), 1, 0.75)), None)
 
 
 def _other_spelling(name: str, known: Collection[str]) -> str | None:
-    """The known name that is surely meant: `Photos`, `photo_id` for `photo`."""
+    """The known name that is clearly meant: `photo` for `Photos` or `photo_id`."""
     kin = {f"{name}s", name.rstrip("s"), f"{name}_id", f"{name}id"} - {name}
     found = next((other for other in sorted(known) if other.casefold() in kin), None)
     return same_but_for_spelling(name, known) or found

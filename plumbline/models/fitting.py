@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.common.quiet import verbose
 from plumbline.imaging.labels import classes_of
+from plumbline.models.batches import Batches
 from plumbline.models.candidates import Candidate
-from plumbline.models.features import read_rows
+from plumbline.models.records import Status
+from plumbline.models.watch import Watch
 from plumbline.tasks.known import task_of_labels
 from plumbline.tasks.labels import truth_table
 from plumbline.tasks.task import Task
@@ -20,7 +23,9 @@ from plumbline.tasks.task import Task
 if TYPE_CHECKING:
     import keras
     import pandas as pd
-    import tensorflow as tf
+
+ONE_CALL = 64
+"""Batches of an epoch, at most, that TensorFlow goes through in one call."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +43,25 @@ class Targets:
 
 
 def targets_of(labels: pd.Series) -> Targets:
-    """Read classes, task and targets off the labels."""
+    """Derive classes, task and targets from the labels."""
     classes = sorted(classes_of(labels))
     return Targets(classes, truth_table(labels, classes), task_of_labels(labels))
 
 
 def balanced_weights(targets: Targets, rows: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Weights (N,) with which each class among `rows` counts the same, their mean over `rows` 1."""
+    """Weights (N,) that give every class among `rows` the same total; their mean over `rows` is 1."""
     weights = targets.task.balanced_weights(targets.truth[rows]).astype(np.float32)
     return np.asarray(weights[targets.values])
+
+
+def chance_loss(targets: Targets, rows: NDArray[np.bool_], weights: NDArray[np.float32] | None = None) -> float:
+    """The loss of who knows how frequent the classes are among `rows` and gives every picture the same answer."""
+    truth = targets.truth[rows]
+    if not len(truth):
+        return 0.0
+    # With weights that make the classes count the same, they are as good as equally frequent.
+    shares = np.average(truth, axis=0, weights=weights)
+    return targets.task.log_loss(truth, np.broadcast_to(shares, truth.shape))
 
 
 def make_deterministic(seed: int) -> None:
@@ -54,124 +69,75 @@ def make_deterministic(seed: int) -> None:
     import keras
     import tensorflow as tf
 
-    keras.utils.clear_session()  # layers are numbered per process, and the numbers end up in the weights file
+    keras.utils.clear_session()  # layers are numbered per process, and the weights file contains the numbers
     keras.utils.set_random_seed(seed)
     tf.config.experimental.enable_op_determinism()
 
 
-class Batches:
-    """Batches of (features of one view, targets[, weights]) read from `values` (N, 1 + V, ...) as they are needed.
-
-    With a `seed` each epoch is shuffled anew, and each picture shows one of its 1 + `views` views, drawn anew; so are
-    whether it is mirrored and the factor 1 - `brightness` to 1 + `brightness` of its pixels.
-    """
-
-    def __init__(
-        self,
-        values: NDArray[Any],
-        rows: NDArray[np.intp],
-        targets: NDArray[Any],
-        batch_size: int,
-        views: int = 0,
-        seed: int | None = None,
-        weights: NDArray[np.float32] | None = None,
-        mirror: bool = False,
-        brightness: float = 0.0,
-    ) -> None:
-        self.values, self.rows, self.targets, self.weights = values, rows, targets, weights
-        self.batch_size, self.views, self.mirror, self.brightness = batch_size, views, mirror, brightness
-        self.random = None if seed is None else np.random.default_rng(seed)
-        self.order = np.arange(len(rows))
-        self.view = np.zeros(len(rows), dtype=np.intp)
-        self.mirrored = np.zeros(len(rows), dtype=np.bool_)
-        self.gain = np.ones(len(rows), dtype=np.float32)
-        self.draw()
-
-    def __len__(self) -> int:
-        return -(-len(self.rows) // self.batch_size)
-
-    def __getitem__(self, number: int) -> tuple[NDArray[Any], ...]:
-        chosen = self.order[number * self.batch_size : (number + 1) * self.batch_size]
-        features = read_rows(self.values, self.rows[chosen], self.view[chosen])
-        if self.mirror:
-            flip = self.mirrored[chosen]
-            features[flip] = features[flip, :, ::-1]
-        if self.brightness:
-            features = np.clip(features * self.gain[chosen, None, None, None], 0, 255)
-        batch = (features, self.targets[chosen])
-        return batch if self.weights is None else (*batch, self.weights[chosen])
-
-    def draw(self) -> None:
-        """Draw the next epoch."""
-        if self.random is None:
-            return
-        self.random.shuffle(self.order)
-        self.view = self.random.integers(0, self.views + 1, size=len(self.rows))
-        self.mirrored = self.random.random(len(self.rows)) < 0.5
-        gain = self.random.uniform(1 - self.brightness, 1 + self.brightness, len(self.rows))
-        self.gain = gain.astype(np.float32)
-
-    def stream(self) -> tf.data.Dataset:
-        """The batches for Keras, in the order of the epoch last drawn when it is gone through.
-
-        One at a time: with deterministic operations tf.data reads nothing ahead from a Python generator.
-        """
-        import tensorflow as tf
-
-        empty = self[len(self)]  # after the last: shapes and types, and nothing is read for them
-        kinds = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in empty)
-        batches = tf.data.Dataset.from_generator(
-            lambda: (self[number] for number in range(len(self))), output_signature=kinds
-        )
-        return batches.apply(tf.data.experimental.assert_cardinality(len(self)))
-
-
 @dataclass(frozen=True)
 class Lesson:
-    """What a network is fitted to: the task, the batches it learns from, and those that say when to stop."""
+    """What a network is fitted to: the task, the batches it learns from, and those that say when to stop.
+
+    `chance_loss` is the loss of who knows how frequent the classes are and gives every picture the same answer.
+    """
 
     task: Task
     train: Batches
     validation: Batches
+    chance_loss: float
 
 
-def fit(network: keras.Model, candidate: Candidate, lesson: Lesson) -> pd.DataFrame:
+class Fitted(NamedTuple):
+    """A row per epoch (epoch, loss, accuracy, val_loss, val_accuracy, learning_rate), and how training ended."""
+
+    history: pd.DataFrame
+    status: Status
+
+
+def fit(network: keras.Model, candidate: Candidate, lesson: Lesson, name: str = "", first_epoch: int = 0) -> Fitted:
     """Train with Adam, early stopping on val_loss (best weights restored) and the learning rate of `schedule`.
 
-    Returns one row per epoch: epoch, loss, accuracy, val_loss, val_accuracy, learning_rate. The accuracy of several
-    labels is that of each label by itself.
+    Epochs are drawn from number `first_epoch` on. The accuracy of several labels is that of each label by itself.
+    Training that diverges stops there; the network keeps the best weights it had before, which may be its first. So
+    does training that can't begin, see `Watch`.
     """
     import keras
     import pandas as pd
 
     loss, accuracy = lesson.task.loss(network.output_shape[-1])
+    steps = len(lesson.train)
     network.compile(
         optimizer=keras.optimizers.AdamW(candidate.learning_rate, weight_decay=candidate.weight_decay)
         if candidate.weight_decay
         else keras.optimizers.Adam(candidate.learning_rate),
         loss=loss,
         weighted_metrics=[accuracy],
+        steps_per_execution=steps if steps <= ONE_CALL else 1,
+        jit_compile=False,  # measured: XLA's convolutions take four times oneDNN's time (`benchmarks.precision`)
     )
-    callbacks = [
-        _schedule(candidate),
-        keras.callbacks.EarlyStopping(
-            monitor="val_loss", patience=candidate.early_stopping_patience, restore_best_weights=True
-        ),
-    ]
+    stopping = keras.callbacks.EarlyStopping(
+        monitor="val_loss", patience=candidate.early_stopping_patience, restore_best_weights=True
+    )
+    watch = Watch(name, candidate.epochs, lesson.chance_loss, lesson.train)
+    callbacks = [_schedule(candidate), stopping, watch.callback()]
     if candidate.decay:
-        callbacks.append(_decay(candidate.decay))
-    callbacks.append(keras.callbacks.LambdaCallback(on_epoch_begin=lambda *_: lesson.train.draw()))
+        callbacks.insert(2, _decay(candidate.decay))
+    start = network.get_weights()
     history = network.fit(
-        lesson.train.stream(),
-        validation_data=lesson.validation.stream(),
+        lesson.train.dataset(candidate.epochs, first_epoch),
+        steps_per_epoch=steps,
+        validation_data=lesson.validation.dataset(),
         epochs=candidate.epochs,
         callbacks=callbacks,
         shuffle=False,
-        verbose=2,
+        verbose=2 if verbose() else 0,
     )
+    if watch.status == "diverged" and not np.isfinite(stopping.best):
+        network.set_weights(start)
     table = pd.DataFrame(history.history)
     table.insert(0, "epoch", np.arange(1, len(table) + 1))
-    return table[["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]]
+    columns = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
+    return Fitted(table[columns], watch.status)
 
 
 def _schedule(candidate: Candidate) -> keras.callbacks.Callback:
@@ -188,7 +154,7 @@ def _schedule(candidate: Candidate) -> keras.callbacks.Callback:
 
 
 def _decay(decay: float) -> keras.callbacks.Callback:
-    """Divide the learning rate by 1 + `decay` x steps (Keras 2's `decay`), step by step epoch, beside the plateaus."""
+    """Divide the learning rate by 1 + `decay` x steps (Keras 2's `decay`) at each epoch, on top of the plateaus."""
     import keras
 
     class Decay(keras.callbacks.Callback):  # type: ignore[misc]
@@ -210,7 +176,7 @@ def predict(
 ) -> NDArray[np.float64]:
     """Probabilities (N, C) of the pictures in `rows`, without augmentation."""
     data = Batches(values, rows, np.zeros(len(rows), dtype=np.int64), batch_size)
-    return task.probabilities(network.predict(data.stream(), verbose=0))
+    return task.probabilities(network.predict(data.dataset(), verbose=0))
 
 
 def predictions_of(table: pd.DataFrame, targets: Targets, probabilities: NDArray[np.float64]) -> pd.DataFrame:

@@ -1,40 +1,47 @@
-"""The frozen backbones: which Keras network, which pixel scaling its weights were trained with, which weights file."""
+"""The frozen backbones: each Keras network with the pixel scaling of its weights and its weights file."""
 
 from __future__ import annotations
 
 import warnings
+import zipfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from plumbline.common.errors import UserError, first_line
+from plumbline.models import efficientnet_lite
 from plumbline.models.records import Freeze
 
 if TYPE_CHECKING:
     import keras
 
-Scaling = Literal["caffe", "tf", "torch"]
+Scaling = Literal["caffe", "tf", "torch", "lite"]
 TUNED_LAYERS = 4
+ANY_SIZE = 224
+"""The side of the noise that settles an untrained network which is to take pictures of any side."""
+EFFICIENTNET_LITE0 = "EfficientNetLite0"
 KERAS_STORE = "https://storage.googleapis.com/tensorflow/keras-applications"
 
 
 @dataclass(frozen=True)
 class Network:
-    """One network of keras.applications, without its classification top.
+    """One network without its classification top: of keras.applications, or EfficientNetLite0 (efficientnet_lite).
 
     `scaling` is the network's own `preprocess_input`: "caffe" (BGR, ImageNet means subtracted), "tf" (x / 127.5 - 1),
-    "torch" (ImageNet mean and standard deviation; EfficientNet does the same inside, see `build_backbone`).
+    "torch" (ImageNet mean and standard deviation; EfficientNet does the same inside, see `build_backbone`), "lite"
+    ((x - 127) / 128). `keras_file` and `url` are those of Keras' own download, None where it has none.
     `bfloat16` marks the networks that were measured to run faster on bfloat16 units (VGG16: 54 against 110 ms a picture
     with avx512_bf16) *and* to keep their pooled features within cosine 0.999 of float32. ResNet50 is faster too, but an
-    untrained one keeps 0.996 only; MobileNetV2 gains nothing. `maps` names, by stride, the layer behind which a
-    detector finds feature maps (the last of their size; in blocks that widen first, MobileNetV2's and EfficientNet's,
-    the widened ones, as is usual), or says why there are none.
+    untrained one keeps 0.996 only; MobileNetV2 gains nothing. `maps` names, by stride, the layer whose
+    output a detector uses (the last of that size; in MobileNetV2 and EfficientNet the expanded maps of a block, as is
+    usual), or says why there are none.
     """
 
     application: str
     scaling: Scaling
     local_file: str
-    keras_file: str
-    url: str
+    keras_file: str | None
+    url: str | None
     md5: str | None
     bfloat16: bool
     maps: dict[int, str] | str
@@ -116,6 +123,16 @@ NETWORKS: dict[str, Network] = {
         False,
         {4: "pool2_relu", 8: "pool3_relu", 16: "pool4_relu", 32: "relu"},
     ),
+    "efficientnet_lite0": Network(
+        EFFICIENTNET_LITE0,
+        "lite",
+        "efficientnet_lite0_imagenet.npz",
+        None,
+        None,
+        None,
+        False,
+        {4: "block03_expand_relu", 8: "block05_expand_relu", 16: "block11_expand_relu", 32: "head_relu"},
+    ),
 }
 
 
@@ -135,6 +152,8 @@ def scale_pixels(pixels: keras.KerasTensor, scaling: Scaling) -> keras.KerasTens
 
     if scaling == "tf":
         return keras.layers.Rescaling(1 / 127.5, offset=-1.0)(pixels)
+    if scaling == "lite":
+        return keras.layers.Rescaling(1 / 128, offset=-127 / 128)(pixels)
     if scaling == "caffe":
         bgr = keras.ops.flip(pixels, axis=-1)
         return keras.layers.Rescaling(1.0, offset=[-103.939, -116.779, -123.68])(bgr)
@@ -145,29 +164,34 @@ def scale_pixels(pixels: keras.KerasTensor, scaling: Scaling) -> keras.KerasTens
     )(pixels)
 
 
-def build_backbone(name: str, image_size: int, weights: str | None, seed: int = 0) -> keras.Model:
+def build_backbone(name: str, image_size: int | None, weights: str | None, seed: int = 0) -> keras.Model:
     """Return network `name` without its top, frozen, from scaled pixels (N, S, S, 3) to feature maps (N, h, w, c).
+
+    `image_size` None leaves S free, as long as it is a multiple of 32.
 
     `weights` is a file that `load_weights` reads, or None for random weights drawn with `seed`, with batch
     normalisation settled on noise: an untrained network's own statistics (mean 0, variance 1) would let the signal
     shrink to nothing in some fifty layers.
 
-    EfficientNet is taken from behind its own scaling layers, which Keras builds differently with and without ImageNet
-    weights and which ONNX does not know; `scale_pixels` gives the same numbers.
+    EfficientNet is used without its own scaling layers, which Keras builds differently with and without ImageNet
+    weights and ONNX can't represent; `scale_pixels` gives the same numbers.
     """
     import keras
 
     network = find_network(name)
     keras.utils.set_random_seed(seed)
-    build = getattr(keras.applications, network.application)
-    backbone: keras.Model = build(
-        weights=None, include_top=False, input_shape=(image_size, image_size, 3), name=f"backbone_{name}"
-    )
+    shape, called = (image_size, image_size, 3), f"backbone_{name}"
+    backbone: keras.Model
+    if network.application == EFFICIENTNET_LITE0:
+        backbone = efficientnet_lite.build(shape, called)
+    else:
+        build = getattr(keras.applications, network.application)
+        backbone = build(weights=None, include_top=False, input_shape=shape, name=called)
     whole, backbone = backbone, _behind_normalization(backbone)
     if weights is not None:
         _load(backbone, whole, weights, network)
     else:
-        _settle_batch_normalisation(backbone, network.scaling, image_size, seed)
+        _settle_batch_normalisation(backbone, network.scaling, image_size or ANY_SIZE, seed)
     backbone.trainable = False
     return backbone
 
@@ -185,11 +209,14 @@ def _load(backbone: keras.Model, whole: keras.Model, weights: str, network: Netw
     for model in (whole, backbone) if whole is not backbone else (backbone,):
         try:
             with warnings.catch_warnings():
-                # Keras only warns when a file leaves layers as they were: that would be random weights in disguise.
+                # Keras only warns when a file lacks some layers' weights, which would then stay random.
                 warnings.simplefilter("error", UserWarning)
-                model.load_weights(weights)
+                if Path(weights).suffix == ".npz" and network.application == EFFICIENTNET_LITE0:
+                    efficientnet_lite.load_arrays(model, Path(weights))
+                else:
+                    model.load_weights(weights)
             return
-        except (OSError, ValueError, UserWarning) as error:
+        except (OSError, ValueError, UserWarning, zipfile.BadZipFile) as error:
             failures.append(first_line(error))
     raise UserError(
         f"{weights} does not hold the weights of {network.application} without its top: "
@@ -208,7 +235,7 @@ def collect(backbones: list[keras.Model]) -> keras.Model:
     return keras.Model(inputs, outputs, name="backbones")
 
 
-def build_collected(names: list[str], image_size: int, weights: str | None) -> list[keras.Model]:
+def build_collected(names: list[str], image_size: int | None, weights: str | None) -> list[keras.Model]:
     """Rebuild the backbones of `names` from the one file that `collect(...).save_weights` wrote (None: random)."""
     if len(names) == 1:
         return [build_backbone(names[0], image_size, weights)]
@@ -224,17 +251,17 @@ def build_collected(names: list[str], image_size: int, weights: str | None) -> l
 
 
 def freeze_by_size(training_images: int) -> Freeze:
-    """What to train by the course's rule: the head below 10,000 images, the last four layers below 50,000, else all."""
+    """Return what to train, by the course's rule: head below 10,000 images, last_4 below 50,000, else all."""
     if training_images < 10_000:
         return "head"
     return "last_4" if training_images < 50_000 else "all"
 
 
 def cut(backbone: keras.Model, freeze: Freeze) -> tuple[keras.Model | None, keras.Model | None]:
-    """Part `backbone` into what stays frozen and what is trained: (N, S, S, 3) to maps, maps to maps; None for neither.
+    """Cut `backbone` into a frozen part, (N, S, S, 3) to maps, and a trained part, maps to maps; an empty part is None.
 
-    `last_4` trains the last four layers that have a kernel, or a few more: the cut must pass a place where one tensor
-    holds all that the rest needs, and blocks with a way past them have none inside.
+    `last_4` trains the last four layers that have a kernel, or a few more: the cut needs a place where a single tensor
+    holds everything that follows depends on, and there is none inside blocks with shortcuts.
     """
     import keras
 
@@ -267,7 +294,7 @@ def kernel_layers(model: keras.Model) -> list[keras.layers.Layer]:
 
 
 def _cut_before_last(backbone: keras.Model, count: int) -> keras.KerasTensor:
-    """The latest tensor through which everything passes and behind which `count` kernel layers or more remain."""
+    """The last tensor through which everything passes with at least `count` kernel layers after it."""
     nodes = [
         node for level in sorted(backbone._nodes_by_depth, reverse=True) for node in backbone._nodes_by_depth[level]
     ]
@@ -290,7 +317,7 @@ def _cut_before_last(backbone: keras.Model, count: int) -> keras.KerasTensor:
 
 
 def _settle_batch_normalisation(backbone: keras.Model, scaling: Scaling, image_size: int, seed: int) -> None:
-    """Set the moving statistics to those of a batch of smooth seeded noise; no picture of the data has a part in it."""
+    """Set the moving statistics to those of a batch of smooth, seeded noise; no picture of the data is used."""
     import keras
     import numpy as np
 

@@ -2,12 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from plumbline.models.networks import find_network, scale_pixels
 from plumbline.models.records import Recipe
 
 if TYPE_CHECKING:
     import keras
+
+
+def features_of(
+    pixels: keras.KerasTensor, network: str, halves: Sequence[keras.Model | None], backbone: Recipe
+) -> keras.KerasTensor:
+    """One network's features of prepared RGB pixels (N, S, S, 3): its halves one after the other, pooled.
+
+    Where backbone.json has `scales`, the picture is shrunk to each of these sides and the pooled features are averaged.
+    """
+    import keras
+
+    found = []
+    for side in backbone.scales or (backbone.image_size,):
+        x = pixels if side == backbone.image_size else keras.layers.Resizing(side, side, dtype="float32")(pixels)
+        # Scaling stays in float32: bfloat16 has 8 bits of precision and pixel values need all of them.
+        x = scale_pixels(x, find_network(network).scaling)
+        for half in halves:
+            x = x if half is None else half(x, training=False)
+        found.append(pooled(x, backbone))
+    return found[0] if len(found) == 1 else keras.layers.Average(dtype="float32")(found)
 
 
 def pooled(maps: keras.KerasTensor, backbone: Recipe) -> keras.KerasTensor:

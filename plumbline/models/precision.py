@@ -14,14 +14,14 @@ BFLOAT16_UNITS = frozenset({"amx_bf16", "avx512_bf16"})
 
 
 def choose_precision(requested: Literal["auto"] | Precision, network: Network, flags: frozenset[str]) -> Precision:
-    """`auto` takes bfloat16 where the processor has units for it and the network gains from them and bears them."""
+    """Return the format; `auto` is bfloat16 where the processor has units for it and the network gains from it."""
     if requested != "auto":
         return requested
     return "mixed_bfloat16" if network.bfloat16 and flags & BFLOAT16_UNITS else "float32"
 
 
 def processor_flags(cpuinfo: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """The processor's feature flags on Linux; none elsewhere, which means float32."""
+    """The processor's feature flags on Linux; empty elsewhere, which means float32."""
     if not cpuinfo.is_file():
         return frozenset()
     lines = (line for line in cpuinfo.read_text().splitlines() if line.startswith("flags"))

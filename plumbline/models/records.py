@@ -1,4 +1,4 @@
-"""What this room writes for others to read: build/weights/*.json, backbone.json, model.json."""
+"""The records that this room writes: build/weights/*.json, backbone.json, model.json, cost.json."""
 
 from __future__ import annotations
 
@@ -7,9 +7,18 @@ from typing import Any, Literal
 from pydantic import Field
 
 from plumbline.common.records import Record
+from plumbline.imaging.decode import Fit
 from plumbline.models.augment import Augmentation
+from plumbline.models.preprocessing import Preprocess
 
 Freeze = Literal["head", "last_4", "all"]
+Status = Literal["trained", "constant", "diverged"]
+"""How training ended: `constant` gives every picture the same answer, `diverged` met a loss that is no number."""
+NOT_ELIGIBLE: dict[str, str] = {
+    "constant": "it gives every picture the same answer, whatever it starts from",
+    "diverged": "its training diverged (the loss was no number any more); a smaller learning_rate may help",
+}
+"""What is said of a candidate whose training failed: it is shown, and can't be chosen."""
 
 
 class NetworkWeights(Record):
@@ -24,7 +33,7 @@ class NetworkWeights(Record):
 
 
 class WeightsRecord(Record):
-    """build/weights/BACKBONE.json: other weights, another record; the same file elsewhere on disk, the same record."""
+    """build/weights/BACKBONE.json: it changes with the weights, not with where their file is."""
 
     backbone: str
     requested: str
@@ -32,6 +41,11 @@ class WeightsRecord(Record):
     file: str | None
     sha256: str | None
     networks: tuple[NetworkWeights, ...] = ()
+
+    @property
+    def worthless(self) -> bool:
+        """Whether all weights are random though others were asked for: features to compare with, not to use."""
+        return self.requested != "random" and self.origin == "random"
 
 
 class Part(Record):
@@ -45,7 +59,10 @@ class Part(Record):
 
 
 class Recipe(Record):
-    """How a backbone's features are made: all that a row depends on besides the picture."""
+    """How a backbone's features are made: all that a row depends on besides the picture.
+
+    `views_left_out` augmented views were asked for and not computed, because the weights are random against one's wish.
+    """
 
     backbone: str
     network: str
@@ -53,12 +70,29 @@ class Recipe(Record):
     pooling: str = "none"
     freeze: Freeze = "head"
     views: int = 0
+    views_left_out: int = 0
     augmentation: Augmentation | None = None
     precision: str | dict[str, str]
     weights: WeightsRecord
     seed: int | None = None
     code: str
     channels: str | None = None
+    scales: tuple[int, ...] = ()
+    preprocess: Preprocess | None = None
+
+    def unpooled(self) -> Recipe:
+        """Return it without pooling, as features are made that end before a network does."""
+        return self.model_copy(update={"pooling": "none"})
+
+    @property
+    def fit(self) -> Fit:
+        """How a picture is brought to image_size."""
+        return self.preprocess.fit if self.preprocess else "stretch"
+
+    @property
+    def network_size(self) -> int | None:
+        """The side of the pictures that its networks are built for; None: any side."""
+        return None if self.scales else self.image_size
 
     @property
     def network_names(self) -> list[str]:
@@ -74,11 +108,11 @@ class BackboneRecord(Recipe):
 
     @classmethod
     def of(cls, recipe: Recipe, shape: tuple[int, ...], parts: tuple[Part, ...], parameters: int) -> BackboneRecord:
-        """Complete a recipe by what came out."""
+        """Complete a recipe by its results."""
         return cls(**dict(recipe), shape=shape, parts=parts, parameters=parameters)
 
     def recipe(self) -> Recipe:
-        """Return how the features were made, without what came out."""
+        """Return how the features were made, without the results."""
         return Recipe(**{name: getattr(self, name) for name in Recipe.model_fields})
 
 
@@ -89,11 +123,24 @@ class MemberRecord(Record):
     backbone: str
 
 
-class ModelDescription(Record):
-    """What was trained, on what, and where its weights began; `parameters` count the backbone's too.
+class StartRecord(Record):
+    """What a network learnt from before it saw a label: pictures of the data set, unlabelled ones, and how it went."""
 
-    `settings` are those of the entry in params.yaml. An ensemble has `members`; what only one network can have, such as
-    `freeze`, it has not.
+    method: str
+    known: int
+    unlabelled: int
+    unreadable: int
+    sha256: str
+    loss: float
+    spread: float
+
+
+class ModelDescription(Record):
+    """What was trained, on what, and the origin of its weights; `parameters` include the backbone's.
+
+    `settings` are those of the entry in params.yaml. `starts` counts the initialisations that were tried: one from
+    which every picture got the same answer is not gone on with. A candidate that is not `trained` can't be chosen. An
+    ensemble has `members`; what only one network can have, such as `freeze`, it has not.
     """
 
     candidate: str
@@ -117,6 +164,24 @@ class ModelDescription(Record):
     members: tuple[MemberRecord, ...] = ()
     settings: dict[str, Any] = Field(default_factory=dict)
     training_precision: str | None = None
+    fit: Fit = "stretch"
+    start: StartRecord | None = None
+    status: Status = "trained"
+    starts: int = 1
+    without_views: bool = False
+
+    @property
+    def trouble(self) -> list[str]:
+        """Sentences on what went wrong in training; none where nothing did."""
+        said = []
+        if self.status != "trained":
+            said.append(f"{self.candidate} can't be chosen: {NOT_ELIGIBLE[self.status]}.")
+        if self.starts > 1:
+            from_ = "its first initialisation" if self.starts == 2 else f"{self.starts - 1} initialisations"
+            said.append(f"From {from_} it gave every picture the same answer; start {self.starts} is shown.")
+        if self.without_views:
+            said.append("No pretrained weights were found for its backbone, so it was trained without augmented views.")
+        return said
 
 
 class ModelRecord(ModelDescription):
@@ -130,7 +195,7 @@ class ModelRecord(ModelDescription):
 
 
 class Cost(Record):
-    """cost.json: what it took to train, and the milliseconds of one picture; None where it was not measured."""
+    """cost.json: seconds and memory of the training, milliseconds for one picture; None where not measured."""
 
     seconds: float | None = None
     peak_megabytes: int | None = None

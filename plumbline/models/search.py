@@ -3,7 +3,7 @@
 Optuna proposes learning rate, batch size and, by architecture, head, dropout, width and augmentation; each trial trains
 as `train@CANDIDATE` would and is judged by its least validation loss. The test pictures are taken out of the table
 before the first trial. Trials are kept in build/tune/CANDIDATE.db (`optuna-dashboard sqlite:///build/tune/...`) and go
-on where they stopped; the first is the entry as it stands, so that "better" means better than that. `--write` puts
+on where they stopped; the first is the entry as it is, so that "better" means better than that. `--write` puts
 the winning values into params.yaml, comments kept, and `dvc repro` trains with them.
 """
 
@@ -36,7 +36,7 @@ HEADS: dict[str, tuple[int, ...]] = {"linear": (), "128": (128,), "256": (256,),
 
 
 Settings = dict[str, Any]
-"""Values of a candidate's entry by key: what a trial changes, as far as JSON can say it."""
+"""Values of a candidate's entry by key, as JSON: what a trial changes."""
 
 
 class Tune(Section):
@@ -47,7 +47,7 @@ class Tune(Section):
 
 
 def propose(trial: optuna.Trial, candidate: Candidate, features: Features) -> Settings:
-    """What this trial changes in the candidate's entry."""
+    """Return what this trial changes in the candidate's entry."""
     changes: Settings = {
         "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True),
         "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64, 128]),
@@ -69,7 +69,7 @@ def propose(trial: optuna.Trial, candidate: Candidate, features: Features) -> Se
 
 
 def starting_point(candidate: Candidate, features: Features) -> Settings:
-    """The entry as it stands, in the search's own terms, as far as the search can say it."""
+    """The entry as it is, as parameters of the search, as far as the search has them."""
     point: Settings = {"learning_rate": candidate.learning_rate}
     if candidate.batch_size in (16, 32, 64, 128):
         point["batch_size"] = candidate.batch_size
@@ -128,13 +128,13 @@ def search(
 
 
 def as_it_stands(study: optuna.Study, *states: optuna.trial.TrialState) -> optuna.trial.FrozenTrial | None:
-    """The trial of the entry as it stands that is in one of `states`, None where none is: it may have been killed."""
+    """The trial of the unchanged entry in one of `states`; None where it is missing, as after a kill."""
     trials = study.get_trials(deepcopy=False, states=states)
     return next((trial for trial in trials if trial.user_attrs.get(AS_IT_STANDS)), None)
 
 
 def open_study(name: str, key: str, seed: int, folder: Path = artefacts.TRIALS.path) -> optuna.Study:
-    """Open or begin the study of candidate `name` on the data and settings that `key` stands for."""
+    """Open or create the study of candidate `name` for the data and settings behind `key`."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -148,7 +148,7 @@ def open_study(name: str, key: str, seed: int, folder: Path = artefacts.TRIALS.p
 
 
 def study_key(candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int) -> str:
-    """Trials are comparable while entry, split, features and seed are the same; this digest is then the same too."""
+    """A digest of entry, split, features and seed: trials are comparable while it is the same."""
     rows = splits[["path", "label", "split"]].to_csv(index=False)
     text = json.dumps([candidate.model_dump(mode="json"), features.backbone.content(), seed], sort_keys=True)
     return hashlib.sha256((rows + text).encode()).hexdigest()[:12]
@@ -157,8 +157,8 @@ def study_key(candidate: Candidate, splits: pd.DataFrame, features: Features, se
 def write_back(text: str, name: str, changes: Settings) -> str:
     """params.yaml's text with `changes` in the entry candidates.`name`; every other line and comment stays.
 
-    The entry is written anew as a block with all its values, so that comments inside it are lost. Raises UserError
-    where any other entry would come to mean something else.
+    The entry is rewritten as a block, so comments inside it are lost. Raises UserError where any other entry would
+    change.
     """
     entries = yaml.safe_load(text)["candidates"]
     lines = text.splitlines(keepends=True)

@@ -1,4 +1,4 @@
-"""What a candidate trains over a features folder: a head, and the part of the backbone behind the features' cut."""
+"""What a candidate trains: a head, and the part of the backbone after the point where features are taken."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from plumbline.common.errors import UserError
 from plumbline.models.candidates import Candidate, build_network
 from plumbline.models.networks import build_collected, cut, find_network, scale_pixels
-from plumbline.models.pooling import join, pooled
+from plumbline.models.pooling import features_of, join, pooled
+from plumbline.models.preprocessing import prepared
 from plumbline.models.records import BackboneRecord, Part
 from plumbline.models.weights import PIXELS
 from plumbline.tasks.one_label import ONE_LABEL
@@ -34,9 +35,9 @@ def chosen_parts(candidate: Candidate, backbone: BackboneRecord) -> tuple[Part, 
 
 
 def cut_networks(backbone: BackboneRecord, weights: str | None) -> Parts:
-    """The networks of backbone.json by name, each as what is frozen and what is trained (None for neither)."""
+    """The networks of backbone.json by name, each as its frozen and its trained part (None where empty)."""
     names = [part.network for part in backbone.parts]
-    networks = build_collected(names, backbone.image_size, weights)
+    networks = build_collected(names, backbone.network_size, weights)
     return {name: cut(network, backbone.freeze) for name, network in zip(names, networks, strict=True)}
 
 
@@ -49,8 +50,8 @@ def build_trainable(
 ) -> keras.Model:
     """Build what is trained, from one view's features (N, ...) as stored to probabilities (N, 1) or (N, C).
 
-    `networks` (from `cut_networks`) is needed where the features are cut before a network's end: their second halves
-    become part of it, with batch normalisation as it was trained, as fine-tuning on few images wants.
+    `networks` (from `cut_networks`) is needed where features are taken before a network's end: the remaining layers
+    become part of it, with their batch normalisation frozen, as fine-tuning on few images needs.
     """
     import keras
 
@@ -77,23 +78,30 @@ def build_trainable(
     return keras.Model(features, head(joined), name=OVER_PARTS)
 
 
-def assemble(candidate: Candidate, backbone: BackboneRecord, networks: Parts, trained: keras.Model) -> keras.Model:
-    """The whole model from RGB pixels (N, S, S, 3) in [0, 255], with the parts that `trained` (see above) holds."""
+def assemble(
+    candidate: Candidate, backbone: BackboneRecord, networks: Parts | None, trained: keras.Model
+) -> keras.Model:
+    """The whole model from RGB pixels (N, S, S, 3) in [0, 255], with the parts that `trained` (see above) holds.
+
+    `networks` is None where the candidate reads pixels.
+    """
     import keras
 
     size = backbone.image_size
     pixels = keras.Input((size, size, 3), name="pixels")
-    maps = []
-    for part in chosen_parts(candidate, backbone):
-        lower, upper = networks[part.network]
-        x = scale_pixels(pixels, find_network(part.network).scaling)
-        for half in (lower, upper):
-            x = x if half is None else half(x, training=False)
-        maps.append(pooled(x, backbone))
+    seen = prepared(pixels, backbone.preprocess)
+    if networks is None:
+        graph = getattr(trained, "_functional", None) or trained
+        # Layer by layer, so that its last maps are found where they are without preprocessing (registry/export.py).
+        output = graph._run_through_graph(seen, operation_fn=lambda operation: operation)
+        return keras.Model(pixels, output, name="candidate")
+    maps = [
+        features_of(seen, part.network, networks[part.network], backbone) for part in chosen_parts(candidate, backbone)
+    ]
     head = trained.get_layer(HEAD) if trained.name == OVER_PARTS else trained
     return keras.Model(pixels, head(join(maps)), name="candidate")
 
 
 def reads_pixels(backbone: BackboneRecord) -> bool:
-    """Whether the features are the pictures themselves and nothing stands between them and the candidate."""
+    """Whether the features are the pixels themselves."""
     return backbone.network == PIXELS

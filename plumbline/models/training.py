@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,16 @@ from pydantic import Field
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
-from plumbline.models.candidates import Candidate
+from plumbline.models.batches import Batches
+from plumbline.models.candidates import TRIPLET, Candidate, build_network
+from plumbline.models.curriculum import fit_in_order
 from plumbline.models.features import Features
 from plumbline.models.fitting import (
-    Batches,
+    Fitted,
     Lesson,
     Targets,
     balanced_weights,
+    chance_loss,
     fit,
     make_deterministic,
     predict,
@@ -29,8 +33,10 @@ from plumbline.models.fitting import (
     targets_of,
 )
 from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
-from plumbline.models.records import BackboneRecord, ModelRecord
+from plumbline.models.records import NOT_ELIGIBLE, BackboneRecord, ModelRecord, StartRecord, Status
+from plumbline.models.simsiam import start_without_labels
 from plumbline.models.trainable import build_trainable, chosen_parts, cut_networks, reads_pixels
+from plumbline.models.triplets import fit_triplets
 from plumbline.models.weights import describe_origin
 
 if TYPE_CHECKING:
@@ -40,18 +46,30 @@ if TYPE_CHECKING:
 FASTER_IN_BFLOAT16 = frozenset({"simple_cnn", "alexnet", "custom_cnn", "compact_cnn"})
 """Measured with avx512_bf16 (`python -m benchmarks.precision`): 0.48, 0.90, 0.78, 0.55 of float32's time a step; the
 others, of many small layers, gain nothing."""
+STARTS = 4
+"""Initialisations that are tried, at most, where a network gives every picture the same answer."""
+
+
+NEVER_BEGAN = (
+    "start {start} gave every picture the same answer after {epochs} epochs (its relus are dead, or nothing tells the "
+    "pictures apart)"
+)
 
 
 class TrainParams(Section):
-    """Section `train`: what all candidates share. `folds` (3 or more) adds a cross-validation for gate.selection."""
+    """Section `train`: what all candidates share, and what the race between them (gate.selection) may take.
+
+    `folds` of the training pictures may be asked about, for so many `minutes` of training in all.
+    """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    folds: Annotated[int, Field(ge=3)] | None = None
+    folds: Annotated[int, Field(ge=2)] = 5
+    minutes: Annotated[float, Field(ge=0)] = 2
 
 
 class Trained(NamedTuple):
-    """What training leaves: the network, its learning curve (a row per epoch), predictions of all pictures (a p_CLASS
-    column per class) and model.json."""
+    """The result of training: the network, its learning curve (a row per epoch), predictions for all pictures (a
+    p_CLASS column per class) and model.json."""
 
     network: keras.Model
     history: pd.DataFrame
@@ -77,9 +95,26 @@ class TrainingSet:
         """Which pictures are in `split` (N,)."""
         return (self.splits["split"] == split).to_numpy()
 
+    def with_labels(self, share: float, seed: int) -> TrainingSet:
+        """The same with only so many of each class's training groups (one at least) left in train.
+
+        A smaller share is part of a larger one. Validation keeps its labels.
+        """
+        if share >= 1:
+            return self
+        train = self.splits[self.splits["split"] == "train"]
+        kept: set[object] = set()
+        for _, of_class in train.groupby("label"):
+            groups = np.sort(of_class["group"].unique())
+            order = np.random.default_rng(seed).permutation(len(groups))
+            kept |= set(groups[order[: max(1, round(share * len(groups)))]])
+        left = (self.splits["split"] == "train") & ~self.splits["group"].isin(kept)
+        return replace(self, splits=self.splits.assign(split=self.splits["split"].mask(left, "unlabelled")))
+
     def lesson(self, candidate: Candidate, seed: int) -> Lesson:
-        """The training pictures, varied as the candidate says, and the validation pictures as they are."""
+        """The training pictures, augmented as the candidate says, and the validation pictures as they are."""
         train = self.inside("train")
+        weights = balanced_weights(self.targets, train)[train] if candidate.class_weights == "balanced" else None
         varied = Batches(
             self.features.values,
             self.rows[train],
@@ -87,11 +122,19 @@ class TrainingSet:
             candidate.batch_size,
             views=self.features.views if candidate.augmented else 0,
             seed=seed,
-            weights=balanced_weights(self.targets, train)[train] if candidate.class_weights == "balanced" else None,
+            weights=weights,
             mirror=candidate.mirror,
             brightness=candidate.brightness,
         )
-        return Lesson(self.targets.task, varied, self.plain("validation", candidate.batch_size))
+        chance = chance_loss(self.targets, train, weights)
+        return Lesson(self.targets.task, varied, self.plain("validation", candidate.batch_size), chance)
+
+    def plain_lesson(self, candidate: Candidate, seed: int) -> Lesson:
+        """The training pictures as they are, shuffled, and the validation pictures."""
+        learn, stop = (
+            self.plain(split, candidate.batch_size, s) for split, s in (("train", seed), ("validation", None))
+        )
+        return Lesson(self.targets.task, learn, stop, chance_loss(self.targets, self.inside("train")))
 
     def plain(self, split: str, batch_size: int, seed: int | None = None) -> Batches:
         """The pictures of `split` as they are, shuffled anew in each epoch where there is a `seed`."""
@@ -99,7 +142,7 @@ class TrainingSet:
         return Batches(self.features.values, self.rows[inside], self.targets.values[inside], batch_size, seed=seed)
 
     def predictions(self, network: keras.Model, batch_size: int) -> pd.DataFrame:
-        """What `network` says of every picture: path, id, label, split, group and a p_CLASS column per class."""
+        """Predictions for every picture: path, id, label, split, group and a p_CLASS column per class."""
         p = predict(network, self.features.values, self.rows, batch_size, self.targets.task)
         return predictions_of(self.splits, self.targets, p)
 
@@ -107,78 +150,114 @@ class TrainingSet:
 def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int) -> Trained:
     """Train candidate `name` on the training pictures of `splits` (path, id, label, group, split).
 
-    The test pictures are predicted, never looked at in training.
+    The test pictures are only predicted; training does not use them.
     """
-    if candidate.augmented and not features.views:
+    if candidate.augmented and not features.views and not features.backbone.views_left_out:
         raise UserError(
             f"params.yaml: candidates.{name}.augmented needs augmented views: set backbones.{candidate.backbone}.views."
         )
     data = TrainingSet.of(splits, features)
+    taught = data.with_labels(candidate.labels, seed)
     build = builder(candidate, data)
     policy = training_precision(candidate, features)
-    make_deterministic(seed)
-    with precision(policy):
-        network = build()
-    history = fit_in_phases(network, candidate, data.lesson(candidate, seed))
+    began = time.monotonic()
+    for start in range(STARTS):
+        make_deterministic(seed_of_start(seed, start))
+        with precision(policy):
+            network = build()
+        before = None
+        if candidate.start is not None:
+            _needs_pixels(candidate, data, f"candidates.{name}.start")
+            before = start_without_labels(network, candidate, data, seed, name)
+        fitted = learn(network, candidate, taught, seed, name)
+        if fitted.status != "constant":
+            break
+        print(f"{name}: {NEVER_BEGAN.format(start=start + 1, epochs=len(fitted.history))}", file=sys.stderr)
     if policy != "float32":  # the model that serves runs in float32, so that is the one whose figures count
         weights, network = network.get_weights(), build()
         network.set_weights(weights)
     predictions = data.predictions(network, candidate.batch_size)
-    return Trained(network, history, predictions, model_record(name, candidate, data, network, history, seed))
+    model = model_record(name, candidate, data, network, fitted, seed)
+    model = model.model_copy(update=_particulars(candidate, features, fitted.status, start + 1, before))
+    print(summary(model, fitted, time.monotonic() - began), file=sys.stderr)
+    return Trained(network, fitted.history, predictions, model)
+
+
+def _particulars(
+    candidate: Candidate, features: Features, status: Status, starts: int, start: StartRecord | None
+) -> dict[str, Any]:
+    """What model.json says only where there is something to say."""
+    left_out = candidate.augmented and features.backbone.views_left_out > 0
+    said = {"status": status, "starts": starts, "without_views": left_out, "fit": features.backbone.fit, "start": start}
+    return {key: value for key, value in said.items() if value != ModelRecord.model_fields[key].default}
+
+
+def seed_of_start(seed: int, start: int) -> int:
+    """The seed of initialisation number `start` (0, 1, ...)."""
+    return (seed + start * 1_000_003) % 2**32
+
+
+def summary(model: ModelRecord, fitted: Fitted, seconds: float) -> str:
+    """One line for the log: how a training went."""
+    ended = f"{model.candidate}: {model.epochs_run} epochs in {seconds:.0f} s"
+    if model.best_epoch is None:
+        return f"{ended}: {NOT_ELIGIBLE[fitted.status]}"
+    best = fitted.history.set_index("epoch").loc[model.best_epoch]
+    figures = f"best {model.best_epoch}: validation loss {best['val_loss']:.3f}, accuracy {best['val_accuracy']:.3f}"
+    why = f"; {NOT_ELIGIBLE[fitted.status]}" if fitted.status in NOT_ELIGIBLE else ""
+    return f"{ended}, {figures}{why}"
 
 
 def builder(candidate: Candidate, data: TrainingSet) -> Callable[[], keras.Model]:
-    """What builds the candidate's network, with new weights each time, but for those of a backbone behind its cut."""
+    """Return a function that builds the candidate's network with new weights, except those of a backbone."""
     features, targets = data.features, data.targets
     tuned = features.backbone.freeze != "head"
     networks = cut_networks(features.backbone, str(features.folder / artefacts.BACKBONE_WEIGHTS)) if tuned else None
     return partial(build_trainable, candidate, features.backbone, networks, len(targets.classes), targets.task)
 
 
-def cross_validate(
-    name: str, candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int, folds: int
-) -> pd.DataFrame:
-    """Predict every training and validation picture of `splits` with a model that never saw its group.
+def learn(network: keras.Model, candidate: Candidate, data: TrainingSet, seed: int, name: str) -> Fitted:
+    """Train `network` the candidate's way: from triplets, in an order, or on everything at once."""
+    if candidate.architecture == TRIPLET:
+        if reads_pixels(data.features.backbone):
+            raise UserError(f"params.yaml: candidates.{name}: architecture triplet needs the features of a network.")
+        return fit_triplets(network, candidate, data, seed, name)
+    if candidate.curriculum == "none":
+        return fit_in_phases(network, candidate, data.lesson(candidate, seed), name)
+    _needs_pixels(candidate, data, f"candidates.{name}.curriculum")
 
-    Of `folds` parts of whole groups one is predicted, the next stops the training, the others are trained on, in turn;
-    the test pictures take no part. Returns path, id, label, split, group and a p_CLASS column per class.
-    """
-    import pandas as pd
-    from sklearn.model_selection import StratifiedGroupKFold
+    def build(shape: tuple[int, ...]) -> keras.Model:
+        with precision(training_precision(candidate, data.features)):
+            return build_network(candidate, shape, len(data.targets.classes), data.targets.task)
 
-    seen = splits[splits["split"] != "test"].reset_index(drop=True)
-    part = np.empty(len(seen), dtype=np.intp)
-    drawn = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(seen, seen["label"], seen["group"])
-    for number, (_, held) in enumerate(drawn):
-        part[held] = number
-    tables = []
-    for number in range(folds):
-        print(f"{name}: part {number + 1} of {folds} of the cross-validation", file=sys.stderr)
-        roles = np.select([part == number, part == (number + 1) % folds], ["test", "validation"], "train")
-        predictions = train(name, candidate, seen.assign(split=roles), features, seed).predictions
-        tables.append(predictions[predictions["split"] == "test"])
-    found = pd.concat(tables).sort_index()
-    return found.assign(split=seen["split"])
+    return fit_in_order(network, build, candidate, data, seed, name)
 
 
-def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson) -> pd.DataFrame:
+def _needs_pixels(candidate: Candidate, data: TrainingSet, key: str) -> None:
+    if not reads_pixels(data.features.backbone):
+        raise UserError(f"params.yaml: {key} needs pixels: backbones.{candidate.backbone} has a network of its own.")
+
+
+def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson, name: str = "") -> Fitted:
     """Train the head; where part of the backbone is to be trained too, that follows once the head can guide it."""
     import pandas as pd
 
     uppers = [layer for layer in network.layers if layer.name.startswith("upper_")]
     for upper in uppers:
         upper.trainable = False
-    history = fit(network, candidate, lesson)
-    if not uppers:
-        return history
+    first = fit(network, candidate, lesson, name)
+    if not uppers or first.status != "trained":
+        return first
     for upper in uppers:
         upper.trainable = True
-    second = fit(network, candidate.second_phase(), lesson)
-    return pd.concat([history, second.assign(epoch=second["epoch"] + len(history))], ignore_index=True)
+    done = len(first.history)
+    second, status = fit(network, candidate.second_phase(), lesson, f"{name}, fine-tuning", done)
+    history = pd.concat([first.history, second.assign(epoch=second["epoch"] + done)], ignore_index=True)
+    return Fitted(history, status)
 
 
 def training_precision(candidate: Candidate, features: Features) -> str:
-    """The number format to train in: bfloat16 pays for the convolutions of some networks over pixels only."""
+    """The number format to train in: bfloat16 is faster only for some networks that convolve pixels."""
     if candidate.precision != "auto":
         return candidate.precision
     gains = reads_pixels(features.backbone) and candidate.architecture in FASTER_IN_BFLOAT16
@@ -190,10 +269,10 @@ def model_record(
     candidate: Candidate,
     data: TrainingSet,
     network: keras.Model,
-    history: pd.DataFrame,
+    fitted: Fitted,
     seed: int,
 ) -> ModelRecord:
-    """model.json: what was trained, on what, and where its weights began; `parameters` count the backbone's too."""
+    """Return model.json: what was trained, on what, and the origin of its weights."""
     backbone, targets = data.features.backbone, data.targets
     parts = chosen_parts(candidate, backbone)
     return ModelRecord(
@@ -212,11 +291,17 @@ def model_record(
         classes=tuple(targets.classes),
         **targets.task.record,
         seed=seed,
-        epochs_run=len(history),
-        best_epoch=int(history["epoch"].to_numpy()[history["val_loss"].argmin()]),
+        epochs_run=len(fitted.history),
+        best_epoch=best_epoch(fitted.history),
         settings=candidate.model_dump(mode="json"),
         training_precision=training_precision(candidate, data.features),
     )
+
+
+def best_epoch(history: pd.DataFrame) -> int | None:
+    """The epoch of least validation loss, None where none is a number."""
+    losses = history["val_loss"].to_numpy(np.float64)
+    return int(history["epoch"].to_numpy()[np.nanargmin(losses)]) if np.isfinite(losses).any() else None
 
 
 def weights_origin(backbone: BackboneRecord, networks: list[str]) -> str:
@@ -229,7 +314,7 @@ def weights_origin(backbone: BackboneRecord, networks: list[str]) -> str:
 
 
 def peak_megabytes() -> float:
-    """The most memory this process ever held, libraries included; mapped features count while they are held."""
+    """The most memory this process has used, in megabytes: libraries and mapped features included."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -1,6 +1,6 @@
-"""Where a backbone's weights come from: a local directory, Keras' cache, a download, a file, or chance.
+"""Where a backbone's weights come from: a local directory, Keras' cache, a download, a file, or random numbers.
 
-Nothing here imports TensorFlow unless a download is really made: the `weights` stage runs on every `dvc repro`.
+TensorFlow is imported only for a download, because the `weights` stage runs on every `dvc repro`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Weights:
     path: Path | None
 
     def record(self) -> WeightsRecord:
-        """What DVC should notice."""
+        """What DVC must notice."""
         return WeightsRecord(
             backbone=self.backbone, requested=self.requested, origin=self.origin, file=self.file, sha256=self.sha256
         )
@@ -62,7 +62,7 @@ def keras_cache() -> Path:
 def resolve_weights(backbone: str, network: str, requested: str) -> Weights:
     """Resolve `requested` (auto, imagenet, random, or a file's path) to the weights this run uses.
 
-    Raises UserError where `imagenet` or a named file can't be had.
+    Raises UserError where `imagenet` or a named file is not available.
     """
     if network == PIXELS:
         return Weights(backbone, requested, "none", None, None, None)
@@ -81,22 +81,23 @@ def resolve_weights(backbone: str, network: str, requested: str) -> Weights:
     if found:
         return _from_file(backbone, requested, "imagenet", found)
     if requested == "imagenet":
+        cache = f", or {known.keras_file} into {keras_cache()}" if known.keras_file else ""
         raise UserError(
             f"backbones.{backbone}: no ImageNet weights for {known.application}: put {known.local_file} into the "
-            f"directory PLUMBLINE_WEIGHTS names, or {known.keras_file} into {keras_cache()}, or set weights: auto."
+            f"directory PLUMBLINE_WEIGHTS names{cache}, or set weights: auto."
         )
     return Weights(backbone, requested, "random", None, None, None)
 
 
 def describe_origin(records: Sequence[WeightsRecord | NetworkWeights]) -> str:
-    """Where weights come from, for people: `imagenet`, or for networks that differ `random (a, b), imagenet (c)`."""
+    """The origin of weights in words: `imagenet`, or for networks that differ `random (a, b), imagenet (c)`."""
     by_origin: dict[str, list[str]] = {}
     for record in records:
         name = record.network if isinstance(record, NetworkWeights) else record.backbone
         by_origin.setdefault(record.origin, []).append(name)
     if len(by_origin) == 1:
         return next(iter(by_origin))
-    # Random first: rules and readers that look at the beginning see the worst.
+    # Random first, because rules and readers look at the beginning.
     order = sorted(by_origin, key=lambda origin: (origin != "random", origin))
     return ", ".join(f"{origin} ({', '.join(by_origin[origin])})" for origin in order)
 
@@ -128,14 +129,16 @@ def _from_file(backbone: str, requested: str, origin: Origin, path: Path) -> Wei
 
 def _local_file(network: Network) -> Path | None:
     directory = weights_directory()
-    places = [directory / name for name in (network.local_file, network.keras_file)] if directory else []
-    places.append(keras_cache() / network.keras_file)
+    names = [name for name in (network.local_file, network.keras_file) if name]
+    places = [directory / name for name in names] if directory else []
+    if network.keras_file:
+        places.append(keras_cache() / network.keras_file)
     return next((place for place in places if place.is_file()), None)
 
 
 def _download(network: Network) -> Path | None:
-    """Fetch the published weights into Keras' cache; None where the network does not reach them."""
-    if os.environ.get("PLUMBLINE_OFFLINE") == "1" or not _reachable():
+    """Download the published weights into Keras' cache; None where there are none or they can't be reached."""
+    if not network.url or os.environ.get("PLUMBLINE_OFFLINE") == "1" or not _reachable():
         return None
     import keras
 
@@ -150,8 +153,8 @@ def _download(network: Network) -> Path | None:
 
 @functools.cache
 def _reachable() -> bool:
-    """Ask once per process, with a short limit: without a network every `dvc repro` would wait for each backbone."""
-    request = urllib.request.Request(next(iter(NETWORKS.values())).url, method="HEAD")
+    """Ask once per process, with a short timeout: without a network every `dvc repro` would wait for each backbone."""
+    request = urllib.request.Request(next(one.url for one in NETWORKS.values() if one.url), method="HEAD")
     try:
         with urllib.request.urlopen(request, timeout=3):
             return True

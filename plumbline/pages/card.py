@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -19,10 +19,6 @@ from plumbline.common.records import read_record
 from plumbline.models.anatomy import WHOLE, Layer, attention, layer_table
 from plumbline.models.assemble import load_candidate, read_cost
 from plumbline.models.records import ModelRecord
-
-if TYPE_CHECKING:
-    pass
-
 from plumbline.pages.charts import Line, line_chart
 from plumbline.pages.template import data_uri, render_page
 from plumbline.tasks.known import task_of
@@ -37,7 +33,7 @@ Pictures = Callable[[list[str], int], Iterable[NDArray[np.uint8]]]
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture on the page: its path, what it is labelled, what was said, the probability of its label, a data URL."""
+    """A picture on the page: path, label, prediction, its label's probability, its pixels as a data address."""
 
     path: str
     label: str
@@ -51,8 +47,17 @@ class Picture:
         return cls(row.path, row.label, row.predicted, float(row.p_label), data_uri(pixels))
 
 
+def about_training(model: ModelRecord) -> list[str]:
+    """Which epoch was the best, and what went wrong."""
+    best = f"Epoch {model.best_epoch} of {model.epochs_run} had the least validation loss."
+    return [*([] if model.best_epoch is None else [best]), *model.trouble]
+
+
 def curves(history: pd.DataFrame) -> list[tuple[str, Markup]]:
-    """Loss and accuracy by epoch, training and validation."""
+    """Loss and accuracy by epoch, training and validation; nothing of epochs whose loss is no number."""
+    history = history.dropna(subset=["loss", "val_loss"])
+    if history.empty:
+        return []
     pairs = (("Loss", "loss", "val_loss", None), ("Accuracy", "accuracy", "val_accuracy", (0.0, 1.0)))
     epochs = history["epoch"].tolist()
     charts = []
@@ -89,15 +94,16 @@ def render(model: ModelRecord, **content: Any) -> str:
         },
         model=model,
         charts=curves(content.pop("history")),
+        about_training=about_training(model),
         summary=summary(content["layers"]),
         **content,
     )
 
 
 def graded(predictions: pd.DataFrame, classes: list[str], task: Task, split: str = "test") -> pd.DataFrame:
-    """The pictures of `split` with `predicted`, `right` and `p_label`, the probability of what they are labelled.
+    """The pictures of `split` with `predicted`, `right` and `p_label`, the probability of their label.
 
-    With several labels a picture is right where every label is, and `p_label` is the least sure of them.
+    With several labels a picture is right where every label is, and `p_label` is the lowest of their probabilities.
     """
     part = predictions[predictions["split"] == split].reset_index(drop=True)
     p, truth = probabilities_in(part, classes), truth_table(part["label"], classes)

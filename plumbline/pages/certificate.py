@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.leakage.certificate import Inputs, evidence_of, examples, largest
+from plumbline.leakage.certificate import Inputs, examples, largest, why_paired
 from plumbline.leakage.records import Certificate, Pair, Price
 from plumbline.pages.template import data_uri, render_page
 
@@ -31,7 +31,7 @@ def page(inputs: Inputs, result: Certificate, picture: Picture) -> str:
     }
 
     def pair(one: Pair) -> dict[str, object]:
-        return {"a": shown(one.a), "b": shown(one.b), "evidence": evidence_of(one)}
+        return {"a": shown(one.a), "b": shown(one.b), "evidence": why_paired(one)}
 
     return render_page(
         "leakage.html.j2",
@@ -50,7 +50,7 @@ def page(inputs: Inputs, result: Certificate, picture: Picture) -> str:
 
 
 def price_bars(found: Price | None) -> list[dict[str, object]]:
-    """Lay the price out: for each classifier the two accuracies on one scale, as shares of its width."""
+    """Place the price on a scale: for each classifier its two accuracies as shares of the scale's width."""
     if not found:
         return []
     values = [value for scores in found.classifiers.values() for value in (scores.naive, scores.grouped)]

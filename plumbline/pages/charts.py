@@ -1,4 +1,4 @@
-"""Charts as inline SVG: no script, no font, no colour of their own, so that they follow the page in light and dark."""
+"""Charts as inline SVG. They have no script, font or colour of their own and so follow the page, light or dark."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Line:
 
 @dataclass(frozen=True)
 class Frame:
-    """Where values lie on the picture."""
+    """The mapping from values to places on the drawing."""
 
     x_low: float
     x_high: float
@@ -102,7 +102,7 @@ def bar_chart(
 def range_bar(value: float, low: float, high: float, start: float, end: float, floor: float | None = None) -> Markup:
     """Return a small horizontal interval with its figure as a dot, on a scale from `start` to `end`.
 
-    It repeats figures that stand beside it in the table, so screen readers pass it over.
+    Screen readers skip it, because the table beside it has the same figures.
     """
     width, height = 92, 16
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from plumbline.evidence.records import (
     Decision,
     Evaluation,
     Figure,
+    RaceRecord,
     Selection,
     SplitEvidence,
 )
@@ -40,7 +42,7 @@ Key = list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawing with its title and legend, and a line of words below it where there is something to say."""
+    """A drawing with its title, its legend and an optional caption."""
 
     title: str
     svg: Markup
@@ -50,7 +52,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Mistake:
-    """A picture that was told wrongly: its path, itself as a data address, what it shows, what was said, how surely."""
+    """A picture with a wrong prediction: its path, its pixels as a data address, label, prediction and confidence."""
 
     path: str
     image: str
@@ -101,7 +103,7 @@ def render(
     links: list[tuple[str, str]],
     cards: dict[str, str],
 ) -> str:
-    """Return the whole page as HTML that asks for nothing else.
+    """Return the whole page as HTML that loads nothing else.
 
     `picture` returns the pixels (H, W, 3) for a path, `links` are (title, address) of other reports that exist, `cards`
     the address of a candidate's card by name.
@@ -119,6 +121,7 @@ def render(
             "title_of": title_of,
             "figure": figure,
             "result_of": result_of,
+            "worst_probe": worst_probe,
         },
         script=Markup(read_asset("leaderboard.js")),
         decision=decision,
@@ -132,6 +135,7 @@ def render(
         notes=notes(evaluation, decision),
         rows=[row(name, evaluation, decision, selection, candidates[name].latency) for name in names],
         references=references(evaluation),
+        labels=label_chart(evaluation),
         probed=[
             {"name": name, "probes": evaluation.candidates[name].probes}
             for name in names
@@ -172,7 +176,7 @@ def headline(decision: Decision) -> str:
 
 
 def notes(evaluation: Evaluation, decision: Decision) -> list[tuple[bool, str]]:
-    """Return what a reader must know beside the verdict, as (alarming, sentence)."""
+    """Return what a reader must know besides the verdict, as (alarming, sentence)."""
     found = [
         (True, f"{rule.name[0].upper()}{rule.name[1:]}: {rule.reason}.") for rule in decision.rules if not rule.passed
     ]
@@ -208,7 +212,7 @@ def row(name: str, evaluation: Evaluation, decision: Decision, selection: Select
         entry=entry,
         chosen=name == decision.candidate,
         latency=latency,
-        standing=standing(name, name == decision.candidate, selection, comparison),
+        standing=standing(name, name == decision.candidate, selection, comparison, decision.race),
         bars={
             split: range_bar(*_ends(entry.splits[split].scores["accuracy"]), start, 1.0)
             for split in ("validation", "test")
@@ -216,18 +220,57 @@ def row(name: str, evaluation: Evaluation, decision: Decision, selection: Select
     )
 
 
-def standing(name: str, chosen: bool, selection: Selection, comparison: Comparison | None) -> str:
+def standing(
+    name: str, chosen: bool, selection: Selection, comparison: Comparison | None, race: RaceRecord | None = None
+) -> str:
     """Return how a candidate stands to the best one on the pictures that select."""
     if comparison is not None:
-        place = "tied with the best" if comparison.tied else "worse than the best"
+        place = "shown as good as the best" if comparison.shown else "not shown as good as the best"
+    elif race is not None and name in race.left:
+        place = f"left the race: {race.left[name]}"
     else:
-        place = "most accurate" if name == selection.best else "does not stand: size, speed or weights"
+        place = "most accurate" if name == selection.best else "does not stand: size, speed, weights or training"
     return f"chosen, {place}" if chosen else place
+
+
+def worst_probe(coverage: dict[str, Figure]) -> tuple[str, Figure]:
+    """Return the condition of the probes under which sets hold the right class least often."""
+    return min(coverage.items(), key=lambda item: item[1].value)
 
 
 def references(evaluation: Evaluation) -> list[Rival]:
     """Return the plain rivals' rows."""
     return [Rival(name, splits) for name, splits in evaluation.baselines.items()]
+
+
+def label_chart(evaluation: Evaluation) -> Chart | None:
+    """Return test accuracy by the share of the labels that was used, a line for candidates alike in all else.
+
+    None where no candidates differ in `labels` alone.
+    """
+    families: dict[str, list[tuple[float, Figure, str]]] = {}
+    for name, entry in evaluation.candidates.items():
+        settings = dict(entry.model.settings)
+        share = settings.pop("labels", None)
+        if share is not None:
+            alike = json.dumps(settings, sort_keys=True)
+            families.setdefault(alike, []).append((share, entry.splits["test"].scores["accuracy"], name))
+    lines: list[Line] = []
+    words: list[str] = []
+    for points in families.values():
+        if len({share for share, *_ in points}) < 2:
+            continue
+        points.sort(key=lambda point: point[0])
+        name = points[-1][2]
+        style = STYLES[len(lines) % len(STYLES)]
+        lines.append(Line(name, [100 * share for share, *_ in points], [one.value for _, one, _ in points], style))
+        told = [f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f}) with {share:.0%}" for share, one, _ in points]
+        words.append(f"{name}: {', '.join(told)}")
+    if not lines:
+        return None
+    svg = line_chart(lines, "% of the labels", "accuracy on test", f"Accuracy by labels. {'; '.join(words)}")
+    key = [(line.style, line.name) for line in lines]
+    return Chart("What labels bring", svg, key, f"{'; '.join(words)}. Validation kept all its labels.")
 
 
 def panel(candidate: TrainedCandidate, evaluation: Evaluation, chosen: bool, thumbnails: Thumbnails) -> Panel:
@@ -269,6 +312,8 @@ def charts(candidate: TrainedCandidate, evaluation: Evaluation) -> list[Chart]:
 def learning_charts(candidate: TrainedCandidate) -> list[Chart]:
     """Return loss and accuracy by epoch, on training and validation pictures."""
     table = curves.learning(candidate.history)
+    if table.empty:
+        return []
     drawn = []
     for score in ("loss", "accuracy"):
         lines = [
@@ -317,7 +362,7 @@ def curve_chart(title: str, table: Any, area: Figure) -> Chart:
 def confidence_chart(candidate: TrainedCandidate, entry: CandidateEvidence, violation: str | None) -> Chart:
     """Return how confident the model is on test pictures: by true class with two classes, else by right and wrong.
 
-    With several labels what is counted are the labels, not the pictures.
+    With several labels the labels are counted, not the pictures.
     """
     sample = candidate.sample("test").scaled(entry.temperature)
     edges = np.linspace(0, 1, 21)
@@ -448,7 +493,7 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def chance(p: float) -> str:
-    """Return a p-value for reading; a small one is not nothing."""
+    """Return a p-value for reading; a very small one is not shown as 0."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 

@@ -27,10 +27,10 @@ def render_page(
     folder: Path = HERE,
     **values: Any,
 ) -> str:
-    """Return `template` filled with `values`, as one HTML file that asks for nothing else; values are escaped.
+    """Return `template` filled with `values`, as one HTML file that loads nothing else; values are escaped.
 
-    The shared stylesheet is there as `css`, followed by the files in `styles`. Templates and styles lie in `folder`,
-    or here.
+    `css` holds the shared stylesheet followed by the files in `styles`. Templates and styles are looked for in
+    `folder`, then in this one.
     """
     from markupsafe import Markup
 

@@ -1,7 +1,7 @@
 """Make Great Expectations' Data Docs open without a network, behind an index of our own.
 
 Its pages load styles, scripts, fonts and a logo from eight content networks, and its index is an empty table without
-them. The pages stay; what they loaded is replaced by one small stylesheet and one small script beside them.
+them. The pages stay; a small stylesheet and a small script beside them replace what they loaded.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from typing import Any
 
 from plumbline.pages.template import HERE, render_page
 
-# Scripts, styles and pictures from elsewhere, scripts that call what these would have defined, and the newsletter.
+# Scripts, styles and pictures from other hosts, scripts that depend on them, and the newsletter.
 _FOREIGN = re.compile(
     r"<script[^>]*>.*?</script>|<link\b[^>]*>|<img\b[^>]*src=\"https?:[^>]*>|<footer>.*?</footer>"
     r"|@media \(prefers-color-scheme: dark\) \{.*?\n\}(?=\s*</style>)",
     re.DOTALL,
 )
-# Each page also carries a walk-through of how to write expectations, which its own script would have hidden.
+# A tutorial in each page that its own script would have hidden.
 _WALKTHROUGH = "ge-walkthrough-modal"
 
 

@@ -1,1 +1,1 @@
-"""Registered versions in MLflow: what one holds, how one becomes champion, and the way back."""
+"""Registered versions in MLflow: what they hold, how one becomes champion, and how to roll back."""

@@ -1,4 +1,4 @@
-"""The folder of one model version: an MLflow ONNX model, and under `plumbline/` all that travels with it, sealed.
+"""The folder of one model version: an MLflow ONNX model, and under `plumbline/` everything else, with checksums.
 
 Layout (a version's artifact folder in the registry)::
 
@@ -28,7 +28,7 @@ ONNX = "model.onnx"
 
 
 def seal(folder: Path) -> str:
-    """Write the manifest of every file in `folder`; return the manifest's own SHA-256, which vouches for them all."""
+    """Write the manifest of every file in `folder`; return the manifest's own SHA-256, which covers all of them."""
     files = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)}
         for path in sorted(folder.rglob("*"))
@@ -42,8 +42,8 @@ def seal(folder: Path) -> str:
 def verify(folder: Path, digest: str) -> None:
     """Check `folder` against its manifest and the manifest against `digest`.
 
-    Raises UserError naming the first file that is missing or altered. Files that the manifest does not list are let be:
-    MLflow writes its own `registered_model_meta` beside a model that it downloads.
+    Raises UserError naming the first file that is missing or altered. Files that the manifest does not list are
+    ignored: MLflow writes its own `registered_model_meta` beside a model that it downloads.
     """
     manifest = folder / MANIFEST
     text = manifest.read_text(encoding="utf-8") if manifest.is_file() else ""

@@ -1,4 +1,4 @@
-"""The champion set against a challenger, on pictures that neither was trained on."""
+"""Compare the champion with a challenger, on pictures that neither was trained on."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import pandas as pd
 
 from plumbline.common.errors import UserError
 from plumbline.registry import bundle
-from plumbline.registry.chosen import Chosen, Pictures, with_pixels
+from plumbline.registry.chosen import Chosen, Pictures, fitted, with_pixels
 from plumbline.registry.export import OnnxModel
 from plumbline.registry.versions import Version
 
 LEARNT_FROM = ("train", "validation")
-"""Validation counts: it stopped the training, chose the threshold and chose the candidate."""
+"""Validation counts as seen: it stopped the training and chose the threshold and the candidate."""
 
 
 def unseen_pictures(chosen: Chosen, champion: Version) -> pd.DataFrame:
     """Return the challenger's test images (path, id, label, group) that the champion did not learn from either.
 
-    A whole group goes where the champion learnt from one of its images, as known by the bytes or the pixels: the others
-    are its near-duplicates.
+    A whole group is left out if the champion learnt from one of its images (the same bytes or pixels), because the
+    others are near-duplicates.
     """
     theirs = pd.read_parquet(champion.folder / bundle.HOME / "splits.parquet")
     theirs = theirs[theirs["split"].isin(LEARNT_FROM)]
@@ -42,7 +42,7 @@ def champion_predictions(champion: Version, images: pd.DataFrame, pictures: Pict
 def scored(onnx: Any, images: pd.DataFrame, classes: list[str], pictures: Pictures, batch_size: int) -> pd.DataFrame:
     """Return `images` with columns p_CLASS as the ONNX file `onnx` scores them."""
     model = OnnxModel(onnx)
-    probabilities, _ = model.score(pictures(list(images["path"]), model.image_size), batch_size)
+    probabilities, _ = model.score(fitted(pictures, model.fit)(list(images["path"]), model.image_size), batch_size)
     return images.assign(**{f"p_{label}": probabilities[:, place] for place, label in enumerate(classes)})
 
 

@@ -1,4 +1,4 @@
-"""The chosen candidate: all that the stages before left about it, and two digests that say whether it is new."""
+"""The chosen candidate: all results of earlier stages about it, and two digests that show whether it is new."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from plumbline.common.files import file_digest, text_digest
 from plumbline.common.records import read_record, read_records
 from plumbline.evidence.candidates import folder_of
 from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
+from plumbline.imaging.decode import Fit
 from plumbline.models.records import BackboneRecord, ModelRecord
 from plumbline.registry.place import git
 from plumbline.registry.records import Provenance
@@ -30,6 +32,14 @@ Pictures = Callable[[list[str], int | None], Iterable[NDArray[np.uint8]]]
 """Manifest paths and a size S to pictures (S, S, 3), uint8 RGB, in order; size None leaves them as they are."""
 
 
+def fitted(pictures: Pictures, fit: Fit) -> Pictures:
+    """`pictures`, brought to their size as a model with this `fit` was trained on them."""
+    if fit == "stretch":
+        return pictures
+    with_fit: Callable[..., Iterable[NDArray[np.uint8]]] = pictures
+    return partial(with_fit, fit=fit)
+
+
 @dataclass(frozen=True)
 class Chosen:
     """A candidate as `gate` chose it, with the tables of its data version.
@@ -37,8 +47,7 @@ class Chosen:
     `decision`, `row`, `evaluation`, `model` and `backbones` (by name) are what the files of these names hold;
     `predictions` (path, id, label, split, group, p_CLASS ...), `splits` (path, id, label, group, split), `manifest`
     (path, id, ...).
-    `fingerprint` tells what is served from anything else: two decisions on the same weights, threshold and temperature
-    share it.
+    `fingerprint` identifies what is served: two decisions on the same weights, threshold and temperature have the same.
     """
 
     name: str
@@ -61,7 +70,7 @@ class Chosen:
 
     @property
     def task(self) -> Task:
-        """What is asked of each picture."""
+        """The task, such as one label per picture."""
         return task_of(self.model)
 
 
@@ -137,7 +146,7 @@ def weights_digest(folder: Path, features: Path) -> str:
 
 
 def _add_weights(whole: hashlib._Hash, path: Path) -> None:
-    """Add a Keras weights file by its layers' arrays alone: its bytes hold counted-up names and the optimizer, too."""
+    """Add only the layers' arrays of a Keras weights file: its bytes also hold numbered names and the optimizer."""
     import h5py
 
     def add(name: str, item: Any) -> None:

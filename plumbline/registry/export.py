@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
+from plumbline.common.quiet import without_future_warnings
+from plumbline.imaging.decode import Fit
 
 if TYPE_CHECKING:
     import keras
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 INPUT = "pixels"
 PROBABILITIES = "probabilities"
 EMBEDDING = "embedding"
+FIT = "fit"
 MEMBER = "member_"  # how plumbline.models.combination.combine names the members
 
 
@@ -26,7 +29,7 @@ def with_embedding(model: keras.Model) -> keras.Model:
 
     The embedding is what the head sees: the backbone's feature maps averaged over the picture (or its pooled features);
     for a network trained from pixels, its last feature maps averaged (of the picture itself, where it has none); for an
-    ensemble, its members' side by side. It places new pictures beside the validation images for drift, without a second
+    ensemble, its members' side by side. Drift compares new pictures with the validation images by it, without a second
     network. A single sigmoid output (N, 1) becomes two columns.
     """
     import keras
@@ -48,12 +51,16 @@ def _embedding(model: keras.Model) -> Any:
     if isinstance(last, keras.Model):
         seen = last._inbound_nodes[-1].input_tensors[0]
     else:
-        seen = [layer.output for layer in model.layers if len(getattr(layer.output, "shape", ())) == 4][-1]
+        # By the nodes of this graph: a layer that another graph uses as well has outputs there, too.
+        graph = getattr(model, "_functional", None) or model
+        nodes = [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
+        outputs = [node.outputs[0] for node in nodes if isinstance(node.operation, keras.layers.Layer)]
+        seen = [output for output in outputs if len(output.shape) == 4][-1]
     return keras.layers.GlobalAveragePooling2D()(seen) if len(seen.shape) == 4 else seen
 
 
 def _through_members(model: keras.Model) -> tuple[Any, Any, Any]:
-    """Run an ensemble's graph anew, each member once, keeping its embedding: (pixels, output, embeddings)."""
+    """Rebuild an ensemble's graph, each member once, and keep the embeddings: (pixels, output, embeddings)."""
     import keras
 
     seen: dict[str, Any] = {}
@@ -72,22 +79,25 @@ def _through_members(model: keras.Model) -> tuple[Any, Any, Any]:
 
     pixels = keras.Input(model.input_shape[1:], name=INPUT)
     output = model._run_through_graph(pixels, operation_fn=operation)
-    # Keras runs a graph in an order of its own.
+    # Keras does not run a graph in the order of members.
     ordered = [seen[name] for name in sorted(seen, key=lambda name: int(name.removeprefix(MEMBER)))]
     return pixels, output, keras.layers.Concatenate()(ordered)
 
 
-def export_onnx(model: keras.Model, path: Path) -> None:
+def export_onnx(model: keras.Model, path: Path, fit: Fit = "stretch") -> None:
     """Write `model` (from `with_embedding`) to `path` as ONNX; its single input is called `pixels`.
 
-    The model must map float32 pixels (N, S, S, 3) in [0, 255]; the batch size stays free.
+    The model must map float32 pixels (N, S, S, 3) in [0, 255]; the batch size stays free. `fit`, how pictures are to be
+    brought to that size, is written into the file.
     """
     import onnx
 
     model(np.zeros((1, *model.inputs[0].shape[1:]), np.float32), training=False)  # Keras exports only what was called
-    model.export(str(path), format="onnx", verbose=False)
+    with without_future_warnings():
+        model.export(str(path), format="onnx", verbose=False)
     exported = onnx.load(str(path))
     _rename_input(exported, INPUT)
+    onnx.helper.set_model_props(exported, {FIT: fit})
     onnx.checker.check_model(exported)
     onnx.save(exported, str(path))
 
@@ -115,6 +125,7 @@ class OnnxModel:
         except Exception as error:
             raise UserError(f"{path} can't be loaded as ONNX ({str(error).splitlines()[0]}).") from None
         self.image_size: int = self._session.get_inputs()[0].shape[1]
+        self.fit: Fit = self._session.get_modelmeta().custom_metadata_map.get(FIT, "stretch")
 
     def __call__(self, pixels: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return probabilities (N, C) and embeddings (N, D) of RGB pictures (N, S, S, 3) in [0, 255]."""

@@ -15,7 +15,7 @@ from plumbline.common.files import write_json, write_table
 from plumbline.common.records import write_record
 from plumbline.imaging.describe import describe_camera
 from plumbline.registry import bundle
-from plumbline.registry.chosen import Chosen, Pictures, with_pixels
+from plumbline.registry.chosen import Chosen, Pictures, fitted, with_pixels
 from plumbline.registry.export import (
     EMBEDDING,
     INPUT,
@@ -57,14 +57,13 @@ def build_folder(
     (home / "keras.json").write_text(model.to_json(), encoding="utf-8")
     onnx_file = folder.with_suffix(".onnx")
     exported = with_embedding(model)
-    export_onnx(exported, onnx_file)
+    export_onnx(exported, onnx_file, chosen.model.fit)
+    shown = fitted(pictures, chosen.model.fit)
     reference = sample_reference(chosen, reference_images)
-    sample = np.stack(list(pictures(list(reference["path"][:CHECKED_PICTURES]), size)))
+    sample = np.stack(list(shown(list(reference["path"][:CHECKED_PICTURES]), size)))
     difference = check_export(exported, onnx_file, sample, onnx_tolerance)
     save_mlflow_model(folder, onnx_file, size, len(chosen.classes))
-    probabilities, embeddings = OnnxModel(folder / bundle.ONNX).score(
-        pictures(list(reference["path"]), size), batch_size
-    )
+    probabilities, embeddings = OnnxModel(folder / bundle.ONNX).score(shown(list(reference["path"]), size), batch_size)
     for place, label in enumerate(chosen.classes):
         reference[f"p_{label}"] = probabilities[:, place]
     (home / "reference").mkdir()
@@ -86,7 +85,7 @@ def build_folder(
 
 
 def serving(chosen: Chosen) -> dict[str, Any]:
-    """Return what a reader of pictures needs to use the ONNX file as it was evaluated."""
+    """Return what is needed to use the ONNX file as it was evaluated."""
     entry = chosen.evaluation.candidates[chosen.name]
     return {
         "candidate": chosen.name,
@@ -102,6 +101,7 @@ def serving(chosen: Chosen) -> dict[str, Any]:
             "range": [0, 255],
             "dtype": "float32",
             "resize": "plumbline.imaging.reading.iter_rgb",
+            "fit": chosen.model.fit,
             "scaling": "inside the network",
         },
         **chosen.task.record,
@@ -145,7 +145,7 @@ def small_jpeg(pixels: NDArray[np.uint8]) -> bytes:
 
 
 def score_difference(chosen: Chosen, reference: pd.DataFrame) -> float:
-    """Return the mean absolute difference between what was evaluated and what the ONNX file says of the same pictures.
+    """Return the mean absolute difference between the evaluated scores and the ONNX file's on the same pictures.
 
     Training reads cached features (float16, on some processors computed in bfloat16); serving reads pixels.
     """

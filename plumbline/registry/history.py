@@ -1,11 +1,11 @@
-"""The registry's log: every promotion, rollback and refusal, one MLflow run each in the experiment `<model>-audit`.
+"""The registry's journal: every promotion, rollback and refusal, one MLflow run each (see `versions.journal_of`).
 
-A run with all its tags is made in one call on every MLflow store, so an entry is there whole or not at all. Nothing
-here changes or deletes one. Each entry has the SHA-256 of the entry before it: `broken_links` finds what was altered
-or taken out by other means.
+A run with all its tags is made in one call on every MLflow store, so an entry exists whole or not at all. Nothing
+here changes or deletes one. Each entry has the SHA-256 of the entry before it: `broken_links` finds entries that were
+altered or removed by other means.
 
 An action that moves the alias writes `begun` first and its outcome after. A `begun` without an outcome belongs to a run
-that was killed: the next one settles it from where the alias then points.
+that was killed: the next one completes it, by where the alias points then.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def append(registry: Registry, entry: Entry) -> Entry:
     }
     tags = {key: str(value) for key, value in shown.items() if value not in (None, "")}
     run = registry.client.create_run(
-        registries.experiment(registry, f"{registry.model}-audit"),
+        registries.experiment(registry, registries.journal_of(registry.model)),
         run_name=f"{entry.number:04d} {entry.action} {entry.outcome}: champion {entry.champion_after or 'none'}",
         tags={**tags, ENTRY_TAG: text, DIGEST_TAG: text_digest(text), "mlflow.note.content": in_words(entry)},
     )
@@ -136,7 +136,7 @@ def settle(registry: Registry) -> list[Entry]:
 
 
 def finish(registry: Registry, entry: Entry) -> None:
-    """Do what follows the alias: a version left by rollback is marked, one that came back loses its mark."""
+    """After the alias moved: mark a version left by rollback, and unmark one that came back."""
     assert entry.version is not None
     if entry.action == "rollback" and entry.champion_before is not None:
         registries.withdraw(registry, entry.champion_before, entry.version, entry.reason)
@@ -183,7 +183,7 @@ def champions(log: Sequence[Entry]) -> list[int]:
 
 
 def last_champion(registry: Registry) -> int | None:
-    """Return the version that was champion last, be it gone by now, as the log has it; None if there never was one."""
+    """Return the version that was champion last, even one that is gone by now; None if there never was one."""
     return next(reversed(champions(entries(registry))), None)
 
 
@@ -205,7 +205,7 @@ def digest(entry: Entry) -> str:
 def _runs(registry: Registry) -> list[Any]:
     from mlflow.entities import ViewType
 
-    found = registry.client.get_experiment_by_name(f"{registry.model}-audit")
+    found = registry.client.get_experiment_by_name(registries.journal_of(registry.model))
     if found is None:
         return []
     runs: list[Any] = []

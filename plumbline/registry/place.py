@@ -1,4 +1,4 @@
-"""Where promotion may happen: from which branch, commit and workspace; the champion is everybody's."""
+"""Where promotion may happen: from which branch, commit and workspace, because all share the champion."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 from plumbline.common.params import Section
 
-INSIST = "to insist, `python -m stages.promote --here --reason TEXT`"
+INSIST = "to insist, `plumbline promote --here --reason TEXT`"
 
 
 class Place(Section):
@@ -50,7 +50,7 @@ def why_not_here(root: Path, place: Place) -> str | None:
 
 
 def why_older(root: Path, place: Place, champions_commit: str | None) -> str | None:
-    """Return why the commit at `root` is too old to promote from, None where it is not, or where nobody can tell."""
+    """Return why the commit at `root` is too old to promote from, None where it is not or can't be determined."""
     commit = git(root, "rev-parse", "HEAD")
     if place.commit == "any" or not commit or not champions_commit or commit == champions_commit:
         return None
@@ -58,12 +58,12 @@ def why_older(root: Path, place: Place, champions_commit: str | None) -> str | N
         return None
     return (
         f"This commit, {commit[:7]}, is older than the champion's, {champions_commit[:7]}: "
-        f"`python -m stages.promote rollback` goes back; {INSIST}."
+        f"`plumbline rollback` goes back; {INSIST}."
     )
 
 
 def is_newer(root: Path, commit: str | None) -> bool:
-    """Whether the commit at `root` builds on `commit`; False where nobody can tell."""
+    """Whether the commit at `root` builds on `commit`; False where that can't be determined."""
     head = git(root, "rev-parse", "HEAD")
     return bool(head and commit and head != commit and git(root, "merge-base", head, commit) == commit)
 
@@ -77,7 +77,7 @@ def experiment(root: Path) -> bool:
 
 
 def git(root: Path, *arguments: str) -> str:
-    """Return what Git answers, or nothing where it has no answer, there is no repository, or no Git."""
+    """Return what Git prints; empty where it fails, or there is no repository or no Git."""
     try:
         done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
     except FileNotFoundError:

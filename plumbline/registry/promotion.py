@@ -1,8 +1,8 @@
 """Register the chosen candidate in MLflow and make it champion, or record why not; and undo it.
 
-    python -m stages.promote [--dry-run] [--here --reason TEXT] [--force --reason TEXT]
-    python -m stages.promote rollback [--to VERSION] --reason TEXT [--dry-run]
-    python -m stages.promote history
+    plumbline promote [--dry-run] [--here --reason TEXT] [--force --reason TEXT]
+    plumbline rollback [--to VERSION] --reason TEXT [--dry-run]
+    plumbline history
 
 Reads what the stages before left under build/, writes build/promotion.json. HOLD and REJECT are results: the champion
 stays, the refusal goes into the registry's log, and the exit code is 0. Inside an experiment, or from a branch, commit
@@ -26,6 +26,7 @@ from plumbline.common.params import Section, load_section
 from plumbline.common.records import write_record
 from plumbline.evidence.records import AgainstChampion, Decision, LeaderboardRow
 from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
+from plumbline.imaging.decode import Fit
 from plumbline.registry import bundle
 from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
@@ -62,7 +63,7 @@ class PromoteParams(Section):
 
 @dataclass(frozen=True)
 class Wish:
-    """What the command line asks for; `here` overrules the place alone, `force` every refusal."""
+    """The command line; `here` overrules only the rules of place, `force` every refusal."""
 
     force: bool = False
     reason: str = ""
@@ -72,11 +73,11 @@ class Wish:
 
 @dataclass(frozen=True)
 class Project:
-    """Where promotion reads, and what it needs from other rooms.
+    """The paths that promotion reads, and the functions it needs from other rooms.
 
     `pictures(paths, size)` yields images (size, size, 3) uint8, or as they are where size is None; `load(candidate
     folder, features folder)` assembles the network; `compare(champion's, challenger's scores, classes, manifest,
-    task)` says whether the second may take the first's place; `export` writes a version's folder.
+    task)` says whether the challenger may replace the champion; `export` writes a version's folder.
     """
 
     build: Path
@@ -98,7 +99,7 @@ def refusal(decision: Decision, wish: Wish) -> str | None:
 def judge_comparison(comparison: Compared, champion: int, minimum_groups: int) -> str | None:
     """Return why the challenger may not take the champion's place, or None if it may.
 
-    Too few groups prove nothing (HOLD), a failed rule is a REJECT.
+    Too few groups are a HOLD, a failed rule is a REJECT.
     """
     if (comparison.groups or 0) < minimum_groups:
         return (
@@ -114,7 +115,7 @@ def judge_comparison(comparison: Compared, champion: int, minimum_groups: int) -
 def promote(params: PromoteParams, wish: Wish, project: Project) -> Promotion:
     """Carry out build/decision.json and return what promotion.json holds.
 
-    Safe to repeat: what a killed run left is cleared away, and the same decision on the same weights never becomes a
+    Safe to repeat: leftovers of a killed run are removed, and the same decision on the same weights never becomes a
     second version. Raises UserError, and leaves the champion as it was, if anything stands in the way.
     """
     decision = read_decision(project.build)
@@ -159,7 +160,7 @@ def _decide_and_act(step: _Step, params: PromoteParams, project: Project) -> Pro
         why = _back_again(step, project.root, int(known.version))
         if why:
             return step.refuse(why)
-        # It passed the comparison before it was made a version; the champion it was compared with may be another now.
+        # It passed the comparison before it became a version, but perhaps with another champion than the present one.
         folder = registry.fetch(opened, known).folder
         why, comparison = _against_champion(step, params, project, chosen, folder)
         return step.refuse(why, comparison) if why else step.move(int(known.version), comparison)
@@ -212,7 +213,7 @@ def _commit_of(record: Any) -> str | None:
 
 
 def _known(step: _Step, chosen: Chosen) -> Any | None:
-    """Return the version that serves the same already: the champion itself, or else the newest; None for none."""
+    """Return the version that serves the same: the champion if it does, else the newest; None for none."""
     alike = []
     for record in registry.find_by_tag(step.opened, registry.WEIGHTS_TAG, chosen.weights_sha256):
         if record.tags.get(registry.FINGERPRINT_TAG) == chosen.fingerprint or _serves_alike(step, record, chosen):
@@ -229,7 +230,7 @@ def _serves_alike(step: _Step, record: Any, chosen: Chosen) -> bool:
 
 
 def _back_again(step: _Step, root: Path, version: int) -> str | None:
-    """Return why a champion of former times may not come back by itself: only a newer commit may bring it back."""
+    """Return why a former champion may not come back without being asked: only a newer commit may bring it back."""
     if step.champion is None or step.wish.force or step.wish.here:
         return None
     if version not in journal.champions(journal.entries(step.opened)):
@@ -238,7 +239,7 @@ def _back_again(step: _Step, root: Path, version: int) -> str | None:
         return None
     return (
         f"These weights are version {version}, which was champion before version {step.champion}: "
-        f"`python -m stages.promote rollback --to {version} --reason TEXT` makes it champion again."
+        f"`plumbline rollback --to {version} --reason TEXT` makes it champion again."
     )
 
 
@@ -282,7 +283,7 @@ def _against_champion(
 
 
 def _version_of_champion(opened: Registry, number: int) -> registry.Version:
-    """Return the champion, or the last one that there was, even where it was deleted in MLflow since."""
+    """Return the champion, or the last one, even if it was deleted in MLflow since."""
     record = registry.find(opened, number)
     version = registry.fetch(opened, record) if record is not None else registry.fetch_deleted(opened, number)
     if version is None:
@@ -295,7 +296,7 @@ def _version_of_champion(opened: Registry, number: int) -> registry.Version:
 
 @dataclass(frozen=True)
 class _Step:
-    """The end of a run: the alias, the log and promotion.json say the same."""
+    """The end of a run, after which alias, journal and promotion.json agree."""
 
     opened: Registry
     decision: Decision
@@ -323,7 +324,7 @@ class _Step:
 
     def note_failure(self, why: str) -> None:
         if not self.wish.dry_run:
-            with suppress(UserError, Exception):  # a registry that is down or full can't be told so
+            with suppress(UserError, Exception):  # a registry that is down or full can't note it
                 journal.append(self.opened, self._entry("failed", why, None))
 
     def _entry(self, what: str, why: str, version: int | None) -> Entry:
@@ -416,6 +417,7 @@ def description_of(chosen: Chosen, origin: Provenance, comparison: Compared, wis
     ]
     lines = [
         f"{chosen.decision.verdict} {chosen.name}: test accuracy {_with_interval(chosen.row, 'accuracy')}.",
+        chosen.decision.reason,
         *([f"Promoted by force: {wish.reason}"] if wish.force else []),
         "",
         "| rule | figure | bound | verdict |",
@@ -435,7 +437,7 @@ def _short(value: Any) -> str:
 def rollback(params: PromoteParams, to: int | None, reason: str, dry_run: bool) -> str:
     """Make version `to` (by default the one before) champion again; return one sentence. The log keeps the reason.
 
-    The version that is left is marked: promotion takes its weights back only by force. Refusals are logged, too.
+    The version that is left is marked: only a forced promotion brings its weights back. Refusals are logged as well.
     """
     uri = registry.registry_uri()
     if not registry.exists(uri):
@@ -468,7 +470,7 @@ def _one_before(opened: Registry, champion: int | None) -> int | None:
     if previous is not None and previous != champion:
         return previous
     # A run killed between the two aliases leaves `previous` on the champion itself, and a version may have been deleted
-    # in MLflow: the log knows better.
+    # in MLflow; the journal has the right order.
     earlier = [version for version in journal.champions(journal.entries(opened)) if version != champion]
     return next((version for version in reversed(earlier) if registry.find(opened, version) is not None), None)
 
@@ -484,10 +486,10 @@ def _check_target(opened: Registry, target: int | None, champion: int | None, la
     if target is None:
         raise UserError(f"Version {champion} is the only champion there ever was: nothing to roll back to.")
     if target == champion:
-        raise UserError(f"Version {target} is champion already: `python -m stages.promote history` lists the others.")
+        raise UserError(f"Version {target} is champion already: `plumbline history` lists the others.")
     record = registry.find(opened, target)
     if record is None:
-        raise UserError(f"There is no version {target}: `python -m stages.promote history` lists what there is.")
+        raise UserError(f"There is no version {target}: `plumbline history` lists what there is.")
     registry.fetch(opened, record)
 
 
@@ -545,12 +547,12 @@ def load_network(folder: Path, features: Path) -> keras.Model:
     return load_candidate(folder, features)
 
 
-def read_pictures(paths: list[str], size: int | None) -> Any:
+def read_pictures(paths: list[str], size: int | None, fit: Fit = "stretch") -> Any:
     """Yield the pictures of data/ (size, size, 3), uint8 RGB, in order; of their own size where it is None."""
     from plumbline.imaging.reading import iter_rgb
     from plumbline.imaging.settings import DataParams
 
-    return iter_rgb(load_section("data", DataParams), paths, (size, size) if size else None)
+    return iter_rgb(load_section("data", DataParams), paths, (size, size) if size else None, fit=fit)
 
 
 def compare(

@@ -1,4 +1,4 @@
-"""What this room writes for others to read: build/promotion.json, and the JSON of a version's folder."""
+"""The records that this room writes: build/promotion.json, and the JSON files in a version's folder."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Compared(Record):
 
 
 class Promotion(Record):
-    """build/promotion.json: what became of the decision, and the champion's version before and after."""
+    """build/promotion.json: what was done about the decision, and the champion's version before and after."""
 
     outcome: Outcome
     reason: str
@@ -38,10 +38,10 @@ class Promotion(Record):
 
 
 class Provenance(Record):
-    """provenance.json: Git commit, dvc.lock and data version; None for what there is not.
+    """provenance.json: Git commit, dvc.lock and data version; None for what is missing.
 
     `data_md5` is what data.dvc records; `manifest_sha256` is over the ids and labels of the images that were read, and
-    holds where the data is not tracked by DVC.
+    exists even where DVC does not track the data.
     """
 
     git_commit: str | None

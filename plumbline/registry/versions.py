@@ -1,8 +1,8 @@
 """The MLflow model registry: whole versions, two aliases, one promotion at a time.
 
-What a reader may rely on, whatever is killed when: the alias `champion` names a version whose files are all there. A
-version is made only after its files were uploaded, read back and checked; the alias moves after that, in one call.
-Everything a killed run leaves is therefore out of sight of readers, and the next run clears it away.
+Readers can rely on this, even if a run is killed at any point: the alias `champion` names a version whose files are
+complete. A version is created only after its files were uploaded, read back and checked; the alias moves after that,
+in one call. So readers never see what a killed run leaves, and the next run removes it.
 """
 
 from __future__ import annotations
@@ -47,15 +47,20 @@ ADDRESSES = (
     ("model_versions", "source"),
     ("model_versions", "storage_location"),
 )
-"""Where MLflow's database keeps absolute addresses of files, besides the experiment's own."""
+"""Columns of MLflow's database with absolute addresses of files, besides the experiment's own."""
 
 PATIENCE, FIRST_PATIENCE = "30", "10"
-"""Seconds that a server has for an answer, and for the first, smallest one; MLflow's own default is 120. A question is
-asked MLFLOW_HTTP_REQUEST_MAX_RETRIES times more."""
+"""Seconds to wait for a server's answer, and for the first, small one; MLflow's own default is 120. A request is
+repeated MLFLOW_HTTP_REQUEST_MAX_RETRIES times."""
+
+
+def journal_of(model: str) -> str:
+    """Return the name of the experiment that holds a model's journal; every registry there is calls it an audit."""
+    return f"{model}-audit"
 
 
 class RegistryDownError(UserError):
-    """The registry does not answer; what it holds is as it was."""
+    """The registry does not answer; its content is unchanged."""
 
 
 @dataclass(frozen=True)
@@ -107,12 +112,12 @@ def sqlite_path(uri: str) -> Path | None:
 
 
 def sqlite_uri(path: Path) -> str:
-    """Return the address of a SQLite file as MLflow takes it, whatever signs its path holds."""
+    """Return the address of a SQLite file as MLflow reads it, with any characters in its path."""
     return f"sqlite:///file:{quote(str(path))}?uri=true" if "?" in str(path) else f"sqlite:///{path}"
 
 
 def shown_uri(uri: str) -> str:
-    """Return an address fit to print: without the password it may carry."""
+    """Return an address for printing, without the password it may contain."""
     parts = urlsplit(uri)
     if "@" not in parts.netloc:
         return uri
@@ -120,7 +125,7 @@ def shown_uri(uri: str) -> str:
 
 
 def exists(uri: str) -> bool:
-    """Say whether there is anything to open: a SQLite file may not be there yet; a server is asked when opened."""
+    """Return whether there is a registry: a SQLite file must exist; a server is assumed, and asked when opened."""
     path = sqlite_path(uri)
     return path is None or path.is_file()
 
@@ -128,7 +133,7 @@ def exists(uri: str) -> bool:
 def open_registry(model: str = MODEL, uri: str | None = None) -> Registry:
     """Open the registry, making a SQLite one where there is none. Raises UserError if it can't be reached."""
     uri = uri or registry_uri()
-    # MLflow's own default retries for four minutes before it says that a server is down.
+    # By default MLflow retries for four minutes before it reports that a server is down.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
@@ -146,9 +151,9 @@ def open_registry(model: str = MODEL, uri: str | None = None) -> Registry:
 
 
 def _check_answer(registry: Registry) -> None:
-    """Ask a server for next to nothing, with little patience: one that hangs is found here, not minutes later."""
+    """Send a server one small request with a short timeout: a hanging one is found now, not minutes later."""
     patience = os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", PATIENCE)
-    # Whoever asked for another patience has it here, too.
+    # A user's own setting applies here too.
     os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = FIRST_PATIENCE if patience == PATIENCE else patience
     try:
         registry.client.search_experiments(max_results=1)
@@ -195,7 +200,7 @@ def _create_sqlite(path: Path) -> None:
 
 @contextmanager
 def readable_errors(uri: str) -> Iterator[None]:
-    """Turn what MLflow, the network, the database or a full disk raise into one sentence with the way out."""
+    """Turn errors of MLflow, the network, the database or a full disk into one sentence with the way out."""
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import SQLAlchemyError
 
@@ -297,7 +302,7 @@ def _moved_experiments(database: sqlite3.Connection, registry: Registry, here: P
         " on t.experiment_id = e.experiment_id and t.key = ?",
         (BESIDE_TAG,),
     ).fetchall()
-    ours = (registry.model, f"{registry.model}-audit")
+    ours = (registry.model, journal_of(registry.model))
     moved = []
     for experiment, name, location, tag in rows:
         root = _path_of(location or "")
@@ -315,7 +320,7 @@ def _path_of(address: str) -> Path | None:
 
 
 def holder() -> str:
-    """Return who registers: two runs with the same holder exclude each other through `locked`."""
+    """Return the user and machine that register: runs with the same value exclude each other through `locked`."""
     return f"{user_name()}@{socket.gethostname()}"
 
 
@@ -394,7 +399,7 @@ def _fill_cache(folder: Path, address: str, digest: str) -> None:
             bundle.verify(folder, digest)
             return
         except UserError:
-            shutil.rmtree(folder)  # a cache that went bad is fetched again
+            shutil.rmtree(folder)  # a damaged cache is fetched again
     with replacing_folder(folder) as temporary:
         # MLflow puts the files in `temporary` or, from a server, in a folder within.
         downloaded = Path(download_artifacts(address, dst_path=str(temporary)))
@@ -461,7 +466,7 @@ def _load(registry: Registry, wanted: str | int) -> Version:
         if record is None:
             raise UserError(
                 f"The registry {shown_uri(registry.uri)} has no version '{wanted}' of model '{registry.model}': "
-                "`python -m stages.promote history` lists what there is."
+                "`plumbline history` lists what there is."
             )
         return fetch(registry, record)
 
@@ -534,7 +539,7 @@ def register(
         client.log_model_artifacts(logged.model_id, str(folder))
         _check_upload(registry, logged.artifact_location, digest)
     except BaseException:
-        with suppress(Exception):  # half an upload only fills the disk; its record is cleared by the next run
+        with suppress(Exception):  # a partial upload only takes disk space; the next run removes its record
             _delete_files(registry, logged.artifact_location)
         raise
     client.finalize_logged_model(logged.model_id, "READY")
@@ -565,8 +570,8 @@ def _finish_run(registry: Registry, run: Any, version: Any) -> None:
 def clear_leftovers(registry: Registry) -> int:
     """Clear away what killed runs of this user on this machine left half-registered; return how many there were.
 
-    Must be called under `locked`: then a run of ours that is still marked as running is certainly dead. Files go before
-    their record, so that a clearing that is itself killed is taken up again.
+    Must be called under `locked`: then a run of ours that is still marked as running is certainly dead. Files are
+    removed before their record, so that a removal that is killed itself is continued.
     """
     found = registry.client.get_experiment_by_name(registry.model)
     if found is None or found.lifecycle_stage == "deleted":
@@ -612,7 +617,7 @@ def _check_upload(registry: Registry, address: str, digest: str) -> None:
 
 
 def move_champion(registry: Registry, to: int, expected: int | None) -> None:
-    """Point `previous` at the champion there is, then `champion` at version `to`: the last call, and a single one.
+    """Point `previous` at the present champion, then `champion` at version `to`, in one last call.
 
     `expected` is the champion that the decision was taken against: if another machine has moved it since, nothing is
     touched and UserError says so.

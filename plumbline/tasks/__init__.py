@@ -1,1 +1,1 @@
-"""What is asked of a picture: one module for each task, and what models, evidence and pages ask of any of them."""
+"""The tasks, one module each: one label per picture, or several; and the interface that all other rooms use."""

@@ -13,7 +13,7 @@ from plumbline.tasks.several_labels import SEVERAL_LABELS
 from plumbline.tasks.task import Task
 
 TASKS: tuple[Task, ...] = (ONE_LABEL, SEVERAL_LABELS)
-"""In this order a data set's labels are offered to them; the first that they fit takes it."""
+"""The first of these tasks that fits a data set's labels is taken."""
 
 
 def task_of_labels(labels: Iterable[object]) -> Task:
@@ -25,7 +25,7 @@ def task_of_labels(labels: Iterable[object]) -> Task:
 def task_of(record: Record | Mapping[str, Any]) -> Task:
     """Return the task of a model.json, evaluation.json or serving.json that was read.
 
-    Files older than pictures of several labels say nothing: their pictures have one each.
+    Older files don't name a task: their pictures have one label each.
     """
     content = record.content() if isinstance(record, Record) else record
     said = {"several_labels": bool(content.get("several_labels", False))}

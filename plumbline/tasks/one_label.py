@@ -90,7 +90,7 @@ class OneLabel:
 
     def label_sets(self, truth: Table) -> LabelSets:
         numbers = truth.argmax(axis=1)
-        members = np.eye(int(numbers.max()) + 1, dtype=bool)  # a last class that no picture has is not judged
+        members = np.eye(int(numbers.max()) + 1, dtype=bool)  # a class at the end without pictures is left out
         return LabelSets(numbers, members, list(range(len(members))) if len(members) > 2 else [1])
 
     def questions(self, truth: Table) -> list[tuple[Ints, list[int | None]]]:

@@ -125,8 +125,8 @@ def confusion_scores(matrices: Floats) -> dict[str, Floats]:
 
 
 def _by_class(right: Floats, true: Floats, guessed: Floats) -> dict[str, Floats]:
-    """Precision, recall and F1 by class, macro and weighted by the true, from how often (R, K) each class was right,
-    true and guessed."""
+    """Precision, recall and F1 by class, macro, and weighted by true counts, from how often (R, K) each class was
+    right, true and predicted."""
     share = true / true.sum(axis=1, keepdims=True)
     by_class = {
         "precision": _ratio(right, guessed, empty=0.0),

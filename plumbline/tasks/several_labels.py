@@ -101,7 +101,7 @@ class SeveralLabels:
         return output
 
     def fit_stacking(self, seen: Floats, truth: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """One regression for each label, on what the members say of that label: K is C."""
+        """One regression for each label, on the members' probabilities of that label: K is C."""
         from sklearn.linear_model import LogisticRegression
 
         _, members, labels = seen.shape

@@ -1,4 +1,4 @@
-"""What every task knows: the one place where pictures of one label and pictures of several part."""
+"""The interface of a task: the only place where pictures of one label and of several are treated differently."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Table = NDArray[np.bool_]
 class LabelSets:
     """Which set of classes each picture has: its number (N,), the classes of each set (S, C).
 
-    `judged` numbers the classes whose ROC areas are averaged: where one class's says all, it alone.
+    `judged` numbers the classes whose ROC areas are averaged: one of them where the others follow from it.
     """
 
     numbers: Ints
@@ -61,18 +61,18 @@ class Task(Protocol):
 
     @property
     def right_means(self) -> str:
-        """What a page adds to "it was right on 93%"; empty where nothing needs to be said."""
+        """What a page adds to "it was right on 93%", or nothing."""
 
-    # --- what is learnt
+    # --- training
 
     def fits(self, labels: Iterable[tuple[str, ...]]) -> bool:
-        """Whether pictures with these classes can be learnt as this task."""
+        """Whether pictures with these classes fit this task."""
 
     def targets(self, truth: Table) -> NDArray[Any]:
         """What Keras learns from: (N,) or (N, C)."""
 
     def balanced_weights(self, truth: Table) -> Floats:
-        """Weights (C,) of the classes with which each counts the same; UserError where that means nothing."""
+        """Class weights (C,) that make every class count the same; UserError for a task that has none."""
 
     def output_layer(self, classes: int, softmax: bool = False) -> keras.layers.Layer:
         """The last layer; with `softmax` two classes get a unit each.
@@ -84,7 +84,7 @@ class Task(Protocol):
         """Whether each of the last layer's `units` is a probability of its own (a sigmoid), not a share of all."""
 
     def loss(self, units: int) -> tuple[keras.losses.Loss, keras.metrics.Metric]:
-        """What is minimised at a last layer of `units`, and the metric `accuracy` that is shown beside it."""
+        """The loss for a last layer of `units`, and the metric that is reported as `accuracy`."""
 
     def probabilities(self, output: Any) -> NDArray[np.float64]:
         """Probabilities of every class (N, C), float64, from a network's output (N, units)."""
@@ -92,51 +92,51 @@ class Task(Protocol):
     def log_loss(self, truth: Table, probabilities: Floats) -> float:
         """Mean negative logarithm of the probability of what is true."""
 
-    # --- what is predicted
+    # --- predictions
 
     def predicted(self, probabilities: Floats) -> Table:
         """The classes that a model predicts (N, C)."""
 
     def decisions(self, truth: Table, probabilities: Floats) -> tuple[Ints, Floats]:
-        """The single choices that calibration is about: their true option (M,) and its probabilities (M, options)."""
+        """The single decisions that calibration is about: their true option (M,) and probabilities (M, options)."""
 
     def from_decisions(self, probabilities: Floats, classes: int) -> Floats:
-        """Probabilities (N, C) from those of the decisions (M, options): the way back."""
+        """Probabilities (N, C) from those of the decisions (M, options): the reverse of `decisions`."""
 
     def sure_of_label(self, truth: Table, probabilities: Floats) -> Floats:
-        """How sure the model is of what each picture is labelled (N,); the least sure of its labels."""
+        """The probability (N,) of each picture's label, or of its least probable label."""
 
     def sure_of_mistake(self, truth: Table, probabilities: Floats) -> Floats:
-        """How sure the model is of what it says wrongly (N,), 0 where it is right."""
+        """The probability (N,) of a wrong prediction, 0 where it is right."""
 
-    # --- what is known about it
+    # --- evaluation
 
     def label_sets(self, truth: Table) -> LabelSets:
         """The sets of classes that pictures have."""
 
     def questions(self, truth: Table) -> list[tuple[Ints, list[int | None]]]:
-        """What plain classifiers learn one by one: answers (N,), and for each answer the class it speaks for."""
+        """What plain classifiers learn one by one: targets (N,), and for each target the class it stands for."""
 
     def usual(self, truth: Table) -> Floats:
-        """What somebody says (C,) who knows nothing but the labels of others, as probabilities."""
+        """The best constant prediction from these labels, as probabilities (C,)."""
 
     def scores(
         self, truth: Table, probabilities: Floats, weights: Floats, positive: int, bins: int
     ) -> dict[str, Floats]:
         """Every score under `weights` (R, N), each (R,); those by class end in its number: `recall:1`."""
 
-    # --- how members of an ensemble are combined
+    # --- ensembles
 
     def telling_units(self, output: Any) -> Any:
-        """The units of an output (N, units) that say all: of two shares the second."""
+        """The units of an output (N, units) that hold all information: of two shares only the second."""
 
     def fit_stacking(self, seen: Floats, truth: Table) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Fit L2-regularised logistic regressions on what M members say (N, M, F): kernel (M * F, K) and bias (K,)."""
+        """Fit L2-regularised logistic regressions on M members' inputs (N, M, F): kernel (M * F, K) and bias (K,)."""
 
-    # --- how it is drawn
+    # --- pages
 
     def confusions(self, truth: Table, predicted: Table, classes: list[str]) -> list[Confusion]:
         """Confusion matrices, one or more."""
 
     def shown_classes(self, classes: list[str], violation: str | None) -> list[str]:
-        """The classes that get a curve of their own; the only one where it says all."""
+        """The classes that get a curve of their own: one of them where the others follow from it."""

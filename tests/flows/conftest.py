@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.served import listening
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 QUIET = {
@@ -178,3 +180,11 @@ def _here(project, monkeypatch):
     monkeypatch.chdir(project.root)
     monkeypatch.delenv("PLUMBLINE_WORKSPACE", raising=False)
     return project
+
+
+@pytest.fixture
+def messages(monkeypatch):
+    """What a webhook of our own is sent."""
+    with listening() as server:
+        monkeypatch.setenv("PLUMBLINE_NOTIFY", f"http://127.0.0.1:{server.server_address[1]}/")
+        yield server.received

@@ -13,7 +13,8 @@ from flows.classes import ANY, parse_same_as, settle_classes
 from flows.intake import batch_name, check_placed, place_pictures
 from flows.label_studio import read_label_studio
 from plumbline.common.errors import UserError
-from plumbline.imaging.manifest import COMPUTED, IngestParams
+from plumbline.imaging.manifest import IngestParams
+from plumbline.imaging.pictures import RESERVED
 from plumbline.imaging.settings import DataParams
 
 
@@ -153,7 +154,7 @@ def test_a_label_studio_export_becomes_a_batch(export):
     }
     table = read(folder).table
     assert sorted(table["label"]) == ["with_helmet", "without_helmet"]
-    rows = metadata_rows(table, COMPUTED)
+    rows = metadata_rows(table, RESERVED)
     assert [row["site"] for row in rows] == ["gate 2"]
 
 
@@ -167,7 +168,7 @@ def test_json_min_and_several_choices(export):
     assert refused == []
     table = read(folder).table
     assert sorted(table["label"]) == ["helmet;vest", "with_helmet"]
-    assert [row["label"] for row in metadata_rows(table, COMPUTED)] == ["helmet;vest"]
+    assert [row["label"] for row in metadata_rows(table, RESERVED)] == ["helmet;vest"]
 
 
 def choice(number, image, *choices, tag="choice", **data):
@@ -272,6 +273,8 @@ def test_choices_for_boxes_are_not_the_pictures_label(export):
         ("a#1.jpg", "/data/upload/3/a#1.jpg"),
         ("a?b.jpg", "a?b.jpg"),
         ("a%20b.jpg", "a%20b.jpg"),
+        ("\u00fcber.jpg", "/data/upload/3/u\u0308ber.jpg"),
+        ("u\u0308ber.jpg", "/data/local-files/?d=%C3%BCber.jpg"),
         ("a&b.jpg", "/data/local-files/?d=a%26b.jpg"),
         ("\u00e4.jpg", "http://server:8080/data/upload/3/%C3%A4.jpg"),
         ("win.jpg", "C:\\photos\\win.jpg"),
@@ -439,7 +442,7 @@ def test_a_class_goes_on_in_the_folder_it_has(tmp_path):
     batch = read(tmp_path / "b")
     place_pictures(batch.root, batch.table, tmp_path / "data", folders)
     assert len(list((tmp_path / "data" / "Cafe\u0301").iterdir())) == 2
-    assert [row["label"] for row in metadata_rows(batch.table, COMPUTED, folders)] == ["caf\u00e9"]
+    assert [row["label"] for row in metadata_rows(batch.table, RESERVED, folders)] == ["caf\u00e9"]
 
 
 def test_what_ingest_would_not_find_again_is_refused(tmp_path):

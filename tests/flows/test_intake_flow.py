@@ -14,7 +14,7 @@ from PIL import Image
 
 from flows.intake import intake, merged_metadata
 
-pytestmark = pytest.mark.usefixtures("server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 
 
 def draw(path, seed):
@@ -203,6 +203,39 @@ def test_killed_there_it_ends_as_if_never_killed(pictures, step, where, present)
     assert len(files(pictures)) == 7
     assert pictures.git("rev-parse", "HEAD~1") == old
     assert pictures.dvc("status", "data.dvc").strip() == "Data and pipelines are up to date."
+
+
+@pytest.mark.parametrize(("where", "name"), [("before", "Completed"), ("after", "NothingNew")])
+def test_a_batch_whose_run_was_killed_is_told_of_once_and_trained_on(pictures, messages, where, name):
+    """SIGKILL before or after its pictures are in: whoever comes next tells of them, and asks for training."""
+    from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
+
+    killed = subprocess.run(
+        [sys.executable, "-c", KILL_AT, "switch", where, str(pictures.batch)],
+        env={**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()},
+        cwd=pictures.root,
+        capture_output=True,
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    assert messages == []
+    assert take(pictures).name == name
+    assert take(pictures).name == "NothingNew"
+    (message,) = messages
+    assert message["what"] == "intake"
+    assert message["text"].startswith("2 pictures added as data version ")
+    commit = pictures.git("rev-parse", "HEAD")
+    assert f"commit {commit[:7]}; 1 left out." in message["text"]
+    only = {"filter": {"event": {"name": ["plumbline.training.requested"]}}, "limit": 50}
+    with get_client(sync_client=True) as client:
+        for _ in range(50):
+            events = client._client.post("/events/filter", json=only).json()["events"]
+            asked = [one for one in events if one["payload"]["reason"] == message["text"]]
+            if asked:
+                break
+            time.sleep(0.2)
+    assert [one["id"] for one in asked] == [message["id"]]
 
 
 def test_metadata_keeps_what_it_says(tmp_path):

@@ -11,7 +11,7 @@ from prefect.states import Cancelling, Completed, Crashed, Pending, Running, Sch
 
 from flows import keeper
 
-pytestmark = pytest.mark.usefixtures("server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 
 
 @flow(name="monitor")
@@ -53,6 +53,9 @@ def test_the_silent_are_dead_and_the_others_are_not():
         assert dead(timedelta(seconds=60)) == set(), "three signs of life may get lost"
         assert dead(timedelta(seconds=100)) == {running.id, beating.id, stopping.id}
         assert dead(timedelta(minutes=6)) == {running.id, beating.id, stopping.id, pending.id}
+        back = timedelta(hours=-1)
+        assert dead(back) == {running.id, beating.id, stopping.id, pending.id}, "an hour ahead: the clock was set back"
+        assert keeper.signs_of_life(client, beating) == 0
         sign = datetime.now(UTC) + timedelta(seconds=60)
         emit_event(keeper.HEARTBEAT, resource={"prefect.resource.id": f"prefect.flow-run.{beating.id}"}, occurred=sign)
         for _ in range(100):
@@ -60,6 +63,8 @@ def test_the_silent_are_dead_and_the_others_are_not():
                 break
             time.sleep(0.2)  # the server takes an event in when it comes to it
         assert dead(timedelta(seconds=100)) == {running.id, stopping.id}
+        assert beating.id in dead(back)
+        assert keeper.signs_of_life(client, beating) == 1, "and one more while the keeper listens keeps it alive"
 
 
 def test_what_crashed_is_picked_up_also_where_it_never_began(monkeypatch):

@@ -1,44 +1,19 @@
 """The monitoring flow on a real Prefect server, a real registry and the real judge: each window told once."""
 
-import json
-import threading
+import resource
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from prefect.client.orchestration import get_client
 
 from flows import monitoring
-from monitoring.store import SiteState
+from monitoring.site_state import SiteState
 from plumbline.common.errors import UserError
 from plumbline.common.files import write_json
 from plumbline.registry import bundle
 from tests.monitoring import made_up
 
-pytestmark = pytest.mark.usefixtures("server")
-
-
-class Webhook(BaseHTTPRequestHandler):
-    """Keeps what it is sent in the server's list."""
-
-    def do_POST(self):
-        self.server.received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-        self.send_response(200)
-        self.end_headers()
-
-    def log_message(self, *_):
-        return
-
-
-@pytest.fixture
-def messages(monkeypatch):
-    """What a webhook of our own is sent."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Webhook)
-    server.received = []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("PLUMBLINE_NOTIFY", f"http://127.0.0.1:{server.server_address[1]}/")
-    yield server.received
-    server.shutdown()
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 
 
 @pytest.fixture
@@ -107,6 +82,30 @@ def test_drift_is_told_once_and_training_asked_for_only_with_new_labels(site, me
     assert monitor().name == "Drift"
     assert events("GATE", 2)[0]["resource"]["plumbline.new-labels"] == "yes"
     assert len(messages) == 3
+
+
+def test_drift_is_told_where_a_full_disk_stops_the_drawing(site, messages):
+    """Evidently's page has 4 MB; the flow's children may write files of 2, as on a disk that is nearly full."""
+    site.send_many("YARD", 1000, 120, dark=0.4)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, before[1]))
+    try:
+        state = monitor("YARD")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (state.name, state.is_completed()) == ("Drift", True), state.message
+    assert state.message.startswith(
+        "YARD: DRIFT in window 0001, champion version 1 (halves). Its pages were not drawn: "
+    )
+    assert "reports/drift/YARD/0001.html can't be written (File too large)" in state.message
+    assert artifacts(state)["drift-yard"].startswith("# YARD: DRIFT")
+    assert len(events("YARD", 1)) == 1
+    assert [one["subject"] for one in messages] == ["Drift at YARD"]
+    page = site.root / "reports" / "drift" / "YARD" / "0001.html"
+    assert not page.exists()
+    assert monitor("YARD").message.startswith("YARD: NOT ENOUGH IMAGES")
+    assert page.is_file(), "the next run draws it"
+    assert len(messages) == 1
 
 
 def test_each_window_is_noted_when_it_is_told(site):

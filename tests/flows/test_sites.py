@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from flows import sites
+from flows import monitoring, sites
 from flows.sites import Site
 from plumbline.common.errors import UserError
 from plumbline.common.params import load_sections
@@ -36,6 +36,26 @@ def test_names_are_read_back_as_they_are():
     assert [entry["parameters"] for entry in entries] == [{"site": name} for name in NAMES]
     assert {entry["schedules"][0]["cron"] for entry in entries} == {"*/5 * * * *"}
     assert sites.rewritten(text, listed) == text
+
+
+def test_names_that_prefect_refuses_get_a_deployment_all_the_same():
+    names = ["R&D", "R-D", "R%D", "50% <hall>"]
+    listed = {name: Site(timezone="UTC") for name in names}
+    text = sites.rewritten((REPOSITORY / "prefect.yaml").read_text(), listed)
+    entries = [entry for entry in yaml.safe_load(text)["deployments"] if "site" in (entry.get("parameters") or {})]
+    known = {entry["name"]: entry["parameters"]["site"] for entry in entries}
+    assert list(known.values()) == names
+    assert len(known) == len(names)
+    assert "monitor-R-D" in known
+    assert all(name.startswith("monitor-") and not set(name) & set("/%&<>") for name in known)
+
+
+def test_artifacts_of_two_sites_are_never_under_one_key():
+    names = ["Hall #3", "Hall 3", "門", "北", "GATE"]
+    keys = [monitoring.key_of(name, names) for name in names]
+    assert len(set(keys)) == len(names)
+    assert keys[-1] == "drift-gate"
+    assert monitoring.key_of("Hall #3", ["Hall #3", "GATE"]) == "drift-hall-3"
 
 
 @pytest.mark.parametrize(("key", "read"), [("NO", "False"), ("007", "7"), ("1.5", "1.5"), ("2026-01-01", "datetime")])

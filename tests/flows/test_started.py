@@ -13,6 +13,8 @@ from prefect.settings import PREFECT_API_URL
 
 from plumbline.common.errors import prepare_environment
 
+pytestmark = pytest.mark.slow
+
 COMMANDS = {
     "flows.training": [],
     "flows.intake": ["batch"],
@@ -66,6 +68,38 @@ def test_git_hooks_of_dvc_find_it_too(project):
     project.sh(sys.executable, "-m", "dvc", "install")
     done = start("flows.training", [], project.root, PREFECT_API_URL=PREFECT_API_URL.value())
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "dropped"),
+    [
+        ({"HTTP_PROXY": "http://127.0.0.1:9"}, False),
+        ({"https_proxy": "proxy.example:3128"}, False),
+        ({"ALL_PROXY": "socks5://user:secret@127.0.0.1:9"}, True),
+        ({"all_proxy": "socks://127.0.0.1:9"}, True),
+        ({"HTTPS_PROXY": "ftp://127.0.0.1:9"}, True),
+        ({"NO_PROXY": "[::1],intern.example"}, False),
+    ],
+)
+def test_a_proxy_of_any_kind_leaves_prefects_client_at_work(given, dropped, monkeypatch, capsys):
+    import httpx
+
+    monkeypatch.setattr("plumbline.common.errors.find_spec", lambda _: None)
+    for name in [name for name in os.environ if name.lower().endswith("_proxy")]:
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    env = dict(os.environ)
+    prepare_environment(env)
+    for name in given:
+        monkeypatch.delenv(name)
+    for name in [name for name in env if name.lower().endswith("_proxy")]:
+        monkeypatch.setenv(name, env[name])
+    httpx.Client().close()
+    (name,) = given
+    told = capsys.readouterr().err
+    assert (name not in env) == dropped == (f"{name} names a proxy of the kind" in told)
+    assert "secret" not in told
 
 
 def test_the_way_to_this_machine_has_no_proxy(monkeypatch):

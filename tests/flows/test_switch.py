@@ -194,3 +194,13 @@ def test_without_the_data_in_place_all_of_it_comes_in_one_step(interrupted):
         (interrupted.root / ADDED / name).write_text(text)
     switch(interrupted.root, interrupted.next, "data.dvc", "data", print)
     assert is_switched(interrupted)
+
+
+@pytest.mark.parametrize("name", ["index.lock", "HEAD.lock"])
+def test_a_lock_that_a_killed_git_left_stops_nobody(interrupted, monkeypatch, name):
+    monkeypatch.setattr("flows.switch.PATIENCE", 0.3)
+    (interrupted.root / ".git" / name).touch()
+    switch(interrupted.root, interrupted.next, "data.dvc", "data", print)
+    assert interrupted.git("rev-parse", "HEAD").strip() == interrupted.next
+    assert not (interrupted.root / ".git" / name).exists()
+    assert data(interrupted) == NEW

@@ -1,6 +1,10 @@
 """The training flow on a real Prefect server and a real Git and DVC project."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 
@@ -13,7 +17,7 @@ from flows import workspace
 from flows.training import training
 from plumbline.common import interrupted
 
-pytestmark = pytest.mark.usefixtures("server")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 
 STAGES = ["data.dvc", "ingest", "features@x", "features@y", "train@p", "train@q", "train@r", "evaluate", "gate"]
 
@@ -153,23 +157,47 @@ def test_a_refusal_is_a_result(project, monkeypatch):
     assert artifacts(state)["decision"].startswith("# REJECT: p")
 
 
-def test_candidates_run_side_by_side_up_to_the_limit(project):
-    script = "echo in >> ../trace; sleep 1; echo out >> ../trace"
-    for name in "pqr":
-        project.misbehave(f"train@{name}", script)
+KILLED_AFTER_THE_GATE = """
+import os, signal
+from flows import training
+training.report.publish_results = lambda root: os.kill(os.getpid(), signal.SIGKILL)
+training.training()
+"""
 
-    def most(limit):
-        (project.root.parent / "trace").unlink(missing_ok=True)
+
+def test_a_decision_is_told_once_though_the_run_that_made_it_was_killed(project, messages):
+    from prefect.settings import PREFECT_API_URL
+
+    env = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()}
+    command = [sys.executable, "-c", KILLED_AFTER_THE_GATE]
+    killed = subprocess.run(command, env=env, cwd=project.root, capture_output=True, check=False)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
+    assert messages == []
+    assert endings(run())["gate"] == "Cached"
+    assert [(one["what"], one["subject"]) for one in messages] == [("promotion", "PROMOTE: p")]
+    assert run().is_completed()
+    assert len(messages) == 1
+
+
+def test_candidates_run_side_by_side_up_to_the_limit(project):
+    """With a limit of two each waits for another to begin; with one they would overlap if they could."""
+    trace = project.root.parent / "trace"
+
+    def most(limit, script):
+        trace.unlink(missing_ok=True)
+        for name in "pqr":
+            project.misbehave(f"train@{name}", f"echo in >> ../trace; {script}; echo out >> ../trace")
         run(side_by_side=limit)
         inside = highest = 0
-        for word in (project.root.parent / "trace").read_text().split():
+        for word in trace.read_text().split():
             inside += 1 if word == "in" else -1
             highest = max(highest, inside)
         return highest
 
-    assert most(2) == 2
+    wait = "n=0; while [ $(grep -c in ../trace) -lt 2 ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done"
+    assert most(2, wait) == 2
     (project.root / "work.sh").write_text((project.root / "work.sh").read_text() + "# again\n")
-    assert most(1) == 1
+    assert most(1, "sleep 0.5") == 1
 
 
 def test_output_is_streamed_and_bars_become_progress(project):
@@ -234,8 +262,6 @@ def test_a_torn_lock_table_is_removed(project, text):
 
 
 def test_a_lock_of_a_reused_process_number_is_dropped(project):
-    import os
-
     entry = {"pid": os.getppid(), "cmd": "dvc repro"}
     path = project.root / ".dvc" / "tmp" / "rwlock"
     path.write_text(json.dumps({"read": {}, "write": {str(project.root / "build" / "manifest"): entry}}))

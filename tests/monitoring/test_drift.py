@@ -14,7 +14,9 @@ import pytest
 from made_up import CLASSES, PARAMS, picture, promote, write_version
 
 from monitoring import drift
-from monitoring.store import SiteState
+from monitoring.site_state import SiteState
+
+pytestmark = pytest.mark.slow
 
 GATE = "GATE"
 

@@ -183,7 +183,7 @@ def test_pages_and_snapshots_are_kept_by_parameter_and_a_damaged_project_is_made
     from made_up import PARAMS
 
     from monitoring.history import snapshot_of
-    from monitoring.store import SiteState
+    from monitoring.site_state import SiteState
 
     monkeypatch.chdir(judged)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registered}/registry/mlflow.db")

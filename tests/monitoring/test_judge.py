@@ -11,8 +11,8 @@ import pytest
 from monitoring.accuracy import calibrated, checked_later, estimate_accuracy, estimate_recall, expected_accuracy
 from monitoring.anomaly import nearness, reconstruction_errors
 from monitoring.judge import judge, too_few
+from monitoring.observations import Observations
 from monitoring.reference import Reference
-from monitoring.sample import Sample
 from monitoring.settings import DriftParams
 from monitoring.shares import confusion, estimate_shares, redraw, solve
 from plumbline.tasks.one_label import ONE_LABEL
@@ -22,7 +22,7 @@ PARAMS = DriftParams(permutations=4999, horizon=10)
 CLASSES = ["with_helmet", "without_helmet"]
 
 
-def sample(seed: int, images: int = 100, violations: float = 0.5, moved: float = 0.0, frames: int = 1) -> Sample:
+def sample(seed: int, images: int = 100, violations: float = 0.5, moved: float = 0.0, frames: int = 1) -> Observations:
     """Images whose embedding knows the class; `moved` shifts brightness and one direction of the embedding."""
     random = np.random.default_rng(seed)
     groups = np.arange(images) // frames
@@ -31,7 +31,7 @@ def sample(seed: int, images: int = 100, violations: float = 0.5, moved: float =
     embeddings[:, 1] += moved
     p = 1 / (1 + np.exp(-2 * (embeddings[:, 0] - 2)))
     measures = pd.DataFrame({"brightness": random.normal(0.5 + 0.1 * moved, 0.1, images), "aspect": np.ones(images)})
-    return Sample(measures, np.stack([1 - p, p], axis=1), embeddings, groups)
+    return Observations(measures, np.stack([1 - p, p], axis=1), embeddings, groups)
 
 
 def reference(images: int = 100) -> Reference:
@@ -53,7 +53,7 @@ def reference(images: int = 100) -> Reference:
     )
 
 
-def judged(window: Sample, **params):
+def judged(window: Observations, **params):
     return judge(reference(), window, ["JPEG"] * len(window), PARAMS.model_copy(update=params))
 
 
@@ -124,7 +124,9 @@ def test_three_classes_have_a_score_each():
 
     def of(seed):
         p = np.random.default_rng(seed).dirichlet([0.3] * 3, 90)
-        return Sample(pd.DataFrame({"noise": random.normal(size=90)}), p, random.normal(size=(90, 8)), np.arange(90))
+        return Observations(
+            pd.DataFrame({"noise": random.normal(size=90)}), p, random.normal(size=(90, 8)), np.arange(90)
+        )
 
     known = of(0)
     three = Reference(known, known.predicted, [""] * 90, ["JPEG"] * 90, [], list("abc"), None, None, 1.0, ONE_LABEL, {})

@@ -11,7 +11,7 @@ from running import Project, until
 
 from monitoring.drift import Settings, judge_site, load_champion
 from monitoring.settings import DriftParams
-from monitoring.store import NEW, SiteState
+from monitoring.site_state import NEW, SiteState
 from plumbline.common.served import RECORD, accuracy_by_day, uncollected
 from plumbline.imaging.manifest import IngestParams
 from plumbline.imaging.settings import DataParams

@@ -1,4 +1,4 @@
-"""Candidates, manifests and pictures made up for the tests of evaluate, gate and leaderboard."""
+"""Candidates, manifests and pictures made up for the tests of evaluate, race, gate and leaderboard."""
 
 from __future__ import annotations
 
@@ -143,7 +143,9 @@ def write_project(
         "candidates": {name: {"architecture": "transfer"} for name in [*skills, *absent]},
         "evaluate": {"resamples": 400, "permutations": 100, "slice_minimum_groups": 5}
         | ({} if "without_helmet" in classes else {"violation_class": None}),
-        "gate": {"resamples": 400, "minimum_test_groups": 10, "accuracy_floor": 0.7, "recall_floor": 0.5}
+        "train": {"seed": 0},
+        "gate": {"selection": "validation"}  # nothing here can be trained again
+        | {"resamples": 400, "minimum_test_groups": 10, "accuracy_floor": 0.7, "recall_floor": 0.5}
         | {"probes": {"head": None, "background": None, "zoom": None}},  # nothing here was probed
     }
     (root / "params.yaml").write_text(yaml.safe_dump(section, sort_keys=False))

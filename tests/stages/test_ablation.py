@@ -22,6 +22,8 @@ from plumbline.models.features import open_features
 from plumbline.models.weights import Weights
 from plumbline.pages.ablation import page
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32
 NETWORKS = ("mobilenet", "mobilenet_v2")
 PARAMS = Ablation(backbone="hybrid", seeds=1)

@@ -24,6 +24,8 @@ from plumbline.models.extraction import featurize, read_pictures
 from plumbline.models.weights import Weights
 from stages import ingest, weights
 
+pytestmark = pytest.mark.slow
+
 TOP = Path(__file__).parents[2]
 RANDOM = Weights("mobilenet", "random", "random", None, None, None)
 ENTRY = Backbone(image_size=32, weights="random", pooling="average", views=1, batch_size=4)

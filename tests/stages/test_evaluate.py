@@ -16,6 +16,7 @@ from plumbline.common.errors import UserError
 from plumbline.evidence import calibration, intervals, shortcuts, slices, thresholds
 from plumbline.evidence.baselines import leave_one_site_out, pixel_regression
 from plumbline.evidence.candidates import sample_of
+from plumbline.evidence.records import Shortcut
 from plumbline.evidence.rules import Gate, shortcut_rule
 from plumbline.tasks import scores
 from plumbline.tasks.one_label import ONE_LABEL
@@ -247,27 +248,27 @@ def sets_of(labels: np.ndarray) -> LabelSets:
     return ONE_LABEL.label_sets(np.eye(labels.max() + 1, dtype=bool)[labels])
 
 
-def audits_of(table: pd.DataFrame, labels: np.ndarray, pixels: np.ndarray) -> dict[str, shortcuts.Audit]:
+def shortcuts_of(table: pd.DataFrame, labels: np.ndarray, pixels: np.ndarray) -> dict[str, Shortcut]:
     manifest = manifest_of(table, pixels).drop(columns="site")
     codes = intervals.group_codes(table["group"])
     return {item.name: item for item in shortcuts.measure_all(manifest, pixels, sets_of(labels), codes, 200, seed=0)}
 
 
 def test_a_fair_data_set_is_not_called_rigged(people):
-    audits = audits_of(*people)
+    found = shortcuts_of(*people)
     bounds = Gate().shortcut_auc
     for name in ("metadata", "framing", "border"):
-        assert audits[name].low < bounds[name], name
-        assert shortcut_rule(audits[name], bounds[name]).passed
-    assert audits["border"].p > 0.01
-    assert audits["framing"].p > 0.01
+        assert found[name].low < bounds[name], name
+        assert shortcut_rule(found[name], bounds[name]).passed
+    assert found["border"].p > 0.01
+    assert found["framing"].p > 0.01
 
 
 def test_a_data_set_with_one_class_zoomed_is_caught(people):
     table, labels, pixels = people
     rigged = np.stack([zoom_in(p, 0.65) if label else p for p, label in zip(pixels, labels, strict=True)])
-    audits = audits_of(table, labels, rigged)
-    rule = shortcut_rule(audits["framing"], Gate().shortcut_auc["framing"])
+    found = shortcuts_of(table, labels, rigged)
+    rule = shortcut_rule(found["framing"], Gate().shortcut_auc["framing"])
     assert not rule.passed
     assert rule.more_test_groups is None, "no amount of evidence makes it better"
     assert rule.reason == "framing alone predicts the label with AUC 1.00: this data set teaches zoom"
@@ -277,7 +278,7 @@ def test_a_background_that_gives_the_label_away_is_caught(people):
     table, labels, pixels = people
     rigged = pixels.copy()
     rigged[labels == 1, :6] = rigged[labels == 1, :6] // 2
-    border = audits_of(table, labels, rigged)["border"]
+    border = shortcuts_of(table, labels, rigged)["border"]
     assert not shortcut_rule(border, Gate().shortcut_auc["border"]).passed
 
 

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from plumbline.common.errors import UserError
+from plumbline.models import extraction
 from plumbline.models.backbones import Backbone
 from plumbline.models.extraction import build_extractor, describe_backbone, featurize, to_half
 from plumbline.models.features import open_features
@@ -129,3 +130,32 @@ def test_bfloat16_features_stay_within_cosine_0_999(network):
     assert not np.array_equal(exact, rounded), "bfloat16 was not used at all"
     cosine = (exact * rounded).sum(1) / np.linalg.norm(exact, axis=1) / np.linalg.norm(rounded, axis=1)
     assert cosine.min() >= 0.999
+
+
+def test_random_weights_that_nobody_asked_for_run_once_and_are_said_to_be_worthless_first(tmp_path, pictures, capsys):
+    found = Weights("mobilenet", "auto", "random", None, None, None)
+    entry = ENTRY.model_copy(update={"weights": "auto"})
+
+    class Aloud(Reader):
+        def __call__(self, paths, ids, size):
+            self.said = capsys.readouterr().err
+            return super().__call__(paths, ids, size)
+
+    reader = Aloud(pictures)
+    featurize(manifest_of(list(pictures)), reader, "mobilenet", entry, [found], tmp_path / "f")
+    features = open_features(tmp_path / "f")
+    assert features.values.shape == (8, 1, 1024)
+    assert features.backbone.views_left_out == 1
+    assert "NO PRETRAINED WEIGHTS" in reader.said
+    assert "its 1 augmented views are left out" in reader.said
+    asked_for, _ = run(tmp_path / "asked", pictures, list(pictures))
+    np.testing.assert_array_equal(features.values[:, 0], asked_for.values[:, 0])
+    assert asked_for.backbone.views_left_out == 0
+
+
+def test_batches_side_by_side_give_the_same_rows_as_one_after_the_other(tmp_path, pictures, monkeypatch):
+    entry = ENTRY.model_copy(update={"batch_size": 4})
+    beside, _ = run(tmp_path / "beside", pictures, list(pictures), entry)
+    monkeypatch.setattr(extraction, "AT_ONCE", 1)
+    alone, _ = run(tmp_path / "alone", pictures, list(pictures), entry)
+    np.testing.assert_array_equal(beside.values, alone.values)

@@ -57,6 +57,21 @@ def test_a_row_holds_what_other_tools_say_of_the_file(data):
     assert row["photo"] == "p1"
 
 
+def test_a_damaged_file_that_can_be_shown_is_kept_with_its_decoders_warning(data):
+    draw(data.root / "cat" / "damaged.jpg", 50, size=(320, 240), quality=95)
+    whole = (data.root / "cat" / "damaged.jpg").read_bytes()
+    for start in range(900, len(whole) - 200, 97):
+        damaged = whole[:start] + b"overwritten " * 12 + whole[start + 144 :]
+        (data.root / "cat" / "damaged.jpg").write_bytes(damaged)
+        found = run_ingest(data)
+        if "decoder_warning" in found.manifest:
+            break
+    table = found.manifest.set_index("path")
+    assert table.loc["cat/damaged.jpg", "decoder_warning"].startswith(("Corrupt JPEG data", "Premature end"))
+    assert table["decoder_warning"].notna().sum() == 1
+    assert found.quarantine.empty
+
+
 def test_columns_are_the_contracts_then_the_metadata(data):
     manifest = run_ingest(data).manifest
     contract = "path id pixels_sha256 label width height bytes format phash brightness contrast sharpness colourfulness"

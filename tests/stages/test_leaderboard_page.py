@@ -13,7 +13,7 @@ from fabricated import write_project
 from plumbline.common.files import write_json
 from plumbline.pages.charts import Frame, axes, ticks
 from plumbline.pages.leaderboard import chance, figure, title_of
-from stages import evaluate, gate, leaderboard
+from stages import evaluate, gate, leaderboard, race
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +31,7 @@ def page_file(tmp_path_factory):
         (cards / "small.html").write_text("card")
         (root / "reports" / "leakage.html").write_text("certificate")
         evaluate.main()
+        race.main()
         gate.main()
         leaderboard.main()
     return root / "reports" / "leaderboard.html"
@@ -68,6 +69,7 @@ def test_a_class_name_cannot_become_markup(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_project(tmp_path, {"small": 3.0}, ["<b>a</b>", "b&c"])
     evaluate.main()
+    race.main()
     gate.main()
     leaderboard.main()
     text = Path("reports/leaderboard.html").read_text(encoding="utf-8")

@@ -14,7 +14,7 @@ from plumbline.common.records import write_record
 from plumbline.imaging.manifest import IngestParams, ingest, write_array
 from plumbline.imaging.reading import load_rgb
 from plumbline.imaging.settings import DataParams
-from plumbline.leakage.certificate import Inputs, certificate, evidence_of, report
+from plumbline.leakage.certificate import Inputs, certificate, report, why_paired
 from plumbline.leakage.crossings import crossing_pairs, group_sizes
 from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader, group_images
 from plumbline.leakage.price import price, sentence
@@ -140,7 +140,7 @@ def test_groups_are_counted_by_size():
 
 def test_evidence_reads_as_a_person_would_say_it():
     def said(kind, distance=3.0):
-        return evidence_of(Pair(a="x", b="y", kind=kind, distance=distance, score=0.91))
+        return why_paired(Pair(a="x", b="y", kind=kind, distance=distance, score=0.91))
 
     assert said("near") == "near, 3 bits, alike 0.91"
     assert said("embedding", 0.25) == "embedding, cosine 0.75, alike 0.91"

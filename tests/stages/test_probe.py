@@ -31,6 +31,8 @@ from plumbline.models.candidates import Candidate
 from plumbline.models.features import open_features
 from plumbline.models.training import train
 
+pytestmark = pytest.mark.slow
+
 SIZE = 32
 CLASSES = ["with_helmet", "without_helmet"]
 HEAD = (0.25, 0.1, 0.75, 0.6)

@@ -25,6 +25,8 @@ from plumbline.registry.promotion import PromoteParams, Wish, history, judge_com
 from plumbline.registry.records import Compared
 from stages import promote as stage
 
+pytestmark = pytest.mark.slow
+
 PARAMS = PromoteParams(minimum_unseen_groups=3)
 
 

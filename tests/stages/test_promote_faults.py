@@ -20,6 +20,8 @@ from benchmarks.tiny_project import export_project, write_project
 from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
 
+pytestmark = pytest.mark.slow
+
 REPOSITORY = Path(__file__).parents[2]
 RUN = """
 import sys

@@ -24,6 +24,8 @@ from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
 from plumbline.registry.promotion import PromoteParams, Wish, history, promote, rollback
 
+pytestmark = pytest.mark.slow
+
 PARAMS = PromoteParams(minimum_unseen_groups=3)
 REPOSITORY = Path(__file__).parents[2]
 
@@ -99,7 +101,7 @@ def test_a_champion_of_former_times_comes_back_by_rollback_only(project):
         assert project(name).outcome == "promoted"
     result = project("good")
     assert (result.outcome, alias()) == ("refused", 2)
-    assert "version 1, which was champion before version 2: `python -m stages.promote rollback" in result.reason
+    assert "version 1, which was champion before version 2: `plumbline rollback" in result.reason
     assert project("good", here=True, reason="as asked by the site").champion == 1
     assert "as asked by the site" in journal.entries(registry.open_registry())[-1].reason
 

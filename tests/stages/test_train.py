@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -10,16 +11,20 @@ from PIL import Image
 
 from plumbline.common.errors import UserError
 from plumbline.common.records import write_record
+from plumbline.models.architectures import simple_cnn as architecture
 from plumbline.models.assemble import load_candidate
 from plumbline.models.backbones import Backbone, resolve_entry
 from plumbline.models.candidates import Candidate, FineTuning, Head
 from plumbline.models.extraction import featurize
 from plumbline.models.features import open_features, read_rows
-from plumbline.models.fitting import Batches, balanced_weights, targets_of
+from plumbline.models.fitting import balanced_weights, targets_of
 from plumbline.models.networks import kernel_layers
 from plumbline.models.trainable import cut_networks
-from plumbline.models.training import TrainingSet, cross_validate, train
+from plumbline.models.training import TrainingSet, train
+from plumbline.models.weights import Weights
 from plumbline.tasks.one_label import ONE_LABEL
+
+pytestmark = pytest.mark.slow
 
 SIZE = 32
 
@@ -219,66 +224,10 @@ def test_balanced_training_is_given_the_weights(splits, features):
     few = splits.drop(splits.index[(splits["label"] == "with_helmet") & (splits["split"] == "train")][6:])
     candidate = CANDIDATES["lenet5"].model_copy(update={"class_weights": "balanced", "batch_size": 100})
     lesson = TrainingSet.of(few, opened).lesson(candidate, 0)
-    _, labels, weights = lesson.train[0]
+    _, labels, weights = next(lesson.train.dataset().as_numpy_iterator())
     assert weights[labels == 0].sum() == pytest.approx(weights[labels == 1].sum())
-    assert len(lesson.validation[0]) == 2, "what is measured is not weighed"
-
-
-def test_pictures_are_mirrored_and_brightened_the_same_way_for_the_same_seed():
-    values = np.random.default_rng(0).integers(0, 256, (6, 1, 4, 4, 3), dtype=np.uint8)
-
-    def epoch(seed, **varied):
-        data = Batches(values, np.arange(6), np.arange(6), 6, seed=seed, **varied)
-        features, targets = data[0]
-        return features[np.argsort(targets)]
-
-    plain, once, again = epoch(1), epoch(1, mirror=True, brightness=0.5), epoch(1, mirror=True, brightness=0.5)
-    np.testing.assert_array_equal(once, again)
-    assert once.min() >= 0
-    assert once.max() <= 255
-    mirrored = epoch(1, mirror=True)
-    flipped = [np.array_equal(mirrored[n], plain[n, :, ::-1]) for n in range(6)]
-    kept = [np.array_equal(mirrored[n], plain[n]) for n in range(6)]
-    assert all(f != k for f, k in zip(flipped, kept, strict=True))
-    assert any(flipped)
-    assert any(kept)
-
-
-def test_the_stream_is_the_batches_of_the_epoch_last_drawn():
-    values = np.random.default_rng(0).integers(0, 256, (10, 3, 2), dtype=np.uint8)
-    weights = np.arange(10, dtype=np.float32)
-    data = Batches(values, np.arange(10), np.arange(10), 4, views=2, seed=1, weights=weights)
-    stream = data.stream()
-    for _ in range(2):
-        streamed = list(stream.as_numpy_iterator())
-        assert [len(batch[0]) for batch in streamed] == [4, 4, 2]
-        for number, batch in enumerate(streamed):
-            for got, expected in zip(batch, data[number], strict=True):
-                np.testing.assert_array_equal(got, expected)
-        before = data.order.tolist()
-        data.draw()
-        assert data.order.tolist() != before
-
-
-def test_each_epoch_is_drawn_as_it_begins(splits, features, monkeypatch):
-    orders = []
-    read = Batches.__getitem__
-
-    def noted(self, number):
-        if self.random is not None and number == 0:
-            orders.append((self.order.tolist(), self.view.tolist()))
-        return read(self, number)
-
-    monkeypatch.setattr(Batches, "__getitem__", noted)
-    candidate = CANDIDATES["lenet5"].model_copy(update={"epochs": 3})
-    opened = open_features(features / "pixels")
-    train("x", candidate, splits, opened, 0)
-    again = Batches(opened.values, np.arange(len(orders[-1][0])), np.arange(len(orders[-1][0])), 16, seed=0)
-    expected = []
-    for _ in range(3):
-        again.draw()
-        expected.append(again.order.tolist())
-    assert [order for order, _ in orders][-3:] == expected
+    assert len(lesson.validation.dataset().element_spec) == 2, "what is measured is not weighed"
+    assert lesson.chance_loss == pytest.approx(np.log(2)), "weighed so, the classes are as if equally frequent"
 
 
 def test_decay_divides_the_learning_rate(splits, features):
@@ -328,25 +277,98 @@ def test_the_test_pictures_are_never_trained_on(splits, features):
     np.testing.assert_array_equal(honest["p_with_helmet"], peeking["p_with_helmet"])
 
 
-def test_cross_validation_predicts_each_group_unseen(splits, features):
-    grouped = splits.assign(group=[f"g{n // 4}" for n in range(len(splits))])
-    pictures = open_features(features / "mobilenet")
-    found = cross_validate("x", CANDIDATES["transfer"], grouped, pictures, 0, 4)
-    expected = grouped[grouped["split"] != "test"].reset_index(drop=True)
-    pd.testing.assert_frame_equal(found[list(expected.columns)], expected, check_like=True)
-    right = found["p_without_helmet"].gt(0.5) == found["label"].eq("without_helmet")
-    assert right.mean() > 0.7
-    wrong = {"with_helmet": "without_helmet", "without_helmet": "with_helmet"}
-    first = grouped["group"] == "g0"
-    lied = grouped.assign(label=grouped["label"].where(~first, grouped["label"].map(wrong)))
-    again = cross_validate("x", CANDIDATES["transfer"], lied, pictures, 0, 4)
-    assert (again["p_with_helmet"].gt(0.5) == found["p_with_helmet"].gt(0.5))[found["group"] == "g0"].mean() > 0.5
+def with_dead_starts(monkeypatch, dead):
+    """The first `dead` networks that are built begin with relus whose input is below zero for every picture."""
+    build, built = architecture.build, []
+
+    def sometimes_dead(*arguments):
+        network = build(*arguments)
+        built.append(network)
+        if len(built) <= dead:
+            kernel, bias = network.layers[-2].get_weights()
+            network.layers[-2].set_weights([kernel * 0, bias - 1])
+        return network
+
+    monkeypatch.setattr(architecture, "build", sometimes_dead)
+    return built
+
+
+def test_a_dead_start_is_told_and_another_initialisation_learns(splits, features, monkeypatch, capsys):
+    candidate = CANDIDATES["simple_cnn"].model_copy(update={"precision": "float32"})
+    built = with_dead_starts(monkeypatch, 1)
+    _, history, predictions, model = train("x", candidate, splits, open_features(features / "pixels"), 1)
+    assert len(built) == 2
+    assert (model.status, model.starts, model.epochs_run) == ("trained", 2, len(history))
+    right = predictions["p_without_helmet"].gt(0.5) == predictions["label"].eq("without_helmet")
+    assert right[predictions["split"] == "train"].mean() > 0.95
+    assert "x: start 1 gave every picture the same answer after 3 epochs" in capsys.readouterr().err
+    assert model.trouble == ["From its first initialisation it gave every picture the same answer; start 2 is shown."]
+
+
+def test_a_network_that_never_begins_is_given_up_and_can_t_be_chosen(splits, features, monkeypatch, capsys):
+    candidate = CANDIDATES["simple_cnn"].model_copy(update={"precision": "float32"})
+    built = with_dead_starts(monkeypatch, 99)
+    model = train("x", candidate, splits, open_features(features / "pixels"), 1).model
+    assert len(built) == 4
+    assert (model.status, model.starts) == ("constant", 4)
+    assert capsys.readouterr().err.splitlines()[-1].endswith("the same answer, whatever it starts from")
+
+
+def test_the_same_seed_gives_the_same_weights_after_a_dead_start(splits, features, monkeypatch):
+    candidate = CANDIDATES["simple_cnn"].model_copy(update={"precision": "float32", "epochs": 4})
+    opened = open_features(features / "pixels")
+    with_dead_starts(monkeypatch, 1)
+    one = train("x", candidate, splits, opened, 1).network
+    monkeypatch.undo()
+    with_dead_starts(monkeypatch, 1)
+    two = train("x", candidate, splits, opened, 1).network
+    for left, right in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+@pytest.mark.parametrize("name", ["simple_cnn", "compact_cnn"])
+def test_a_candidate_that_diverges_ends_with_finite_weights_and_says_so(name, splits, features, capsys):
+    candidate = CANDIDATES[name].model_copy(update={"learning_rate": 1e30, "precision": "float32"})
+    network, history, predictions, model = train("x", candidate, splits, open_features(features / "pixels"), 0)
+    assert model.status == "diverged"
+    assert len(history) < candidate.epochs
+    assert all(np.isfinite(part).all() for part in network.get_weights())
+    assert np.isfinite(predictions["p_with_helmet"]).all()
+    assert "its training diverged" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_pictures_that_are_all_the_same_teach_nothing(splits, tmp_path):
+    grey = np.full((SIZE, SIZE, 3), 90, np.uint8)
+    entry = Backbone(image_size=SIZE)
+    reader = functools.partial(read, dict.fromkeys(splits["path"], grey))
+    featurize(splits, reader, "pixels", entry, resolve_entry("pixels", entry), tmp_path / "pixels")
+    model = train("x", CANDIDATES["lenet5"], splits, open_features(tmp_path / "pixels"), 0).model
+    assert model.status == "constant"
+
+
+def test_a_training_prints_one_line(splits, features, capfd):
+    train("x", CANDIDATES["lenet5"], splits, open_features(features / "pixels"), 0)
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    (line,) = captured.err.splitlines()
+    assert re.fullmatch(r"x: 12 epochs in \d+ s, best \d+: validation loss \d\.\d+, accuracy \d\.\d+", line)
 
 
 def test_augmented_needs_views(splits, features):
     candidate = CANDIDATES["simple_cnn"].model_copy(update={"augmented": True})
     with pytest.raises(UserError, match=r"candidates\.simple_cnn\.augmented needs augmented views"):
         train("simple_cnn", candidate, splits, open_features(features / "pixels"), 0)
+
+
+def test_without_pretrained_weights_an_augmented_candidate_is_trained_without_views(splits, images, tmp_path):
+    entry = Backbone(image_size=SIZE, weights="auto", views=1)
+    weights = [Weights("mobilenet", "auto", "random", None, None, None)]
+    featurize(splits, functools.partial(read, images), "mobilenet", entry, weights, tmp_path / "mobilenet")
+    model = train("x", CANDIDATES["transfer"], splits, open_features(tmp_path / "mobilenet"), 0).model
+    assert model.without_views
+    assert model.trouble == [
+        "No pretrained weights were found for its backbone, so it was trained without augmented views."
+    ]
 
 
 def test_model_json_says_where_weights_came_from(splits, features):

@@ -17,7 +17,7 @@ from plumbline.common.records import read_record, read_records
 from plumbline.evidence import rules
 from plumbline.evidence.records import ConditionAnswers, Decision, Figure, LeaderboardRow, ProbeEvidence
 from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
-from stages import evaluate, gate, leaderboard
+from stages import evaluate, gate, leaderboard, race
 
 
 @pytest.fixture
@@ -33,6 +33,7 @@ def decide(**gate_params):
     Path("params.yaml").write_text(yaml.safe_dump(params))
     if not Path("build/evaluation.json").exists():
         evaluate.main()
+    race.main()
     gate.main()
     return read_record(artefacts.DECISION, Decision)
 

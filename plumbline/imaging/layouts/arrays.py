@@ -22,12 +22,12 @@ from plumbline.imaging.settings import DataParams
 Rows = list[list[str]]
 
 _LABEL_COLUMNS = ("label", "labels", "class", "class_name", "target", "category", "y")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.A)
 _TRUTH = {"true": "1", "false": "0"}
 
 
 def list_pictures(params: DataParams) -> Found:
-    """Name every row of the array with its label; UserError where array and labels don't fit together."""
+    """List every row of the array with its label; UserError where array and labels don't fit together."""
     images, labels_file = open_array(params), params.root / params.arrays.labels
     header, table = read_labels(labels_file, len(images), params.arrays.classes)
     if len(table) != len(images):
@@ -69,10 +69,10 @@ def class_of(text: str, classes: dict[str, str]) -> str | None:
 
 
 def read_labels(path: Path, pictures: int, classes: dict[str, str]) -> tuple[list[str], Rows]:
-    """Return header (one of it `label`) and rows of a labels file.
+    """Return the header, with one column `label`, and the rows of a labels file.
 
     It may be a single column with or without a header, as numpy.savetxt and pandas write it, or a table with a column
-    `label`. `pictures` tells a header from a label: the file has one line more than there are pictures.
+    `label`. With a header the file has one line more than there are `pictures`.
     """
     rows = [[cell.strip() for cell in row] for row in _read_rows(path) if any(cell.strip() for cell in row)]
     if not rows:
@@ -108,7 +108,7 @@ _INDEX = "\0index"
 
 
 def _without_index(header: list[str], rows: Rows) -> list[str]:
-    """The header with pandas' nameless index marked; the column is dropped by `_checked`."""
+    """The header with pandas' unnamed index marked; `_checked` drops the column."""
     if header[0] not in ("", "Unnamed: 0", "index"):
         return header
     return [_INDEX, *header[1:]] if _is_index(rows[1:]) else header
@@ -144,7 +144,7 @@ def _read_rows(path: Path) -> Rows:
 
 
 def open_array(params: DataParams) -> Pixels:
-    """Return the (N, H, W, 3) uint8 array, mapped rather than read; UserError where it is something else."""
+    """Return the (N, H, W, 3) uint8 array, memory-mapped; UserError where it is something else."""
     path = params.root / params.arrays.images
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -1,4 +1,4 @@
-"""A folder per class; a picture's folder at the top is its label, however deep it lies."""
+"""A folder for each class: the topmost folder of a picture is its label."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import PurePosixPath
 
-from plumbline.imaging.decode import DecodeError, decode_image
-from plumbline.imaging.files import read_bytes, shown_path, top_folder, walk
+from plumbline.imaging.decode import DecodeError, decoder_warning
+from plumbline.imaging.files import read_bytes, read_picture, shown_path, top_folder, walk
 from plumbline.imaging.layouts.foreign import refuse_foreign
 from plumbline.imaging.layouts.published import settle_split
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.pictures import Found, Picture, Refused, is_picture_name
 from plumbline.imaging.settings import DataParams
 
-# Pictures and films that are not read: at the top of a folder, too, nobody means them as a note.
+# Pictures and films that can't be read. Other files beside the class folders are taken for notes, these are not.
 UNREAD = (
     *(".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".tga", ".ico"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".dcm"),
@@ -24,7 +24,7 @@ UNREAD = (
 
 
 def list_pictures(params: DataParams) -> Found:
-    """Name every picture below the root; UserError where the folders are a split or another tool's export."""
+    """List every picture below the root; UserError where the folders are a split or another tool's export."""
     found = Found()
     found.files = set(files := walk(params, found.refused))
     if params.layout == "auto":
@@ -50,19 +50,19 @@ def list_pictures(params: DataParams) -> Found:
 
 
 def read(params: DataParams, source: str, paths: Sequence[str]) -> Iterator[Picture | Refused]:
-    """Decode a file, which is the one picture of `paths`."""
-    try:
-        data = read_bytes(params, source)
-        image = decode_image(data, params.max_pixels)
-    except DecodeError as error:
-        yield Refused(source, error.reason, "unreadable")
+    """Decode a file; it is the only picture of `paths`."""
+    found = read_picture(params, source)
+    if isinstance(found, Refused):
+        yield found
         return
+    data, image = found
+    digest, warning = hashlib.sha256(data).hexdigest(), decoder_warning(data)
     for path in paths:
-        yield Picture(path, image, hashlib.sha256(data).hexdigest(), len(data), image.info["format"])
+        yield Picture(path, image, digest, len(data), image.info["format"], warning)
 
 
 def states(params: DataParams, source: str, paths: Sequence[str]) -> list[str]:
-    """The file's digest, or why it can't be read."""
+    """Return the file's sha256, or why it can't be read."""
     try:
         return [hashlib.sha256(read_bytes(params, source)).hexdigest() for _ in paths]
     except DecodeError as error:

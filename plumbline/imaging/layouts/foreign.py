@@ -1,4 +1,4 @@
-"""Exports of other tools, told by their files: they are called by their name rather than read as something else."""
+"""Recognise exports of other tools by their files, and refuse them by name instead of misreading them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Recogniser = Callable[[DataParams, Sequence[str]], str | None]
 
 
 def refuse_foreign(params: DataParams, files: Sequence[str]) -> None:
-    """UserError that says what the folder is, where it is an export that is not read."""
+    """Raise a UserError that names the export, where the folder is one that can't be read."""
     for recognise in _RECOGNISERS:
         if found := recognise(params, files):
             what, _, own_way = found.partition("|")
@@ -38,7 +38,7 @@ def _head(params: DataParams, path: str) -> str:
 
 
 def _ends(files: Sequence[str], *suffixes: str, depth: int = 4) -> list[str]:
-    """The first files with such an ending, those nearest to the top first."""
+    """The first files with one of these endings, those nearest to the top first."""
     found = [path for path in files if path.lower().endswith(suffixes) and path.count("/") < depth]
     return sorted(found, key=lambda path: (path.count("/"), path))[:_MOST]
 
@@ -73,7 +73,7 @@ def _folders(path: str) -> set[str]:
 
 
 def _twin(path: str) -> str:
-    """What a picture under images/ and its boxes under labels/ have in common."""
+    """A name that a picture under images/ shares with its boxes under labels/."""
     parts = [
         ("*" if part.lower() in ("images", "labels") else part) for part in PurePosixPath(path).with_suffix("").parts
     ]
@@ -138,7 +138,7 @@ def _label_studio(params: DataParams, files: Sequence[str]) -> str | None:
 
 
 def _packed(params: DataParams, files: Sequence[str]) -> str | None:
-    """Containers of pictures, where there is nothing else to read."""
+    """Archives and other containers, where the folder has no picture files."""
     if any(is_picture_name(path) for path in files):
         return None
     kinds = {

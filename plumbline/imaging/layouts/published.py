@@ -1,10 +1,10 @@
-"""Folders called train and test: a split that somebody published, and no classes."""
+"""Folders called train and test: a published split rather than classes."""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from itertools import dropwhile
 from pathlib import PurePosixPath
 from typing import Literal
@@ -18,7 +18,7 @@ Side = Literal["train", "validation", "test", "none"]
 _SIDES: dict[str, Side] = {
     **dict.fromkeys(("train", "training", "trn", "trainval", "fit"), "train"),
     **dict.fromkeys(("val", "vali", "valid", "validation", "validate", "dev", "devel", "development"), "validation"),
-    **dict.fromkeys(("test", "testing", "tst", "eval", "evaluation", "holdout", "heldout"), "test"),
+    **dict.fromkeys(("test", "tests", "testing", "tst", "eval", "evaluation", "holdout", "heldout"), "test"),
     # Parts that come without labels, or beside a split.
     **dict.fromkeys(("unlabeled", "unlabelled", "unlabled", "unsup", "unsupervised"), "none"),
     **dict.fromkeys(("pred", "predict", "prediction", "predictions", "extra", "submission"), "none"),
@@ -27,6 +27,7 @@ _SIDES: dict[str, Side] = {
 _AROUND = {
     *("seg", "set", "sets", "data", "dataset", "split", "splits", "subset", "part", "fold", "the", "my", "new"),
     *("image", "images", "img", "imgs", "pic", "pics", "picture", "pictures", "photo", "photos", "folder", "dir"),
+    *("jpg", "jpeg", "png", "bmp", "webp"),
     *(
         "samples",
         "examples",
@@ -43,44 +44,63 @@ _AROUND = {
     ),
 }
 _GLUED = re.compile(
-    r"(?:seg|data|images?|imgs?)?(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|dev)(?:sets?|data(?:sets?)?|images?|imgs?|split)?"
+    r"(?:seg|data|images?|imgs?)?(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval|holdout)"
+    r"(?:sets?|data(?:sets?)?|images?|imgs?|split)?"
 )
 
 
 def side_of(name: str) -> Side | None:
     """Return which side of a split a folder of this name is, "none" for one without labels; None for other names.
 
-    `Training`, `test_set`, `seg_train`, `TrainImages`, `val2017` and `DEV` are such names; `train_station` is not.
+    `Training`, `test_set`, `seg_train`, `TrainImages`, `val2017`, `hold-out` and `DEV` are such names; `train_station`
+    is not.
     """
+    side, rest = _side_and_rest(name)
+    return side if rest == () else None
+
+
+def _side_and_rest(name: str) -> tuple[Side | None, tuple[str, ...]]:
+    """The side that a name holds a word for, and its words that say something else: cifar_train is train, (cifar,)."""
     text = unicodedata.normalize("NFKC", name)
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text).casefold()
+    text = re.sub(r"(hold|held)[^a-z]*out", "holdout", text)
+    text = re.sub(r"images[^a-z]*t([rs])\b", lambda found: {"r": "train", "s": "test"}[found.group(1)], text)
+    if not text.isascii():
+        return None, (text,)
     words = [word for word in re.split(r"[^a-z]+", text) if word]
-    told: list[Side] = []
+    sides: list[Side] = []
+    rest: list[str] = []
     for word in words:
         glued = _GLUED.fullmatch(word)
         side = _SIDES.get(word) or (_SIDES.get(glued.group(1)) if glued else None)
         if side:
-            told.append(side)
+            sides.append(side)
         elif word not in _AROUND and not (len(word) == 1 and len(words) > 1):
-            return None
-    if not told or not re.fullmatch(r"[\x00-\x7f]*", text):
-        return None
-    return told[0] if len(set(told)) == 1 else "none"
+            rest.append(word)
+    if not sides:
+        return None, tuple(rest)
+    return sides[0] if len(set(sides)) == 1 else "none", tuple(rest)
 
 
 def find_split(tops: Collection[str]) -> dict[str, Side]:
     """Return {folder: side} where the folders at the top of a set are a split, else nothing.
 
-    They are where all are called so, or two of different sides are: `train` beside `bus` and `car` is a class.
+    They are where all are called so, or two of different sides are: `train` beside `bus` and `car` is a class. So are
+    folders that are all called alike but for the side, such as `cifar_train` and `cifar_test`.
     """
     sides = {name: side for name in tops if (side := side_of(name))}
     whole = bool(tops) and len(sides) == len(set(tops)) and set(sides.values()) != {"none"}
     two = len({side for side in sides.values() if side != "none"}) > 1
-    return sides if whole or two else {}
+    if whole or two:
+        return sides
+    parted = {name: _side_and_rest(name) for name in tops}
+    named = {name: side for name, (side, _) in parted.items() if side}
+    alike = len({rest for _, rest in parted.values()}) == 1 and len(named) == len(parted)
+    return named if alike and len(set(named.values()) - {"none"}) > 1 else {}
 
 
 def settle_split(found: Found, params: DataParams) -> None:
-    """Give pictures below train and test the class of the folder below, by `data.published_split`; else UserError."""
+    """Label pictures below train and test by the next folder, as `data.published_split` allows; else UserError."""
     tops = _tops(row["path"] for row in found.rows)
     sides = find_split(tops)
     if not sides:
@@ -96,8 +116,7 @@ def settle_split(found: Found, params: DataParams) -> None:
         if side is None:
             rows.append(row)
             continue
-        # Archives repeat the folder: seg_train/seg_train/forest.
-        classes = list(dropwhile(lambda name: side_of(name) is not None, inside))
+        classes = _without_sides(top, inside)
         if not classes and side == "none":
             reason = f"lies in {top}, a part of the published split without classes: remove it, or label it"
             found.refused.append(Refused(row["path"], reason, "label"))
@@ -109,8 +128,13 @@ def settle_split(found: Found, params: DataParams) -> None:
     found.rows = rows
 
 
+def _without_sides(top: str, inside: Sequence[str]) -> list[str]:
+    """The folders below `top` that say what a picture shows; archives repeat the side: seg_train/seg_train/forest."""
+    return list(dropwhile(lambda name: name == top or side_of(name) is not None, inside))
+
+
 def _settle_inside_classes(found: Found, params: DataParams) -> None:
-    """The other way round, cat/train and cat/test: the classes are right, and the split is one that somebody drew."""
+    """The other order, cat/train and cat/test: the classes are right, and there is a published split below them."""
     second = [PurePosixPath(row["path"]).parts[1:2] if row["path"].count("/") > 1 else () for row in found.rows]
     sides = find_split({name for names in second for name in names})
     if len(set(sides.values()) - {"none"}) < 2 or not all(names and names[0] in sides for names in second):
@@ -131,7 +155,7 @@ def _tops(paths: Iterable[str]) -> set[str]:
 
 
 def _refuse_wrapped(tops: Collection[str], found: Found, params: DataParams) -> None:
-    """A folder around the split, as archives have it: data/archive/Training/cat."""
+    """A folder around the split, as in archives: data/archive/Training/cat."""
     if len(tops) != 1:
         return
     (top,) = tops

@@ -1,17 +1,18 @@
-"""YOLO darknet: pictures with a .txt of boxes beside each, and a file that names the classes. A box is a picture."""
+"""YOLO Darknet: a .txt of boxes beside each picture, and a file that names the classes. Each box is a picture."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from PIL import Image
 
 from plumbline.common.errors import UserError
-from plumbline.imaging.decode import DecodeError, decode_image
-from plumbline.imaging.files import read_bytes, read_text, top_folder, walk
+from plumbline.imaging.decode import DecodeError, decoder_warning
+from plumbline.imaging.files import read_bytes, read_picture, read_text, top_folder, walk
 from plumbline.imaging.labels import SEVERAL
 from plumbline.imaging.layouts.published import side_of
 from plumbline.imaging.pictures import Found, Picture, Refused, is_picture_name
@@ -20,12 +21,12 @@ from plumbline.imaging.settings import DataParams
 Box = tuple[float, float, float, float]
 
 ROUNDING = 0.01  # share of the picture by which a coordinate may lie outside: rounding by whoever wrote it
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?nan|[+-]?inf", re.I)
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?nan|[+-]?inf", re.I | re.A)
 _BOX_SUFFIXES = (".txt", ".TXT", ".Txt")
 
 
 def list_pictures(params: DataParams) -> Found:
-    """Name every box with its class; a picture without boxes, or without a file of them, is background and no row."""
+    """List every box with its class. A picture without boxes, or without a .txt, is background and gets no row."""
     found = Found()
     found.files = set(files := walk(params, found.refused))
     boxes = {_stem(path): path for path in files if PurePosixPath(path).suffix.lower() == ".txt"}
@@ -58,7 +59,7 @@ def _stem(path: str) -> str:
 
 
 def _photograph(path: str) -> str:
-    """What names a photograph: its path without suffix, and without folders that only say train or test."""
+    """A photograph's name: its path without suffix and without folders called train or test."""
     parts = PurePosixPath(path).with_suffix("").parts
     return "/".join(part for place, part in enumerate(parts) if place == len(parts) - 1 or side_of(part) is None)
 
@@ -100,7 +101,8 @@ def parse_box(line: str) -> tuple[int, Box]:
     parts = line.split()
     polygon = len(parts) >= 7 and len(parts) % 2 == 1
     if len(parts) != 5 and not polygon:
-        like = " (a box with its confidence is a prediction, no label)" if len(parts) == 6 else ""
+        sixth = "a confidence makes it a prediction, a tracking number tells nothing of it"
+        like = f" (remove the sixth: {sixth})" if len(parts) == 6 else ""
         raise DecodeError(f"has {len(parts)} values, not `class x y width height`{like}")
     if not all(_NUMBER.fullmatch(part) for part in parts) or not float(parts[0]).is_integer():
         raise DecodeError(f"is not five numbers: {line.strip()[:60]!r}")
@@ -134,7 +136,7 @@ def box_pixels(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def box_file(params: DataParams, picture: str) -> str:
-    """The path of the .txt beside a picture, however its suffix is written."""
+    """The path of the .txt beside a picture, in whatever case its suffix is."""
     tried = [f"{_stem(picture)}{suffix}" for suffix in _BOX_SUFFIXES]
     return next((path for path in tried if (params.root / path).is_file()), tried[0])
 
@@ -158,7 +160,7 @@ def _read_names(params: DataParams, path: str) -> list[str]:
 
 
 def _names_for(picture: str, names: Mapping[str, list[str]], params: DataParams) -> list[str]:
-    """The class names of the nearest folder at or above a picture; else those of the only names file there is."""
+    """The class names of the nearest folder at or above the picture, else those of the only names file."""
     for folder in PurePosixPath(picture).parents:
         if str(folder) in names:
             return names[str(folder)]
@@ -179,25 +181,25 @@ def _looks_like_boxes(params: DataParams, path: str) -> bool:
 
 def read(params: DataParams, source: str, paths: Sequence[str]) -> Iterator[Picture | Refused]:
     """Decode a photograph once and yield the boxes `paths` of it."""
-    try:
-        data = read_bytes(params, source)
-        image = decode_image(data, params.max_pixels)
-    except DecodeError as error:
-        yield Refused(source, error.reason, "unreadable")
+    found = read_picture(params, source)
+    if isinstance(found, Refused):
+        yield found
         return
+    data, image = found
     boxes = box_file(params, source)
     try:
         lines = read_text(params, boxes).splitlines()
     except DecodeError as error:
         yield Refused(boxes, error.reason, "box")
         return
-    digest = hashlib.sha256(data).hexdigest()
+    digest, warning = hashlib.sha256(data).hexdigest(), decoder_warning(data)
     for path in paths:
-        yield _crop(image, path, lines, digest, len(data))
+        one = _crop(image, path, lines, digest, len(data))
+        yield one if isinstance(one, Refused) else replace(one, warning=warning)
 
 
 def states(params: DataParams, source: str, paths: Sequence[str]) -> list[str]:
-    """Digests of the photograph and of its file of boxes, or why one can't be read."""
+    """Return the sha256 of the photograph and of its .txt, or why one can't be read."""
     try:
         files = (source, box_file(params, source))
         return [hashlib.sha256(read_bytes(params, file)).hexdigest() for file in files]

@@ -1,5 +1,5 @@
 """One module per architecture that params.yaml may name; each has `build(input_shape, output, candidate)`.
 
-Beside it stands `FEATURE_MAPS`, the layer behind which each stride's maps are found (see
-`plumbline/models/feature_maps.py`), or `NO_FEATURE_MAPS`, why there are none.
+Each also has `FEATURE_MAPS`, the layer whose output holds the maps of each stride (see
+`plumbline/models/feature_maps.py`), or `NO_FEATURE_MAPS`, the reason why there are none.
 """

@@ -1,4 +1,4 @@
-"""Dense blocks: each layer sees the maps of all before it (Huang et al. 2017), small enough to train from scratch."""
+"""Dense blocks: each layer reads all earlier maps (Huang et al. 2017), small enough to train from scratch."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ def inception_module(
     normalised: bool = True,
     name: str | None = None,
 ) -> keras.KerasTensor:
-    """Four ways side by side, joined by channel: 1x1; 1x1 then 3x3; 1x1 then 5x5; pool then 1x1.
+    """Four branches side by side, joined by channel: 1x1; 1x1 then 3x3; 1x1 then 5x5; pool then 1x1.
 
     (N, h, w, c) to (N, h, w, ones + threes + fives + pooled). `normalised=False` is the paper's own module;
     `name` is that of the last layer.

@@ -39,7 +39,7 @@ def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: C
 def residual_block(x: keras.KerasTensor, filters: int, strides: int, name: str | None = None) -> keras.KerasTensor:
     """Two 3x3 convolutions whose maps are weighed by squeeze-and-excitation and added to the input.
 
-    (N, h, w, c) to (N, h / strides, w / strides, filters); where the shape changes, the way past is a 1x1 convolution.
+    (N, h, w, c) to (N, h / strides, w / strides, filters); where the shape changes, the shortcut is a 1x1 convolution.
     `name` is that of the last layer.
     """
     import keras

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from plumbline.common.errors import UserError
+
 if TYPE_CHECKING:
     import keras
 
@@ -20,12 +22,26 @@ def build(input_shape: tuple[int, ...], output: keras.layers.Layer, candidate: C
     from plumbline.models.candidates import Head
 
     head = candidate.head or Head()
-    layers = [keras.Input(input_shape, name="features")]
+    features = keras.Input(input_shape, name="features")
+    x = features
+    if len(input_shape) == 1 and head.pooling == "attention":
+        raise UserError(
+            f"params.yaml: pooling: attention needs feature maps: set backbones.{candidate.backbone}.pooling to none."
+        )
     if len(input_shape) > 1:
-        pool = head.pooling == "average"
-        layers.append(keras.layers.GlobalAveragePooling2D() if pool else keras.layers.Flatten())
+        x = _pooled(x, head.pooling)
     for number, units in enumerate(head.hidden):
-        layers.append(keras.layers.Dense(units, activation="relu"))
+        x = keras.layers.Dense(units, activation="relu")(x)
         if number == 0 and head.dropout:
-            layers.append(keras.layers.Dropout(head.dropout))
-    return keras.Sequential([*layers, output], name="head")
+            x = keras.layers.Dropout(head.dropout)(x)
+    return keras.Model(features, output(x), name="head")
+
+
+def _pooled(maps: keras.KerasTensor, how: str) -> keras.KerasTensor:
+    import keras
+
+    from plumbline.models.attention import attention_pooled
+
+    if how == "attention":
+        return attention_pooled(maps)
+    return (keras.layers.GlobalAveragePooling2D() if how == "average" else keras.layers.Flatten())(maps)

@@ -14,6 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from plumbline.cli import app
+from plumbline.commands.init import fit, with_changes
 from plumbline.common.errors import UserError
 
 TOP = Path(__file__).parents[3]
@@ -151,3 +152,30 @@ def test_what_cannot_be_fitted_is_one_sentence_and_changes_nothing(project, argu
     assert result.exit_code == 1
     assert said in result.output
     assert (project / "params.yaml").read_text() == before
+
+
+def test_what_has_to_be_another_is_said_and_nothing_is_written(tmp_path):
+    lay_folders(tmp_path / "own", "with_mask", "without_mask")
+    shipped = yaml.safe_load((TOP / "params.yaml").read_text())
+    found = fit(shipped, tmp_path / "own")
+    assert found.changes == {"evaluate.violation_class": None}
+    assert found.said[0] == f"{tmp_path / 'own'}/: 24 pictures (12 with_mask, 12 without_mask)."
+    assert fit(shipped, tmp_path / "own", "without_mask").changes == {"evaluate.violation_class": "without_mask"}
+    with pytest.raises(UserError, match="--violation bare: the classes are with_mask, without_mask, or none"):
+        fit(shipped, tmp_path / "own", "bare")
+
+
+def test_one_class_alone_is_refused(tmp_path):
+    lay_folders(tmp_path / "own", "with_mask")
+    with pytest.raises(UserError, match="has only the class with_mask, and telling apart takes two"):
+        fit({}, tmp_path / "own")
+
+
+def test_changes_reach_nested_keys_and_leave_the_settings_as_they_were():
+    settings = {"data": {"arrays": {"channels": "bgr"}}}
+    changed = with_changes(settings, {"data.arrays.classes": {"0": "a"}, "evaluate.violation_class": None})
+    assert changed == {
+        "data": {"arrays": {"channels": "bgr", "classes": {"0": "a"}}},
+        "evaluate": {"violation_class": None},
+    }
+    assert settings == {"data": {"arrays": {"channels": "bgr"}}}

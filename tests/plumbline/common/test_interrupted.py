@@ -113,6 +113,22 @@ def test_cut_at_the_end_of_a_line_it_is_noticed_before_anything_runs_and_put_bac
     assert project.repro()[1] == ["look"], "nothing is done again"
 
 
+def test_the_last_stage_cut_short_is_noticed_and_one_that_was_changed_is_not(project):
+    interrupted.keep(project.root)
+    whole = project.lock.read_text()
+    start = whole.rindex("    cmd:")
+    ends = [place for place, letter in enumerate(whole, 1) if letter == "\n" and start < place < len(whole)]
+    for length in ends:
+        project.lock.write_text(whole[:length])
+        assert interrupted.lock_fault(project.root) is not None, whole[length - 40 : length]
+    pipeline = project.root / "dvc.yaml"
+    (name,) = interrupted.stage_names(whole)[-1:]
+    project.lock.write_text(whole[: whole.rindex("    outs:")])
+    assert name in interrupted.lock_fault(project.root)
+    pipeline.write_text(pipeline.read_text().replace(", outs: [last]}", "}"))
+    assert interrupted.lock_fault(project.root) is None, "dvc.yaml has no outs for it any more"
+
+
 def test_wherever_it_is_cut_no_more_than_the_last_stage_is_lost_in_silence(project):
     whole = project.lock.read_text()
     names = interrupted.stage_names(whole)

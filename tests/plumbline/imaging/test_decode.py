@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from plumbline.imaging.decode import DecodeError, decode, decode_image, decode_resized, decode_small_grey, shrink_grey
+from plumbline.imaging.decode import (
+    DecodeError,
+    decode,
+    decode_image,
+    decode_resized,
+    decode_small_grey,
+    decoder_warning,
+    shrink_grey,
+)
 
 
 def photograph(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -237,3 +245,29 @@ def test_an_alpha_that_is_used_still_counts():
     alpha.paste(255, (0, 0, 20, 30))
     assert np.asarray(decode(bmp_32(picture, alpha)))[:, 20:].min() == 255
     assert decode(encoded(Image.new("RGBA", (8, 8), (200, 0, 0, 0)))).min() == 255
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_with_overwritten_bytes_decodes_and_its_decoder_warns(progressive):
+    whole = encoded(photograph(320, 240), "JPEG", quality=90, progressive=progressive)
+    warned = 0
+    for seed in range(20):
+        damaged = bytearray(whole)
+        start = int(np.random.default_rng(seed).integers(700, len(whole) - 300))
+        damaged[start : start + 200] = b"overwritten bytes!! " * 10
+        try:
+            decode(bytes(damaged))
+        except DecodeError:
+            continue
+        warned += decoder_warning(bytes(damaged)) is not None
+    assert warned >= 5, "a decoder that resynchronises by chance warns of nothing"
+    assert decoder_warning(whole) is None
+    assert decoder_warning(encoded(photograph(32, 32))) is None
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
+@pytest.mark.parametrize("options", [{}, {"subsampling": 2}, {"progressive": True}, {"restart_marker_blocks": 3}])
+def test_a_jpeg_of_another_kind_is_not_damaged(mode, options):
+    whole = encoded(photograph(60, 50).convert(mode), "JPEG", **options)
+    assert decoder_warning(whole) is None
+    assert decoder_warning(whole + b"a preview after it" * 9) is None

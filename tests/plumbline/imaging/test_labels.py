@@ -47,6 +47,7 @@ UNSAFE = [
     *("../outside", "/etc/x", "N/A", "w/o helmet", "a\\b", "C:\\x", "C:", "..", ".", ".unsure", "cat.", "~", "~root"),
     *("con", "CON", "nul.txt", "com1", "a\nb", "a\tb", "a\0b", "a\x7fb", "a\u2028b", "a\u202eb", "a\u200bb", "\ufeffa"),
     *("x" * 255, "\u00e4" * 100, "\ud800", "a\ufffdb", "what?", "a*b", "a|b", "a:b", "<b>", 'a"b'),
+    *("com\u00b9", "CONIN$", "conout$"),
     *("Thumbs.db", "__MACOSX", "metadata.csv", "labels.csv", "images.npy", "obj.names", "cat;../dog"),
     *(True, None, 1.5, float("nan"), ["a"], {"a": 1}),
 ]

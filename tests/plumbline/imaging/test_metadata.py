@@ -40,10 +40,17 @@ def test_several_labels_in_a_cell_do_not_make_a_semicolon_the_separator():
     assert rows_of('path;label\na.jpg;"cat;dog"\n') == {"a.jpg": {"label": "cat;dog"}}
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
 def test_what_spreadsheets_write(encoding):
     text = 'sep=;\r\npath;photo;;\r\n;;;\r\n" a.jpg ";pâ;;\r\n\r\n ; ;;\r\n'
     assert rows_of(text.encode(encoding)) == {"a.jpg": {"photo": "pâ"}}
+    assert rows_of("path,photo\na.jpg,pâ\n".encode(encoding)) == {"a.jpg": {"photo": "pâ"}}
+
+
+@pytest.mark.parametrize("first", ["", "Unnamed: 0"])
+def test_the_row_numbers_of_pandas_are_no_column(first):
+    assert rows_of(f"{first},path,photo\n0,a.jpg,p\n1,b.jpg,q\n") == {"a.jpg": {"photo": "p"}, "b.jpg": {"photo": "q"}}
+    assert "Unnamed: 0" in rows_of("Unnamed: 0,path\n7,a.jpg\n")["a.jpg"], "other numbers may mean something"
 
 
 @pytest.mark.parametrize(

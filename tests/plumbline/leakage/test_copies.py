@@ -1,6 +1,7 @@
 """Copies end with their original, strangers do not, and what was skipped is still listed."""
 
 import io
+import itertools
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,8 @@ from plumbline.leakage.copies import (
 )
 
 RED, BLUE, YELLOW, WHITE = (220, 30, 30), (30, 60, 220), (240, 210, 30), (250, 250, 250)
+GREEN, ORANGE = (30, 150, 60), (240, 120, 20)
+HELMETS = list(itertools.combinations((RED, BLUE, YELLOW, WHITE, GREEN, ORANGE), 2))
 
 
 def reencode(image):
@@ -153,9 +156,11 @@ def tinted(image, by):
 RECOLOURED = {
     "tinted": lambda image: tinted(image, [25, 0, -25]),
     "faded": lambda image: ImageEnhance.Color(image).enhance(0.5),
+    "faded and encoded": lambda image: reencode(ImageEnhance.Color(image).enhance(0.3)),
     "richer": lambda image: ImageEnhance.Color(image).enhance(1.5),
     "black and white": lambda image: image.convert("L").convert("RGB"),
     "sepia": lambda image: ImageOps.colorize(image.convert("L"), (20, 10, 0), (255, 240, 200)),
+    "brown": lambda image: ImageOps.colorize(image.convert("L"), (20, 10, 0), (255, 245, 225), (140, 110, 80)),
 }
 
 
@@ -167,10 +172,15 @@ def test_a_picture_recoloured_as_a_whole_is_a_copy(kind):
     assert joined.labels().tolist() == [0, 0, 0, 3]
 
 
-@pytest.mark.parametrize("colours", [(RED, BLUE), (YELLOW, WHITE)])
-@pytest.mark.parametrize("base", [scene(1), scene(2).convert("L").convert("RGB")], ids=["colourful", "grey"])
+BASES = {"colourful": scene(1), "grey": scene(2).convert("L").convert("RGB")}
+ON_GREY = ((RED, BLUE), (YELLOW, WHITE), (BLUE, YELLOW), (GREEN, WHITE), (ORANGE, RED))
+
+
+@pytest.mark.parametrize(
+    ("base", "colours"), [*(("colourful", two) for two in HELMETS), *(("grey", two) for two in ON_GREY)]
+)
 def test_the_same_but_for_the_colour_of_a_helmet_is_no_copy(base, colours):
-    images = [with_helmet(base, colour) for colour in colours]
+    images = [with_helmet(BASES[base], colour, 45) for colour in colours]
     images += [ImageOps.mirror(images[1]), crop(0.1)(images[1]), reencode(images[0])]
     joined = Joined(len(images))
     find_copies(pictures_of(images), joined, CopyParams())
@@ -213,9 +223,10 @@ def test_same_picture_is_what_group_calls_a_copy_with_the_same_colours_everywher
     assert alike(image, reencode(image))
     assert alike(image, image.resize((160, 120)))
     assert not alike(image, scene(2))
+    for colours in HELMETS:
+        assert not alike(*(with_helmet(image, colour) for colour in colours)), colours
     for colours in ((RED, BLUE), (YELLOW, WHITE), (BLUE, YELLOW)):
-        for radius in (14, 30):
-            assert not alike(*(with_helmet(image, colour, radius) for colour in colours)), (colours, radius)
+        assert not alike(*(with_helmet(image, colour, 14) for colour in colours)), colours
     flat = [Image.new("RGB", (64, 64), colour) for colour in (RED, BLUE)]
     assert not alike(*flat)
 

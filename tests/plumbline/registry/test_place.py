@@ -61,7 +61,7 @@ def test_not_from_a_detached_older_commit(repository):
     git(root, "checkout", "-q", commits[0])
     why = why_not_here(root, ANY)
     assert why.startswith(f"This is the detached commit {commits[0][:7]}, no branch's last")
-    assert why.endswith("to insist, `python -m stages.promote --here --reason TEXT`.")
+    assert why.endswith("to insist, `plumbline promote --here --reason TEXT`.")
     assert "\n" not in why
     assert why_not_here(root, Place(commit="any")) is None
     git(root, "checkout", "-q", "--detach", "main")

@@ -7,6 +7,7 @@ from PIL import Image
 
 from plumbline.common.errors import UserError
 from plumbline.imaging.collection import list_images
+from plumbline.imaging.layouts.foreign import refuse_foreign
 from plumbline.imaging.settings import DataParams
 
 BOX = "0 0.5 0.5 0.2 0.2\n"
@@ -87,3 +88,15 @@ def test_who_says_folders_gets_folders(tmp_path):
     with pytest.raises(UserError):
         list_images(params)
     assert len(list_images(params.model_copy(update={"layout": "folders"})).images) == 2
+
+
+def test_plain_pictures_are_no_export(tmp_path):
+    files = {"cat/a.jpg": None, "notes.json": "{}", "cat/a.txt": "a note"}
+    assert refuse_foreign(lay(tmp_path, files), list(files)) is None
+
+
+def test_a_file_that_names_an_export_deep_below_is_somebody_elses(tmp_path):
+    files = {"cat/a.jpg": None, "cat/x/y/z/data.yaml": DATA_YAML}
+    assert refuse_foreign(lay(tmp_path, files), list(files)) is None
+    with pytest.raises(UserError, match=r"an Ultralytics YOLO set \(cat/data\.yaml\)"):
+        refuse_foreign(lay(tmp_path, {"cat/data.yaml": DATA_YAML}), ["cat/data.yaml"])

@@ -21,6 +21,11 @@ def draw(path):
         *[(name, "train") for name in ("train2017", "Train Images", "trainset", "images_train", "trainval", "train_1")],
         *[(name, "validation") for name in ("val", "Valid", "validation", "DEV", "val_set", "dev-set", "val2014")],
         *[(name, "test") for name in ("test", "Testing", "test_set", "seg_test", "TestSet", "test images", "eval")],
+        *[(name, "train") for name in ("TRAIN_SET", "train_images", "Trainset", "train-jpg", "imagesTr", "x_train")],
+        *[
+            (name, "test")
+            for name in ("testing_data", "holdout", "hold-out", "HoldOut", "evalset", "imagesTs", "tests")
+        ],
         *[(name, "none") for name in ("unlabeled", "unlabelled", "seg_pred", "extra", "train_test")],
         *[(name, None) for name in ("cat", "train_station", "contest", "tested", "device", "trainer", "1")],
         *[(name, None) for name in ("with_helmet", "data", "images", "value", "retrained", "test_results", "")],
@@ -37,6 +42,11 @@ def test_which_side_a_folder_is(name, side):
         ({"train"}, True),
         ({"train", "test", "cat"}, True),
         ({"train_set", "unlabeled"}, True),
+        ({"cifar_train", "cifar_test"}, True),
+        ({"asl_alphabet_train", "asl_alphabet_val"}, True),
+        ({"train_station", "test_tube"}, False),
+        ({"training_shoes", "running_shoes"}, False),
+        ({"cat_train", "cat_test", "dog_train", "dog_test"}, False),
         ({"train", "bus", "car"}, False),
         ({"test", "control"}, False),
         ({"extra"}, False),
@@ -90,6 +100,17 @@ def test_a_folder_around_the_split_is_named(tmp_path):
         draw(tmp_path / "archive" / side / "cat" / "0.png")
     with pytest.raises(UserError, match=r"one folder, archive/, with a split in it \(test, train\): move"):
         list_images(DataParams(root=tmp_path))
+
+
+def test_sides_that_name_their_set_as_well(tmp_path):
+    for side in ("signs_train", "signs_test"):
+        draw(tmp_path / side / side / "stop" / "0.png")
+        draw(tmp_path / side / side / "yield" / "0.png")
+    with pytest.raises(UserError, match="split already"):
+        list_images(DataParams(root=tmp_path))
+    found = list_images(DataParams(root=tmp_path, published_split="keep")).images.set_index("path")
+    assert sorted(found["label"]) == ["stop", "stop", "yield", "yield"]
+    assert found.loc["signs_test/signs_test/stop/0.png", "published_split"] == "test"
 
 
 def test_a_side_that_lies_in_itself_as_archives_have_it(tmp_path):

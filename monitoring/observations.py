@@ -15,7 +15,7 @@ Floats = NDArray[np.floating]
 
 
 @dataclass(frozen=True)
-class Sample:
+class Observations:
     """N images.
 
     measures: (N, M) descriptors, a column each; probabilities: (N, C) of the champion, as calibrated; embeddings:
@@ -40,9 +40,9 @@ class Sample:
         """(N,) the most probable class of each image."""
         return np.asarray(self.probabilities.argmax(axis=1), np.int64)
 
-    def take(self, rows: NDArray[np.intp]) -> Sample:
+    def take(self, rows: NDArray[np.intp]) -> Observations:
         """Return the images `rows`, in that order (a row may come twice)."""
-        return Sample(
+        return Observations(
             self.measures.iloc[rows].reset_index(drop=True),
             self.probabilities[rows],
             self.embeddings[rows],

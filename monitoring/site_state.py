@@ -1,19 +1,21 @@
-"""What a site has sent and what was said of it, on disk; whatever is killed when, nothing is counted twice or lost.
+"""What a site has sent and the verdicts on it, on disk.
+
+A run may be killed at any point: nothing is counted twice or lost.
 
 Layout under STATE/SITE::
 
-    pending/0001.npz, 0001.parquet   measured and scored, waiting for their window; the .parquet is written last
-    quarantine.csv                   what could not be read; looked at again when the file changes
-    windows/0001/                    one judged window, renamed into place whole
-        images.parquet               a row for each image of it
+    pending/0001.npz, 0001.parquet   measured and scored, waiting for their window; the .parquet comes last
+    quarantine.csv                   files that could not be read; tried again when they change
+    windows/0001/                    one judged window, moved into place as a whole
+        images.parquet               a row for each of its images
         result.json                  verdict, reasons, figures
-    counted/0001.parquet             what counts of the images of older windows, from window 0001 on
-    waiting.json                     what the last look found, where it was no window
+    counted/0001.parquet             what is kept of images of older windows, from window 0001 on
+    waiting.json                     the last result, where there were too few images
 
-An image is pending until a window holds it: a pending row whose key a window has is what a killed run did not clear.
-Names are numbers with leading zeros, and longer than four digits from the ten thousandth on: they are ordered as
-numbers. Of a window that is older than `drift.keep_windows`, `counted/` keeps which images it held and their hashes,
-and its result.json the verdict, every figure and the sha256 of the images.parquet that went.
+An image is pending until a window holds it; a pending row whose key is in a window is a killed run's leftover. Names
+are numbers with leading zeros and, from the ten thousandth on, more than four digits; they are ordered as numbers. Of
+a window that is older than `drift.keep_windows`, `counted/` keeps which images it held and their hashes, and its
+result.json the verdict, every figure and the sha256 of the images.parquet that went.
 """
 
 from __future__ import annotations
@@ -42,9 +44,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PENDING, WINDOWS, COUNTED = "pending", "windows", "counted"
-# What must be known of an image for ever, lest it be counted twice, and by which it can be told again.
+# What is kept of an image for ever, so that it is not counted twice and can be recognised.
 LASTING = ("path", "listed", "stamp", "id", "pixels_sha256", "phash", "status")
-COUNTED_ROWS = 100_000  # of one file in counted/, about 15 MB: keeping a window more rewrites no more than that
+COUNTED_ROWS = 100_000  # rows of one file in counted/, about 15 MB: retiring a window rewrites no more than that
 ARRAYS = ("embeddings", "probabilities", "small")
 NEW, AGAIN, REPEAT, COPY = "new", "delivered again", "repeat", "copy of a training image"
 QUARANTINE = ("path", "listed", "stamp", "reason", "window")
@@ -88,11 +90,11 @@ class SiteState:
         return in_number_order(path.parent.name for path in (self.root / WINDOWS).glob("*/result.json"))
 
     def whole_windows(self) -> list[str]:
-        """Return the names of the windows whose images are still there with all that was found of each."""
+        """Return the names of the windows whose images are still kept with all findings."""
         return in_number_order(path.parent.name for path in (self.root / WINDOWS).glob("*/images.parquet"))
 
     def result(self, window: str) -> Result:
-        """Return what was said of a window."""
+        """Return a window's result."""
         content = json.loads((self.root / WINDOWS / window / "result.json").read_text(encoding="utf-8"))
         return cast(Result, dict(content))
 
@@ -112,12 +114,12 @@ class SiteState:
         return self.root / WINDOWS / window / "images.parquet"
 
     def next_window(self) -> str:
-        """Return the name of the window that comes next: no name that any folder has, judged or not."""
+        """Return the name of the next window, which no folder has, judged or not."""
         known = in_number_order(path.name for path in (self.root / WINDOWS).glob("*"))
         return f"{int(known[-1]) + 1 if known else 1:04d}"
 
     def close_window(self, window: str, images: pd.DataFrame, result: Result) -> None:
-        """Keep a judged window: from here on its images are counted."""
+        """Keep a judged window; from here on its images count."""
         if (self.root / WINDOWS / window).exists():
             raise UserError(f"{self.root / WINDOWS / window} is there already: no window is written over another.")
         with replacing_folder(self.root / WINDOWS / window) as folder:
@@ -128,9 +130,9 @@ class SiteState:
     # -------------------------------------------------------------------------------------------------- old windows
 
     def retire(self, keep: int | None) -> list[str]:
-        """Of all whole windows but the newest `keep` (None: all), keep what must last; return their names.
+        """Reduce all windows but the newest `keep` (None: all) to what must last; return their names.
 
-        Each step may be the last of a killed run: what must last is written before anything goes.
+        A run may be killed at any step, so what must last is written before anything is removed.
         """
         if keep is None:
             return []
@@ -151,7 +153,7 @@ class SiteState:
         return old
 
     def _count(self, windows: list[str]) -> None:
-        """Add the images of windows to the newest file in counted/, or begin the next; those that are there stay."""
+        """Add the images of windows to the newest file in counted/, or begin the next; earlier rows stay."""
         import pandas as pd
 
         files = self._counted_files()
@@ -185,7 +187,7 @@ class SiteState:
     # ------------------------------------------------------------------------------------------------ pending
 
     def pending(self) -> MeasuredImages | None:
-        """Return what waits for its window, None where nothing does; what a window has already is cleared away."""
+        """Return the images that wait for a window, None without any; those that a window has are removed."""
         import pandas as pd
 
         tables, arrays = [], []
@@ -205,22 +207,22 @@ class SiteState:
             return None
         return whole
 
-    def add_pending(self, batch: MeasuredImages) -> None:
+    def add_pending(self, images: MeasuredImages) -> None:
         """Keep measured images until their window is judged."""
         folder = self.root / PENDING
         folder.mkdir(parents=True, exist_ok=True)
         known = self._pending_files()
         number = int(known[-1].stem) + 1 if known else 1
         with replacing(folder / f"{number:04d}.npz") as temporary, temporary.open("wb") as handle:
-            np.savez(handle, **batch.arrays)  # type: ignore[arg-type]
-        write_table(folder / f"{number:04d}.parquet", batch.table)
+            np.savez(handle, **images.arrays)  # type: ignore[arg-type]
+        write_table(folder / f"{number:04d}.parquet", images.table)
 
     def _pending_files(self) -> list[Path]:
         folder = self.root / PENDING
         return [folder / f"{name}.parquet" for name in in_number_order(path.stem for path in folder.glob("*.parquet"))]
 
     def forget_pending(self) -> None:
-        """Clear what waits: its window is kept, or it is to be scored again by another champion."""
+        """Remove pending images: their window is kept, or another champion must score them again."""
         shutil.rmtree(self.root / PENDING, ignore_errors=True)
 
     # --------------------------------------------------------------------------------------- what was seen before
@@ -228,8 +230,8 @@ class SiteState:
     def seen(self, champion: str) -> pd.DataFrame:
         """Return path, listed (bytes), stamp, id, pixels_sha256 and phash of every image counted so far.
 
-        When the champion has changed, the images of the last window are not among them: they are looked at again, as
-        the new one sees them, if they are still there.
+        When the champion has changed, the images of the last window are not among them: the
+        new champion looks at them again, if they are still there.
         """
         import pandas as pd
 
@@ -257,28 +259,28 @@ class SiteState:
         write_table(self.root / "quarantine.csv", table[list(QUARANTINE)])
 
     def wait(self, result: Result) -> None:
-        """Keep what the last look found where it was no window."""
+        """Keep the last result where there were too few images for a window."""
         write_json(self.root / "waiting.json", result)
 
     def waiting(self) -> Result | None:
-        """Return what the last look found, None where it made a window or nothing was looked at yet."""
+        """Return the last result, None where it made a window or there is none yet."""
         path = self.root / "waiting.json"
         return cast(Result, dict(json.loads(path.read_text(encoding="utf-8")))) if path.is_file() else None
 
     def unannounced(self) -> list[str]:
-        """Return the windows that nobody was told of, oldest first."""
+        """Return the windows that were not announced yet, oldest first."""
         path = self.root / "announced.json"
-        told = set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
-        return [name for name in self.windows() if name not in told]
+        known = set(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else set()
+        return [name for name in self.windows() if name not in known]
 
     def announced(self, windows: list[str]) -> None:
-        """Note that people were told of these windows, too; one judged since is not among them."""
+        """Note that these windows, too, were announced."""
         path = self.root / "announced.json"
-        told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
-        write_json(path, in_number_order({*told, *windows}))
+        known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else []
+        write_json(path, in_number_order({*known, *windows}))
 
     def wait_no_longer(self) -> None:
-        """Forget it: a window was judged since."""
+        """Forget that result: a window was judged since."""
         (self.root / "waiting.json").unlink(missing_ok=True)
 
 
@@ -288,7 +290,7 @@ def in_number_order(names: Iterable[str]) -> list[str]:
 
 
 def unseen(files: list[File], *known: pd.DataFrame) -> list[File]:
-    """Return the files that no table (path, listed, stamp) knows as they are now."""
+    """Return the files that are in no table (path, listed, stamp) in their present state."""
     same: set[tuple[str, int, str]] = set()
     for table in known:
         same |= set(zip(table["path"], table["listed"].astype(int), table["stamp"].astype(str), strict=True))

@@ -12,7 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-TOP = Path(__file__).parent.parent.parent
+from plumbline.common import warm
+
+TOP = Path(__file__).parents[3]
 SHOW = """
 import os, resource, subprocess, sys, time
 from pathlib import Path
@@ -226,3 +228,21 @@ def wait_until(condition, seconds=30):
     while not condition():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.05)
+
+
+def test_stages_share_a_server_unless_what_they_inherit_differs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    here = warm.address_here()
+    monkeypatch.setenv("DVC_STAGE", "train@x")
+    assert warm.address_here() == here, "the stage's name changes nothing of what it computes"
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert warm.address_here() != here
+
+
+def test_a_folder_that_others_can_enter_is_not_used_for_the_socket(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    address = warm.address_here()
+    assert address.parent.stat().st_mode & 0o777 == 0o700
+    address.parent.chmod(0o755)
+    with pytest.raises(OSError, match="is not private"):
+        warm.address_here()

@@ -1,0 +1,73 @@
+"""What people are still to be told of, kept on disk until they are: a run killed before leaves it to the next one.
+
+Told again where a run was killed between telling and noting it, under the same id, by which it is known again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from uuid import NAMESPACE_URL, UUID, uuid4, uuid5
+
+from prefect.events import emit_event
+
+from flows import report, workspace
+from flows.notify import What, notify
+from plumbline.common import artefacts
+from plumbline.common.files import file_digest, write_json
+from plumbline.common.interrupted import ask_git
+
+FOLDER = Path(".dvc/tmp/plumbline-news")
+GATE = FOLDER / "gate.json"  # there while nobody was told of what the gate says
+REQUEST = "plumbline.training.requested"
+
+
+def keep_batch(root: Path, commit: str, text: str, request_training: bool) -> None:
+    """Keep the news of a batch before its `commit` becomes the workspace's version."""
+    write_json(root / FOLDER / f"batch-{commit}.json", {"commit": commit, "text": text, "training": request_training})
+
+
+def tell_of_batches(root: Path, say: Callable[[str], None]) -> None:
+    """Tell of every batch that is in the workspace's version by now, and ask for training.
+
+    Called with the workspace held alone and no batch half in: a batch whose commit is not in HEAD never came to be.
+    """
+    for path in sorted((root / FOLDER).glob("batch-*.json")):
+        news = json.loads(path.read_text(encoding="utf-8"))
+        if ask_git(root, "merge-base", "--is-ancestor", news["commit"], "HEAD") is not None:
+            name = uuid5(NAMESPACE_URL, f"{workspace.identity(root)}/{news['commit']}")
+            send("intake", "New labelled pictures", news["text"], say, name)
+            if news["training"]:
+                workspace_id = {"prefect.resource.id": workspace.identity(root)}
+                emit_event(REQUEST, resource=workspace_id, payload={"reason": news["text"]}, id=name)
+        path.unlink()
+
+
+def expect_decision(root: Path) -> None:
+    """Note, before the gate runs, what it said last."""
+    if not (root / GATE).exists():
+        write_json(root / GATE, {"id": str(uuid4()), "before": _digest_of_decision(root)})
+
+
+def tell_decision(root: Path, ran: bool, say: Callable[[str], None]) -> None:
+    """Tell what the gate says, if nobody was told yet: it `ran`, or it did in a run that was killed after it."""
+    if not (root / GATE).exists():
+        return
+    expected = json.loads((root / GATE).read_text(encoding="utf-8"))
+    decision = report.read_decision(root)
+    if decision and (ran or _digest_of_decision(root) != expected["before"]):
+        kind: What = "promotion" if decision.verdict == "PROMOTE" else "refusal"
+        send(kind, f"{decision.verdict}: {decision.candidate}", decision.reason, say, UUID(expected["id"]))
+        (root / GATE).unlink()
+
+
+def send(what: What, subject: str, text: str, say: Callable[[str], None], name: UUID | None = None) -> None:
+    """Send one message; where that is impossible, `say` why."""
+    if why_not := notify(what, subject, text, str(name) if name else None):
+        say(f"The message «{subject}» could not be sent: {why_not}")
+
+
+def _digest_of_decision(root: Path) -> str:
+    path = root / artefacts.DECISION
+    return file_digest(path) if path.is_file() else ""

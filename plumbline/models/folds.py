@@ -1,0 +1,151 @@
+"""Folds of the training pictures: what a candidate says of them when it is trained without them.
+
+A candidate trained on all training pictures says nothing of what it is worth on these. So it is trained again without
+one fold of them (whole groups, stratified by label), stopped by the same validation pictures, and asked about that
+fold. Test pictures take no part. An answer is kept under a digest of all that it depends on, and found again.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from plumbline.common import cluster
+from plumbline.common.closure import code_digest
+from plumbline.common.files import replacing
+from plumbline.common.store import Arrays, DamagedError, Store
+from plumbline.imaging.labels import classes_of
+from plumbline.models.candidates import Candidate
+from plumbline.models.features import Features
+from plumbline.models.training import train
+from plumbline.tasks.labels import truth_table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PACKAGES = ("keras", "numpy", "tensorflow", "tensorflow-cpu")
+NO_FOLD = -1
+
+
+def folds_of(splits: pd.DataFrame, folds: int, seed: int) -> NDArray[np.intp]:
+    """Return the fold (N,) of each training picture of `splits` (path, id, label, group, split), NO_FOLD of the others.
+
+    Every class keeps a group to be learnt from: where one has too few groups for so many folds there are fewer, and
+    where it has not even two, none.
+    """
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    part = np.full(len(splits), NO_FOLD, dtype=np.intp)
+    rows = np.flatnonzero((splits["split"] == "train").to_numpy())
+    table = splits.iloc[rows]
+    truth = truth_table(table["label"], sorted(classes_of(table["label"])))
+    groups = [table["group"][has].nunique() for has in truth.T]
+    count = min(folds, *groups, int(table["label"].value_counts().max())) if groups else 0
+    if count < 2:
+        return part
+    splitter = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of several labels, a rare combination is missing in some folds
+        for number, (_, held) in enumerate(splitter.split(table, table["label"], table["group"])):
+            part[rows[held]] = number
+    return part
+
+
+def count_folds(part: NDArray[np.intp]) -> int:
+    """Return how many folds `folds_of` made."""
+    return int(part.max(initial=NO_FOLD)) + 1
+
+
+@dataclass
+class FoldAnswers:
+    """Answers of candidates about folds of the training pictures: found in `folder` or `store`, else made and kept.
+
+    `part` (N,) is each picture's fold in `splits`. `used` collects the names of what was asked, `trained` those of them
+    that had to be trained for.
+    """
+
+    splits: pd.DataFrame
+    part: NDArray[np.intp]
+    seed: int
+    folder: Path
+    store: Store | None = None
+    used: list[str] = field(default_factory=list)
+    trained: list[str] = field(default_factory=list)
+
+    def of(self, name: str, candidate: Candidate, features: Features, number: int) -> pd.DataFrame:
+        """Return what candidate `name` says of the pictures of fold `number`: their rows, and p_CLASS by class."""
+        key = f"{name}-{number + 1}-{self._key(candidate, features, number)}.npz"
+        self.used.append(key)
+        held: pd.DataFrame = self.splits[self.part == number].reset_index(drop=True)
+        arrays = self._found(key)
+        if arrays is None or len(arrays["probabilities"]) != len(held):
+            self.trained.append(key)
+            arrays = self._asked(name, candidate, features, number)
+            self._keep(key, arrays)
+            if self.store is not None:
+                self.store.write(f"folds/{key}", arrays)
+        columns = [f"p_{label}" for label in arrays["classes"].tolist()]
+        return held.assign(**{column: arrays["probabilities"][:, place] for place, column in enumerate(columns)})
+
+    def _found(self, key: str) -> Arrays | None:
+        """Return what is kept under `key`, here or in the store that machines share."""
+        for store, file in ((Store(str(self.folder)), key), (self.store, f"folds/{key}")):
+            if store is None:
+                continue
+            try:
+                arrays = store.read(file)
+            except DamagedError as error:
+                print(f"{store.shown}/{file} is damaged ({error}): trained again", file=sys.stderr)
+                continue
+            if arrays is not None:
+                if store is self.store:
+                    self._keep(key, arrays)
+                return arrays
+        return None
+
+    def _keep(self, key: str, arrays: Arrays) -> None:
+        with replacing(self.folder / key) as temporary:
+            np.savez(temporary, allow_pickle=False, **arrays)
+
+    def _asked(self, name: str, candidate: Candidate, features: Features, number: int) -> Arrays:
+        """Train without the fold, stopped by validation, and return what is said of the fold's pictures."""
+        print(f"{name}: trained again without fold {number + 1} of {count_folds(self.part)}", file=sys.stderr)
+        seen = self.splits["split"] != "test"
+        roles = self.splits["split"].where(self.part != number, "test")
+        table = self.splits.assign(split=roles)[seen.to_numpy()].reset_index(drop=True)
+        predictions = train(name, candidate, table, features, self.seed).predictions
+        asked = predictions[predictions["split"] == "test"]
+        columns = [str(column) for column in asked.columns if str(column).startswith("p_")]
+        classes = [column.removeprefix("p_") for column in columns]
+        probabilities = asked[columns].to_numpy(np.float64)
+        if not np.isfinite(probabilities).all():
+            print(f"{name}: answers to fold {number + 1} that are no numbers count as wrong", file=sys.stderr)
+        return {"probabilities": np.nan_to_num(probabilities), "classes": np.asarray(classes, dtype=str)}
+
+    def _key(self, candidate: Candidate, features: Features, number: int) -> str:
+        return cluster.digest(
+            code_digest(__name__),
+            code_digest(f"plumbline.models.architectures.{candidate.architecture}"),
+            candidate.model_dump(mode="json"),
+            features.backbone.content(),
+            self._pictures,
+            self.seed,
+            number,
+            cluster.versions(*PACKAGES),
+        )[:32]
+
+    @cached_property
+    def _pictures(self) -> str:
+        """A digest of the pictures, their labels, groups and roles; the test pictures are none of them."""
+        seen = (self.splits["split"] != "test").to_numpy()
+        columns = [
+            self.splits[seen][column].astype(str).tolist() for column in ("path", "id", "label", "group", "split")
+        ]
+        return cluster.digest(columns, self.part[seen].tolist())

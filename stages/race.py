@@ -1,0 +1,75 @@
+"""Stage `race`: which pictures select, and which candidates are still in question on them; chooses nobody (gate does).
+
+All candidates are judged on validation. With gate.selection auto, those that it does not tell apart are trained again
+without a fold of the training pictures and asked about it, fold by fold, until they are told apart or train.minutes
+are spent. Reads build/candidates/, build/ensembles/, build/features/ and build/splits.parquet, writes build/race/
+(race.json, and each finalist's predictions of pictures it never saw). build/folds/ keeps every answer about a fold
+under a digest of all that it depends on: a new candidate costs its own folds, and what was finished before a kill is
+found again.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from plumbline.common import artefacts
+from plumbline.common.errors import run
+from plumbline.common.files import replacing_folder, write_table
+from plumbline.common.params import load_section
+from plumbline.common.records import write_record
+from plumbline.common.store import open_store
+from plumbline.evidence.candidates import TrainedCandidate, read_candidates
+from plumbline.evidence.evaluation import names_of_all
+from plumbline.evidence.race import Entrant, Terms, all_folds, race, validation_alone
+from plumbline.evidence.rules import Gate, standing
+from plumbline.evidence.unseen import Unseen
+from plumbline.models.candidates import Candidate
+from plumbline.models.features import open_features
+from plumbline.models.folds import FoldAnswers, count_folds, folds_of
+from plumbline.models.training import TrainParams
+
+
+def main() -> None:
+    """Write build/race/ and build/folds/."""
+    import pandas as pd
+
+    train, gate = load_section("train", TrainParams), load_section("gate", Gate)
+    candidates, _ = read_candidates(artefacts.CANDIDATES.path, names_of_all())
+    splits = pd.read_parquet(artefacts.SPLITS)
+    part = folds_of(splits, train.folds, train.seed)
+    answers = FoldAnswers(splits, part, train.seed, artefacts.FOLDS.path, open_store())
+
+    def ask(name: str, number: int) -> pd.DataFrame:
+        candidate = load_section(f"candidates.{name}", Candidate)
+        return answers.of(name, candidate, open_features(artefacts.FEATURES / candidate.backbone), number)
+
+    artefacts.FOLDS.path.mkdir(parents=True, exist_ok=True)
+    unseen = Unseen(candidates, ask, gate.resamples, gate.seed)
+    entrants = [entrant(one, candidates, train.folds) for one in standing(candidates, gate).values()]
+    terms = Terms(count_folds(part), train.minutes, gate.margin, gate.confidence, gate.alpha)
+    runs = {"auto": race, "validation": validation_alone, "cross_validation": all_folds}
+    found = runs[gate.selection](entrants, unseen.answers, terms)
+    with replacing_folder(artefacts.RACE) as folder:
+        write_record(folder / artefacts.RACE_RECORD, found)
+        for name in found.finalists:
+            write_table(folder / f"{name}.parquet", unseen.table(name, found.folds))
+    # What no candidate of this run was asked is of no use to the next: the same run leaves the same files.
+    for file in artefacts.FOLDS.path.iterdir():
+        if file.name not in answers.used:
+            file.unlink()
+    print(f"{len(answers.used)} folds asked, {len(answers.trained)} of them trained for", file=sys.stderr)
+    print(found.why)
+
+
+def entrant(candidate: TrainedCandidate, candidates: dict[str, TrainedCandidate], folds: int) -> Entrant:
+    """Return a candidate as the race sees it. A fold takes what training took, on so many fewer pictures."""
+    asked = [member.name for member in candidate.model.members] or [candidate.name]
+    measured = [one.seconds for one in candidates.values() if one.seconds is not None]
+    longest = max(measured, default=0.0)  # whose time was not measured may be the longest
+    took = {name: longest if candidates[name].seconds is None else candidates[name].seconds for name in asked}
+    seconds = {name: (folds - 1) / folds * (one or 0.0) for name, one in took.items()}
+    return Entrant(candidate.name, (candidate.parameters,), seconds)
+
+
+if __name__ == "__main__":
+    run(main)

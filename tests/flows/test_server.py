@@ -1,0 +1,54 @@
+"""The server that PREFECT_API_URL names: shown without its password, and missed in one sentence."""
+
+import pytest
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from flows.server import check_server, run_flow, server_url
+from plumbline.common.errors import UserError
+
+pytestmark = pytest.mark.slow
+
+DEAD = "http://user:secret@127.0.0.1:9/api"
+
+
+def test_the_address_is_shown_without_its_password():
+    with temporary_settings({PREFECT_API_URL: DEAD}):
+        assert server_url() == "http://127.0.0.1:9/api"
+    with temporary_settings({PREFECT_API_URL: None}):
+        assert server_url() == ""
+
+
+def test_a_server_that_is_away_is_missed_before_the_flow_begins():
+    def never(*_, **__):
+        raise AssertionError("the flow began")
+
+    with temporary_settings({PREFECT_API_URL: DEAD}):
+        with pytest.raises(UserError) as error:
+            check_server()
+        with pytest.raises(UserError, match="no Prefect server can be used there"):
+            run_flow(never)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.usefixtures("server")
+def test_a_server_that_is_lost_during_the_run_is_a_sentence():
+    import httpx
+
+    def lost(site, return_state):
+        raise httpx.ConnectError("connection refused")
+
+    with pytest.raises(UserError, match=r"was lost during the run \(connection refused\): see to the server"):
+        run_flow(lost, "GATE")
+
+
+@pytest.mark.usefixtures("server")
+def test_the_flows_final_state_comes_back():
+    from prefect import flow
+    from prefect.states import Completed
+
+    @flow(persist_result=False)
+    def judge(site):
+        return Completed(name="Ok", message=f"{site} is fine")
+
+    state = run_flow(judge, "GATE")
+    assert (state.name, state.message) == ("Ok", "GATE is fine")

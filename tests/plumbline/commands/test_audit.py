@@ -1,0 +1,85 @@
+"""`plumbline audit`: sides are named, leaks are found and counted, bad input is exit code 2."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+
+from drawn import scene
+from plumbline.commands.audit import BAD_INPUT, CLEAN, LEAKS, audit, name_sides, read_unlabelled
+from plumbline.common.errors import UserError
+from plumbline.imaging.settings import DataParams
+
+
+@pytest.fixture
+def split(tmp_path, monkeypatch):
+    """Two folders with two classes and no picture in common; the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for place, side in enumerate(("train", "test")):
+        for number in range(4):
+            path = tmp_path / side / ("cat" if number % 2 else "dog") / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            scene(10 * place + number, (120, 90)).save(path)
+    return tmp_path
+
+
+def test_sides_are_called_by_their_folders(tmp_path):
+    for name in ("a/train", "b/train", "b/test"):
+        (tmp_path / name).mkdir(parents=True)
+    assert name_sides([tmp_path / "a/train", tmp_path / "b/test"]) == ["train", "test"]
+    assert name_sides([tmp_path / "a/train", tmp_path / "b/train"]) == ["train-1", "train-2"]
+
+
+@pytest.mark.parametrize(
+    ("folders", "says"),
+    [
+        (["a/train", "nowhere"], "nowhere is not a folder"),
+        (["a/train", "a/train"], "two or more different folders"),
+        (["a/train"], "two or more different folders"),
+        (["a", "a/train"], "every picture of it would be compared with itself"),
+    ],
+)
+def test_folders_that_make_no_split_are_a_sentence(folders, says, tmp_path):
+    (tmp_path / "a" / "train").mkdir(parents=True)
+    with pytest.raises(UserError, match=says):
+        name_sides([tmp_path / name for name in folders])
+
+
+def test_a_clean_split(split, capsys):
+    assert audit(["--no-embeddings", "train", "test"]) == CLEAN
+    assert json.loads((split / "reports/audit.json").read_text())["pairs_across_splits"] == 0
+    assert pd.read_csv(split / "reports/audit_pairs.csv").empty
+    assert "embeddings" not in capsys.readouterr().err
+
+
+def test_a_copy_across_is_counted_and_what_to_drop_is_named(split, capsys):
+    shutil.copy(split / "train/cat/1.png", split / "test/cat/copied.png")
+    page = split / "out" / "found.html"
+    assert audit(["--no-embeddings", "train", "test", "--page", str(page)]) == LEAKS
+    found = json.loads(page.with_suffix(".json").read_text())
+    assert (found["pairs_across_splits"], found["to_drop"]) == (1, {"train": 1})
+    (row,) = pd.read_csv(page.with_name("found_pairs.csv")).itertuples()
+    assert (row.drop, row.keep) == ("train/cat/1.png", "test/cat/copied.png")
+    assert "1 pictures of train" in capsys.readouterr().out
+
+
+def test_bad_input_is_exit_code_2(split, capsys):
+    assert audit(["train", "nowhere"]) == BAD_INPUT
+    assert audit(["train", "test", "--pairs", "found.txt"]) == BAD_INPUT
+    (split / "empty").mkdir()
+    assert audit(["train", "empty"]) == BAD_INPUT
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(said) == 3
+    assert "--pairs found.txt names no table: end it in .csv or .parquet." in said[1]
+
+
+def test_pictures_without_classes_are_read_and_the_others_passed_over(tmp_path, capsys):
+    scene(1, (60, 50)).save(tmp_path / "b.png")
+    scene(2, (60, 50)).save(tmp_path / "a.png")
+    (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    side = read_unlabelled("x", DataParams(root=tmp_path))
+    assert side.manifest["path"].tolist() == ["a.png", "b.png"]
+    assert set(side.manifest["label"]) == {""}
+    assert (len(side.fingerprints), len(side.thumbnails)) == (2, 2)
+    assert "broken.jpg" in capsys.readouterr().err
