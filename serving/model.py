@@ -53,7 +53,7 @@ class Served:
 
         Raises DecodeError where the bytes are no picture.
         """
-        return decode_resized(content, (self.image_size, self.image_size), max_pixels)
+        return decode_resized(content, (self.image_size, self.image_size), max_pixels, self.onnx.fit)
 
     def score(self, pixels: NDArray[Any]) -> list[Scored]:
         """Score pictures (N, S, S, 3)."""

@@ -93,7 +93,7 @@ class Scoring:
             try:
                 content = _read(Path(task.folder) / path, self.picture_bytes)
                 ids.append(hashlib.sha256(content).hexdigest())
-                pictures.append(decode_resized(content, (side, side), self.pixels))
+                pictures.append(decode_resized(content, (side, side), self.pixels, model.fit))
                 good.append(place)
                 problems.append("")
             except DecodeError as error:
