@@ -139,7 +139,9 @@ def wilson(right: int, count: int) -> tuple[float, float]:
     centre = share + z * z / (2 * count)
     half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
     scale = 1 + z * z / count
-    return max(0.0, (centre - half) / scale), min(1.0, (centre + half) / scale)
+    # At the ends the two terms are equal, but for their rounding.
+    low, high = (centre - half) / scale, (centre + half) / scale
+    return low if right else 0.0, high if right < count else 1.0
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Which version answers: the registry's champion, whatever happens to the registry, the files and the workers."""
 
+import io
 import os
 import shutil
 import signal
@@ -193,3 +194,30 @@ def test_pixels_are_prepared_as_training_reads_them(tmp_path, registered, servic
     expected = model(pixels[None])[0][0]
     answer = service.predict((tmp_path / "a" / "x.jpg").read_bytes()).json()["answers"][0]
     assert np.abs(np.array(list(answer["softmax"].values())) - expected).max() < 1e-6
+
+
+def test_a_version_that_wants_letterboxes_gets_them(tmp_path, exported):
+    """How pictures are brought to the network's size travels in the ONNX file, and is not asked for twice."""
+    import shutil
+
+    import onnx
+
+    from plumbline.imaging.decode import decode_resized
+    from serving.model import open_version
+    from serving.settings import Unsure
+    from serving.shelf import Shelf
+
+    source = tmp_path / "version"
+    shutil.copytree(exported[0], source)
+    model = onnx.load(str(source / bundle.ONNX))
+    onnx.helper.set_model_props(model, {"fit": "letterbox"})
+    onnx.save(model, str(source / bundle.ONNX))
+    digest = bundle.seal(source)
+    shelf = Shelf(tmp_path / "served")
+    shelf.put(source, digest)
+    served = open_version(shelf.folder(digest), 1, digest, 1, 2, Unsure())
+    buffer = io.BytesIO()
+    Image.fromarray(np.full((20, 80, 3), 250, np.uint8)).save(buffer, "PNG")
+    prepared = served.prepare(buffer.getvalue(), 10_000)
+    assert np.array_equal(prepared, decode_resized(buffer.getvalue(), (16, 16), 10_000, "letterbox"))
+    assert prepared[0, 8].mean() < 200 < prepared[8, 8].mean()
