@@ -183,9 +183,12 @@ async def read_json(request: Request, most: int, seconds: float) -> Any:
         raise ProblemError(415, "Send application/json.")
     body = await read_body(request, most, seconds)
     try:
-        return json.loads(body)
+        content = json.loads(body)
+        if b"\\u" in body:  # half a surrogate pair is text to json and to nothing that comes after it
+            json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError):
         raise ProblemError(400, "The body is no JSON.") from None
+    return content
 
 
 async def _answer_zip(service: Service, body: bytes, client: str) -> dict[str, Any]:

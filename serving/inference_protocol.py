@@ -11,6 +11,7 @@ import gzip
 import json
 import zlib
 from dataclasses import dataclass
+from operator import index
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from plumbline.registry.export import EMBEDDING, INPUT, PROBABILITIES
 from serving.model import Scored, Served
 from serving.problems import ProblemError
+from serving.uploads import header_number
 
 TYPES: dict[str, np.dtype[Any]] = {"FP32": np.dtype("<f4"), "UINT8": np.dtype("u1")}
 JSON_LENGTH = "inference-header-content-length"
@@ -95,7 +97,7 @@ def read_request(body: bytes, json_length: str | None, served: Served, most: int
         content = json.loads(head)
         inputs, identity = content["inputs"], content.get("id")
         (tensor,) = inputs
-        name, kind, shape = tensor["name"], tensor["datatype"], [int(size) for size in tensor["shape"]]
+        name, kind, shape = tensor["name"], str(tensor["datatype"]), [index(size) for size in tensor["shape"]]
         parameters = tensor.get("parameters") or {}
         binary_size = parameters.get("binary_data_size")
         outputs = _outputs(content)
@@ -115,7 +117,7 @@ def read_request(body: bytes, json_length: str | None, served: Served, most: int
                 raise ValueError("the tensor's bytes are not as many as it says")
             values: NDArray[Any] = np.frombuffer(binary, TYPES[kind])
         else:
-            values = np.asarray(tensor["data"], TYPES[kind])
+            values = _plain(tensor["data"], kind)
         pixels = values.reshape(shape)
     except (ValueError, TypeError, KeyError, OverflowError):
         raise ProblemError(400, "The input's data does not fit its shape and datatype.") from None
@@ -124,12 +126,24 @@ def read_request(body: bytes, json_length: str | None, served: Served, most: int
     return Wanted(identity, pixels.astype(np.float32), outputs)
 
 
+def _plain(data: Any, kind: str) -> NDArray[Any]:
+    """The numbers of a list as they are: NumPy alone would cut 1.5 to 1 and read the text "3" as a number."""
+    values = np.asarray(data)
+    if values.dtype.kind not in ("iu" if kind == "UINT8" else "iuf"):
+        raise ValueError("the data are no numbers of this datatype")
+    if kind == "UINT8" and values.size and not (values.min() >= 0 and values.max() <= 255):
+        raise ValueError("the data are no bytes")
+    with np.errstate(over="ignore"):  # beyond FP32 is infinite, and refused as such
+        return values.astype(TYPES[kind])
+
+
 def _split(body: bytes, json_length: str | None) -> tuple[bytes, bytes]:
     if json_length is None:
         return body, b""
-    if not json_length.isdigit() or int(json_length) > len(body):
+    length = header_number(json_length)
+    if length is None or length > len(body):
         raise ProblemError(400, f"{JSON_LENGTH} does not fit the body.")
-    return body[: int(json_length)], body[int(json_length) :]
+    return body[:length], body[length:]
 
 
 def _outputs(content: dict[str, Any]) -> dict[str, bool]:

@@ -30,6 +30,7 @@ from plumbline.common.progress import progress
 from plumbline.common.records import Record, read_record
 from plumbline.common.store import STORE, Arrays, Store, open_store
 from plumbline.imaging.decode import SUFFIXES, DecodeError, decode_resized
+from plumbline.imaging.files import shown_path
 from plumbline.imaging.litter import is_litter
 from plumbline.registry import bundle
 from plumbline.registry.export import OnnxModel
@@ -180,7 +181,11 @@ def table_of(part: Part, arrays: Arrays, served: Served, unsure: Unsure) -> Any:
     place = {int(row): number for number, row in enumerate(arrays["good"])}
     rows = []
     for number, path in enumerate(part.paths):
-        row: dict[str, Any] = {"path": path, "id": str(arrays["ids"][number]) or None, "version": served.version}
+        row: dict[str, Any] = {
+            "path": shown_path(path),
+            "id": str(arrays["ids"][number]) or None,
+            "version": served.version,
+        }
         if number in place:
             row |= _row(served, arrays, place[number], unsure)
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -50,6 +51,12 @@ def _hosts(names: list[str]) -> list[str]:
     return names
 
 
+def _networks(texts: list[str]) -> list[str]:
+    for text in texts:
+        ip_network(text)  # its ValueError says what is wrong
+    return texts
+
+
 class ServingParams(Section):
     """How the champion is served."""
 
@@ -67,7 +74,9 @@ class ServingParams(Section):
     open: bool = False
     cors: list[str] = Field(default=[])
     url_hosts: Annotated[list[str], AfterValidator(_hosts)] = Field(default=[])
-    url_networks: list[str] = Field(default=[])  # such as 10.1.0.0/16: these addresses may be private
+    url_networks: Annotated[list[str], AfterValidator(_networks)] = Field(
+        default=[]
+    )  # such as 10.1.0.0/16: these addresses may be private
     record: Literal["none", "scores", "descriptors", "pictures"] = "scores"
     site: str = "served"
     pictures: Path = Path("incoming")  # with record: pictures, they are kept in the folder `site` of it

@@ -18,7 +18,7 @@ from pathlib import Path
 from prometheus_client import multiprocess
 
 from plumbline.common.errors import UserError, run
-from plumbline.common.params import load_section
+from plumbline.common.params import load_section, parse_section
 from plumbline.registry.versions import registry_uri
 from serving.keeper import Keeper
 from serving.keys import read_keys
@@ -85,14 +85,16 @@ class Workers:
 def open_socket(params: ServingParams) -> socket.socket:
     """Return the socket that clients connect to; UserError where it can't be had."""
     family = socket.AF_INET6 if ":" in params.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((params.host, params.port))
         listening.listen(2048)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:  # no name can have a part of more than 63 letters
+        listening.close()
+        why = error.strerror if isinstance(error, OSError) else "this is no name of a machine"
         raise UserError(
-            f"{params.host} port {params.port} can't be listened on ({error.strerror}): choose another with --port."
+            f"{params.host} port {params.port} can't be listened on ({why}): choose another with --host or --port."
         ) from None
     listening.setblocking(False)
     return listening
@@ -164,7 +166,7 @@ def main() -> None:
     parser.add_argument("--open", action="store_true", default=None, help="let anybody ask, from other machines too")
     given = {key: value for key, value in vars(parser.parse_args()).items() if value is not None}
     params = load_section("serving", ServingParams, optional=True)
-    params = ServingParams.model_validate({**params.model_dump(), **given})
+    params = parse_section("serving", {**params.model_dump(), **given}, ServingParams, Path("plumbline serve"))
     params = params.model_copy(update={"state": params.state.absolute(), "pictures": params.pictures.absolute()})
     serve(params, load_section("promote", Promoted, optional=True).model, registry_uri())
 

@@ -22,6 +22,9 @@ from serving.settings import Limits
 RAW = ("application/octet-stream", "binary/octet-stream", "image/")
 LONGEST_NAME = 200
 FIELDS = 32
+LONGEST_NUMBER = 15  # digits; Python refuses to read thousands of them
+# Of these alone zipfile unpacks no more than it is asked for: 100 KB of bzip2 can hold gigabytes.
+PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,16 @@ def media_type(request: Request) -> str:
     return request.headers.get("content-type", "").split(";")[0].strip().lower()
 
 
+def header_number(text: str) -> int | None:
+    """Return the number that a header holds, None where it is none: `²` is a digit to Python and no number."""
+    return int(text) if text.isdecimal() and len(text) <= LONGEST_NUMBER else None
+
+
 async def read_body(request: Request, most: int, seconds: float) -> bytes:
     """Return a request's body; ProblemError where it is too long or comes too slowly."""
     too_long = ProblemError(413, f"The request has more than {most:,} bytes: send less at a time.")
-    given = request.headers.get("content-length", "")
-    if given.isdigit() and int(given) > most:
+    given = header_number(request.headers.get("content-length", ""))
+    if given is not None and given > most:
         raise too_long
     parts, size = [], 0
     try:
@@ -134,12 +142,14 @@ def zip_entries(content: bytes, limits: Limits) -> Iterator[Upload]:
 def _entry(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, limits: Limits) -> Upload:
     name = entry.filename[:LONGEST_NAME]
     path = PurePosixPath(entry.filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
         return Upload(name, refused="has a name that leads out of the archive")
     if path.suffix.lower() not in SUFFIXES:
         return Upload(name, refused="is not named as a picture (.jpg, .png, .bmp, .webp)")
     if entry.flag_bits & 1:
         return Upload(name, refused="is encrypted")
+    if entry.compress_type not in PACKED:
+        return Upload(name, refused="is packed in another way than zip's usual one (deflate)")
     too_large = Upload(name, refused=f"has more than the {limits.picture_bytes:,} bytes allowed", status=413)
     if entry.file_size > limits.picture_bytes:
         return too_large

@@ -14,7 +14,7 @@ from typing import Any
 from urllib.parse import quote
 
 from plumbline.common.errors import UserError, first_line
-from plumbline.registry.versions import DIGEST_TAG, RegistryDownError, folder_of, shown_uri, sqlite_path
+from plumbline.registry.versions import DIGEST_TAG, MISSING, RegistryDownError, folder_of, shown_uri, sqlite_path
 
 ALIASED = """
     select a.version, v.storage_location, t.value from registered_model_aliases a
@@ -78,13 +78,18 @@ def _from_server(uri: str, model: str, alias: str) -> Glimpse | None:
         content: Any = answer.json()
     except (httpx.HTTPError, ValueError) as error:
         raise RegistryDownError(f"The registry {shown_uri(uri)} does not answer ({first_line(error)}).") from None
-    if answer.status_code == 404 or content.get("error_code") in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-        return None
-    if answer.status_code != 200:
-        raise RegistryDownError(f"The registry {shown_uri(uri)} answers with status {answer.status_code}.")
-    version = content["model_version"]
-    tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
-    return Glimpse(int(version["version"]), str(tags.get(DIGEST_TAG, "")), None)
+    try:
+        if content.get("error_code") in MISSING:
+            return None
+        if answer.status_code != 200:
+            raise RegistryDownError(f"The registry {shown_uri(uri)} answers with status {answer.status_code}.")
+        version = content["model_version"]
+        tags = {tag["key"]: tag["value"] for tag in version.get("tags", [])}
+        return Glimpse(int(version["version"]), str(tags.get(DIGEST_TAG, "")), None)
+    except (AttributeError, KeyError, TypeError, ValueError):  # a log-in page, a proxy, another program's port
+        raise RegistryDownError(
+            f"What answers at {shown_uri(uri)} is no MLflow server: see MLFLOW_TRACKING_URI."
+        ) from None
 
 
 def _credentials() -> dict[str, str]:

@@ -1,0 +1,89 @@
+"""A version whose network is six ONNX nodes and tells bright pictures from dark ones: made in milliseconds."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+
+import numpy as np
+from PIL import Image
+
+from plumbline.registry import bundle
+from plumbline.registry.export import EMBEDDING, INPUT, PROBABILITIES
+from serving.settings import ServingParams
+from serving.shelf import EMBEDDINGS, GROUPS, SERVING, Role, Roles, Shelf
+
+SIDE, TEMPERATURE, THRESHOLD = 16, 2.0, 0.9
+
+
+def p_bright(brightest, temperature=1.0):
+    """What the network says of a picture by its brightest value: the softmax of -x and x for x = (b - 128) / 32."""
+    return 1 / (1 + math.exp(-2 * (brightest - 128) / 32 / temperature))
+
+
+def write_network(path, side=SIDE):
+    """Probabilities by the brightest value, the mean colour as the embedding."""
+    from onnx import TensorProto, checker, helper, numpy_helper, save
+
+    def constant(name, values):
+        return numpy_helper.from_array(np.array(values, np.float32), name)
+
+    nodes = [
+        helper.make_node("ReduceMean", [INPUT], [EMBEDDING], axes=[1, 2], keepdims=0),
+        helper.make_node("ReduceMax", [INPUT], ["colours"], axes=[1, 2], keepdims=0),
+        helper.make_node("ReduceMax", ["colours"], ["brightest"], axes=[1], keepdims=1),
+        helper.make_node("Sub", ["brightest", "middle"], ["above"]),
+        helper.make_node("Mul", ["above", "slopes"], ["logits"]),
+        helper.make_node("Softmax", ["logits"], [PROBABILITIES], axis=-1),
+    ]
+
+    def tensor(name, *shape):
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, ["N", *shape])
+
+    graph = helper.make_graph(
+        nodes, "brightness", [tensor(INPUT, side, side, 3)], [tensor(PROBABILITIES, 2), tensor(EMBEDDING, 3)],
+        [constant("middle", [[128]]), constant("slopes", [[-1 / 32, 1 / 32]])],
+    )  # fmt: skip
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    checker.check_model(model)
+    save(model, str(path))
+
+
+def write_version(folder):
+    """A sealed version; return its digest. Its reference holds reds, greens and blues, each a group of its own."""
+    (folder / GROUPS).parent.mkdir(parents=True)
+    write_network(folder / bundle.ONNX)
+    serving = {
+        "candidate": "brightness",
+        "classes": ["dark", "bright"],
+        "temperature": TEMPERATURE,
+        "threshold": THRESHOLD,
+        "violation_class": "bright",
+    }
+    (folder / SERVING).write_text(json.dumps(serving))
+    np.save(folder / EMBEDDINGS, np.ones((6, 3), np.float32) + np.eye(6, 3, dtype=np.float32) / 10)
+    np.save(folder / GROUPS, np.arange(6))
+    return bundle.seal(folder)
+
+
+def on_the_shelf(root, **settings):
+    """Settings of a service whose shelf holds the version as its champion, number 7."""
+    digest = write_version(root / "version")
+    params = ServingParams(state=root / "served", workers=1, batch=4, **settings)
+    shelf = Shelf(params.state)
+    shelf.put(root / "version", digest)
+    shelf.write_roles(Roles(champion=Role(version=7, digest=digest)))
+    return params
+
+
+def grey(value, side=SIDE):
+    """A picture (S, S, 3) all of one grey."""
+    return np.full((side, side, 3), value, np.uint8)
+
+
+def encoded(rgb):
+    """A picture as PNG bytes."""
+    buffer = io.BytesIO()
+    Image.fromarray(rgb).save(buffer, "PNG")
+    return buffer.getvalue()
