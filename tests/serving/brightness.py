@@ -5,12 +5,15 @@ from __future__ import annotations
 import io
 import json
 import math
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 from PIL import Image
 
 from plumbline.registry import bundle
 from plumbline.registry.export import EMBEDDING, INPUT, PROBABILITIES
+from plumbline.registry.versions import DIGEST_TAG
 from serving.settings import ServingParams
 from serving.shelf import EMBEDDINGS, GROUPS, SERVING, Role, Roles, Shelf
 
@@ -87,3 +90,21 @@ def encoded(rgb):
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "PNG")
     return buffer.getvalue()
+
+
+TABLES = """
+create table registered_model_aliases (name text, alias text, version integer);
+create table model_versions (name text, version integer, storage_location text);
+create table model_version_tags (name text, version integer, key text, value text);
+"""
+
+
+def in_a_registry(database, folder, digest, version=7):
+    """The tables of MLflow's that serving reads, with a champion; return the registry's address."""
+    with closing(sqlite3.connect(database)) as opened:
+        opened.executescript(TABLES)
+        opened.execute("insert into registered_model_aliases values ('plumbline', 'champion', ?)", (version,))
+        opened.execute("insert into model_versions values ('plumbline', ?, ?)", (version, folder.as_uri()))
+        opened.execute("insert into model_version_tags values ('plumbline', ?, ?, ?)", (version, DIGEST_TAG, digest))
+        opened.commit()
+    return f"sqlite:///{database}"

@@ -224,7 +224,7 @@ def test_a_kept_picture_has_our_name_and_the_clients_bytes(params, tmp_path):
     (answer,) = asked(engine, file, recorder=recorder)["answers"]
     recorder.close()
     engine.close()
-    kept = [path for path in tmp_path.rglob("*.png")]
+    kept = list(tmp_path.rglob("*.png"))
     assert kept == [folder / "served" / f"{answer['id']}.png"]
     assert kept[0].read_bytes() == file.content
 

@@ -28,10 +28,12 @@ def taken(entries, packing=zipfile.ZIP_STORED, limits=SMALL):
 
 
 def problem(function, *arguments):
-    with pytest.raises(ProblemError) as raised:
+    async def call():
         found = function(*arguments)
-        if asyncio.iscoroutine(found):
-            asyncio.run(found)
+        return await found if asyncio.iscoroutine(found) else found
+
+    with pytest.raises(ProblemError) as raised:
+        asyncio.run(call())
     return raised.value.status, raised.value.detail
 
 

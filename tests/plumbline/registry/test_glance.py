@@ -43,7 +43,7 @@ def test_an_alias_in_a_file(database):
 
 
 def test_a_version_that_others_registered_is_refused(database):
-    with pytest.raises(UserError, match="Version 4 of 'plumbline' .* was not registered by Plumbline"):
+    with pytest.raises(UserError, match=r"Version 4 of 'plumbline' .* was not registered by Plumbline"):
         glance(f"sqlite:///{database}", "plumbline", "foreign")
 
 

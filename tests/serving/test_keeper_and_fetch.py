@@ -1,0 +1,113 @@
+"""What the registry names is brought onto the shelf; what goes wrong is said, and changes nothing."""
+
+import asyncio
+import json
+import shutil
+import sqlite3
+from contextlib import closing
+from types import SimpleNamespace
+
+import pytest
+from brightness import in_a_registry, write_version
+
+from plumbline.common.errors import UserError
+from plumbline.registry import bundle
+from serving import fetch
+from serving.keeper import Keeper
+from serving.settings import Challenger, ServingParams
+from serving.shelf import Role, Roles, Shelf
+
+
+@pytest.fixture
+def made(tmp_path):
+    """A version, a registry whose champion it is, and settings."""
+    folder = tmp_path / "version"
+    digest = write_version(folder)
+    uri = in_a_registry(tmp_path / "mlflow.db", folder, digest)
+    params = ServingParams(state=tmp_path / "served")
+    return SimpleNamespace(folder=folder, digest=digest, uri=uri, params=params, database=tmp_path / "mlflow.db")
+
+
+def change(made, statement, *values):
+    with closing(sqlite3.connect(made.database)) as opened:
+        opened.execute(statement, values)
+        opened.commit()
+
+
+def looked(made, **settings):
+    keeper = Keeper(made.params.model_copy(update=settings), "plumbline", made.uri)
+    asyncio.run(keeper.look())
+    return keeper
+
+
+def test_the_champion_is_brought_and_known_after_a_restart(made):
+    keeper = looked(made)
+    assert keeper.trouble is None
+    assert keeper.status()["asked"]
+    assert "trouble" not in keeper.status()
+    shelf = Shelf(made.params.state)
+    assert shelf.holds(made.digest)
+    assert Keeper(made.params, "plumbline", made.uri).roles == Roles(champion=Role(version=7, digest=made.digest))
+    assert json.loads(shelf.roles_file.read_text())["champion"]["version"] == 7
+
+
+@pytest.mark.parametrize("how", ["gone", "torn", "no alias"])
+def test_the_last_good_champion_goes_on_and_it_is_said(made, how):
+    looked(made)
+    if how == "gone":
+        made.database.unlink()
+    elif how == "torn":
+        made.database.write_bytes(b"torn" * 1000)
+    else:
+        change(made, "delete from registered_model_aliases")
+    keeper = looked(made)
+    assert keeper.roles.champion == Role(version=7, digest=made.digest)
+    assert keeper.status()["trouble"].endswith(" Version 7, the last good champion, goes on.")
+    assert Shelf(made.params.state).roles().champion.version == 7
+
+
+def test_a_version_that_was_altered_is_not_taken_up(made):
+    (made.folder / bundle.ONNX).write_bytes(b"altered")
+    keeper = looked(made)
+    assert keeper.roles == Roles()
+    assert "altered" in keeper.trouble
+    assert keeper.status() == {
+        "asked": keeper.status()["asked"],
+        "trouble": keeper.trouble,
+    }  # there is no last good one
+    assert not Shelf(made.params.state).folder(made.digest).exists()
+
+
+def test_a_version_of_others_is_refused_by_name(made):
+    change(made, "delete from model_version_tags")
+    assert "was not registered by Plumbline" in looked(made).trouble
+
+
+def test_the_challenger_is_asked_for_where_the_settings_want_it(made):
+    change(made, "insert into registered_model_aliases values ('plumbline', 'challenger', 7)")
+    assert looked(made).roles.challenger is None
+    shadow = Challenger(mode="shadow")
+    assert looked(made, challenger=shadow).roles.challenger.version == 7
+    change(made, "delete from registered_model_aliases where alias = 'challenger'")
+    keeper = looked(made, challenger=shadow)
+    assert (keeper.roles.challenger, keeper.trouble) == (None, None)
+    assert keeper.roles.champion.version == 7
+
+
+def test_fetching_says_one_sentence_and_how_it_ended(made, tmp_path, capsys):
+    wanted = {"uri": made.uri, "model": "plumbline", "version": 7, "digest": made.digest, "root": str(tmp_path / "new")}
+    assert fetch.main([json.dumps({**wanted, "folder": str(made.folder)})]) == 0
+    assert capsys.readouterr().out == ""
+    assert Shelf(tmp_path / "new").holds(made.digest)
+    shutil.rmtree(made.folder / "plumbline")
+    assert fetch.main([json.dumps({**wanted, "root": str(tmp_path / "other"), "folder": str(made.folder)})]) == 1
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 1
+    assert str(made.folder) in said[0]
+    assert not (tmp_path / "other" / "versions" / made.digest).exists()
+
+
+def test_a_version_by_another_digest_is_not_put_on_the_shelf(made, tmp_path):
+    with pytest.raises(UserError, match="missing or was altered"):
+        fetch.fetch(made.uri, "plumbline", 7, "0" * 64, str(made.folder), tmp_path / "new")
+    assert not Shelf(tmp_path / "new").holds("0" * 64)
