@@ -90,7 +90,7 @@ def open_socket(params: ServingParams) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind((params.host, params.port))
         listening.listen(2048)
-    except (OSError, UnicodeError) as error:  # no name can have a part of more than 63 letters
+    except (OSError, TypeError) as error:  # TypeError: a name that IDNA has no form for
         listening.close()
         why = error.strerror if isinstance(error, OSError) else "this is no name of a machine"
         raise UserError(

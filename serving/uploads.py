@@ -106,10 +106,15 @@ async def _parse(headers: Headers, body: bytes, most: int) -> Form:
     files, fields = [], {}
     for key, value in form.multi_items():
         if not isinstance(value, UploadFile):
-            fields[key] = value
+            fields[key] = _text(value)
         elif value.filename or value.size:
-            files.append(Upload((value.filename or key)[:LONGEST_NAME], await value.read()))
+            files.append(Upload(_text(value.filename or key)[:LONGEST_NAME], await value.read()))
     return Form(files, fields)
+
+
+def _text(text: str) -> str:
+    """The text with escapes for halves of surrogate pairs: a form names its own encoding, and some make these."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _bounded(file: Upload, limits: Limits) -> Upload:

@@ -121,6 +121,22 @@ def test_half_a_surrogate_pair_in_a_url_is_refused_and_a_whole_one_is_not(params
     assert whole["answers"] == [{"file": "ftp://x/\U0001f600", "refused": "is neither http nor https", "status": 422}]
 
 
+def test_a_form_in_an_encoding_of_the_clients_choice_is_read_as_text(client, params, tmp_path):
+    """Python's unicode_escape turns plain letters into half a surrogate pair, in names and in the field of the key."""
+    body = b"".join(
+        b"--b\r\nContent-Disposition: form-data; " + head + b"\r\n\r\n" + content + b"\r\n"
+        for head, content in ((b'name="key"', b"\\ud801"), (b'name="file"; filename="\\ud800.png"', GOOD))
+    )
+    headers = {"content-type": "multipart/form-data; boundary=b; charset=unicode_escape"}
+    answer = client.post("/v1/predict", content=body + b"--b--\r\n", headers=headers)
+    assert answer.json()["answers"][0]["file"] == "\\ud800.png"
+    assert client.post("/", content=body + b"--b--\r\n", headers=headers).status_code == 200
+    keys = tmp_path / "keys"
+    keys.write_text(f"gate-3 {digest(KEY)}\n")
+    with running(params.model_copy(update={"keys": keys}), tmp_path) as guarded:
+        assert guarded.post("/", content=body + b"--b--\r\n", headers=headers).status_code == 401
+
+
 @pytest.mark.parametrize("length", ["²", "9" * 5000])
 def test_a_header_that_is_no_number_is_refused(client, length):
     headers = [(b"inference-header-content-length", length.encode("latin-1"))]

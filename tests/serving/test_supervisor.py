@@ -22,7 +22,7 @@ def test_the_socket_is_one_that_answers(host):
             supervisor.open_socket(ServingParams(host=host, port=listening.getsockname()[1]))
 
 
-@pytest.mark.parametrize("host", ["x" * 70, "300.1.1.1.invalid", "192.0.2.1"])
+@pytest.mark.parametrize("host", ["x" * 70, "ü" * 70, "300.1.1.1.invalid", "192.0.2.1"])
 def test_a_host_that_is_none_of_ours_is_one_sentence(host):
     with pytest.raises(UserError, match="can't be listened on"):
         supervisor.open_socket(ServingParams(host=host, port=0))
