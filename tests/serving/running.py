@@ -20,7 +20,7 @@ from PIL import Image
 from plumbline.registry import versions as registry
 
 TOP = Path(__file__).resolve().parents[2]
-PATIENCE = 60
+PATIENCE = 120
 
 
 class Project:
