@@ -127,24 +127,9 @@ def test_no_module_imports_itself_by_way_of_others():
     assert list(networkx.simple_cycles(graph)) == []
 
 
-SERVED_OVER_HTTP = "tests/serving asks it over HTTP: the service runs in processes of its own"
-RUN_AS_A_COMMAND = "tests/serving/test_predict.py runs the command, kills it, and gives it Dask workers"
 WITHOUT_A_TEST_OF_ITS_OWN = {
     "plumbline.imaging.layouts.interface": "a protocol: mypy checks that every layout keeps it",
     "monitoring.result": "types of plain data: mypy checks who makes and reads it",
-    "monitoring.served": "tests/serving/test_record.py judges with it what a real service answered",
-    "serving.answers": SERVED_OVER_HTTP,
-    "serving.api": SERVED_OVER_HTTP,
-    "serving.app": SERVED_OVER_HTTP,
-    "serving.metrics": SERVED_OVER_HTTP,
-    "serving.page": SERVED_OVER_HTTP,
-    "serving.supervisor": SERVED_OVER_HTTP,
-    "serving.worker": SERVED_OVER_HTTP,
-    "serving.worker_status": SERVED_OVER_HTTP,
-    "serving.keeper": SERVED_OVER_HTTP,
-    "serving.fetch": "a process that the service starts: tests/serving/test_champion.py damages what it fetches",
-    "serving.predict": RUN_AS_A_COMMAND,
-    "serving.predicting": RUN_AS_A_COMMAND,
 }
 """Modules that no test imports, each with the reason."""
 ARCHITECTURES = "plumbline.models.architectures."

@@ -146,6 +146,14 @@ def test_what_is_covered_is_one_part_in_the_mean_colour():
     assert (copies[-1][:13] == picture[:13]).all()
 
 
+def test_every_part_of_a_picture_is_covered_and_little_else_each_time():
+    pixels = np.random.default_rng(0).integers(0, 100, (64, 64, 3), np.uint8)
+    pixels[0, 0] = 255
+    covers = np.array([(copy != pixels).any(axis=2) for copy in covered(pixels)])
+    assert covers.any(axis=0).mean() > 0.95
+    assert covers.mean(axis=(1, 2)).max() <= (2 / CELLS) ** 2
+
+
 def test_without_a_champion_it_says_what_to_do(tmp_path):
     engine = Engine(ServingParams(state=tmp_path), Shelf(tmp_path))
     engine.look()

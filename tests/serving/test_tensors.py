@@ -160,4 +160,6 @@ def test_metadata_and_configuration_agree():
 def test_an_answer_is_packed_as_the_client_accepts_it():
     content, encoding = protocol.packed(b"answer", "br, gzip;q=0.5")
     assert (gzip.decompress(content), encoding) == (b"answer", "gzip")
+    content, encoding = protocol.packed(b"answer", "br, deflate")
+    assert (protocol.unpacked(content, "deflate", 6), encoding) == (b"answer", "deflate")
     assert protocol.packed(b"answer", "br") == (b"answer", None)
