@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from serving.problems import ProblemError
 
 PATIENCE = 5.0
 KEEPER = "keeper.sock"
+ADDRESS = re.compile(r"\b[A-Za-z][A-Za-z0-9+.-]*://[^\s'\"`]+")
+PATH = re.compile(r"[^\s'\"`(]*/[^\s'\"`,;:)]+")
 Answer = Callable[[], Awaitable[dict[str, Any]]]
 
 
@@ -61,18 +64,28 @@ class WorkerStatus:
     async def everybody(self) -> tuple[dict[str, Any], bool]:
         """Return what each worker and the keeper say, and whether clients can be served."""
         sockets = [worker_socket(self._folder, number) for number in range(self._workers)]
-        workers, keeper = await asyncio.gather(asyncio.gather(*map(ask, sockets)), ask(self._folder / KEEPER))
+        found = await asyncio.gather(*map(ask, sockets), ask(self._folder / KEEPER))
+        *workers, keeper = [without_places(said) for said in found]
         versions = {worker.get("version") for worker in workers}
         ready = all(worker.get("answered") for worker in workers)
         content = {
             "status": "ready" if ready else "not ready",
             "version": next(iter(versions)) if len(versions) == 1 else None,
-            "workers": list(workers),
+            "workers": workers,
             "registry": keeper,
         }
         if not ready:
             content["detail"] = _why(workers, keeper)
         return content, ready
+
+
+def without_places(said: dict[str, Any]) -> dict[str, Any]:
+    """Return what somebody said for those who may ask without a key: no folder, no address. The log has the whole."""
+    return {key: _without_places(value) if isinstance(value, str) else value for key, value in said.items()}
+
+
+def _without_places(text: str) -> str:
+    return PATH.sub(lambda found: PurePosixPath(found[0]).name, ADDRESS.sub("the registry's address", text))
 
 
 def _why(workers: list[dict[str, Any]], keeper: dict[str, Any]) -> str:

@@ -112,3 +112,23 @@ def test_a_network_that_is_stuck_is_said_in_time(monkeypatch):
 
     said = asyncio.run(real_answer(stuck, {"pid": 1}))
     assert said == {"pid": 1, "answered": False, "trouble": "can't answer (TimeoutError)"}
+
+
+@pytest.mark.parametrize(
+    ("trouble", "said"),
+    [
+        ("There is no registry at /srv/a b/registry/mlflow.db: promote a model.", "mlflow.db: promote a model."),
+        (
+            "The registry sqlite:////srv/site/mlflow.db can't be read.",
+            "The registry the registry's address can't be read.",
+        ),
+        ("The registry http://u:p@10.1.2.3:5000/api does not answer.", "The registry the registry's address does not"),
+        ("served/7/model.onnx is missing: roll back.", "model.onnx is missing: roll back."),
+        ("Promote a model first (`dvc repro`), or restore it.", "Promote a model first (`dvc repro`), or restore it."),
+    ],
+)
+def test_who_asks_without_a_key_learns_of_no_folder_and_no_address(tmp_path, trouble, said):
+    content, _ = everybody(tmp_path, seven, keeper={"trouble": trouble})
+    assert said in content["registry"]["trouble"]
+    for secret in ("/srv", "10.1.2.3", "u:p", "served/"):
+        assert secret not in str(content)
