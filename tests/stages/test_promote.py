@@ -92,7 +92,8 @@ def test_the_first_that_passes_becomes_champion_and_carries_everything(project):
         *(f"plumbline/{name}.json" for name in ("serving", "keras", "provenance", "decision", "leaderboard_row")),
         *(f"plumbline/{name}.json" for name in ("comparison", "model", "backbones", "manifest")),
         *(f"plumbline/{name}" for name in ("model.weights.h5", "splits.parquet", "predictions.parquet")),
-        *(f"plumbline/reference/{name}" for name in ("images.parquet", "embeddings.npy", "thumbnails.parquet")),
+        *(f"plumbline/reference/{name}" for name in ("images.parquet", "embeddings.npy", "groups.npy")),
+        "plumbline/reference/thumbnails.parquet",
     }
     serving = version.read("serving.json")
     assert (serving["classes"], serving["violation_class"]) == (CLASSES, CLASSES[1])
