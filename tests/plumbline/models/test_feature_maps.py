@@ -25,6 +25,7 @@ CHANNELS = {
     "densenet121": {4: 256, 8: 512, 16: 1024, 32: 1024},
 }
 WITHOUT = {
+    "triplet": "it is an embedding of a backbone's features",
     "alexnet": "its convolutions are not padded",
     "lenet5": "its convolutions are not padded",
     "inception_v3": "its convolutions are not padded",
