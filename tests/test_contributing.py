@@ -14,7 +14,7 @@ from samples.draw import write_sample
 
 TOP = Path(__file__).resolve().parents[1]
 RECIPES = ("Add a candidate", "Add a stage", "Add a room")
-STEP = re.compile(r"Write `(?P<write>[^`]+)`|In `(?P<edit>[^`]+)`, after the line `(?P<after>[^`]+)`|Run[:;]")
+STEP = re.compile(r"Write `(?P<write>[^`]+)`|In `(?P<edit>[^`]+)`,\s+after the line `(?P<after>[^`]+)`|Run[:;]")
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
