@@ -6,7 +6,7 @@ import re
 import pytest
 from fabricated import write_project
 
-from stages import evaluate, gate, leaderboard
+from stages import evaluate, gate, leaderboard, race
 
 
 def with_settings(root, name, **settings):
@@ -23,6 +23,7 @@ def project(tmp_path, monkeypatch):
 
 def page_of(root):
     evaluate.main()
+    race.main()
     gate.main()
     leaderboard.main()
     return (root / "reports" / "leaderboard.html").read_text(encoding="utf-8")

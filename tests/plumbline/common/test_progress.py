@@ -1,9 +1,12 @@
 """Progress hands on every item, draws a bar on a terminal, and elsewhere prints a line now and then."""
 
+import fcntl
 import os
 import pty
+import struct
 import subprocess
 import sys
+import termios
 
 from flows.outcomes import percent
 from plumbline.common import progress as module
@@ -33,6 +36,7 @@ def test_a_line_says_what_stands_beside_it_and_how_long_it_will_take():
 
 def test_on_a_terminal_there_is_a_bar_that_is_taken_away():
     leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     code = "from plumbline.common.progress import progress; list(progress('abc', 'reading letters'))"
     subprocess.run([sys.executable, "-c", code], stderr=follower, check=True)
     written = os.read(leader, 4096).decode()

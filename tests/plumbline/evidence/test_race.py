@@ -6,7 +6,14 @@ import pytest
 from plumbline.evidence.race import Answers, Entrant, Terms, race, within_budget
 
 SKILL = {"small": 0.9, "large": 0.9, "bad": 0.5}
-ENTRANTS = [Entrant("small", (1,), 30.0), Entrant("large", (2,), 60.0), Entrant("bad", (3,), 60.0)]
+ENTRANTS = [
+    Entrant("small", (1,), {"small": 30.0}),
+    Entrant("large", (2,), {"large": 60.0}),
+    Entrant("bad", (3,), {"bad": 60.0}),
+]
+    Entrant(name, (cost,), {name: seconds})
+    for name, cost, seconds in (("small", 1, 30), ("large", 2, 60), ("bad", 3, 60))
+]
 TERMS = Terms(folds=3, minutes=60, margin=0.02, confidence=0.9, level=0.05)
 
 
@@ -47,8 +54,8 @@ def test_the_more_accurate_half_is_asked_where_time_is_short(seconds, names):
     assert [one.name for one in within_budget(ENTRANTS, answers_of(list(SKILL)), seconds)] == names
 
 
-def test_of_four_the_two_most_accurate_are_asked_where_time_pays_for_two():
-    SKILL["worse"] = 0.4
-    entrants = [*ENTRANTS, Entrant("worse", (0,), 10.0)]
+def test_of_four_the_two_most_accurate_are_asked_where_time_pays_for_two(monkeypatch):
+    monkeypatch.setitem(SKILL, "worse", 0.4)
+    entrants = [*ENTRANTS, Entrant("worse", (0,), {"worse": 10.0})]
     kept = within_budget(entrants, answers_of([one.name for one in entrants]), 100)
     assert [one.name for one in kept] == ["small", "large"]

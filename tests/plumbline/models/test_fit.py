@@ -89,8 +89,8 @@ def test_the_class_that_says_something_is_missing(classes, offered):
         ("candidates__mobilenet_v2__networks", ["vgg16"], "candidates.mobilenet_v2.networks", "mobilenet_v2"),
         ("backbones__vgg16__weights", "no/such.h5", "backbones.vgg16.weights", "correct the path"),
         ("backbones__vgg16__network", "vgg19", "backbones.vgg16", "set vgg16"),
-        ("ablations", {"hybird": {"backbone": "vgg16"}}, "ablations.hybird", "a candidate"),
-        ("ablations", {"vgg16_gap": {"backbone": "hybrid"}}, "ablations.vgg16_gap.backbone", "add the entry"),
+        ("ablations", {"hybird": {"backbone": "vgg16"}}, "ablations.hybird", "call it hybrid"),
+        ("ablations", {"vgg16_gap": {"backbone": "hybrit"}}, "ablations.vgg16_gap.backbone", "hybrid"),
     ],
 )
 def test_each_name_that_fits_nothing_is_told_with_the_way_out(key, value, named, way_out):
