@@ -26,7 +26,7 @@ from plumbline.common import artefacts, cluster
 from plumbline.common.closure import code_digest
 from plumbline.common.errors import UserError
 from plumbline.common.files import file_digest, replacing_folder, write_table
-from plumbline.common.parallel import cores, in_order
+from plumbline.common.parallel import in_order
 from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.common.records import write_record
@@ -49,7 +49,6 @@ if TYPE_CHECKING:
     from plumbline.imaging.settings import DataParams
 
 BATCHES_A_PARTITION = 4
-AT_ONCE = 2
 ROWS_HELD = 64
 PACKAGES = ("keras", "numpy", "opencv-python-headless", "pillow", "tensorflow", "tensorflow-cpu")
 _ONE_AT_A_TIME = threading.Lock()
@@ -183,9 +182,8 @@ def compute_rows(
     """Yield each picture's (S, S, 3) features (1 + views, ...), in order, about `batch_size` views at a time."""
     pictures = max(1, batch_size // (1 + views))
     stacks = _stacks(images, ids, views, augmentation, pictures)
-    # A small network alone does not keep two cores busy, two batches side by side do, and a third is read meanwhile. A
-    # batch is the same in whichever company it is computed.
-    for values in in_order(extract, stacks, ahead=2, workers=min(AT_ONCE, cores())):
+    # The next batch is read while one is computed. Not two at a time: a network traced by Keras is one thread's.
+    for values in in_order(extract, stacks, ahead=2, workers=1):
         yield from values.reshape(-1, 1 + views, *values.shape[1:])
 
 

@@ -11,9 +11,6 @@ ENTRANTS = [
     Entrant("large", (2,), {"large": 60.0}),
     Entrant("bad", (3,), {"bad": 60.0}),
 ]
-    Entrant(name, (cost,), {name: seconds})
-    for name, cost, seconds in (("small", 1, 30), ("large", 2, 60), ("bad", 3, 60))
-]
 TERMS = Terms(folds=3, minutes=60, margin=0.02, confidence=0.9, level=0.05)
 
 
