@@ -75,7 +75,8 @@ def _background(
 ) -> None:
     def work() -> None:
         try:
-            children.run(command, root, lambda line: print(f"{name:>6} | {line}", flush=True), env)
+            # One write with its line end: another thread's words do not come between.
+            children.run(command, root, lambda line: print(f"{name:>6} | {line}\n", end="", flush=True), env)
         except Stopped:
             return
         ended.append(name)
@@ -114,7 +115,7 @@ def main() -> None:
     try:
         serve(find_root(), port)
     except KeyboardInterrupt:
-        print("Stopped.")
+        print("Stopped.\n", end="")
 
 
 if __name__ == "__main__":

@@ -118,11 +118,11 @@ class FoldAnswers:
 
     def _asked(self, name: str, candidate: Candidate, features: Features, number: int) -> Arrays:
         """Train without the fold, stopped by validation, and return what is said of the fold's pictures."""
-        print(f"{name}: trained again without fold {number + 1} of {count_folds(self.part)}", file=sys.stderr)
         seen = self.splits["split"] != "test"
         roles = self.splits["split"].where(self.part != number, "test")
         table = self.splits.assign(split=roles)[seen.to_numpy()].reset_index(drop=True)
-        predictions = train(name, candidate, table, features, self.seed).predictions
+        shown = f"{name} without fold {number + 1} of {count_folds(self.part)}"
+        predictions = train(shown, candidate, table, features, self.seed).predictions
         asked = predictions[predictions["split"] == "test"]
         columns = [str(column) for column in asked.columns if str(column).startswith("p_")]
         classes = [column.removeprefix("p_") for column in columns]
