@@ -72,10 +72,10 @@ def test_a_killed_run_goes_on_where_it_stopped(project, tmp_path):
     parts = project.root / "out.parquet.parts"
     started = [sys.executable, "-m", "plumbline.cli", "predict", str(root), "out.parquet"]
     process = subprocess.Popen(started, cwd=project.root, env=project.environment, stderr=subprocess.DEVNULL)
-    until(lambda: len(list(parts.glob("*.parquet"))) >= 1 or process.poll() is not None)
+    until(lambda: len(list(parts.glob("[0-9]*.parquet"))) >= 1 or process.poll() is not None)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL
-    kept = {path: path.stat().st_mtime_ns for path in parts.glob("*.parquet")}
+    kept = {path: path.stat().st_mtime_ns for path in parts.glob("[0-9]*.parquet")}
     assert kept
     assert not (project.root / "out.parquet").exists()
     process = subprocess.Popen(started, cwd=project.root, env=project.environment, stderr=subprocess.PIPE, text=True)
