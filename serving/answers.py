@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 
 from plumbline.common.files import replacing
+from plumbline.common.served import CHALLENGER, CHAMPION
 from plumbline.imaging.decode import DecodeError, Pixels, decode_image, picture_suffix
 from serving import metrics
 from serving.batching import BusyError
-from serving.engine import CHALLENGER, CHAMPION, Engine, Prepared, Unusable
+from serving.engine import Engine, Prepared, Unusable
 from serving.model import Scored, Served
 from serving.overlay import occlusion
 from serving.problems import ProblemError, busy

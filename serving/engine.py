@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from plumbline.common.errors import UserError
+from plumbline.common.served import CHALLENGER, CHAMPION
 from plumbline.imaging.decode import DecodeError, Pixels
 from serving import metrics
 from serving.batching import Batcher
@@ -28,7 +29,6 @@ from serving.shelf import Role, Shelf
 from serving.uploads import Upload
 
 log = logging.getLogger("serving")
-CHAMPION, CHALLENGER = "champion", "challenger"
 WATCH_SECONDS = 0.25
 AGAIN_SECONDS = 2.0  # after a version that could not be opened: the keeper may have put it right
 

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from plumbline.common.errors import UserError, sentence_of
+from plumbline.common.served import CHALLENGER
 from plumbline.registry.glance import Glimpse, glance
 from plumbline.registry.versions import CHAMPION, RegistryDownError
 from serving.settings import ServingParams
 from serving.shelf import Role, Roles, Shelf
 
-CHALLENGER = "challenger"
 AGAIN_SECONDS = 30.0  # between two tries to fetch what could not be fetched
 CHECK_SECONDS = 30.0  # after which the files on the shelf are read again: a disk may lose what it held
 MODEST = 15

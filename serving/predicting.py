@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import socket
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,11 +22,11 @@ import numpy as np
 from plumbline.common import cluster
 from plumbline.common.closure import code_digest
 from plumbline.common.errors import UserError
-from plumbline.common.files import file_digest, replacing, replacing_folder, write_json
+from plumbline.common.files import replacing, replacing_folder, write_json
 from plumbline.common.parallel import in_order
 from plumbline.common.progress import progress
 from plumbline.common.records import Record, read_record
-from plumbline.common.store import STORE, Arrays, Store, open_store
+from plumbline.common.store import Arrays
 from plumbline.imaging.decode import SUFFIXES, DecodeError, decode_resized
 from plumbline.imaging.files import shown_path
 from plumbline.imaging.litter import is_litter
@@ -41,7 +39,7 @@ from serving.model import Scored, Served, open_version
 from serving.settings import ServingParams, Unsure
 from serving.shelf import Role, Shelf
 
-PART = 256
+PART, BATCH = 256, 32
 PACKAGES = ("numpy", "onnxruntime", "pillow")
 
 
@@ -72,9 +70,7 @@ class Scoring:
     loaded: ClassVar[str] = code_digest(__name__)
 
     code: str
-    onnx: str
-    sha256: str
-    store: Store | None
+    onnx: cluster.SharedFile
     picture_bytes: int
     pixels: int
     batch: int
@@ -83,11 +79,11 @@ class Scoring:
         """Everything that the answers depend on."""
         ids = [_digest_of(Path(task.folder) / path, self.picture_bytes) for path in task.paths]
         limits = [self.picture_bytes, self.pixels, self.batch]
-        return cluster.digest(self.sha256, limits, task.paths, ids, self.code, cluster.versions(*PACKAGES))
+        return cluster.digest(self.onnx.sha256, limits, task.paths, ids, self.code, cluster.versions(*PACKAGES))
 
     def compute(self, task: Part) -> Arrays:
         """Score the pictures on whichever machine this is."""
-        model = _model_of(self.onnx, self.sha256, self.store)
+        model = _model_of(self.onnx)
         side = model.image_size
         ids, problems, good, pictures = [], [], [], []
         for place, path in enumerate(task.paths):
@@ -124,17 +120,8 @@ def _digest_of(path: Path, most: int) -> str:
 
 
 @lru_cache(maxsize=1)
-def _model_of(onnx: str, sha256: str, store: Store | None) -> OnnxModel:
-    with tempfile.TemporaryDirectory(prefix="plumbline-model-") as folder:
-        file = Path(onnx)
-        if store is not None:
-            file = Path(folder) / bundle.ONNX
-            file.write_bytes(store.read_bytes(onnx) or b"")
-        if not file.is_file() or file_digest(file) != sha256:
-            raise UserError(
-                f"{store.shown + '/' if store else ''}{onnx} is not the model of this run on {socket.gethostname()}: "
-                f"let workers see the same folder, or set {STORE}."
-            )
+def _model_of(onnx: cluster.SharedFile) -> OnnxModel:
+    with onnx.at_hand("the model") as file:
         return OnnxModel(file)
 
 
@@ -235,7 +222,8 @@ def predict(folder: Path, output: Path, params: ServingParams, model: str, uri: 
     home = output.with_name(f"{output.name}.parts")
     _begin(home, plan)
     missing = [number for number in range(len(parts)) if not _part_file(home, number).is_file()]
-    work = _work(Shelf(params.state).folder(role.digest) / bundle.ONNX, params)
+    onnx, limits = cluster.share(Shelf(params.state).folder(role.digest) / bundle.ONNX, "models"), params.limits
+    work = Scoring(Scoring.loaded, onnx, limits.picture_bytes, limits.pixels, BATCH)
     spread = cluster.spread(work, [parts[number] for number in missing], _locally)
     if len(missing) < len(parts):
         print(f"{len(parts) - len(missing)} of {len(parts)} parts were done before", file=sys.stderr)
@@ -277,18 +265,6 @@ def _begin(home: Path, plan: Plan) -> None:
 
 def _part_file(home: Path, number: int) -> Path:
     return home / f"{number:06d}.parquet"
-
-
-def _work(onnx: Path, params: ServingParams) -> Scoring:
-    store = open_store()
-    sha256, name = file_digest(onnx), str(onnx.resolve())
-    if store is not None:
-        name = f"models/{sha256}.onnx"
-        data = onnx.read_bytes()
-        if store.read_bytes(name) != data:
-            store.write_bytes(name, data)
-    limits = params.limits
-    return Scoring(Scoring.loaded, name, sha256, store, limits.picture_bytes, limits.pixels, 32)
 
 
 def _locally(carry: Callable[[Part], cluster.Outcome], parts: Iterable[Part]) -> Iterator[cluster.Outcome]:

@@ -12,14 +12,18 @@ import json
 import os
 import socket
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, ClassVar, Protocol, TypeVar
 
 from plumbline.common.errors import UserError, one_line
+from plumbline.common.files import file_digest
 from plumbline.common.store import STORE, Arrays, DamagedError, Store, open_store
 
 SCHEDULER = "DASK_SCHEDULER_ADDRESS"
@@ -64,6 +68,42 @@ class Stored:
 
 
 Outcome = Arrays | Stored
+
+
+@dataclass(frozen=True)
+class SharedFile:
+    """A file that every machine reads: at the path `name`, or as the object `name` of the store."""
+
+    name: str
+    sha256: str
+    store: Store | None
+
+    @contextmanager
+    def at_hand(self, what: str) -> Iterator[Path]:
+        """The file as this machine sees it; UserError where it isn't the one that was shared ("the model", `what`)."""
+        with tempfile.TemporaryDirectory(prefix="plumbline-shared-") as folder:
+            file = Path(self.name)
+            if self.store is not None:
+                file = Path(folder) / file.name
+                file.write_bytes(self.store.read_bytes(self.name) or b"")
+            if not file.is_file() or file_digest(file) != self.sha256:
+                raise UserError(
+                    f"{self.store.shown + '/' if self.store else ''}{self.name} is not {what} of this run on "
+                    f"{socket.gethostname()}: let workers see the same folder, or set {STORE}."
+                )
+            yield file
+
+
+def share(file: Path, kind: str) -> SharedFile:
+    """Let workers read `file`: through the store (in folder `kind`) where the environment names one, else by path."""
+    store, sha256 = open_store(), file_digest(file)
+    if store is None:
+        return SharedFile(str(file.resolve()), sha256, None)
+    # Keras knows weights by their two suffixes.
+    name, data = f"{kind}/{sha256}{''.join(file.suffixes)}", file.read_bytes()
+    if store.read_bytes(name) != data:
+        store.write_bytes(name, data)
+    return SharedFile(name, sha256, store)
 
 
 def is_wanted() -> bool:

@@ -10,7 +10,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait as wait_for
 from threading import Thread
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from plumbline.common.errors import UserError
 
@@ -30,6 +30,19 @@ def in_order(
     pool = ThreadPoolExecutor(workers, thread_name_prefix="images")
     try:
         yield from _drain(pool, function, items, workers * ahead)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def read_ahead(items: Iterable[Item], ahead: int = 1) -> Iterator[Item]:
+    """Yield `items` in order, the next `ahead` of them made on a thread of their own while one is worked on."""
+    source, end = iter(items), object()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="ahead")
+    try:
+        waiting: deque[Future[Any]] = deque(pool.submit(next, source, end) for _ in range(ahead))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(pool.submit(next, source, end))
+            yield item
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

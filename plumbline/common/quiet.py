@@ -8,6 +8,7 @@ import logging
 import os
 import re
 import sys
+import time
 import warnings
 from collections.abc import Iterator, MutableMapping, Sequence
 from contextlib import contextmanager
@@ -101,4 +102,12 @@ def _without_native_lines() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(before, 2)
         os.close(before)
-        os.waitpid(child, 0)
+        _wait_for(child)
+
+
+def _wait_for(child: int) -> None:
+    """Let its last lines come first, a second at most: a process begun meanwhile may hold the pipe open for hours."""
+    for _ in range(100):
+        if os.waitpid(child, os.WNOHANG) != (0, 0):
+            return
+        time.sleep(0.01)

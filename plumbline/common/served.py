@@ -7,7 +7,6 @@ measures, embedding, small grey), `labels` (in the order they came).
 from __future__ import annotations
 
 import json
-import math
 import sqlite3
 from contextlib import closing
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 
 from plumbline.common.params import Section
+from plumbline.common.wilson import wilson
 
 RECORD = "record.sqlite"
 SCHEMA = """
@@ -38,7 +38,6 @@ create index if not exists labels_id on labels (id);
 PATIENCE = 10.0
 CHAMPION, CHALLENGER = "champion", "challenger"
 SMALL_SHAPE = (18, 24)
-NORMAL_95 = 1.959964
 
 
 class ServedAs(Section):
@@ -130,18 +129,7 @@ def accuracy_by_day(path: Path) -> list[Day]:
         return []
     with closing(open_record(path)) as database:
         found = database.execute(question, (CHAMPION,)).fetchall()
-    return [Day(day, version, n, right, right / n, *wilson(right, n)) for day, version, n, right in found]
-
-
-def wilson(right: int, count: int) -> tuple[float, float]:
-    """Return the 95% interval of a share (Wilson 1927, "Probable inference, the law of succession")."""
-    share, z = right / count, NORMAL_95
-    centre = share + z * z / (2 * count)
-    half = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
-    scale = 1 + z * z / count
-    # At the ends the two terms are equal, but for their rounding.
-    low, high = (centre - half) / scale, (centre + half) / scale
-    return low if right else 0.0, high if right < count else 1.0
+    return [Day(day, version, n, right, right / n, *wilson(right / n, n)) for day, version, n, right in found]
 
 
 @dataclass(frozen=True)

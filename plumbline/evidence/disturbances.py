@@ -22,7 +22,7 @@ from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.evidence.intervals import group_codes, some_groups
 from plumbline.evidence.probes import BLURRED, COVERED, ELSEWHERE, REFRAMED, SWAPPED, zoom_name
-from plumbline.models.extraction import build_extractor
+from plumbline.models.extraction import stored_extractor
 from plumbline.models.features import Features
 
 BOX = ("left", "top", "right", "bottom")
@@ -176,10 +176,7 @@ def _moved(picture: Pixels, factor: float, place: tuple[float, float], to: tuple
 
 def extract_with(features: Features) -> Callable[[Pixels], NDArray[Any]]:
     """Return the function from pictures (N, S, S, 3) to features as `features` stores them, in the same precision."""
-    extractor = build_extractor(features.backbone, [None] * len(features.backbone.network_names))
-    if extractor.networks is not None:
-        extractor.networks.load_weights(features.folder / artefacts.BACKBONE_WEIGHTS)
-    return extractor.extract
+    return stored_extractor(features.backbone, features.folder / artefacts.BACKBONE_WEIGHTS).extract
 
 
 def disturbed_features(

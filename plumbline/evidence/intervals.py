@@ -10,10 +10,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.common.wilson import Z_95, wilson
 from plumbline.evidence.records import Figure
 from plumbline.tasks.scores import Floats, Ints, is_rate
 
-Z_95 = 1.959963984540054
 SMALLEST_LOSS = 1e-6
 PRIOR_ERRORS = 2.0
 """Weight, in errors, of the prior assumption that all images of a group are right or wrong together."""
@@ -41,16 +41,6 @@ def draw_groups(groups: int, resamples: int, seed: int) -> Floats:
     """Return how often each group is drawn (R, G) when as many as there are get drawn with replacement."""
     random = np.random.default_rng(seed)
     return random.multinomial(groups, np.full(groups, 1 / groups), size=resamples).astype(np.float64)
-
-
-def wilson(rate: float, number: float, z: float = Z_95) -> tuple[float, float]:
-    """Return Wilson's score interval for `rate` observed on `number` independent trials (a real number is allowed)."""
-    if number <= 0:
-        return 0.0, 1.0
-    centre = rate + z * z / (2 * number)
-    spread = z * np.sqrt(rate * (1 - rate) / number + z * z / (4 * number * number))
-    scale = 1 + z * z / number
-    return max(0.0, float((centre - spread) / scale)), min(1.0, float((centre + spread) / scale))
 
 
 def interval(score: str, value: float, draws: Floats, images: int, groups: int) -> tuple[float, float]:

@@ -16,9 +16,10 @@ from pydantic import Field
 
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
+from plumbline.common.wilson import wilson
 from plumbline.evidence import probes
 from plumbline.evidence.candidates import Predictions, TrainedCandidate, sample_of
-from plumbline.evidence.intervals import draw_groups, draw_weights, wilson
+from plumbline.evidence.intervals import draw_groups, draw_weights
 from plumbline.evidence.records import (
     AgainstChampion,
     Decision,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -91,13 +92,11 @@ class Batches:
     def _from_memory(self, epochs: int, first: int) -> tf.data.Dataset:
         import tensorflow as tf
 
-        values = tf.constant(copied(self.values, self.rows, 1 + self.views))
-        targets, weights = self._answers()
+        values = self._copy
 
         def batch(order: tf.Tensor, view: tf.Tensor, *varied: tf.Tensor) -> tuple[tf.Tensor, ...]:
             features = tf.gather_nd(values, tf.stack([order, view], axis=1))
-            answers = (targets,) if weights is None else (targets, weights)
-            return (self._vary(features, *varied), *(tf.gather(one, order) for one in answers))
+            return (self._vary(features, *varied), *(tf.gather(one, order) for one in self._answers))
 
         def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
             return tf.data.Dataset.from_tensor_slices(tuple(self.draw(epoch))).batch(self.batch_size)
@@ -130,11 +129,17 @@ class Batches:
         self, order: NDArray[Any], view: NDArray[Any], mirrored: NDArray[Any], gain: NDArray[Any]
     ) -> tuple[Any, ...]:
         features = read_rows(self.values, self.rows[order], view)
-        answers = [part[order] for part in self._answers() if part is not None]
-        return (features, mirrored, gain, *answers)
+        return (features, mirrored, gain, *(part[order] for part in self._answers))
 
-    def _answers(self) -> tuple[NDArray[Any], NDArray[np.float32] | None]:
-        return self.targets, self.weights
+    @property
+    def _answers(self) -> tuple[NDArray[Any], ...]:
+        return (self.targets,) if self.weights is None else (self.targets, self.weights)
+
+    @cached_property
+    def _copy(self) -> tf.Tensor:
+        import tensorflow as tf
+
+        return tf.constant(copied(self.values, self.rows, 1 + self.views))
 
     def _vary(self, features: tf.Tensor, mirrored: tf.Tensor, gain: tf.Tensor) -> tf.Tensor:
         import tensorflow as tf

@@ -36,8 +36,6 @@ def fit_in_order(
 
     `build` makes the same network for features of another shape. Training that fails in the first part ends there.
     """
-    import pandas as pd
-
     begin = max(1, round(candidate.epochs * FIRST_SHARE))
     early = candidate.model_copy(update={"epochs": begin})
     late = candidate.model_copy(update={"epochs": max(1, candidate.epochs - begin)})
@@ -50,9 +48,7 @@ def fit_in_order(
         first = fit(network, early, easiest(data, seed).lesson(candidate, seed), f"{name}, easy pictures")
     if first.status == "diverged":
         return first
-    second, status = fit(network, late, data.lesson(candidate, seed), name, len(first.history))
-    history = pd.concat([first.history, second.assign(epoch=second["epoch"] + len(first.history))], ignore_index=True)
-    return Fitted(history, status)
+    return first.then(fit(network, late, data.lesson(candidate, seed), name, len(first.history)))
 
 
 def half(shape: tuple[int, ...]) -> tuple[int, ...]:

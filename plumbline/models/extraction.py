@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
-import socket
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -25,12 +23,12 @@ from pydantic import ConfigDict, Field
 from plumbline.common import artefacts, cluster
 from plumbline.common.closure import code_digest
 from plumbline.common.errors import UserError
-from plumbline.common.files import file_digest, replacing_folder, write_table
-from plumbline.common.parallel import in_order
+from plumbline.common.files import replacing_folder, write_table
+from plumbline.common.parallel import read_ahead
 from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.common.records import write_record
-from plumbline.common.store import STORE, Arrays, Store, open_store
+from plumbline.common.store import Arrays
 from plumbline.imaging.decode import Fit
 from plumbline.models.augment import Augmentation, augmented_view
 from plumbline.models.backbones import Backbone, record_entry
@@ -182,8 +180,9 @@ def compute_rows(
     """Yield each picture's (S, S, 3) features (1 + views, ...), in order, about `batch_size` views at a time."""
     pictures = max(1, batch_size // (1 + views))
     stacks = _stacks(images, ids, views, augmentation, pictures)
-    # The next batch is read while one is computed. Not two at a time: a network traced by Keras is one thread's.
-    for values in in_order(extract, stacks, ahead=2, workers=1):
+    # Only reading has a thread of its own: called from another thread than the one that traced it, a network has hung.
+    for stack in read_ahead(stacks):
+        values = extract(stack)
         yield from values.reshape(-1, 1 + views, *values.shape[1:])
 
 
@@ -214,8 +213,8 @@ class Partition:
 class Extraction:
     """`compute_rows` as cluster.Work: {"rows": (N, 1 + views, ...)} of a Partition.
 
-    `backbone` is its JSON; `weights` the file that the stage wrote, or its name in `store`. `images` reads the data as
-    the worker sees it, and refuses pictures that aren't those of the manifest.
+    `backbone` is its JSON; `weights` the file that the stage wrote. `images` reads the data as the worker sees it, and
+    refuses pictures that aren't those of the manifest.
     """
 
     kind: ClassVar[str] = "features"
@@ -225,21 +224,19 @@ class Extraction:
     code: str
     images: Pictures
     backbone: str
-    weights: str
-    weights_sha256: str
-    store: Store | None
+    weights: cluster.SharedFile
     batch_size: int
 
     def key(self, task: Partition) -> str:
         """Everything that a row depends on, and the other pictures it is computed with."""
         packages = cluster.versions(*PACKAGES)
-        return cluster.digest(self.backbone, self.weights_sha256, self.batch_size, task.ids, self.code, packages)
+        return cluster.digest(self.backbone, self.weights.sha256, self.batch_size, task.ids, self.code, packages)
 
     def compute(self, task: Partition) -> Arrays:
         """Compute the rows on this machine."""
         with _ONE_AT_A_TIME:
             recipe = Recipe.model_validate_json(self.backbone)
-            extractor = _extractor_of(self.backbone, self.weights, self.weights_sha256, self.store)
+            extractor = _extractor_of(self.backbone, self.weights)
             augmentation = recipe.augmentation or Augmentation()
             pictures = self.images(task.paths, task.ids, recipe.image_size)
             rows = compute_rows(pictures, task.ids, extractor.extract, recipe.views, augmentation, self.batch_size)
@@ -247,22 +244,19 @@ class Extraction:
 
 
 @functools.lru_cache(maxsize=1)
-def _extractor_of(backbone: str, weights: str, sha256: str, store: Store | None) -> Extractor:
-    recipe = Recipe.model_validate_json(backbone)
-    extractor = build_extractor(recipe, [None] * len(recipe.network_names))
-    assert extractor.networks is not None
-    # Random weights are read as well: drawn here they would differ, because a worker's threads share the generator.
-    with tempfile.TemporaryDirectory(prefix="plumbline-weights-") as folder:
-        file = Path(weights)
-        if store is not None:
-            file = Path(folder) / artefacts.BACKBONE_WEIGHTS
-            file.write_bytes(store.read_bytes(weights) or b"")
-        if not file.is_file() or file_digest(file) != sha256:
-            raise UserError(
-                f"{store.shown + '/' if store else ''}{weights} is not the weights of this run on "
-                f"{socket.gethostname()}: let workers see the same folder, or set {STORE}."
-            )
-        extractor.networks.load_weights(file)
+def _extractor_of(backbone: str, weights: cluster.SharedFile) -> Extractor:
+    with weights.at_hand("the weights") as file:
+        return stored_extractor(Recipe.model_validate_json(backbone), file)
+
+
+def stored_extractor(backbone: Recipe, weights: Path) -> Extractor:
+    """Build the extractor that `featurize` used, with the weights that it stored (backbone.weights.h5).
+
+    Random weights are read as well: drawn anew they would differ where threads share the generator.
+    """
+    extractor = build_extractor(backbone, [None] * len(backbone.network_names))
+    if extractor.networks is not None:
+        extractor.networks.load_weights(weights)
     return extractor
 
 
@@ -278,14 +272,8 @@ def spread_rows(
     images: Pictures, missing: pd.DataFrame, backbone: Recipe, weights: Path, batch_size: int
 ) -> Iterator[NDArray[Any]]:
     """Yield rows as `compute_rows` does, by way of the Dask workers and the store that the environment names."""
-    store = open_store()
-    sha256, name = file_digest(weights), str(weights.resolve())
-    if store is not None:
-        name = f"weights/{sha256}.h5"
-        data = weights.read_bytes()
-        if store.read_bytes(name) != data:
-            store.write_bytes(name, data)
-    work = Extraction(Extraction.loaded, images, json.dumps(backbone.content()), name, sha256, store, batch_size)
+    shared = cluster.share(weights, "weights")
+    work = Extraction(Extraction.loaded, images, json.dumps(backbone.content()), shared, batch_size)
     for arrays in cluster.spread(work, partitions(missing, backbone.views, batch_size), map):
         yield from arrays["rows"]
 

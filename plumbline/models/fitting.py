@@ -93,6 +93,13 @@ class Fitted(NamedTuple):
     history: pd.DataFrame
     status: Status
 
+    def then(self, later: Fitted) -> Fitted:
+        """This training and a `later` one of the same network, its epochs numbered on."""
+        import pandas as pd
+
+        numbered = later.history.assign(epoch=later.history["epoch"] + len(self.history))
+        return Fitted(pd.concat([self.history, numbered], ignore_index=True), later.status)
+
 
 def fit(network: keras.Model, candidate: Candidate, lesson: Lesson, name: str = "", first_epoch: int = 0) -> Fitted:
     """Train with Adam, early stopping on val_loss (best weights restored) and the learning rate of `schedule`.

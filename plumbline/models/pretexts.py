@@ -6,12 +6,13 @@ picture is trained with it and then thrown away.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.models.candidates import Candidate
+from plumbline.models.candidates import Candidate, Start
 
 if TYPE_CHECKING:
     import keras
@@ -63,33 +64,55 @@ def fit_pretext(
 
     Returns the last epoch's mean squared error of pixels in [0, 1], and the share of the pixels' variance explained.
     """
-    import keras
     import tensorflow as tf
 
     assert candidate.start is not None
     settings, model = candidate.start, autoencoder(network)
-    batch, epochs = min(candidate.batch_size, len(pixels)), settings.epochs
+
+    def losses(images: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor]:
+        given = model(spoilt(images, settings.method, number), training=True)
+        return (tf.reduce_mean(tf.square(given - images / 255.0)),)
+
+    (error,) = descend(losses, [model], pixels, settings, candidate.batch_size, seed)
+    variance = float((pixels / np.float32(255)).var())
+    return error, 1 - error / max(variance, 1e-12)
+
+
+def descend(
+    figures: Callable[[tf.Tensor, tf.Tensor], tuple[tf.Tensor, ...]],
+    models: list[keras.Model],
+    pixels: NDArray[np.uint8],
+    settings: Start,
+    batch_size: int,
+    seed: int,
+) -> list[float]:
+    """Train `models` by Adam (cosine decay) on the first of `figures`; returns the last epoch's mean of each figure.
+
+    `figures` maps pictures (n, S, S, 3) in [0, 255] and two numbers to draw from to scalars.
+    """
+    import keras
+    import tensorflow as tf
+
+    batch = min(batch_size, len(pixels))
     steps = max(1, len(pixels) // batch)
-    optimizer = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings.learning_rate, epochs * steps))
+    rate = keras.optimizers.schedules.CosineDecay(settings.learning_rate, settings.epochs * steps)
+    optimizer = keras.optimizers.Adam(rate)
 
     @tf.function  # type: ignore[untyped-decorator]
-    def step(images: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    def step(images: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, ...]:
         with tf.GradientTape() as tape:
-            given = model(spoilt(images, settings.method, number), training=True)
-            loss = tf.reduce_mean(tf.square(given - images / 255.0))
-        optimizer.apply_gradients(
-            zip(tape.gradient(loss, model.trainable_variables), model.trainable_variables, strict=True)
-        )
-        return loss
+            found = figures(images, number)
+        variables = [variable for model in models for variable in model.trainable_variables]
+        optimizer.apply_gradients(zip(tape.gradient(found[0], variables), variables, strict=True))
+        return found
 
-    random, losses = np.random.default_rng(seed), [0.0]
-    for epoch in range(epochs):
+    random = np.random.default_rng(seed)
+    rows: list[Any] = []
+    for epoch in range(settings.epochs):
         order = random.permutation(len(pixels))
-        told: list[Any] = []
+        rows.clear()
         for number in range(steps):
             some = np.sort(order[number * batch : (number + 1) * batch])
             images = tf.constant(pixels[some].astype(np.float32))
-            told.append(step(images, tf.constant([seed % 2**31, epoch * steps + number])))
-        losses = [float(one) for one in told]
-    error, variance = float(np.mean(losses)), float((pixels / np.float32(255)).var())
-    return error, 1 - error / max(variance, 1e-12)
+            rows.append(step(images, tf.constant([seed % 2**31, epoch * steps + number])))
+    return [float(one) for one in np.mean(np.array(rows, np.float64), axis=0)]

@@ -122,17 +122,14 @@ def verify(vectors: Vectors, groups: NDArray[Any]) -> Verification:
 def picture_features(image: Path, features: Features, max_pixels: int) -> NDArray[Any]:
     """One view's features (1, ...) of a picture file, made as those of the backbone's pictures were."""
     from plumbline.imaging.decode import DecodeError, decode_resized
-    from plumbline.models.extraction import build_extractor
+    from plumbline.models.extraction import stored_extractor
 
     backbone = features.backbone
     try:
         pixels = decode_resized(image.read_bytes(), (backbone.image_size,) * 2, max_pixels, backbone.fit)
     except (OSError, DecodeError) as error:
         raise UserError(f"{image} can't be read as a picture ({_why(error)}): name a JPEG, PNG, BMP or WebP.") from None
-    extractor = build_extractor(backbone, [None] * len(backbone.network_names))
-    assert extractor.networks is not None, "pixels were refused"
-    extractor.networks.load_weights(features.folder / artefacts.BACKBONE_WEIGHTS)
-    return extractor.extract(pixels[None])
+    return stored_extractor(backbone, features.folder / artefacts.BACKBONE_WEIGHTS).extract(pixels[None])
 
 
 def _why(error: Exception) -> str:

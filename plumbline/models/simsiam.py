@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from plumbline.common.errors import UserError
 from plumbline.imaging.decode import SUFFIXES, DecodeError, decode_resized
 from plumbline.models.candidates import Candidate
-from plumbline.models.pretexts import fit_pretext
+from plumbline.models.pretexts import descend, fit_pretext
 from plumbline.models.records import BackboneRecord, StartRecord
 
 if TYPE_CHECKING:
@@ -107,33 +107,17 @@ def fit_pairs(network: keras.Model, pixels: NDArray[np.uint8], candidate: Candid
     trunk = keras.Model(network.inputs[0], network.layers[-1].input)
     project = _layers([(PROJECTED, True), (PROJECTED, False)])
     predict = _layers([(PREDICTED, True), (PROJECTED, None)])
-    batch, epochs = min(candidate.batch_size, len(pixels)), candidate.start.epochs
-    steps = max(1, len(pixels) // batch)
-    rate = keras.optimizers.schedules.CosineDecay(candidate.start.learning_rate, epochs * steps)
-    optimizer = keras.optimizers.Adam(rate)
 
-    @tf.function  # type: ignore[untyped-decorator]
-    def step(images: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        with tf.GradientTape() as tape:
-            seen = [trunk(varied(images, number, side), training=True) for side in (0, 1)]
-            one, two = (project(tf.cast(side, tf.float32), training=True) for side in seen)
-            loss = (away(predict(one, training=True), two) + away(predict(two, training=True), one)) / 2
-        variables = [*trunk.trainable_variables, *project.trainable_variables, *predict.trainable_variables]
-        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables, strict=True))
+    def figures(images: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        seen = [trunk(varied(images, number, side), training=True) for side in (0, 1)]
+        one, two = (project(tf.cast(side, tf.float32), training=True) for side in seen)
+        loss = (away(predict(one, training=True), two) + away(predict(two, training=True), one)) / 2
         spread = tf.reduce_mean(tf.math.reduce_std(tf.math.l2_normalize(one, axis=1), axis=0)) * PROJECTED**0.5
         return loss, spread
 
-    random = np.random.default_rng(seed)
-    losses, spreads = [0.0], [0.0]
-    for epoch in range(epochs):
-        order = random.permutation(len(pixels))
-        told = []
-        for number in range(steps):
-            some = np.sort(order[number * batch : (number + 1) * batch])
-            images = tf.constant(pixels[some].astype(np.float32))
-            told.append([float(one) for one in step(images, tf.constant([seed % 2**31, epoch * steps + number]))])
-        losses, spreads = ([row[k] for row in told] for k in (0, 1))
-    return float(np.mean(losses)), float(np.mean(spreads))
+    models = [trunk, project, predict]
+    loss, spread = descend(figures, models, pixels, candidate.start, candidate.batch_size, seed)
+    return loss, spread
 
 
 def _layers(widths: list[tuple[int, bool | None]]) -> keras.Sequential:

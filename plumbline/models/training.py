@@ -131,10 +131,9 @@ class TrainingSet:
 
     def plain_lesson(self, candidate: Candidate, seed: int) -> Lesson:
         """The training pictures as they are, shuffled, and the validation pictures."""
-        learn, stop = (
-            self.plain(split, candidate.batch_size, s) for split, s in (("train", seed), ("validation", None))
-        )
-        return Lesson(self.targets.task, learn, stop, chance_loss(self.targets, self.inside("train")))
+        size = candidate.batch_size
+        chance = chance_loss(self.targets, self.inside("train"))
+        return Lesson(self.targets.task, self.plain("train", size, seed), self.plain("validation", size), chance)
 
     def plain(self, split: str, batch_size: int, seed: int | None = None) -> Batches:
         """The pictures of `split` as they are, shuffled anew in each epoch where there is a `seed`."""
@@ -240,8 +239,6 @@ def _needs_pixels(candidate: Candidate, data: TrainingSet, key: str) -> None:
 
 def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson, name: str = "") -> Fitted:
     """Train the head; where part of the backbone is to be trained too, that follows once the head can guide it."""
-    import pandas as pd
-
     uppers = [layer for layer in network.layers if layer.name.startswith("upper_")]
     for upper in uppers:
         upper.trainable = False
@@ -250,10 +247,7 @@ def fit_in_phases(network: keras.Model, candidate: Candidate, lesson: Lesson, na
         return first
     for upper in uppers:
         upper.trainable = True
-    done = len(first.history)
-    second, status = fit(network, candidate.second_phase(), lesson, f"{name}, fine-tuning", done)
-    history = pd.concat([first.history, second.assign(epoch=second["epoch"] + done)], ignore_index=True)
-    return Fitted(history, status)
+    return first.then(fit(network, candidate.second_phase(), lesson, f"{name}, fine-tuning", len(first.history)))
 
 
 def training_precision(candidate: Candidate, features: Features) -> str:

@@ -119,7 +119,8 @@ def fit_triplets(network: keras.Model, candidate: Candidate, data: TrainingSet, 
         lambda labels, embedded: triplet_loss(labels, embedded, settings.margin, settings.mining),
     )
     rows: list[dict[str, float]] = []
-    best, best_loss, status = network.get_weights(), np.inf, "trained"
+    status: Status = "trained"
+    best, best_loss = network.get_weights(), np.inf
     for epoch in range(candidate.epochs):
         logs = model.fit(lesson.train.dataset(1, epoch), epochs=1, verbose=0).history
         told = judge(network, data)
@@ -133,11 +134,7 @@ def fit_triplets(network: keras.Model, candidate: Candidate, data: TrainingSet, 
         if epoch - best_epoch >= candidate.early_stopping_patience:
             break
     network.set_weights(best)
-    return Fitted(pd.DataFrame(rows), _status(status))
-
-
-def _status(status: str) -> Status:
-    return "diverged" if status == "diverged" else "trained"
+    return Fitted(pd.DataFrame(rows), status)
 
 
 def judge(network: keras.Model, data: TrainingSet) -> dict[str, float]:
@@ -145,6 +142,8 @@ def judge(network: keras.Model, data: TrainingSet) -> dict[str, float]:
 
     The losses are the log losses of the classifier, comparable with any other candidate's.
     """
+    from scipy.special import expit, softmax
+
     task, truth = data.targets.task, data.targets.truth
     sides = {side: np.flatnonzero(data.inside(side)) for side in ("train", "validation")}
     seen = {side: embed(network, data.features.values, data.rows[rows]) for side, rows in sides.items()}
@@ -154,10 +153,7 @@ def judge(network: keras.Model, data: TrainingSet) -> dict[str, float]:
     def answers(side: str, sharpness: float) -> Floats:
         kernel, bias = (part.astype(np.float64) for part in output_weights(centres, sharpness, last.units))
         score = seen[side] @ kernel + bias
-        if last.units == 1:
-            return task.probabilities(1 / (1 + np.exp(-np.clip(score, -500, 500))))
-        shares = np.exp(score - score.max(axis=1, keepdims=True))
-        return task.probabilities(shares / shares.sum(axis=1, keepdims=True))
+        return task.probabilities(expit(score) if last.units == 1 else softmax(score, axis=1))
 
     losses = [task.log_loss(truth[sides["validation"]], answers("validation", one)) for one in SHARPNESS]
     sharpness = float(SHARPNESS[int(np.argmin(losses))])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import Project, until
 
-from plumbline.common.served import Labelled, wilson
+from plumbline.common.served import Labelled
 from serving.betting import bet, capital
 from serving.compare import compare, pairs_of
 from serving.record import Labels, Recorder, answer_row
@@ -91,13 +91,6 @@ def test_the_first_label_counts_and_a_change_of_mind_does_not_undo_the_past(tmp_
     labels.add("a", "yes", "x")
     verdict = compare(path, 1, 2, ALPHA)
     assert (verdict.pairs, verdict.difference, verdict.better) == (1, 1.0, "not settled")
-
-
-def test_wilsons_interval():
-    from statsmodels.stats.proportion import proportion_confint
-
-    for right, count in ((0, 5), (5, 5), (37, 40), (500, 1000)):
-        assert wilson(right, count) == pytest.approx(proportion_confint(right, count, method="wilson"), abs=1e-6)
 
 
 @pytest.mark.slow

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 from brightness import TEMPERATURE, encoded, grey, in_a_registry, p_bright, write_version
 
+from plumbline.common import cluster
 from plumbline.common.errors import UserError
-from plumbline.common.files import file_digest
 from plumbline.registry import bundle
 from serving import predict as command
 from serving import predicting
@@ -105,7 +105,7 @@ def test_parts_that_are_done_are_not_done_again_unless_something_changed(
 def test_a_part_is_known_by_all_that_its_answers_depend_on(folder, tmp_path):
     write_version(tmp_path / "version")
     onnx = tmp_path / "version" / bundle.ONNX
-    work = Scoring("code", str(onnx), file_digest(onnx), None, 5000, 10_000, 32)
+    work = Scoring("code", cluster.share(onnx, "models"), 5000, 10_000, 32)
     part = Part(str(folder), ["b.png", "torn.jpg", "gate 1/a.PNG"])
     found = work.compute(part)
     assert found["good"].tolist() == [0, 2]
@@ -113,8 +113,8 @@ def test_a_part_is_known_by_all_that_its_answers_depend_on(folder, tmp_path):
     assert found["embeddings"].tolist() == [[200] * 3, [255] * 3]
     assert [bool(text) for text in found["problems"]] == [False, True, False]
     keys = {work.key(part), work.key(Part(str(folder), ["b.png"]))}
-    keys.add(Scoring("other", str(onnx), file_digest(onnx), None, 5000, 10_000, 32).key(part))
-    keys.add(Scoring("code", str(onnx), "0" * 64, None, 5000, 10_000, 32).key(part))
+    keys.add(Scoring("other", cluster.share(onnx, "models"), 5000, 10_000, 32).key(part))
+    keys.add(Scoring("code", cluster.SharedFile(str(onnx), "0" * 64, None), 5000, 10_000, 32).key(part))
     (folder / "b.png").write_bytes(encoded(grey(201)))
     keys.add(work.key(part))
     assert len(keys) == 5
@@ -122,7 +122,8 @@ def test_a_part_is_known_by_all_that_its_answers_depend_on(folder, tmp_path):
 
 def test_another_model_than_the_runs_is_not_scored_with(folder, tmp_path):
     write_version(tmp_path / "version")
-    work = Scoring("code", str(tmp_path / "version" / bundle.ONNX), "0" * 64, None, 5000, 10_000, 32)
+    other = cluster.SharedFile(str(tmp_path / "version" / bundle.ONNX), "0" * 64, None)
+    work = Scoring("code", other, 5000, 10_000, 32)
     with pytest.raises(UserError, match="is not the model of this run"):
         work.compute(Part(str(folder), ["b.png"]))
 

@@ -148,7 +148,8 @@ def test_random_weights_that_nobody_asked_for_run_once_and_are_said_to_be_worthl
     assert "NO PRETRAINED WEIGHTS" in reader.said
     assert "its 1 augmented views are left out" in reader.said
     asked_for, _ = run(tmp_path / "asked", pictures, list(pictures))
-    np.testing.assert_array_equal(features.values[:, 0], asked_for.values[:, 0])
+    # With its views a picture lies in another batch, which may round otherwise.
+    np.testing.assert_allclose(features.values[:, 0], asked_for.values[:, 0], rtol=2e-3, atol=1e-4)
     assert asked_for.backbone.views_left_out == 0
 
 

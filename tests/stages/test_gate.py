@@ -17,8 +17,9 @@ from plumbline.commands.summary import went_wrong
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.records import read_record
+from plumbline.common.wilson import wilson
 from plumbline.evidence import rules
-from plumbline.evidence.intervals import draw_groups, draw_weights, wilson
+from plumbline.evidence.intervals import draw_groups, draw_weights
 from plumbline.evidence.records import Evaluation, Figure, Gain, SliceEvidence
 from plumbline.evidence.selection import bootstrap_p, holm, select_simplest, shortfalls
 from plumbline.evidence.slices import Slicing

@@ -9,6 +9,7 @@ import pytest
 
 from plumbline.common.quiet import VERBOSE, hush, without_future_warnings
 
+OURS = (VERBOSE, "TF_CPP_MIN_LOG_LEVEL", "PYTHONFAULTHANDLER")
 COMPUTES = """
 from plumbline.common.quiet import hush
 hush()
@@ -26,7 +27,7 @@ os.write(2, b"E0000 00:00:1795917447.899518    3836 port.cc:153] something is wr
 
 
 def said(code, folder, **environment):
-    env = {key: value for key, value in os.environ.items() if key not in (VERBOSE, "TF_CPP_MIN_LOG_LEVEL")}
+    env = {key: value for key, value in os.environ.items() if key not in OURS}
     path = os.pathsep.join([str(folder), *sys.path])
     done = subprocess.run(
         [sys.executable, "-c", code], env={**env, "PYTHONPATH": path, **environment}, capture_output=True, text=True
@@ -55,6 +56,19 @@ def test_the_last_words_of_a_crash_are_not_lost(tmp_path):
     code, words = said(HUSHED, tmp_path)
     assert code == -6
     assert words.endswith("compiled to use AVX\n")
+
+
+def test_a_process_begun_meanwhile_holds_nobody_up(tmp_path):
+    begins = 'import subprocess\nsubprocess.Popen(["sleep", "20"], stdout=subprocess.DEVNULL)\n'
+    (tmp_path / "tensorflow.py").write_text(begins)
+    began = "import time\nbegan = time.monotonic()\n"
+    held = "\nimport os\nos.write(1, b'held' if time.monotonic() - began > 10 else b'free')\nos._exit(0)"
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
+    done = subprocess.run(
+        [sys.executable, "-c", began + HUSHED + held],
+        env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=True,
+    )  # fmt: skip
+    assert done.stdout == b"free"
 
 
 def test_a_level_that_is_set_is_left_alone():
