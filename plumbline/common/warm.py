@@ -1,10 +1,10 @@
 """Run a stage in a process that has TensorFlow imported already: `python -m plumbline.common.warm train NAME`.
 
-It does what `python -m stages.train NAME` does, in a child forked from a server that imported the heavy libraries once:
-that saves each such stage four seconds of a processor. The first one starts the server, which ends after IDLE
-seconds without a request. A server belongs to one folder, environment and state of the code, and to the umask,
-processors, niceness and limits it was started under; other requests get another server. If none can be started, stderr
-says why and the stage runs on its own, as it does with PLUMBLINE_WARM=0.
+It does what `python -m stages.train NAME` does, in a child forked from a server that imported the heavy libraries
+once: that saves each such stage four seconds of a processor. The first stage starts the server, which ends after IDLE
+seconds without a request. It belongs to one folder, environment and state of the code, and to the umask, processors,
+niceness and limits it was started under; other requests get another. If none can be started, stderr says why and the
+stage runs on its own, as it does with PLUMBLINE_WARM=0.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import runpy
 import select
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from subprocess import DEVNULL, Popen
 
 from plumbline.common.quiet import hush
 from plumbline.common.surroundings import address_here
@@ -69,15 +69,11 @@ def connect(address: Path) -> socket.socket:
             return connection
         reading, writing = os.pipe()
         command = [sys.executable, "-m", "plumbline.common.warm", "--serve", str(address), str(writing)]
-        nothing = subprocess.DEVNULL
-        server = subprocess.Popen(
-            command, stdin=nothing, stdout=nothing, stderr=words, pass_fds=[writing], start_new_session=True
-        )
+        server = Popen(command, stdin=DEVNULL, stdout=DEVNULL, stderr=words, pass_fds=[writing], start_new_session=True)
         os.close(writing)
         with open(reading, "rb") as pipe:
             if not pipe.read(1):
-                words.seek(0)
-                sys.stderr.write(words.read().decode("utf-8", "replace"))
+                sys.stderr.write(os.pread(words.fileno(), 1 << 20, 0).decode("utf-8", "replace"))
                 raise OSError(f"the process that was to load it for all stages ended with exit code {server.wait()}")
         connection.connect(str(address))
         return connection

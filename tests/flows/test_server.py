@@ -1,5 +1,10 @@
 """The server that PREFECT_API_URL names: shown without its password, and missed in one sentence."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
@@ -28,6 +33,22 @@ def test_a_server_that_is_away_is_missed_before_the_flow_begins():
         with pytest.raises(UserError, match="no Prefect server can be used there"):
             run_flow(never)
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["PREFECT_API_URL=http://[::1", "PREFECT_API_REQUEST_TIMEOUT=soon", "PREFECT_FLOWS_HEARTBEAT_FREQUENCY=x"],
+)
+def test_settings_that_prefect_can_not_read_are_a_sentence(setting):
+    name, value = setting.split("=")
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.monitoring", "NORTH"],
+        cwd=Path(__file__).parents[2], env={**os.environ, name: value}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].startswith("error: Prefect can't read its settings (")
+    assert f"correct or unset {name} or its profile" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.usefixtures("server")
