@@ -5,9 +5,11 @@ import sys
 from types import TracebackType
 
 from plumbline.common.errors import prepare_environment
+from plumbline.common.users import name_this_user
 
 # Before anything here starts a process or a connection. A deployed run begins here too: its worker may have neither.
 prepare_environment()
+name_this_user()
 # Prefect reads its settings when it is imported, which is later. Its own heartbeat, every 180 s, would let flows.keeper
 # declare a healthy run of `python -m flows.training` dead.
 _OURS = {"PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}

@@ -16,7 +16,6 @@ from typing import Any
 from plumbline.common import interrupted
 from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_text
-from plumbline.common.users import name_this_user
 
 LEASE = 60.0  # seconds after which Prefect frees the slot of a run that no longer says it is alive; its minimum
 PATIENCE = 3.0  # seconds for a busy server to give a slot that is free
@@ -24,7 +23,6 @@ PATIENCE = 3.0  # seconds for a busy server to give a slot that is free
 
 def find_root() -> Path:
     """Return the workspace: PLUMBLINE_WORKSPACE, or the current folder; UserError where that is no DVC project."""
-    name_this_user()  # a worker's process comes past here only, and DVC asks for a name
     root = Path(os.environ.get("PLUMBLINE_WORKSPACE") or Path.cwd()).resolve()
     if not (root / ".dvc").is_dir():
         raise UserError(f"{root} is no DVC project: run from the project's top folder, or set PLUMBLINE_WORKSPACE.")

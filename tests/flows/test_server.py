@@ -51,6 +51,26 @@ def test_settings_that_prefect_can_not_read_are_a_sentence(setting):
     assert "Traceback" not in done.stderr
 
 
+NOBODY = """
+import pwd, runpy, sys
+def unknown(uid):
+    raise KeyError(f"getpwuid(): uid not found: {uid}")
+pwd.getpwuid = unknown
+sys.argv = ["flows.training", "--help"]
+runpy.run_module("flows.training", run_name="__main__")
+"""
+
+
+def test_a_user_id_that_the_system_does_not_know_can_start_a_flow():
+    env = {key: value for key, value in os.environ.items() if key not in ("HOME", "USER", "LOGNAME", "LNAME")}
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [sys.executable, "-c", NOBODY], cwd=root, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+
+
 @pytest.mark.usefixtures("server")
 def test_a_server_that_is_lost_during_the_run_is_a_sentence():
     import httpx
