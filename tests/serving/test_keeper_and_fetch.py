@@ -2,20 +2,23 @@
 
 import asyncio
 import json
+import resource
 import shutil
 import sqlite3
-from contextlib import closing
+from contextlib import closing, contextmanager
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from brightness import in_a_registry, write_version
 
 from plumbline.common.errors import UserError
 from plumbline.registry import bundle
+from plumbline.registry.versions import DIGEST_TAG
 from serving import fetch
 from serving.keeper import Keeper
 from serving.settings import Challenger, ServingParams
-from serving.shelf import Role, Roles, Shelf
+from serving.shelf import GROUPS, Role, Roles, Shelf
 
 
 @pytest.fixture
@@ -76,6 +79,33 @@ def test_a_version_that_was_altered_is_not_taken_up(made):
         "trouble": keeper.trouble,
     }  # there is no last good one
     assert not Shelf(made.params.state).folder(made.digest).exists()
+
+
+@contextmanager
+def a_full_disk():
+    """The kernel lets no file of this process and its children grow, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_on_a_full_disk_the_last_good_champion_goes_on_until_there_is_room(made, tmp_path):
+    looked(made)
+    write_version(tmp_path / "next")
+    np.save(tmp_path / "next" / GROUPS, np.arange(6) + 1)
+    digest = bundle.seal(tmp_path / "next")
+    change(made, "insert into model_versions values ('plumbline', 8, ?)", (tmp_path / "next").as_uri())
+    change(made, "insert into model_version_tags values ('plumbline', 8, ?, ?)", DIGEST_TAG, digest)
+    change(made, "update registered_model_aliases set version = 8")
+    with a_full_disk():
+        keeper = looked(made)
+    assert "disk" in keeper.trouble
+    assert keeper.status()["trouble"].endswith(" Version 7, the last good champion, goes on.")
+    assert Shelf(made.params.state).roles().champion == Role(version=7, digest=made.digest)
+    assert looked(made).roles.champion == Role(version=8, digest=digest)
 
 
 def test_a_version_of_others_is_refused_by_name(made):
