@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from tqdm import tqdm
 
 Item = TypeVar("Item")
-EVERY = 30.0
+EVERY = 60.0
 """Seconds between two lines where there is no terminal: what takes less prints none."""
 
 
