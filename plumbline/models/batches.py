@@ -82,6 +82,11 @@ class Batches:
             tf.random.stateless_uniform([count], seeds[3], 1 - self.brightness, 1 + self.brightness),
         )
 
+    def some(self) -> NDArray[np.float32]:
+        """One batch (n, ...) from all over the rows, as they are, without their views."""
+        spread = self.rows[:: -(-len(self.rows) // self.batch_size)]
+        return read_rows(self.values, spread, np.zeros(len(spread), np.intp))
+
     def dataset(self, epochs: int = 1, first: int = 0) -> tf.data.Dataset:
         """The batches of `epochs` epochs from number `first` on, one epoch after the other."""
         import tensorflow as tf

@@ -63,6 +63,7 @@ class Watch:
 
     def _constant(self, model: keras.Model) -> bool:
         """Whether the network says the same of all pictures of a batch."""
-        features, *_ = next(iter(self.train.dataset()))
+        # Not the first of a dataset: an iterator that is dropped half-way has threads that may be waiting for this one.
+        features = self.train.some()
         output = np.asarray(model(features, training=False))
         return bool(len(output) > 1 and np.ptp(output, axis=0).max() < SAME)
