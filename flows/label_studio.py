@@ -31,6 +31,7 @@ _OWN = {
     *("id", "inner_id", "annotator", "annotation_id", "completed_by", "created_at", "updated_at", "lead_time"),
     *("agreement", "history", "comments", "was_cancelled", "ground_truth", "meta", "project", "predictions"),
 }
+LONGEST_FIELD = 100_000  # letters; Python's reader of tables takes 131,072
 _LABEL_TAGS = ("choice", "label", "class")
 
 
@@ -67,6 +68,7 @@ def read_label_studio(export: Path, images: Path, into: Path, tag: str | None = 
     for number, raw in enumerate(_tasks(export), 1):
         name = f"task {shown(raw.get('id', number), 40)}"
         try:
+            _check_text(raw)
             tasks.append(_read_task(name, raw))
         except _Unusable as error:
             refused.append(Refusal(name, str(error)))
@@ -76,11 +78,12 @@ def read_label_studio(export: Path, images: Path, into: Path, tag: str | None = 
     for same in _by_picture(tasks):
         try:
             label = _agreed(same, tag)
+            columns = _columns(same, tag)
             target = _fetch(same[0].source, images, into, taken)
         except _Unusable as error:
             refused.append(Refusal(same[0].name, str(error)))
             continue
-        rows.append({"path": target.name, "label": label, **_columns(same, tag)})
+        rows.append({"path": target.name, "label": label, **columns})
     if rows:
         write_table(into / METADATA[0], pd.DataFrame(rows))
     return refused
@@ -102,6 +105,13 @@ def _tasks(export: Path) -> list[dict[str, Any]]:
     if not isinstance(tasks, list) or not tasks or not all(isinstance(task, dict) for task in tasks):
         raise UserError(f"{export} is no list of tasks: export it from Label Studio as JSON or JSON-MIN.")
     return tasks
+
+
+def _check_text(raw: dict[str, Any]) -> None:
+    try:
+        json.dumps(raw, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise _Unusable("holds a letter that is no valid Unicode: correct it, and export it again") from None
 
 
 def _read_task(name: str, raw: dict[str, Any]) -> _Task:
@@ -254,6 +264,11 @@ def _columns(same: list[_Task], tag: str) -> dict[str, str]:
         for key, value in {**task.fields, **others}.items():
             text = ("true" if value else "false") if isinstance(value, bool) else value
             if isinstance(text, (str, int, float)) and str(text).strip():
+                if len(str(text)) > LONGEST_FIELD:
+                    raise _Unusable(
+                        f"has {len(str(text)):,} letters in data field {shown(key, 40)}, and a cell of metadata.csv "
+                        f"may have {LONGEST_FIELD:,}: export it without"
+                    )
                 column = seen.setdefault(meaning(_column(key)), _column(key))
                 found.setdefault(column, str(text))
     return found

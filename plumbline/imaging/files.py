@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import unicodedata
 from pathlib import Path, PurePosixPath
@@ -143,3 +144,9 @@ def read_text(params: DataParams, path: str) -> str:
         return read_bytes(params, path).decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DecodeError("is not text in UTF-8") from None
+
+
+def read_lines(params: DataParams, path: str) -> list[str]:
+    """Return the lines of a small UTF-8 text file: not as `splitlines`, for which a name may hold the end of a line."""
+    lines = re.split(r"\r\n|\r|\n", read_text(params, path))
+    return lines[:-1] if not lines[-1] else lines

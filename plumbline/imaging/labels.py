@@ -18,6 +18,8 @@ LONGEST = 120  # bytes in UTF-8; a folder's name may have 255, and some systems 
 
 # Joins letters in Persian, Hindi and emoji; anywhere else it is a difference that nobody sees.
 _JOINERS = "\u200c\u200d"
+_BLANKS = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"  # letters and marks that print as nothing
+_VARIANTS = "".join(map(chr, range(0xFE00, 0xFE10)))  # the same letter in another dress
 _NOT_IN_NAMES = '<>:"|?*'
 _WINDOWS = {
     *("con", "prn", "aux", "nul", "conin$", "conout$", "clock$"),
@@ -79,7 +81,8 @@ def name_fault(name: str) -> str | None:
         return "holds a letter that is no valid Unicode: type it anew"
     if any(kind in ("Cc", "Zl", "Zp") for kind in kinds):
         return "holds a line break or control character: type it anew"
-    if any(kind == "Cf" and letter not in _JOINERS for letter, kind in zip(name, kinds, strict=True)):
+    unseen = (kind == "Cf" and letter not in _JOINERS for letter, kind in zip(name, kinds, strict=True))
+    if any(unseen) or any(letter in _BLANKS for letter in name):
         return "holds an invisible character: type it anew"
     if "/" in name or "\\" in name:
         return "holds a slash, which would make it a path: write it without, such as not_applicable or without_helmet"
@@ -99,7 +102,7 @@ def name_fault(name: str) -> str | None:
 def alike(name: str) -> str:
     """Return a form that is equal for class names that differ only in case, spaces, hyphens or Unicode form."""
     text = unicodedata.normalize("NFKC", name).casefold().translate(_LOOKALIKES)
-    text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
+    text = "".join(one for one in text if unicodedata.category(one) != "Cf" and one not in _VARIANTS)
     text = re.sub(r"[\s_\-\u2010-\u2015\u2212]+", "_", text.strip())
     # no_entry and noentry are the same word; 1_2 and 12 are different numbers, and -1 is not 1.
     return re.sub(r"(?<=\w)(?<!_)_(?=[^\W_])(?!(?<=\d_)\d)", "", text)

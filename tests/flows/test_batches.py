@@ -337,6 +337,8 @@ def test_an_export_with_a_byte_order_mark_is_read(tmp_path):
         {"id": 1, "data": {"image": P1}, "annotations": [{"result": {"a": 1}}]},
         {"id": 1, "data": [], "annotations": []},
         {"id": {"a": "b\nc"}, "data": {"image": [P1]}},
+        {**choice(1, P1, "with_helmet"), "data": {"image": P1, "site": "gate \ud800"}},
+        {**choice(1, P1, "with_helmet"), "data": {"image": P1, "note": "x" * 200_000}},
     ],
 )
 def test_a_malformed_task_is_refused_by_number_not_a_traceback(export, broken):

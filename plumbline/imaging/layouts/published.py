@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import re
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
@@ -17,8 +18,18 @@ Side = Literal["train", "validation", "test", "none"]
 
 _SIDES: dict[str, Side] = {
     **dict.fromkeys(("train", "training", "trn", "trainval", "fit"), "train"),
-    **dict.fromkeys(("val", "vali", "valid", "validation", "validate", "dev", "devel", "development"), "validation"),
-    **dict.fromkeys(("test", "tests", "testing", "tst", "eval", "evaluation", "holdout", "heldout"), "test"),
+    **dict.fromkeys(("val", "vali", "valid", "validation", "validate", "vld", "minival"), "validation"),
+    **dict.fromkeys(("dev", "devel", "development"), "validation"),
+    **dict.fromkeys(("test", "tests", "testing", "tst", "testdev", "holdout", "heldout"), "test"),
+    **dict.fromkeys(("eval", "evaluate", "evaluation"), "test"),
+    # As other languages call them, without their accents.
+    **dict.fromkeys(("trainingsdaten", "entrenamiento", "treino", "treinamento", "entrainement"), "train"),
+    **dict.fromkeys(("apprentissage", "addestramento", "allenamento", "тренировка", "обучение"), "train"),
+    **dict.fromkeys(("训练", "訓練", "学習", "훈련", "학습"), "train"),
+    **dict.fromkeys(("validierung", "validierungsdaten", "validacion", "validacao", "validazione"), "validation"),
+    **dict.fromkeys(("валидация", "验证", "驗證", "検証", "검증"), "validation"),
+    **dict.fromkeys(("testdaten", "prueba", "pruebas", "teste", "testes", "тест"), "test"),
+    **dict.fromkeys(("测试", "測試", "テスト", "테스트", "시험"), "test"),
     # Parts that come without labels, or beside a split.
     **dict.fromkeys(("unlabeled", "unlabelled", "unlabled", "unsup", "unsupervised"), "none"),
     **dict.fromkeys(("pred", "predict", "prediction", "predictions", "extra", "submission"), "none"),
@@ -27,26 +38,23 @@ _SIDES: dict[str, Side] = {
 _AROUND = {
     *("seg", "set", "sets", "data", "dataset", "split", "splits", "subset", "part", "fold", "the", "my", "new"),
     *("image", "images", "img", "imgs", "pic", "pics", "picture", "pictures", "photo", "photos", "folder", "dir"),
-    *("jpg", "jpeg", "png", "bmp", "webp"),
-    *(
-        "samples",
-        "examples",
-        "full",
-        "all",
-        "small",
-        "large",
-        "final",
-        "raw",
-        "cropped",
-        "resized",
-        "public",
-        "private",
-    ),
+    *("jpg", "jpeg", "png", "bmp", "webp", "file", "files", "bounding", "bbox", "box", "boxes"),
+    *("sample", "samples", "examples", "full", "all", "mini", "tiny", "small", "large", "final", "public", "private"),
+    *("raw", "original", "orig", "clean", "cleaned", "cropped", "resized", "hq", "lq", "aug", "augmented"),
+    *("augmentation", "labeled", "labelled"),
 }
 _GLUED = re.compile(
-    r"(?:seg|data|images?|imgs?)?(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval|holdout)"
-    r"(?:sets?|data(?:sets?)?|images?|imgs?|split)?"
+    r"(?:seg|data|images?|imgs?|x|mini)?(train(?:ing)?|test(?:ing)?|val(?:id(?:ation)?)?|dev|eval|holdout)"
+    r"(?:sets?|data(?:sets?)?|images?|imgs?|photos?|pics?|pictures?|files?|split)?"
 )
+_LONG = ("training", "validation", "evaluation")
+_SLIPS = 0.9  # of difflib's likeness: vaildation and traning are slips of the pen, trailing is another word
+_FOLD = re.compile(r"(?:fold|split|cv|part|partition)[ _.-]*\d+|\d+[ _.-]*fold", re.I)
+# A folder below a side that only says what is in it: train/images/cat.
+_OF_PICTURES = {"image", "images", "img", "imgs", "jpegimages", "picture", "pictures", "photo", "photos"}
+
+
+_ACCENTS = dict.fromkeys(range(0x300, 0x36F))
 
 
 def side_of(name: str) -> Side | None:
@@ -61,25 +69,33 @@ def side_of(name: str) -> Side | None:
 
 def _side_and_rest(name: str) -> tuple[Side | None, tuple[str, ...]]:
     """The side that a name holds a word for, and its words that say something else: cifar_train is train, (cifar,)."""
-    text = unicodedata.normalize("NFKC", name)
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFD", name).translate(_ACCENTS))
     text = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", text).casefold()
     text = re.sub(r"(hold|held)[^a-z]*out", "holdout", text)
     text = re.sub(r"images[^a-z]*t([rs])\b", lambda found: {"r": "train", "s": "test"}[found.group(1)], text)
     if not text.isascii():
-        return None, (text,)
+        side = _SIDES.get(re.sub(r"(?:[集組组]|数据集?|データ|[\W\d_])+$", "", text))
+        return side, () if side else (text,)
     words = [word for word in re.split(r"[^a-z]+", text) if word]
     sides: list[Side] = []
     rest: list[str] = []
     for word in words:
         glued = _GLUED.fullmatch(word)
-        side = _SIDES.get(word) or (_SIDES.get(glued.group(1)) if glued else None)
+        side = _SIDES.get(word) or (_SIDES.get(glued.group(1)) if glued else _slip(word))
         if side:
             sides.append(side)
         elif word not in _AROUND and not (len(word) == 1 and len(words) > 1):
             rest.append(word)
     if not sides:
-        return None, tuple(rest)
+        labelled = not rest and bool({"labeled", "labelled"} & set(words))
+        return ("train" if labelled else None), tuple(rest)
     return sides[0] if len(set(sides)) == 1 else "none", tuple(rest)
+
+
+def _slip(word: str) -> Side | None:
+    """The side whose long name was mistyped: `traning`, `vaildation`."""
+    close = difflib.get_close_matches(word, [one for one in _LONG if one[0] == word[0]], 1, _SLIPS)
+    return _SIDES[close[0]] if close else None
 
 
 def find_split(tops: Collection[str]) -> dict[str, Side]:
@@ -88,6 +104,8 @@ def find_split(tops: Collection[str]) -> dict[str, Side]:
     They are where all are called so, or two of different sides are: `train` beside `bus` and `car` is a class. So are
     folders that are all called alike but for the side, such as `cifar_train` and `cifar_test`.
     """
+    if {name.casefold() for name in tops} <= {"labeled", "labelled"}:
+        return {}  # one folder of pictures that are labelled: no part beside it
     sides = {name: side for name in tops if (side := side_of(name))}
     whole = bool(tops) and len(sides) == len(set(tops)) and set(sides.values()) != {"none"}
     two = len({side for side in sides.values() if side != "none"}) > 1
@@ -109,6 +127,7 @@ def settle_split(found: Found, params: DataParams) -> None:
         return
     if params.published_split == "refuse":
         raise UserError(_how_to_settle(sides, params))
+    _refuse_strangers(sides, tops, found, params)
     rows = []
     for row in found.rows:
         top, *inside = PurePosixPath(row["path"]).parts[:-1] or ("",)
@@ -130,7 +149,21 @@ def settle_split(found: Found, params: DataParams) -> None:
 
 def _without_sides(top: str, inside: Sequence[str]) -> list[str]:
     """The folders below `top` that say what a picture shows; archives repeat the side: seg_train/seg_train/forest."""
-    return list(dropwhile(lambda name: name == top or side_of(name) is not None, inside))
+    names = list(dropwhile(lambda name: name == top or side_of(name) is not None, inside))
+    return names[1:] if len(names) > 1 and names[0].casefold() in _OF_PICTURES else names
+
+
+def _refuse_strangers(sides: dict[str, Side], tops: Collection[str], found: Found, params: DataParams) -> None:
+    """A folder beside the parts of a split that is no part of it has to be one of its classes."""
+    inside = [PurePosixPath(row["path"]).parts[:-1] for row in found.rows]
+    classes = {name for top, *below in inside if top in sides for name in _without_sides(top, below)[:1]}
+    strangers = sorted(set(tops) - set(sides) - classes)
+    if strangers:
+        raise UserError(
+            f"{params.root}/ holds {strangers[0]}/ beside the published split ({', '.join(sorted(sides))}), and it is "
+            "neither a part of the split nor one of its classes: rename it (train, validation, test, unlabeled), move "
+            "it into a part, or remove it."
+        )
 
 
 def _settle_inside_classes(found: Found, params: DataParams) -> None:
@@ -155,16 +188,38 @@ def _tops(paths: Iterable[str]) -> set[str]:
 
 
 def _refuse_wrapped(tops: Collection[str], found: Found, params: DataParams) -> None:
-    """A folder around the split, as in archives: data/archive/Training/cat."""
-    if len(tops) != 1:
-        return
-    (top,) = tops
-    inner = [row["path"].split("/", 1)[1] for row in found.rows if "/" in row["path"]]
-    if find_split(_tops(inner)):
-        names = ", ".join(sorted(_tops(inner)))
+    """Folders around a split, as in archives (data/archive/Training/cat); a split that stands in the classes' names."""
+    _refuse_folds(tops, found, params)
+    parted = {name: _side_and_rest(name) for name in tops}
+    by_class: dict[tuple[str, ...], set[Side | None]] = {}
+    for side, rest in parted.values():
+        by_class.setdefault(rest, set()).add(side)
+    if len(by_class) > 1 and all(len(some - {None, "none"}) > 1 for some in by_class.values()):
         raise UserError(
-            f"{params.root}/ holds one folder, {top}/, with a split in it ({names}): move what {top}/ holds up into "
-            f"{params.root}/, then say what to do with the split under data.published_split."
+            f"the folders of {params.root}/ name class and side of a split in one ({', '.join(sorted(tops)[:4])}), and "
+            "these are no classes: make them folders in folders, such as train/cat, train/dog, test/cat and test/dog."
+        )
+    inner, around = [row["path"] for row in found.rows if "/" in row["path"]], ""
+    while len(tops := _tops(inner)) == 1:
+        around += f"{next(iter(tops))}/"
+        inner = [path.split("/", 1)[1] for path in inner]
+        if find_split(_tops(inner)):
+            names = ", ".join(sorted(_tops(inner)))
+            raise UserError(
+                f"{params.root}/ holds one folder, {around}, with a split in it ({names}): move what {around} holds up "
+                f"into {params.root}/, then say what to do with the split under data.published_split."
+            )
+
+
+def _refuse_folds(tops: Collection[str], found: Found, params: DataParams) -> None:
+    """Folds of a cross-validation, fold1/cat and fold2/cat: parts of one set."""
+    if len(tops) < 2 or not all(_FOLD.fullmatch(name) for name in tops):
+        return
+    if all(row["path"].count("/") > 1 for row in found.rows if "/" in row["path"]):
+        raise UserError(
+            f"the folders of {params.root}/ are folds ({', '.join(sorted(tops)[:4])}), and these are no classes: move "
+            "their class folders together, `split` and the gate part them anew; or call them train and test and set "
+            "data.published_split."
         )
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from plumbline.common.errors import UserError
 from plumbline.imaging.decode import DecodeError, decoder_warning
-from plumbline.imaging.files import read_bytes, read_picture, read_text, top_folder, walk
+from plumbline.imaging.files import read_bytes, read_lines, read_picture, top_folder, walk
 from plumbline.imaging.labels import SEVERAL
 from plumbline.imaging.layouts.published import side_of
 from plumbline.imaging.pictures import Found, Picture, Refused, is_picture_name
@@ -68,7 +68,7 @@ def _list_boxes(
     found: Found, params: DataParams, picture: str, boxes: str, names: Sequence[str], columns: Mapping[str, str]
 ) -> None:
     try:
-        lines = read_text(params, boxes).splitlines()
+        lines = read_lines(params, boxes)
     except DecodeError as error:
         found.refused.append(Refused(boxes, error.reason, "box"))
         return
@@ -143,7 +143,7 @@ def box_file(params: DataParams, picture: str) -> str:
 
 def _read_names(params: DataParams, path: str) -> list[str]:
     try:
-        names = [line.strip() for line in read_text(params, path).splitlines()]
+        names = [line.strip() for line in read_lines(params, path)]
     except DecodeError as error:
         raise UserError(f"{params.root / path} {error.reason}: it has to name a class on each line.") from None
     while names and not names[-1]:
@@ -173,7 +173,7 @@ def _names_for(picture: str, names: Mapping[str, list[str]], params: DataParams)
 
 def _looks_like_boxes(params: DataParams, path: str) -> bool:
     try:
-        parse_box(next(iter(read_text(params, path).splitlines()), ""))
+        parse_box(next(iter(read_lines(params, path)), ""))
     except DecodeError:
         return False
     return True
@@ -188,7 +188,7 @@ def read(params: DataParams, source: str, paths: Sequence[str]) -> Iterator[Pict
     data, image = found
     boxes = box_file(params, source)
     try:
-        lines = read_text(params, boxes).splitlines()
+        lines = read_lines(params, boxes)
     except DecodeError as error:
         yield Refused(boxes, error.reason, "box")
         return

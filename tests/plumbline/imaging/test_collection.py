@@ -491,6 +491,12 @@ def test_classes_can_be_renamed(yolo):
     assert list_images(named).images["label"].tolist() == ["helmet", "without_helmet"]
 
 
+def test_a_class_may_hold_what_only_python_takes_for_the_end_of_a_line(yolo):
+    (yolo.root / "obj.names").write_text("hard\x85hat\r\nhead\r\n", newline="")
+    renamed = yolo.model_copy(update={"yolo": YoloParams(classes={"hard\x85hat": "helmet"})})
+    assert list_images(renamed).images["label"].tolist() == ["helmet", "head"]
+
+
 def test_a_set_without_one_box_is_one_sentence(tmp_path):
     draw(tmp_path / "p1.png")
     (tmp_path / "obj.names").write_text("head\n")

@@ -26,6 +26,17 @@ def draw(path):
             (name, "test")
             for name in ("testing_data", "holdout", "hold-out", "HoldOut", "evalset", "imagesTs", "tests")
         ],
+        *[(name, "train") for name in ("traning", "Trainning set", "xtrain", "train_hq", "train_augmented", "labeled")],
+        *[
+            (name, "train")
+            for name in ("bounding_box_train", "trainphotos", "mini_train", "Entra\u00eenement", "训练集")
+        ],
+        *[(name, "validation") for name in ("vaildation", "validaton", "vld", "minival", "validação", "验证集")],
+        *[
+            (name, "test")
+            for name in ("testdev", "evaluate", "evalution", "Testdaten", "prueba", "测试集", "テストデータ")
+        ],
+        *[(name, None) for name in ("trailing", "raining", "texting", "evolution", "猫", "évolution", "boxing")],
         *[(name, "none") for name in ("unlabeled", "unlabelled", "seg_pred", "extra", "train_test")],
         *[(name, None) for name in ("cat", "train_station", "contest", "tested", "device", "trainer", "1")],
         *[(name, None) for name in ("with_helmet", "data", "images", "value", "retrained", "test_results", "")],
@@ -42,6 +53,8 @@ def test_which_side_a_folder_is(name, side):
         ({"train"}, True),
         ({"train", "test", "cat"}, True),
         ({"train_set", "unlabeled"}, True),
+        ({"labeled", "unlabeled"}, True),
+        ({"train", "vaildation", "test"}, True),
         ({"cifar_train", "cifar_test"}, True),
         ({"asl_alphabet_train", "asl_alphabet_val"}, True),
         ({"train_station", "test_tube"}, False),
@@ -50,6 +63,7 @@ def test_which_side_a_folder_is(name, side):
         ({"train", "bus", "car"}, False),
         ({"test", "control"}, False),
         ({"extra"}, False),
+        ({"labeled"}, False),
         (set(), False),
     ],
 )
@@ -145,3 +159,50 @@ def test_flat_sides_take_their_labels_from_the_metadata(tmp_path):
     found = list_images(DataParams(root=tmp_path, published_split="merge"))
     assert found.images["label"].tolist() == ["dog", "cat"]
     assert {one.kind for one in found.refused} == {"label"}
+
+
+def test_a_folder_around_folders_around_the_split_is_named(tmp_path):
+    for side in ("train", "test"):
+        draw(tmp_path / "a" / "b" / side / "cat" / "0.png")
+    with pytest.raises(UserError, match=r"one folder, a/b/, with a split in it \(test, train\): move what a/b/ holds"):
+        list_images(DataParams(root=tmp_path))
+
+
+def test_a_folder_that_only_says_what_is_in_it_is_no_class(tmp_path):
+    for side in ("train", "test"):
+        for label in ("cat", "dog"):
+            draw(tmp_path / side / "images" / label / "0.png")
+    found = list_images(DataParams(root=tmp_path, published_split="merge"))
+    assert set(found.images["label"]) == {"cat", "dog"}
+
+
+@pytest.mark.parametrize("how", ["merge", "keep"])
+def test_a_folder_beside_the_split_is_one_of_its_classes_or_refused(published, how):
+    params = published.model_copy(update={"published_split": how})
+    draw(published.root / "cat" / "more.png")
+    assert set(list_images(params).images["label"]) == {"cat", "dog"}
+    draw(published.root / "query" / "0.png")
+    with pytest.raises(UserError, match=r"holds query/ beside the published split \(Testing, Training\)"):
+        list_images(params)
+
+
+def test_folds_are_no_classes(tmp_path):
+    for fold in ("fold1", "fold_2", "Fold 3"):
+        for label in ("cat", "dog"):
+            draw(tmp_path / fold / label / "0.png")
+    with pytest.raises(UserError, match=r"are folds \(Fold 3, fold1, fold_2\), and these are no classes"):
+        list_images(DataParams(root=tmp_path))
+
+
+@pytest.mark.parametrize("how", ["refuse", "merge"])
+def test_class_and_side_in_one_name_are_no_classes(tmp_path, how):
+    for name in ("cat_train", "cat_test", "dog_train", "dog_test"):
+        draw(tmp_path / name / "0.png")
+    with pytest.raises(UserError, match=r"name class and side of a split in one .*train/cat, train/dog"):
+        list_images(DataParams(root=tmp_path, published_split=how))
+
+
+def test_classes_that_sound_like_sides_are_left_alone(tmp_path):
+    for name in ("training_shoes", "running_shoes", "test_tube", "part 1", "part 2"):
+        draw(tmp_path / name / "0.png")
+    assert len(set(list_images(DataParams(root=tmp_path)).images["label"])) == 5
