@@ -16,6 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from plumbline.common.errors import UserError
+from plumbline.imaging.labels import shown as printable
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -96,7 +97,8 @@ class Matches:
 def find_table(names: Iterable[str], wanted: str) -> tuple[str | None, list[str]]:
     """Return which of a folder's file names is the table `wanted`, None where none is, and notes.
 
-    Case is ignored. A table in another format (.xlsx) is mentioned in the notes, not read.
+    Case is ignored. A table in another format (.xlsx), or called nearly so (`meta_data.csv`, `metadata (1).csv`), is
+    mentioned in the notes, not read.
     """
     there = sorted(names)
     if wanted in there:
@@ -106,13 +108,18 @@ def find_table(names: Iterable[str], wanted: str) -> tuple[str | None, list[str]
         return same[0], [f"{same[0]} is read as {wanted}"]
     if same:
         return None, [f"neither {' nor '.join(same)} is read: keep one of them, as {wanted}"]
-    stem = PurePosixPath(wanted).stem.casefold()
-    formats = [
-        name
-        for name in there
-        if PurePosixPath(name).stem.casefold() == stem and PurePosixPath(name).suffix.casefold() in _OTHER_FORMATS
+    stem = _letters(PurePosixPath(wanted).name)
+    nearly = [name for name in there if _letters(name) in (stem, f"{stem}copy", f"copyof{stem}")]
+    return None, [
+        f"{printable(name)} is not read: save it as CSV, as {wanted}"
+        for name in nearly
+        if PurePosixPath(name).suffix.casefold() in (".csv", *_OTHER_FORMATS)
     ]
-    return None, [f"{name} is not read: save it as CSV, as {wanted}" for name in formats]
+
+
+def _letters(name: str) -> str:
+    """The letters of a file's name before its first dot: those of `Meta_Data (1).csv.txt` are metadata."""
+    return re.sub(r"[^a-z]+", "", name.split(".")[0].casefold())
 
 
 def read_table(folder: Path, wanted: str, reserved: Collection[str]) -> Metadata | None:
@@ -366,13 +373,13 @@ def said(shown: str, table: Metadata, found: Matches) -> list[str]:
         row, name = found.otherwise[0]
         lines.append(
             f"{len(found.otherwise)} of {len(table.rows)} rows of {shown} write their path in another way "
-            f"({row} is taken for {name})."
+            f"({printable(row)} is taken for {name})."
         )
     if found.unmatched:
         row, why = next(iter(found.unmatched.items()))
         lines.append(
-            f"{len(found.unmatched)} of {len(table.rows)} rows of {shown} match no picture (the first: {row}: "
-            f"{why}): correct their paths, or remove them."
+            f"{len(found.unmatched)} of {len(table.rows)} rows of {shown} match no picture (the first: "
+            f"{printable(row)}: {why}): correct their paths, or remove them."
         )
     return lines
 

@@ -171,6 +171,21 @@ def test_the_table_is_found_in_another_case_and_named_in_another_format():
     ]
 
 
+@pytest.mark.parametrize("name", ["meta_data.csv", "metadata (1).csv", "Metadata - Copy.CSV", "metadata.csv.txt"])
+def test_a_table_that_is_called_nearly_so_is_mentioned(name):
+    found, notes = find_table(["a.jpg", name], "metadata.csv")
+    assert found is None
+    assert notes == [f"{name} is not read: save it as CSV, as metadata.csv"]
+    assert find_table(["metadata_of_the_camera.txt", "labels.csv", "data.csv"], "metadata.csv") == (None, [])
+
+
+def test_a_path_with_a_line_break_stays_on_one_line():
+    table = Metadata({"a\nb.jpg": {}})
+    (line,) = said("metadata.csv", table, match(table, ["c.jpg"]))
+    assert "a\\nb.jpg" in line
+    assert "\n" not in line
+
+
 def test_ingest_takes_such_a_table_and_says_what_it_did(tmp_path, capsys):
     for name in ("cat/0.png", "cat/1.png", "dog/2.png"):
         path = tmp_path / "photographs" / name
