@@ -14,6 +14,9 @@ BOX = "0 0.5 0.5 0.2 0.2\n"
 COCO = json.dumps({"info": {}, "images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [], "categories": []})
 VOC = "<annotation><filename>a.jpg</filename><object><name>helmet</name></object></annotation>"
 DATA_YAML = "train: ../train/images\nval: ../valid/images\nnc: 2\nnames: ['head', 'helmet']\n"
+COCO_LATE = json.dumps(
+    {"annotations": [{"id": n, "bbox": [0, 0, 1, 1]} for n in range(9000)], "images": [{"file_name": "a.jpg"}]}
+)
 LABEL_ME = json.dumps({"version": "5", "shapes": [], "imagePath": "a.jpg"})
 LABEL_STUDIO = json.dumps([{"id": 1, "data": {"image": "a.jpg"}, "annotations": []}])
 CREATE_ML = json.dumps([{"image": "a.jpg", "annotations": [{"label": "x", "coordinates": {}}]}])
@@ -44,6 +47,29 @@ SETS = {
     "labelme": ({"pics/a.jpg": None, "pics/a.json": LABEL_ME}, "a LabelMe set"),
     "createml": ({"train/a.jpg": None, "train/_annotations.createml.json": CREATE_ML}, "a CreateML export"),
     "cvat": ({"annotations.xml": "<annotations><version>1.1</version></annotations>", "images/a.jpg": None}, "CVAT"),
+    "coco, annotations first": ({"boxes.json": COCO_LATE, "images/a.jpg": None}, "a COCO JSON set"),
+    "yaml in one line": ({"d.yaml": "{'names': [head], 'nc': 1}\n", "a/a.jpg": None}, "Ultralytics"),
+    "img and labels": ({"img/a.jpg": None, "labels/a.txt": BOX}, "Ultralytics"),
+    "label studio, deeper": ({"exports/today/p.json": LABEL_STUDIO, "a.jpg": None}, "plumbline intake"),
+    "label studio table": ({"p.csv": "annotation_id,annotator,choice,image\n", "a/a.jpg": None}, "export it as JSON"),
+    "label studio task": ({"17.json": json.dumps(json.loads(LABEL_STUDIO)[0]), "a/a.jpg": None}, "all of them as one"),
+    "via table": (
+        {"via.csv": "filename,region_count,region_shape_attributes\n", "a/a.jpg": None},
+        "VGG Image Annotator",
+    ),
+    "boxes in a table": (
+        {"train_labels.csv": "filename,width,class,xmin,ymin,xmax,ymax\n", "a/a.jpg": None},
+        "boxes in a",
+    ),
+    "supervisely": ({"ds/ann/a.json": '{"objects": [{"classTitle": "x"}]}', "ds/img/a.jpg": None}, "Supervisely"),
+    "labelbox": ({"export.ndjson": '{"data_row": {"id": 1}}', "a/a.jpg": None}, "Labelbox"),
+    "datumaro": ({"annotations/default.json": '{"dm_format_version": "1.0"}', "images/a.jpg": None}, "Datumaro"),
+    "masks": ({"images/a.jpg": None, "masks/a.png": None}, "their masks (images/ and masks/)"),
+    "cityscapes": ({"leftImg8bit/u/a_leftImg8bit.png": None, "gtFine/u/a_gtFine_color.png": None}, "their masks"),
+    "voc masks": ({"JPEGImages/a.jpg": None, "SegmentationClass/a.png": None}, "their masks"),
+    "boxes and classes": ({"classes.txt": "head\n", "p/a.jpg": None, "p/a.txt": BOX}, "data.yolo.names: classes.txt"),
+    "boxes alone": ({"p/a.jpg": None, "p/a.txt": BOX}, "put obj.names beside them"),
+    "shards": ({"x.tfrecord-00000-of-00002": "x"}, "TFRecord"),
     "archive": ({"train.zip": "PK"}, "unpack them"),
     "parquet": ({"data/train-00000-of-00001.parquet": "PAR1"}, "Parquet"),
     "pickles": ({"cifar/data_batch_1": "x"}, "pickles, which are never opened"),
