@@ -16,7 +16,7 @@ from plumbline.imaging.layouts import arrays, folders, yolo
 from plumbline.imaging.layouts.interface import Layout
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.metadata import match, read_table, said
-from plumbline.imaging.pictures import RESERVED, Found, Refused, source_of
+from plumbline.imaging.pictures import RESERVED, Found, Refused, is_picture_name, source_of
 from plumbline.imaging.settings import DataParams
 
 if TYPE_CHECKING:
@@ -92,11 +92,17 @@ def find_layout(params: DataParams) -> str:
     """Return `params.layout`, or what the files at the root say it is: arrays, yolo, else folders."""
     if params.layout != "auto":
         return params.layout
-    if (params.root / params.arrays.images).is_file():
-        return "arrays"
     if not params.root.is_dir():
         return "folders"
     inside = [Path(entry) for entry in os.scandir(params.root) if entry.is_dir() and not is_litter(entry.name)]
+    if (params.root / params.arrays.images).is_file():
+        for folder in inside:
+            if any(is_picture_name(entry.name) for entry in os.scandir(folder)):
+                raise UserError(
+                    f"{params.root}/ holds {params.arrays.images} and pictures in {shown(folder.name)}/ as well, and "
+                    "one of them would be left out: set data.layout to arrays or folders, or move one elsewhere."
+                )
+        return "arrays"
     is_yolo = any((folder / params.yolo.names).is_file() for folder in (params.root, *inside))
     return "yolo" if is_yolo else "folders"
 

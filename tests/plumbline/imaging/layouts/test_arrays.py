@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from plumbline.common.errors import UserError
+from plumbline.imaging.collection import list_images
 from plumbline.imaging.layouts import arrays
 from plumbline.imaging.settings import DataParams
 
@@ -98,3 +99,17 @@ def test_a_pickled_array_is_not_opened(params):
     np.save(params.root / "images.npy", np.array([object()]), allow_pickle=True)
     with pytest.raises(UserError, match="is no plain NumPy array"):
         arrays.open_array(params)
+
+
+def test_arrays_beside_class_folders_are_not_silently_taken_instead_of_them(tmp_path):
+    np.save(tmp_path / "images.npy", np.zeros((2, 4, 4, 3), np.uint8))
+    (tmp_path / "labels.csv").write_text("0\n1\n")
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "readme.txt").write_text("x")
+    params = DataParams(root=tmp_path)
+    assert len(list_images(params).images) == 2
+    (tmp_path / "cat").mkdir()
+    (tmp_path / "cat" / "a.png").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"images\.npy and pictures in cat/ as well.*data\.layout to arrays or folders"):
+        list_images(params)
+    assert len(list_images(params.model_copy(update={"layout": "arrays"})).images) == 2
