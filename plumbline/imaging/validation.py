@@ -169,7 +169,7 @@ def find_problem(
         )
     if len(classes) < 2:
         only = f"only the class {classes['class'].iloc[0]}" if len(classes) else "no class"
-        return f"the data has {only}, and telling apart takes two: put a folder per class into data/."
+        return f"the data has {only}, and telling apart takes two: put a folder per class into data/, not into a folder there."
     if len(few):
         name, groups = few.iloc[0]["class"], few.iloc[0]["groups"]
         return (
