@@ -169,7 +169,10 @@ def find_problem(
         )
     if len(classes) < 2:
         only = f"only the class {classes['class'].iloc[0]}" if len(classes) else "no class"
-        return f"the data has {only}, and telling apart takes two: put a folder per class into data/, not into a folder there."
+        return (
+            f"the data has {only}, and telling apart takes two: put a folder per class into data/, not into a folder "
+            "there."
+        )
     if len(few):
         name, groups = few.iloc[0]["class"], few.iloc[0]["groups"]
         return (
