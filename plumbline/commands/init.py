@@ -60,8 +60,8 @@ def fit(
     if len(classes) < 2:
         only = f"only the class {classes[0]}" if classes else "no class"
         raise UserError(
-            f"{root}/ has {only}, and telling apart takes two: put a folder per class there, not into a folder in it, or "
-            f"a metadata.csv with the columns path and label{_first_refused(collection)}."
+            f"{root}/ has {only}, and telling apart takes two: put a folder per class there, not into a folder in it, "
+            f"or a metadata.csv with the columns path and label{_first_refused(collection)}."
         )
     _fit_violation(found, settings, classes, violation, root)
     listed = (settings.get("validate") or {}).get("classes")

@@ -21,6 +21,7 @@ from plumbline.imaging.settings import DataParams
 Box = tuple[float, float, float, float]
 
 ROUNDING = 0.01  # share of the picture by which a coordinate may lie outside: rounding by whoever wrote it
+MOST_CLASSES = 100_000
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|[+-]?nan|[+-]?inf", re.I | re.A)
 _BOX_SUFFIXES = (".txt", ".TXT", ".Txt")
 
@@ -103,9 +104,12 @@ def parse_box(line: str) -> tuple[int, Box]:
     if len(parts) != 5 and not polygon:
         sixth = "a confidence makes it a prediction, a tracking number tells nothing of it"
         like = f" (remove the sixth: {sixth})" if len(parts) == 6 else ""
+        like = " (part them by spaces)" if len(re.split(r"[,;\s]+", line.strip())) == 5 else like
         raise DecodeError(f"has {len(parts)} values, not `class x y width height`{like}")
-    if not all(_NUMBER.fullmatch(part) for part in parts) or not float(parts[0]).is_integer():
+    if not all(_NUMBER.fullmatch(part) for part in parts):
         raise DecodeError(f"is not five numbers: {line.strip()[:60]!r}")
+    if not float(parts[0]).is_integer() or float(parts[0]) > MOST_CLASSES:
+        raise DecodeError(f"begins with {parts[0][:20]}, which is no class's number: `class x y width height`")
     number, values = int(float(parts[0])), [float(part) for part in parts[1:]]
     # A NaN fails every comparison.
     if number < 0 or not all(-ROUNDING <= value <= 1 + ROUNDING for value in values):

@@ -574,6 +574,9 @@ def test_subfolders_are_told_apart_and_share_the_names_file(yolo):
     [
         ("0 0.5 0.5 0.1", "has 4 values"),
         ("helmet 0.5 0.5 0.1 0.1", "is not five numbers"),
+        ("0.5 0.5 0.2 0.2 0", "begins with 0.5, which is no class's number"),
+        ("1e300 0.5 0.5 0.2 0.2", "begins with 1e300, which is no class's number"),
+        ("0,0.5,0.5,0.2,0.2", "part them by spaces"),
         ("0 0.5 0.5 nan 0.1", "outside the picture"),
         ("0 1.5 0.5 0.1 0.1", "outside the picture"),
         ("0 0.5 0.5 0 0.1", "outside the picture"),
