@@ -107,7 +107,7 @@ def disturb(day: Served, fault: str, clock: Path | None) -> None:
         with clock.open("r+b") as file:  # in place: whoever runs has it mapped
             file.write(struct.pack("<q", HOUR if fault == AHEAD else 0))
         return
-    server = [process for process in day.processes() if {"prefect", "server", "start"} <= set(process.cmdline())]
+    server = [process for process in day.processes() if {"prefect", "server", "start"} <= set(_words_of(process))]
     assert server, "no server was found"
     if fault == STOPPED:
         for process in server:
@@ -118,7 +118,7 @@ def disturb(day: Served, fault: str, clock: Path | None) -> None:
         return
     if fault == WORKER:
         for process in day.processes():
-            if "worker" in process.cmdline():
+            if "worker" in _words_of(process):
                 for one in [*process.children(recursive=True), process]:
                     with suppress(psutil.NoSuchProcess):
                         one.kill()
@@ -129,6 +129,13 @@ def disturb(day: Served, fault: str, clock: Path | None) -> None:
         wait_until(lambda: day.process is None or day.process.poll() is not None, 60, "serve to end")
     day.power_cut()
     day.start()
+
+
+def _words_of(process: psutil.Process) -> list[str]:
+    """Its command line; empty where it has ended since it was listed."""
+    with suppress(psutil.NoSuchProcess):
+        return process.cmdline()
+    return []
 
 
 def count(day: Served, sent: dict[str, int], batches: int, received: list[dict[str, Any]]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from plumbline.common.errors import UserError
 from plumbline.imaging.labels import shown as printable
@@ -39,6 +40,7 @@ _LOOKALIKES = {
     **dict.fromkeys(("labels", "class", "classes", "classname", "category", "target", "tag"), "label"),
     **dict.fromkeys(("timestamp", "datetime", "date", "time", "takenat", "datetaken", "capturetime"), "captured_at"),
 }
+_AROUND_CELLS = " \t\r\n\v\f\xa0\ufeff"
 _NO_PATH = "(row {}, without a path)"
 _OTHER_FORMATS = (".tsv", ".tab", ".txt", ".xls", ".xlsx", ".ods", ".json", ".jsonl", ".parquet")
 
@@ -141,16 +143,22 @@ def parse_table(content: bytes, shown: str, reserved: Collection[str]) -> Metada
 
     Raises UserError where it is no table, has no `path`, or says two things of one path.
     """
-    text = _decoded(content, shown)
+    text = _decoded(content, shown).rstrip("\x1a\0")  # how DOS ended a file
     mark = _separator(text, shown)
     try:
-        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
+        lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, skipinitialspace=True, strict=True))
     except csv.Error as error:
         raise UserError(f"{shown} is no CSV file ({error}): save it again as one.") from None
-    numbered = [(number, [cell.strip() for cell in line]) for number, line in enumerate(lines, 1) if _holds_text(line)]
+    numbered = [
+        (number, [cell.strip(_AROUND_CELLS) for cell in line])
+        for number, line in enumerate(lines, 1)
+        if _holds_text(line)
+    ]
     if not numbered:
         raise UserError(f"{shown} is empty: give it the columns path and what is known of each picture, or remove it.")
     notes = [] if mark == "," else [f"{shown} is separated by {_SEPARATORS[mark]}"]
+    if len(numbered) == 1:
+        notes.append(f"{shown} has a header and not one row")
     numbered = _without_index(numbered)
     header, own_notes = _named_columns(_without_blank_columns(numbered), shown)
     for name in header:
@@ -182,7 +190,7 @@ def _decoded(content: bytes, shown: str) -> str:
     if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UserError(f"{shown} is a spreadsheet or an archive, not a text file: save it as CSV in UTF-8.")
     try:
-        text = content.decode(_encoding(content))
+        text = content.decode(_encoding(content)).lstrip("\ufeff")  # a mark that was converted is there twice
         return re.sub(r'\A"?sep=."?\r?\n', "", text)  # what Excel writes and reads before the table
     except UnicodeDecodeError as error:
         raise UserError(f"{shown} is no CSV file in UTF-8 ({error}): save it again as one.") from None
@@ -334,11 +342,12 @@ def _place(key: str, known: _Names, mine: Collection[str], foreign: Collection[s
     parts = _parts(key)
     if not parts or ".." in parts:
         return 0, None, "there is no such file"
-    for level, found in _fitting(parts, known, mine, foreign):
-        if len(found) == 1:
-            return level, found[0], ""
-        if found:
-            return 0, None, f"it fits {found[0]} and {found[1]} alike"
+    for written in dict.fromkeys((parts, _parts(unquote(key)))):  # as they are first, then as in an address
+        for level, found in _fitting(written, known, mine, foreign):
+            if len(found) == 1:
+                return level, found[0], ""
+            if found:
+                return 0, None, f"it fits {found[0]} and {found[1]} alike"
     return 0, None, "there is no such file"
 
 
@@ -359,10 +368,13 @@ def _fitting(
 
 
 def _parts(path: str) -> Parts:
-    return tuple(part for part in _plain(path).replace("\\", "/").split("/") if part not in ("", "."))
+    plain = _plain(path).strip("\"' ")
+    return tuple(part for part in plain.replace("\\", "/").split("/") if part not in ("", "."))
 
 
 def _plain(text: str) -> str:
+    """Without case, Unicode form and marks that nobody sees, as Windows puts them around a path that is copied."""
+    text = "".join(letter for letter in text if unicodedata.category(letter) != "Cf")
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", text).casefold())
 
 

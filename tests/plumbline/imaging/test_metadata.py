@@ -179,6 +179,28 @@ def test_a_table_that_is_called_nearly_so_is_mentioned(name):
     assert find_table(["metadata_of_the_camera.txt", "labels.csv", "data.csv"], "metadata.csv") == (None, [])
 
 
+@pytest.mark.parametrize(
+    "written",
+    ["\u202aC:\\data\\cat\\a b.jpg", "'cat/a b.jpg'", "\ufeffcat/a b.jpg", "cat/a%20b.jpg", "cat/a\u200e b.jpg"],
+)
+def test_a_path_is_known_through_marks_quotes_and_escapes(written):
+    assert match(Metadata({written: {"photo": "p"}}), ["cat/a b.jpg", "dog/b.jpg"]).of == {"cat/a b.jpg": written}
+
+
+def test_a_name_that_holds_a_percent_is_itself_first():
+    found = match(Metadata({"a%20b.jpg": {"photo": "p"}}), ["a b.jpg", "a%20b.jpg"])
+    assert found.of == {"a%20b.jpg": "a%20b.jpg"}
+
+
+def test_a_second_mark_spaces_before_quotes_and_the_end_of_a_dos_file():
+    content = '\ufeff\ufeffpath, photo\na.jpg, "p, 1"\n\x1a'.encode()
+    assert parse_table(content, "metadata.csv", ()).rows == {"a.jpg": {"photo": "p, 1"}}
+
+
+def test_a_header_without_rows_is_said():
+    assert "has a header and not one row" in parse_table(b"path,photo\n", "metadata.csv", ()).notes[0]
+
+
 def test_a_path_with_a_line_break_stays_on_one_line():
     table = Metadata({"a\nb.jpg": {}})
     (line,) = said("metadata.csv", table, match(table, ["c.jpg"]))
