@@ -10,6 +10,7 @@ import argparse
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from plumbline.common.errors import UserError, run
@@ -112,8 +113,8 @@ def _fit_violation(
         offers = offered_violations(classes)
         one = f"{shown(offers[0])} may be" if offers else "perhaps one of them is"
         found.said.append(
-            f"No class is taken for a violation now. {one[0].upper()}{one[1:]} the class that must not be missed: "
-            f"if so, `plumbline init {root} --violation {shown(offers[0] if offers else classes[0])}`."
+            f"No class is taken for a violation now. {one[0].upper()}{one[1:]} the class that must not be missed: if "
+            f"so, `plumbline init {quote(str(root))} --violation {quote(shown(offers[0] if offers else classes[0]))}`."
         )
 
 

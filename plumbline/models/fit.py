@@ -11,6 +11,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from plumbline.imaging.labels import same_but_for_spelling, shown
@@ -59,7 +60,7 @@ def as_sentence(misfits: Sequence[Misfit], facts: Facts | None) -> str:
     """All misfits in one message, each with the value to set."""
     lines = "; ".join(f"{one.key} {one.wrong}: {one.way_out}" for one in misfits)
     what = f"the data (classes: {_listed(facts.classes)})" if facts else "itself"
-    help_ = f" `plumbline init {facts.root}` writes what can be told from the data." if facts else ""
+    help_ = f" `plumbline init {quote(str(facts.root))}` writes what can be told from the data." if facts else ""
     return f"params.yaml does not fit {what}: {lines}.{help_}"
 
 

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
+from shlex import quote
 
 from plumbline.common.errors import UserError
 from plumbline.imaging.decode import DecodeError
@@ -199,7 +200,8 @@ def _label_studio(params: DataParams, files: Sequence[str]) -> str | None:
             continue
         first = tasks[0] if isinstance(tasks, list) and tasks else None
         if _is_task(first):
-            return f"an export of Label Studio ({path})|take it in with `plumbline intake {params.root / path}`"
+            way = f"take it in with `plumbline intake {quote(str(params.root / path))}`"
+            return f"an export of Label Studio ({path})|{way}"
         if _is_task(tasks):
             return f"a task of Label Studio ({path})|export all of them as one JSON, for `plumbline intake`"
     for path in _ends(files, ".csv", ".tsv", ".jsonl"):

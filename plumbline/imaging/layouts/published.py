@@ -8,6 +8,7 @@ import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from itertools import dropwhile
 from pathlib import PurePosixPath
+from shlex import quote
 from typing import Literal
 
 from plumbline.common.errors import UserError
@@ -176,7 +177,8 @@ def _settle_inside_classes(found: Found, params: DataParams) -> None:
         raise UserError(
             f"the class folders of {params.root}/ are split already ({', '.join(sorted(sides))} in each): set "
             "data.published_split to merge (`split` draws anew) or keep (who is train and test stays so, and training "
-            f"pictures that leak into test are set aside): `plumbline init {params.root} --published-split merge`."
+            f"pictures that leak into test are set aside): `plumbline init {quote(str(params.root))} "
+            "--published-split merge`."
         )
     if params.published_split == "keep":
         for row, names in zip(found.rows, second, strict=True):
@@ -225,10 +227,10 @@ def _refuse_folds(tops: Collection[str], found: Found, params: DataParams) -> No
 
 def _how_to_settle(sides: dict[str, Side], params: DataParams) -> str:
     names = sorted(sides)
-    folders = " ".join(f"{params.root}/{name}" for name in names if sides[name] != "none")
+    folders = " ".join(quote(f"{params.root}/{name}") for name in names if sides[name] != "none")
     return (
         f"{params.root}/ is split already ({', '.join(names)}), and these are no classes: set data.published_split to "
         "merge (their class folders become one set, and `split` parts it anew) or to keep (who is train and test stays "
-        f"so, and training pictures that leak into test are set aside), or call `plumbline init {params.root} "
-        f"--published-split merge`; `plumbline audit {folders}` checks the split."
+        f"so, and training pictures that leak into test are set aside), or call `plumbline init "
+        f"{quote(str(params.root))} --published-split merge`; `plumbline audit {folders}` checks the split."
     )

@@ -206,3 +206,12 @@ def test_classes_that_sound_like_sides_are_left_alone(tmp_path):
     for name in ("training_shoes", "running_shoes", "test_tube", "part 1", "part 2"):
         draw(tmp_path / name / "0.png")
     assert len(set(list_images(DataParams(root=tmp_path)).images["label"])) == 5
+
+
+def test_the_command_that_is_offered_can_be_typed_as_it_stands(tmp_path):
+    for side in ("train (1)", "test (1)"):
+        draw(tmp_path / "my data" / side / "cat" / "0.png")
+    with pytest.raises(UserError) as error:
+        list_images(DataParams(root=tmp_path / "my data"))
+    assert f"`plumbline audit '{tmp_path}/my data/test (1)' '{tmp_path}/my data/train (1)'`" in str(error.value)
+    assert f"`plumbline init '{tmp_path}/my data' --published-split merge`" in str(error.value)
