@@ -1,5 +1,6 @@
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,8 +251,9 @@ def test_no_data_ends_the_command_with_one_line_and_exit_code_one(project):
 @pytest.mark.slow
 def test_a_killed_run_leaves_no_result_and_no_process(project):
     pixels = np.random.default_rng(0).integers(0, 256, (3000, 200, 200, 3), dtype=np.uint8)
+    shutil.rmtree(project / "data")
+    (project / "data").mkdir()
     np.save(project / "data" / "images.npy", pixels)
-    (project / "data" / "metadata.csv").unlink()
     (project / "data" / "labels.csv").write_text("0\n1\n" * 1500)
     running = command(project, start_new_session=True)
     deadline = time.monotonic() + 60
