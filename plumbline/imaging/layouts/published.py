@@ -123,7 +123,9 @@ def settle_split(found: Found, params: DataParams) -> None:
     tops = _tops(row["path"] for row in found.rows)
     sides = find_split(tops)
     if not sides:
-        _refuse_wrapped(tops, found, params)
+        _refuse_folds(tops, found, params)
+        _refuse_class_and_side(tops, params)
+        _refuse_wrapped(found, params)
         _settle_inside_classes(found, params)
         return
     if params.published_split == "refuse":
@@ -189,18 +191,20 @@ def _tops(paths: Iterable[str]) -> set[str]:
     return {path.split("/", 1)[0] for path in paths if "/" in path}
 
 
-def _refuse_wrapped(tops: Collection[str], found: Found, params: DataParams) -> None:
-    """Folders around a split, as in archives (data/archive/Training/cat); a split that stands in the classes' names."""
-    _refuse_folds(tops, found, params)
-    parted = {name: _side_and_rest(name) for name in tops}
+def _refuse_class_and_side(tops: Collection[str], params: DataParams) -> None:
+    """A split that stands in the classes' names: cat_train, cat_test, dog_train, dog_test."""
     by_class: dict[tuple[str, ...], set[Side | None]] = {}
-    for side, rest in parted.values():
+    for side, rest in map(_side_and_rest, tops):
         by_class.setdefault(rest, set()).add(side)
     if len(by_class) > 1 and all(len(some - {None, "none"}) > 1 for some in by_class.values()):
         raise UserError(
             f"the folders of {params.root}/ name class and side of a split in one ({', '.join(sorted(tops)[:4])}), and "
             "these are no classes: make them folders in folders, such as train/cat, train/dog, test/cat and test/dog."
         )
+
+
+def _refuse_wrapped(found: Found, params: DataParams) -> None:
+    """Folders around a split, as in archives: data/archive/Training/cat."""
     inner, around = [row["path"] for row in found.rows if "/" in row["path"]], ""
     while len(tops := _tops(inner)) == 1:
         around += f"{next(iter(tops))}/"
