@@ -25,6 +25,12 @@ COMPUTED = (
 PUBLISHED = "published_split"  # the column of those who publish a split: train, validation or test
 WARNING = "decoder_warning"  # the column of what decoders had to guess, where one had to
 RESERVED = (*COMPUTED, PUBLISHED, WARNING)
+# Pictures and films that can't be read. Other files beside the class folders are taken for notes, these are not.
+UNREAD = (
+    *(".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".tga", ".ico"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".dcm"),
+    *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"),
+)
 
 
 @dataclass(frozen=True)

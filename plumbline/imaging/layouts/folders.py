@@ -12,15 +12,8 @@ from plumbline.imaging.files import read_bytes, read_picture, shown_path, top_fo
 from plumbline.imaging.layouts.foreign import refuse_foreign
 from plumbline.imaging.layouts.published import settle_split
 from plumbline.imaging.litter import is_litter
-from plumbline.imaging.pictures import Found, Picture, Refused, is_picture_name
+from plumbline.imaging.pictures import UNREAD, Found, Picture, Refused, is_picture_name
 from plumbline.imaging.settings import DataParams
-
-# Pictures and films that can't be read. Other files beside the class folders are taken for notes, these are not.
-UNREAD = (
-    *(".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".tga", ".ico"),
-    *(".ppm", ".pgm", ".pbm", ".pnm", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf", ".orf", ".rw2", ".dcm"),
-    *(".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v"),
-)
 
 
 def list_pictures(params: DataParams) -> Found:

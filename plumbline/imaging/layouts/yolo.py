@@ -15,7 +15,7 @@ from plumbline.imaging.decode import DecodeError, decoder_warning
 from plumbline.imaging.files import read_bytes, read_lines, read_picture, top_folder, walk
 from plumbline.imaging.labels import SEVERAL
 from plumbline.imaging.layouts.published import side_of
-from plumbline.imaging.pictures import Found, Picture, Refused, is_picture_name
+from plumbline.imaging.pictures import UNREAD, Found, Picture, Refused, is_picture_name
 from plumbline.imaging.settings import DataParams
 
 Box = tuple[float, float, float, float]
@@ -44,9 +44,13 @@ def list_pictures(params: DataParams) -> Found:
             columns["subset"] = top_folder(path)
         _list_boxes(found, params, path, own, _names_for(path, names, params), columns)
     with_picture = {_stem(path) for path in pictures}
+    unread = {_stem(path): path for path in files if PurePosixPath(path).suffix.lower() in UNREAD}
     for stem, path in boxes.items():
         if stem not in with_picture and _looks_like_boxes(params, path):
-            found.refused.append(Refused(path, "holds boxes, but there is no picture beside it", "box"))
+            why = "holds boxes, but there is no picture beside it"
+            if stem in unread:
+                why = f"holds boxes of {PurePosixPath(unread[stem]).name}, which is not read: convert it to JPEG or PNG"
+            found.refused.append(Refused(path, why, "box"))
     if pictures and not found.rows and not found.refused:
         raise UserError(
             f"{params.root}/ has {params.yolo.names} and {len(pictures)} pictures, but not one box: put each picture's "

@@ -497,6 +497,14 @@ def test_a_class_may_hold_what_only_python_takes_for_the_end_of_a_line(yolo):
     assert list_images(renamed).images["label"].tolist() == ["helmet", "head"]
 
 
+def test_boxes_of_a_picture_that_is_not_read_name_it(yolo):
+    (yolo.root / "p2.gif").write_bytes(b"GIF89a")
+    (yolo.root / "p2.txt").write_text("0 0.5 0.5 0.1 0.1\n")
+    (one,) = list_images(yolo).refused
+    assert (one.path, one.kind) == ("p2.txt", "box")
+    assert "boxes of p2.gif, which is not read: convert it" in one.reason
+
+
 def test_a_set_without_one_box_is_one_sentence(tmp_path):
     draw(tmp_path / "p1.png")
     (tmp_path / "obj.names").write_text("head\n")
