@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import PurePosixPath
 
@@ -33,6 +33,8 @@ def list_pictures(params: DataParams) -> Found:
     boxes = {_stem(path): path for path in files if PurePosixPath(path).suffix.lower() == ".txt"}
     named = [path for path in files if PurePosixPath(path).name == params.yolo.names]
     names = {str(PurePosixPath(path).parent): _read_names(params, path) for path in named}
+    for path in named:
+        _refuse_another_order(params, path, names[str(PurePosixPath(path).parent)], found.files)
     pictures = [path for path in files if is_picture_name(path)]
     in_folders = any("/" in path for path in pictures)
     for path in pictures:
@@ -165,6 +167,22 @@ def _read_names(params: DataParams, path: str) -> list[str]:
             "it, or give it another name under data.yolo.classes."
         )
     return names
+
+
+def _refuse_another_order(params: DataParams, path: str, names: list[str], files: Collection[str]) -> None:
+    """UserError where a classes.txt beside obj.names has the same classes in another order: which is right?"""
+    beside = str(PurePosixPath(path).with_name("classes.txt"))
+    if beside == path or beside not in files:
+        return
+    try:
+        others = [line.strip() for line in read_lines(params, beside) if line.strip()]
+    except DecodeError:
+        return  # notes of another kind
+    if sorted(others) == sorted(names) and others != names:
+        raise UserError(
+            f"{params.root / path} and {params.root / beside} have the same classes in another order, so a box could "
+            "be of either: remove the file that the boxes were not drawn with."
+        )
 
 
 def _names_for(picture: str, names: Mapping[str, list[str]], params: DataParams) -> list[str]:

@@ -497,6 +497,14 @@ def test_a_class_may_hold_what_only_python_takes_for_the_end_of_a_line(yolo):
     assert list_images(renamed).images["label"].tolist() == ["helmet", "head"]
 
 
+def test_two_lists_of_the_classes_have_one_order(yolo):
+    (yolo.root / "classes.txt").write_text("helmet\nhead\n")
+    assert len(list_images(yolo).images) == 2
+    (yolo.root / "classes.txt").write_text("head\nhelmet\n")
+    with pytest.raises(UserError, match=r"obj\.names and .*classes\.txt have the same classes in another order"):
+        list_images(yolo)
+
+
 def test_boxes_of_a_picture_that_is_not_read_name_it(yolo):
     (yolo.root / "p2.gif").write_bytes(b"GIF89a")
     (yolo.root / "p2.txt").write_text("0 0.5 0.5 0.1 0.1\n")
