@@ -138,7 +138,9 @@ def _read_rows(path: Path) -> Rows:
         mark = next((mark for mark in (",", ";", "\t") if mark in first), ",")
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
     except FileNotFoundError:
-        raise UserError(f"{path} is missing: put it there, or set data.layout.") from None
+        near = sorted(one.name for one in path.parent.glob("*") if "label" in one.name.casefold())
+        there = f" ({shown(near[0])} lies there: save it as {path.name}, or set data.arrays.labels)" if near else ""
+        raise UserError(f"{path} is missing{there}: put it there, or set data.layout.") from None
     except (UnicodeDecodeError, csv.Error, OSError) as error:
         raise UserError(f"{path} is no CSV file in UTF-8 ({error}): save it again as one.") from None
 

@@ -231,6 +231,7 @@ def _packed(params: DataParams, files: Sequence[str]) -> str | None:
         "a set in MATLAB or HDF5 files": (".mat", ".h5", ".hdf5"),
         "a set of pickles, which are never opened": (".pkl", ".pickle", "data_batch_1", "test_batch"),
         "a set of NumPy archives|save its pictures as images.npy with labels.csv": (".npz",),
+        "a set of NumPy arrays by other names|call them images.npy and labels.csv, or set data.arrays": (".npy",),
     }
     if shards := [path for path in files if re.search(r"tfrecord.*-\d+-of-\d+$", path)]:
         return f"a set in TFRecord ({shards[0]})"

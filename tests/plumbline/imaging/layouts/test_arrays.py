@@ -113,3 +113,11 @@ def test_arrays_beside_class_folders_are_not_silently_taken_instead_of_them(tmp_
     with pytest.raises(UserError, match=r"images\.npy and pictures in cat/ as well.*data\.layout to arrays or folders"):
         list_images(params)
     assert len(list_images(params.model_copy(update={"layout": "arrays"})).images) == 2
+
+
+@pytest.mark.parametrize("name", ["Labels.csv", "labels.txt", "labels.npy"])
+def test_labels_by_another_name_are_named(tmp_path, name):
+    np.save(tmp_path / "images.npy", np.zeros((2, 4, 4, 3), np.uint8))
+    (tmp_path / name).write_text("0\n1\n")
+    with pytest.raises(UserError, match=rf"labels\.csv is missing \({name} lies there: save it as labels\.csv"):
+        list_images(DataParams(root=tmp_path))

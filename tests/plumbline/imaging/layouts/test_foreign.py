@@ -69,6 +69,7 @@ SETS = {
     "voc masks": ({"JPEGImages/a.jpg": None, "SegmentationClass/a.png": None}, "their masks"),
     "boxes and classes": ({"classes.txt": "head\n", "p/a.jpg": None, "p/a.txt": BOX}, "data.yolo.names: classes.txt"),
     "boxes alone": ({"p/a.jpg": None, "p/a.txt": BOX}, "put obj.names beside them"),
+    "arrays": ({"x_train.npy": "x", "y_train.npy": "x"}, "call them images.npy and labels.csv"),
     "shards": ({"x.tfrecord-00000-of-00002": "x"}, "TFRecord"),
     "archive": ({"train.zip": "PK"}, "unpack them"),
     "parquet": ({"data/train-00000-of-00001.parquet": "PAR1"}, "Parquet"),
