@@ -194,6 +194,9 @@ def _other_roboflow(params: DataParams, files: Sequence[str]) -> str | None:
 
 def _label_studio(params: DataParams, files: Sequence[str]) -> str | None:
     for path in _ends(files, ".json"):
+        head = _head(params, path).lstrip()
+        if not head.startswith("[") and not ('"annotations"' in head and '"data"' in head):
+            continue  # not worth parsing: a COCO file may have hundreds of megabytes
         try:
             tasks = json.loads(read_bytes(params, path))
         except (DecodeError, ValueError, RecursionError):
