@@ -3,6 +3,10 @@
 A run that a worker has taken and that shows no sign of life is marked as crashed. The server is asked every time: an
 automation forgets the runs it watched when it is created again, and never hears of one whose worker died before it
 began.
+
+Its deployment has no concurrency limit, unlike the others: a dead run keeps its slot until the keeper finds it (the
+slot's lease may end an hour late, where the clock was set back), so a keeper that waited for the slot of a dead keeper
+would never run again. It looks itself whether another keeper is at work.
 """
 
 from __future__ import annotations
@@ -42,6 +46,9 @@ def keeper() -> State[Any]:
     """Mark dead runs as crashed, then reschedule runs that crashed in the last day and were not superseded."""
     logger = get_run_logger()
     with get_client(sync_client=True) as client:
+        earlier = earlier_keeper(client, flow_run.id, datetime.now(UTC))
+        if earlier:
+            return Completed(message=f"Left to {earlier.name}, which began earlier and is at work.")
         silent = dead_runs(client, datetime.now(UTC))
         if silent:  # the clock may have been changed, or the server be late: listen for another sign
             logger.info("Silent: %s.", ", ".join(run.name for run in silent))
@@ -58,6 +65,19 @@ def keeper() -> State[Any]:
             client.set_flow_run_state(lost.id, Scheduled(name="AwaitingRetry", message="Its process died."))
             logger.warning("%s is picked up again, for the %d. time.", lost.name, max(lost.run_count, 1))
     return Completed(message=f"{len(again)} {'run' if len(again) == 1 else 'runs'} picked up again.")
+
+
+def earlier_keeper(client: SyncPrefectClient, own: str | None, now: datetime) -> FlowRun | None:
+    """Return a living keeper that began before the run `own`; None where it is this one's turn."""
+    running = _runs(client, ["RUNNING"], of=("keeper",))
+    mine = [_beginning(run) for run in running if str(run.id) == own]
+    return next((run for run in running if mine and _beginning(run) < mine[0] and _is_alive(client, run, now)), None)
+
+
+def _beginning(run: FlowRun) -> tuple[datetime, str]:
+    """Return when a run began to run, and its id, which decides between two that began at once."""
+    assert run.state is not None, "a run that is listed as running has a state"
+    return run.state.timestamp, str(run.id)
 
 
 def dead_runs(client: SyncPrefectClient, now: datetime) -> list[FlowRun]:
@@ -115,8 +135,10 @@ def _is_lost(candidate: FlowRun, runs: list[FlowRun]) -> bool:
     )
 
 
-def _runs(client: SyncPrefectClient, states: list[str], since: datetime | None = None) -> list[FlowRun]:
-    """Return every run of ours in one of these states that was due since then."""
+def _runs(
+    client: SyncPrefectClient, states: list[str], since: datetime | None = None, of: tuple[str, ...] = FLOWS
+) -> list[FlowRun]:
+    """Return every run of these flows in one of these states that was due since then."""
     from prefect.client.schemas.filters import (
         FlowFilter,
         FlowFilterName,
@@ -130,7 +152,7 @@ def _runs(client: SyncPrefectClient, states: list[str], since: datetime | None =
     types = FlowRunFilterStateType(any_=[StateType(name) for name in states])
     due = FlowRunFilterExpectedStartTime(after_=cast(Any, since)) if since else None
     wanted = FlowRunFilter(state=FlowRunFilterState(type=types), expected_start_time=due)
-    ours = FlowFilter(name=FlowFilterName(any_=list(FLOWS)))
+    ours = FlowFilter(name=FlowFilterName(any_=list(of)))
     return _pages(partial(client.read_flow_runs, flow_filter=ours, flow_run_filter=wanted))
 
 

@@ -2,8 +2,10 @@
 
 import time
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
+import yaml
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.events import emit_event
@@ -65,6 +67,31 @@ def test_the_silent_are_dead_and_the_others_are_not():
         assert dead(timedelta(seconds=100)) == {running.id, stopping.id}
         assert beating.id in dead(back)
         assert keeper.signs_of_life(client, beating) == 1, "and one more while the keeper listens keeps it alive"
+
+
+def test_one_keeper_works_and_a_dead_one_holds_nobody_up():
+    with get_client(sync_client=True) as client:
+        deployed = deployment(client, "keeper", flow(name="keeper")(stranger.fn))
+        now = datetime.now(UTC)
+        first, second = (begun(client, deployed, Running(timestamp=now + timedelta(seconds=n))) for n in (0, 1))
+        assert keeper.earlier_keeper(client, str(first.id), now) is None
+        assert keeper.earlier_keeper(client, str(second.id), now).id == first.id
+        later = now + timedelta(seconds=100)
+        assert keeper.earlier_keeper(client, str(second.id), later) is None, "the first gave no sign of life"
+        assert first.id in {run.id for run in keeper.dead_runs(client, later)}
+
+
+def test_a_keeper_deployed_with_a_limit_by_an_earlier_version_has_none_any_more():
+    """What `prefect deploy` does with an entry of prefect.yaml that names no limit."""
+    with get_client(sync_client=True) as client:
+        of = client.create_flow(monitor)
+        ours = {"flow_id": of, "name": "monitor-limited", "entrypoint": "flows.monitoring.monitor"}
+        entries = yaml.safe_load(Path("prefect.yaml").read_text(encoding="utf-8"))["deployments"]
+        assert [one["name"] for one in entries if "concurrency_limit" not in one] == ["keeper", "elsewhere"]
+        limited = client.create_deployment(**ours, concurrency_limit=1)
+        assert client.read_deployment(limited).global_concurrency_limit.limit == 1
+        assert client.create_deployment(**ours) == limited
+        assert client.read_deployment(limited).global_concurrency_limit is None
 
 
 def test_what_crashed_is_picked_up_also_where_it_never_began(monkeypatch):

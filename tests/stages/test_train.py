@@ -71,7 +71,7 @@ def features(tmp_path_factory, splits, images):
         "pixels": Backbone(image_size=SIZE),
         "pixels_67": Backbone(network="pixels", image_size=67),
         "mobilenet": Backbone(image_size=SIZE, views=1),
-        "hybrid": Backbone(networks=("mobilenet", "mobilenet_v2"), image_size=SIZE, pooling="average"),
+        "hybrid": Backbone(networks=("mobilenet", "mobilenet_v2"), image_size=2 * SIZE, pooling="average"),
         "tuned": Backbone(network="mobilenet", image_size=SIZE, freeze="last_4", pooling="average"),
         "hybrid_tuned": Backbone(networks=("mobilenet", "mobilenet_v2"), image_size=SIZE, freeze="last_4"),
         "all": Backbone(network="mobilenet", image_size=SIZE, freeze="all", pooling="average"),
