@@ -134,7 +134,7 @@ def disturb(day: Served, fault: str, clock: Path | None) -> None:
 def _words_of(process: psutil.Process) -> list[str]:
     """Its command line; empty where it has ended since it was listed."""
     with suppress(psutil.NoSuchProcess):
-        return process.cmdline()
+        return [str(word) for word in process.cmdline()]
     return []
 
 

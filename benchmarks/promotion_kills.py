@@ -43,6 +43,7 @@ from typing import Any
 
 from plumbline.common.files import write_json
 from plumbline.common.progress import progress
+from plumbline.common.served import CHAMPION
 
 REPOSITORY = Path(__file__).parent.parent
 TRACED = tuple(
@@ -272,7 +273,7 @@ def _look_completed(scene: Scene) -> None:
     from plumbline.registry import versions as registry
 
     opened = registry.open_registry()
-    champion = registry.number(registry.find(opened, registry.CHAMPION))
+    champion = registry.number(registry.find(opened, CHAMPION))
     previous = registry.number(registry.find(opened, registry.PREVIOUS))
     versions = opened.client.search_model_versions(f"name = '{opened.model}'")
     assert (champion, previous) == (scene.champion_after, scene.previous_after), f"aliases {champion}, {previous}"

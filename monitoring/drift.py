@@ -51,6 +51,7 @@ from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json
 from plumbline.common.params import load_section
 from plumbline.common.progress import progress
+from plumbline.common.served import CHAMPION
 from plumbline.imaging.manifest import IngestParams
 from plumbline.imaging.settings import DataParams
 from plumbline.leakage.groups import GroupParams
@@ -534,7 +535,7 @@ def no_champion(model: str) -> str | None:
         try:
             opened = registry.open_registry(model, uri)
             with registry.readable_errors(uri):
-                if registry.find(opened, registry.CHAMPION) is not None:
+                if registry.find(opened, CHAMPION) is not None:
                     return None
                 gone = history.what_became_of_it(opened)
         except registry.RegistryDownError:

@@ -1,7 +1,8 @@
 """`plumbline compare`: which of champion and challenger is better on what was served, and is that settled?
 
 In mode `shadow` both answered every picture, and a pair is a picture; in mode `share` each answered its own clients,
-and a pair is the next labelled answer of each. It may be asked as often as you like: see serving/betting.py.
+and a pair is the next labelled answer of each. It may be asked as often as you like: see serving/betting.py. What it
+says is kept under `serving.state`, where `plumbline promote` finds it.
 
 Exit code 0: settled for the challenger; 1: settled for the champion; 2: not settled; 3: error.
 """
@@ -16,33 +17,16 @@ from typing import Literal
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json
 from plumbline.common.params import load_section
-from plumbline.common.records import Record
 from plumbline.common.served import CHALLENGER, CHAMPION, RECORD, Labelled, labelled
+from plumbline.registry import trial
 from plumbline.registry.glance import glance
+from plumbline.registry.trial import ServedVerdict, keep_verdict
 from plumbline.registry.versions import registry_uri
 from serving.betting import bet
 from serving.settings import Promoted, ServingParams
 
 EXIT = {"challenger": 0, "champion": 1, "not settled": 2}
 ERROR = 3
-
-
-class Verdict(Record):
-    """What is known of two versions from labelled answers; `better` is settled at level `alpha` however often asked."""
-
-    champion: int
-    challenger: int
-    better: Literal["champion", "challenger", "not settled"]
-    pairing: Literal["same picture", "one of each"]
-    pairs: int
-    differing: int
-    difference: float
-    low: float
-    high: float
-    evidence_for_challenger: float
-    evidence_for_champion: float
-    needed: float
-    alpha: float
 
 
 def pairs_of(answers: list[Labelled]) -> tuple[list[int], Literal["same picture", "one of each"]]:
@@ -58,18 +42,14 @@ def pairs_of(answers: list[Labelled]) -> tuple[list[int], Literal["same picture"
     return [int(a) - int(b) for a, b in zip(ours, theirs, strict=False)], "one of each"
 
 
-def compare(record: Path, champion: int, challenger: int, alpha: float) -> Verdict:
+def compare(record: Path, champion: int, challenger: int, alpha: float) -> ServedVerdict:
     """Return the verdict on two versions."""
     differences, pairing = pairs_of(labelled(record, champion, challenger))
     found = bet(differences, alpha)
-    needed = 2 / alpha
-    better: Literal["champion", "challenger", "not settled"] = "not settled"
-    if max(found.better, found.worse) >= needed:
-        better = "challenger" if found.better >= found.worse else "champion"
-    return Verdict(
+    return ServedVerdict(
         champion=champion,
         challenger=challenger,
-        better=better,
+        better=trial.better(found.better, found.worse, alpha),
         pairing=pairing,
         pairs=found.pairs,
         differing=found.differing,
@@ -78,12 +58,12 @@ def compare(record: Path, champion: int, challenger: int, alpha: float) -> Verdi
         high=found.high,
         evidence_for_challenger=found.better,
         evidence_for_champion=found.worse,
-        needed=needed,
+        needed=trial.needed(alpha),
         alpha=alpha,
     )
 
 
-def in_words(verdict: Verdict) -> str:
+def in_words(verdict: ServedVerdict) -> str:
     """Return it as people read it."""
     said = (
         f"champion version {verdict.champion}, challenger version {verdict.challenger}: "
@@ -94,9 +74,7 @@ def in_words(verdict: Verdict) -> str:
         }[verdict.better]
     )
     return (
-        f"{said}\n  {verdict.pairs} labelled pairs ({verdict.pairing}), {verdict.differing} of them differ; the "
-        f"challenger is right {100 * verdict.difference:+.1f} points more often ({100 * verdict.low:+.1f} to "
-        f"{100 * verdict.high:+.1f})\n  evidence {verdict.evidence_for_challenger:.3g} for the challenger, "
+        f"{said}\n  {trial.in_words(verdict)}\n  evidence {verdict.evidence_for_challenger:.3g} for the challenger, "
         f"{verdict.evidence_for_champion:.3g} for the champion, {verdict.needed:.3g} needed"
     )
 
@@ -106,7 +84,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="plumbline compare", description="Champion against challenger, as served.")
     parser.add_argument("--challenger", type=int, metavar="VERSION", help="default: the alias challenger")
     parser.add_argument("--alpha", type=float, default=0.05, help="chance of ever settling on the wrong one")
-    parser.add_argument("--json", type=Path, help="where to write the verdict, for the gate and other programs")
+    parser.add_argument("--json", type=Path, help="where to write the verdict for other programs, too")
     given = parser.parse_args()
     if not 0 < given.alpha < 1:
         raise UserError(f"--alpha {given.alpha} is no chance: give one between 0 and 1, such as 0.05.")
@@ -122,6 +100,7 @@ def main() -> int:
     if champion.version == challenger:
         raise UserError(f"Version {challenger} is the champion itself: name another challenger.")
     verdict = compare(params.state / RECORD, champion.version, challenger, given.alpha)
+    keep_verdict(params.state, verdict)
     if given.json:
         write_json(given.json, verdict.model_dump())
     print(in_words(verdict))

@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from plumbline.common.errors import UserError, sentence_of
-from plumbline.common.served import CHALLENGER
+from plumbline.common.served import CHALLENGER, CHAMPION
 from plumbline.registry.glance import Glimpse, glance
-from plumbline.registry.versions import CHAMPION, RegistryDownError
+from plumbline.registry.versions import RegistryDownError
 from serving.settings import ServingParams
 from serving.shelf import Role, Roles, Shelf
 

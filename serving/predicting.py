@@ -26,6 +26,7 @@ from plumbline.common.files import replacing, replacing_folder, write_json
 from plumbline.common.parallel import in_order
 from plumbline.common.progress import progress
 from plumbline.common.records import Record, read_record
+from plumbline.common.served import CHAMPION
 from plumbline.common.store import Arrays
 from plumbline.imaging.decode import SUFFIXES, DecodeError, decode_resized
 from plumbline.imaging.files import shown_path
@@ -33,7 +34,7 @@ from plumbline.imaging.litter import is_litter
 from plumbline.registry import bundle
 from plumbline.registry.export import OnnxModel
 from plumbline.registry.glance import glance
-from plumbline.registry.versions import CHAMPION, RegistryDownError
+from plumbline.registry.versions import RegistryDownError
 from serving.fetch import fetch
 from serving.model import Scored, Served, open_version
 from serving.settings import ServingParams, Unsure

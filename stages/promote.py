@@ -17,6 +17,7 @@ from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.params import load_section
 from plumbline.common.records import write_record
+from plumbline.common.served import ServedAs
 from plumbline.registry.promotion import (
     Project,
     PromoteParams,
@@ -40,7 +41,9 @@ def main() -> None:
         print(rollback(params, found.to, found.reason.strip(), found.dry_run))
     else:
         wish = Wish(found.force, found.reason.strip(), found.dry_run, found.here)
-        result = promote(params, wish, Project(artefacts.BUILD, Path(), read_pictures, load_network, compare))
+        served = load_section("serving", ServedAs, optional=True).state
+        project = Project(artefacts.BUILD, Path(), read_pictures, load_network, compare, served)
+        result = promote(params, wish, project)
         if not wish.dry_run:
             write_record(artefacts.PROMOTION, result)
         champion = "" if result.outcome == "not here" else f" Champion: version {result.champion or 'none'}."

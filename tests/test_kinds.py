@@ -16,6 +16,7 @@ from dvc.repo import Repo
 from typer.testing import CliRunner
 
 from plumbline.cli import app
+from plumbline.common.served import CHAMPION
 from plumbline.registry import bundle
 from plumbline.registry import versions as registry
 from plumbline.registry.export import OnnxModel
@@ -145,7 +146,7 @@ def test_the_whole_pipeline_on_another_kind_of_labels(labels, several, tmp_path,
     assert read("promotion.json")["outcome"] == "promoted"
 
     opened = registry.open_registry(registry.MODEL, registry.registry_uri())
-    version = registry.fetch(opened, registry.find(opened, registry.CHAMPION))
+    version = registry.fetch(opened, registry.find(opened, CHAMPION))
     assert version.read("serving.json")["several_labels"] is several
     some = predictions.head(6)
     chosen = pd.read_parquet(version.folder / bundle.HOME / "predictions.parquet").set_index("path").loc[some["path"]]

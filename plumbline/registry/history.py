@@ -18,6 +18,7 @@ from typing import Any
 
 from plumbline.common.errors import UserError
 from plumbline.common.files import text_digest
+from plumbline.common.served import CHAMPION
 from plumbline.registry import versions as registries
 from plumbline.registry.versions import Registry
 
@@ -31,7 +32,7 @@ class Entry:
     """One line of the log. `champion_before` and `champion_after` are version numbers, None for none."""
 
     action: str  # promote, rollback
-    outcome: str  # begun, done, refused, unchanged, interrupted
+    outcome: str  # begun, done, on trial, refused, unchanged, interrupted
     reason: str
     version: int | None = None
     candidate: str = ""
@@ -115,7 +116,7 @@ def settle(registry: Registry) -> list[Entry]:
     """
     log = entries(registry)
     settled = {entry.settles for entry in log}
-    champion = registries.number(registries.find(registry, registries.CHAMPION))
+    champion = registries.number(registries.find(registry, CHAMPION))
     written = []
     for entry in log:
         if entry.outcome != "begun" or digest(entry) in settled or entry.who != registries.holder():
@@ -136,8 +137,9 @@ def settle(registry: Registry) -> list[Entry]:
 
 
 def finish(registry: Registry, entry: Entry) -> None:
-    """After the alias moved: mark a version left by rollback, and unmark one that came back."""
+    """After the alias moved: mark a version left by rollback, unmark one that came back, end a challenger's trial."""
     assert entry.version is not None
+    registries.end_trial(registry, entry.version)
     if entry.action == "rollback" and entry.champion_before is not None:
         registries.withdraw(registry, entry.champion_before, entry.version, entry.reason)
     else:
@@ -194,7 +196,7 @@ def what_became_of_it(registry: Registry) -> str:
         return ""
     if registries.find(registry, last) is None:
         return f"version {last}, the last one, was deleted in MLflow"
-    return f"the alias '{registries.CHAMPION}' was taken off version {last} in MLflow"
+    return f"the alias '{CHAMPION}' was taken off version {last} in MLflow"
 
 
 def digest(entry: Entry) -> str:

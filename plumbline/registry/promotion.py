@@ -24,6 +24,7 @@ from pydantic import Field
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section, load_section
 from plumbline.common.records import write_record
+from plumbline.common.served import CHALLENGER, CHAMPION, ServedAs
 from plumbline.evidence.records import AgainstChampion, Decision, LeaderboardRow
 from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
 from plumbline.imaging.decode import Fit
@@ -36,7 +37,8 @@ from plumbline.registry.folder import build_folder, serving
 from plumbline.registry.history import Entry
 from plumbline.registry.place import Place, is_newer, why_not_here, why_older
 from plumbline.registry.records import Compared, Outcome, Promotion, Provenance
-from plumbline.registry.versions import CHAMPION, PREVIOUS, Registry
+from plumbline.registry.trial import Trial, better, in_words, read_verdict
+from plumbline.registry.versions import PREVIOUS, Registry
 from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class PromoteParams(Section):
     batch_size: int = Field(default=32, ge=1)
     minimum_unseen_groups: int = Field(default=20, ge=1)
     place: Place = Place()
+    trial: Trial = Trial()
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,8 @@ class Project:
 
     `pictures(paths, size)` yields images (size, size, 3) uint8, or as they are where size is None; `load(candidate
     folder, features folder)` assembles the network; `compare(champion's, challenger's scores, classes, manifest,
-    task)` says whether the challenger may replace the champion; `export` writes a version's folder.
+    task)` says whether the challenger may replace the champion; `served` is where serving keeps what it found of
+    champion and challenger; `export` writes a version's folder.
     """
 
     build: Path
@@ -85,6 +89,7 @@ class Project:
     pictures: Pictures
     load: Callable[[Path, Path], keras.Model]
     compare: Callable[[pd.DataFrame, pd.DataFrame, list[str], pd.DataFrame, Task], AgainstChampion]
+    served: Path = ServedAs().state
     export: Callable[..., dict[str, float]] = build_folder
 
 
@@ -163,7 +168,9 @@ def _decide_and_act(step: _Step, params: PromoteParams, project: Project) -> Pro
         # It passed the comparison before it became a version, but perhaps with another champion than the present one.
         folder = registry.fetch(opened, known).folder
         why, comparison = _against_champion(step, params, project, chosen, folder)
-        return step.refuse(why, comparison) if why else step.move(int(known.version), comparison)
+        if why:
+            return step.refuse(why, comparison)
+        return _move_or_try(step, params.trial, project.served, int(known.version), comparison)
     with tempfile.TemporaryDirectory(prefix="plumbline-promote-") as temporary:
         folder = Path(temporary) / "version"
         origin = provenance(project.root, chosen.manifest)
@@ -185,7 +192,7 @@ def _decide_and_act(step: _Step, params: PromoteParams, project: Project) -> Pro
         if why:
             return step.refuse(why, comparison)
         if wish.dry_run:
-            return step.move(None, comparison)
+            return _move_or_try(step, params.trial, project.served, None, comparison)
         write_record(folder / bundle.HOME / "comparison.json", comparison)
         version = registry.register(
             opened,
@@ -197,7 +204,25 @@ def _decide_and_act(step: _Step, params: PromoteParams, project: Project) -> Pro
             params_of(chosen),
             description_of(chosen, origin, comparison, wish),
         )
-    return step.move(version, comparison)
+    return _move_or_try(step, params.trial, project.served, version, comparison)
+
+
+def _move_or_try(step: _Step, terms: Trial, served: Path, version: int | None, comparison: Compared) -> Promotion:
+    """Make a version champion, or, where a trial is wanted, challenger until serving has settled which is better.
+
+    A version that serving has found to be worse stays out whether a trial is wanted or not.
+    """
+    if step.champion is None or step.wish.force:
+        return step.move(version, comparison)
+    verdict = None if version is None else read_verdict(served, step.champion, version)
+    found = verdict and better(verdict.evidence_for_challenger, verdict.evidence_for_champion, terms.alpha)
+    if verdict and version is not None and found == "champion":
+        if not step.wish.dry_run:
+            registry.end_trial(step.opened, version)
+        return step.refuse(f"REJECT: served beside champion version {step.champion}, {in_words(verdict)}.", comparison)
+    if found == "challenger" or not terms.wanted:
+        return step.move(version, comparison)
+    return step.put_on_trial(version, f"; so far {in_words(verdict)}" if verdict else "", comparison)
 
 
 def _older(root: Path, place: Place, champion: Any | None, wish: Wish) -> str | None:
@@ -321,6 +346,17 @@ class _Step:
         why = self.wish.reason if self.wish.force else f"Every rule passed. {self.wish.reason}".strip()
         journal.carry_out(self.opened, self._entry("begun", why, version))
         return self._outcome("promoted", why, version, comparison)
+
+    def put_on_trial(self, version: int | None, so_far: str, comparison: Compared) -> Promotion:
+        if self.wish.dry_run or version is None:
+            return self._outcome("would go on trial", "Nothing was changed: --dry-run.", self.champion, comparison)
+        registry.challenge(self.opened, version)
+        why = (
+            f"Version {version} is the challenger{so_far}. Serve it beside the champion (serving.challenger.mode), "
+            "send labels, then `plumbline compare` and `plumbline promote`."
+        )
+        journal.append(self.opened, self._entry("on trial", why, version))
+        return self._outcome("on trial", why, self.champion, comparison)
 
     def note_failure(self, why: str) -> None:
         if not self.wish.dry_run:
@@ -503,11 +539,12 @@ def history(params: PromoteParams) -> list[str]:
         log, problems = journal.entries(opened), journal.broken_links(opened)
         champion = registry.number(registry.find(opened, CHAMPION))
         previous = registry.number(registry.find(opened, PREVIOUS))
+        challenger = registry.number(registry.find(opened, CHALLENGER))
         records = opened.client.search_model_versions(f"name = '{opened.model}'")
         gone = journal.what_became_of_it(opened) if champion is None else ""
     lines = [f"Registry {registry.shown_uri(uri)}, model {opened.model}"]
     for record in sorted(records, key=lambda record: int(record.version)):
-        roles = {champion: " champion", previous: " previous"}.get(int(record.version), "")
+        roles = {challenger: " challenger", champion: " champion", previous: " previous"}.get(int(record.version), "")
         accuracy = record.tags.get("test accuracy", "")
         back = f"; rolled back: {record.tags[registry.WITHDRAWN_TAG]}" if registry.WITHDRAWN_TAG in record.tags else ""
         lines.append(f"  version {record.version}{roles}: {record.tags.get('candidate')}, accuracy {accuracy}{back}")

@@ -7,7 +7,9 @@ from typing import Literal
 from plumbline.common.records import Record
 from plumbline.evidence.records import Rule, Verdict
 
-Outcome = Literal["promoted", "refused", "unchanged", "would promote", "would refuse", "not here"]
+Outcome = Literal[
+    "promoted", "on trial", "refused", "unchanged", "would promote", "would go on trial", "would refuse", "not here"
+]
 
 
 class Compared(Record):

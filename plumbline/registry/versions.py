@@ -26,12 +26,12 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 from plumbline.common.errors import UserError, causes, first_line, no_room
 from plumbline.common.files import replacing_folder, text_digest, write_json
 from plumbline.common.locks import held
+from plumbline.common.served import CHALLENGER, CHAMPION
 from plumbline.common.users import name_this_user, user_name
 from plumbline.registry import bundle
 
 DEFAULT_URI = "sqlite:///registry/mlflow.db"
 MODEL = "plumbline"
-CHAMPION = "champion"
 PREVIOUS = "previous"
 DIGEST_TAG = "plumbline.manifest_sha256"
 FINGERPRINT_TAG = "plumbline.fingerprint"
@@ -631,6 +631,17 @@ def move_champion(registry: Registry, to: int, expected: int | None) -> None:
     if now is not None and now != to:
         registry.client.set_registered_model_alias(registry.model, PREVIOUS, str(now))
     registry.client.set_registered_model_alias(registry.model, CHAMPION, str(to))
+
+
+def challenge(registry: Registry, version: int) -> None:
+    """Point `challenger` at a version: serving scores pictures with it beside the champion, where it is asked to."""
+    registry.client.set_registered_model_alias(registry.model, CHALLENGER, str(version))
+
+
+def end_trial(registry: Registry, version: int) -> None:
+    """Take the alias `challenger` off a version, where it has it; safe to repeat."""
+    if number(find(registry, CHALLENGER)) == version:
+        registry.client.delete_registered_model_alias(registry.model, CHALLENGER)
 
 
 def withdraw(registry: Registry, left: int, back_to: int, reason: str) -> None:

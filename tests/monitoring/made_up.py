@@ -10,6 +10,7 @@ import pandas as pd
 from PIL import Image
 
 from plumbline.common.files import write_json, write_table
+from plumbline.common.served import CHAMPION
 from plumbline.imaging.decode import decode
 from plumbline.imaging.describe import describe, describe_camera
 from plumbline.imaging.hashing import phash
@@ -130,7 +131,7 @@ def promote(folder: Path) -> int:
     """Register a version's folder and make it champion; return its number."""
     opened = registry.open_registry()
     version = registry.register(opened, folder, bundle.seal(folder), "halves", {}, {}, {}, "for a test")
-    registry.move_champion(opened, version, registry.number(registry.find(opened, registry.CHAMPION)))
+    registry.move_champion(opened, version, registry.number(registry.find(opened, CHAMPION)))
     return version
 
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from running import Project, until
 
 from plumbline.common.served import Labelled
+from plumbline.registry.trial import read_verdict
 from serving.betting import bet, capital
 from serving.compare import compare, pairs_of
 from serving.record import Labels, Recorder, answer_row
@@ -118,6 +119,8 @@ def test_a_shadow_is_compared_by_the_command(tmp_path, registered, known):
         status, said = command()
         assert status == 1, said
         assert "the CHAMPION is better, and that is settled" in said
+    kept = read_verdict(project.root / "served", 1, 2)
+    assert kept.content() == json.loads((project.root / "verdict.json").read_text()), "for promote"
 
 
 @pytest.mark.slow

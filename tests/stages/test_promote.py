@@ -14,6 +14,7 @@ import pytest
 from benchmarks.tiny_project import CLASSES, NAME, SIZE, pictures, whole_project, write_project
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import file_digest
+from plumbline.common.served import ServedAs
 from plumbline.evidence.records import Rule
 from plumbline.registry import bundle, promotion
 from plumbline.registry import history as journal
@@ -23,6 +24,7 @@ from plumbline.registry.chosen import read_chosen, read_decision, weights_digest
 from plumbline.registry.export import OnnxModel
 from plumbline.registry.promotion import PromoteParams, Wish, history, judge_comparison, parse, promote, rollback
 from plumbline.registry.records import Compared
+from plumbline.registry.trial import ServedVerdict, Trial, keep_verdict
 from stages import promote as stage
 
 pytestmark = pytest.mark.slow
@@ -222,6 +224,51 @@ def test_too_few_unseen_groups_hold(project):
 
 def replace_params(**changes):
     return PARAMS.model_copy(update=changes)
+
+
+def served(for_challenger, for_champion):
+    """What `plumbline compare` leaves of version 2 beside version 1."""
+    figures = {"pairs": 60, "differing": 9, "difference": 0.1, "low": -0.1, "high": 0.3, "needed": 40.0, "alpha": 0.05}
+    evidence = {"evidence_for_challenger": for_challenger, "evidence_for_champion": for_champion}
+    said = {"better": "not settled", "pairing": "same picture", **figures, **evidence}
+    keep_verdict(ServedAs().state, ServedVerdict(champion=1, challenger=2, **said))
+
+
+def challenger():
+    return registry.number(registry.find(registry.open_registry(), "challenger"))
+
+
+def test_a_winner_on_trial_is_challenger_until_serving_has_settled_it(project):
+    params = replace_params(trial=Trial(wanted=True))
+    assert promote(params, Wish(), project("good")).outcome == "promoted", "the first has nobody to be served beside"
+    assert promote(params, Wish(dry_run=True), project("better")).outcome == "would go on trial"
+    assert (challenger(), versions()) == (None, 1)
+    result = promote(params, Wish(), project("better"))
+    assert (result.outcome, result.champion) == ("on trial", 1)
+    assert (champion(), challenger()) == (1, 2)
+    assert "version 2 challenger" in "\n".join(history(PARAMS))
+    served(39.0, 0.1)
+    result = promote(params, Wish(), project("better"))
+    assert result.outcome == "on trial"
+    assert "so far of 60 labelled pairs (same picture) 9 differ" in result.reason
+    served(41.0, 0.1)
+    assert promote(params, Wish(), project("better")).outcome == "promoted"
+    assert (champion(), previous(), challenger(), versions()) == (2, 1, None, 2)
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_what_serving_found_to_be_worse_stays_out_but_by_force(project, wanted):
+    trial = replace_params(trial=Trial(wanted=True))
+    promote(trial, Wish(), project("good"))
+    promote(trial, Wish(), project("better"))
+    served(0.1, 41.0)
+    stricter = replace_params(trial=Trial(wanted=True, alpha=0.01))
+    assert promote(stricter, Wish(), project("better")).outcome == "on trial", "settled at 5%, not at 1%"
+    result = promote(replace_params(trial=Trial(wanted=wanted)), Wish(), project("better"))
+    assert result.outcome == "refused"
+    assert result.reason.startswith("REJECT: served beside champion version 1, of 60 labelled pairs")
+    assert (champion(), challenger()) == (1, None)
+    assert promote(trial, Wish(force=True, reason="I know better"), project("better")).outcome == "promoted"
 
 
 def test_judging_a_comparison():

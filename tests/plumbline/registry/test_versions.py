@@ -12,6 +12,7 @@ import sqlite3
 import pytest
 
 from plumbline.common.errors import UserError
+from plumbline.common.served import CHAMPION
 from plumbline.registry import bundle
 from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
@@ -50,7 +51,7 @@ def register(opened, folder, content="1", fingerprint="f"):
 
 
 def champion_of(opened):
-    return registry.number(registry.find(opened, registry.CHAMPION))
+    return registry.number(registry.find(opened, CHAMPION))
 
 
 def test_a_registered_version_is_loaded_whole_by_alias_and_number(opened, tmp_path):
