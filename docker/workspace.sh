@@ -11,6 +11,6 @@ cd "$PLUMBLINE_WORKSPACE"
 if [ "$1" = coordinate ]; then
   python -m flows.setup
   prefect --no-prompt deploy --all
-  set -- prefect worker start --pool plumbline --with-healthcheck
+  set -- prefect worker start --pool plumbline --limit 8 --with-healthcheck
 fi
 exec "$@"

@@ -18,6 +18,7 @@ from flows.workspace import find_root
 from plumbline.common import artefacts
 from plumbline.common.errors import TELEMETRY_OFF, UserError, first_line, run
 
+AT_ONCE = 8  # runs that the worker starts; after a clock was set ahead, or an outage, many are late at once
 DATABASE = ("PREFECT_SERVER_DATABASE_CONNECTION_URL", "PREFECT_API_DATABASE_CONNECTION_URL")
 
 
@@ -32,6 +33,10 @@ def environment(root: Path, port: int) -> dict[str, str]:
         "PREFECT_HOME": str(home),
         # Leases in memory would be forgotten, and their slots taken for ever, when the server is started again.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+        # With the usual 5 (+10), requests that hold a connection and wait for another one lock each other out when a
+        # hundred runs are late at once.
+        "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "20",
+        "PREFECT_SERVER_DATABASE_SQLALCHEMY_MAX_OVERFLOW": "40",
         "PLUMBLINE_WORKSPACE": str(root),
         "PLUMBLINE_REPORTS_URL": f"http://127.0.0.1:{port + 1}",
         "PYTHONPATH": os.pathsep.join([str(root), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
@@ -59,7 +64,8 @@ def serve(root: Path, port: int, ready: threading.Event | None = None) -> None:
         _wait_for(env["PREFECT_API_URL"] + "/health", ended)
         _once("setup", [sys.executable, "-m", "flows.setup"], root, env, children)
         _once("deploy", [*prefect, "--no-prompt", "deploy", "--all"], root, env, children)
-        _background("worker", [*prefect, "worker", "start", "--pool", POOLS[0]], root, env, children, ended)
+        worker = ["worker", "start", "--pool", POOLS[0], "--limit", str(AT_ONCE)]
+        _background("worker", [*prefect, *worker], root, env, children, ended)
         print(f"Prefect: http://127.0.0.1:{port}   reports: {env['PLUMBLINE_REPORTS_URL']}   (Ctrl-C ends both)")
         print("Train now: prefect deployment run training/train, with PREFECT_API_URL=" + env["PREFECT_API_URL"])
         sys.stdout.flush()
