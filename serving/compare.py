@@ -106,7 +106,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="plumbline compare", description="Champion against challenger, as served.")
     parser.add_argument("--challenger", type=int, metavar="VERSION", help="default: the alias challenger")
     parser.add_argument("--alpha", type=float, default=0.05, help="chance of ever settling on the wrong one")
-    parser.add_argument("--json", type=Path, help="where to write the verdict, for the gate and other programs")
+    parser.add_argument("--json", type=Path, help="where to write the verdict, for other programs")
     given = parser.parse_args()
     if not 0 < given.alpha < 1:
         raise UserError(f"--alpha {given.alpha} is no chance: give one between 0 and 1, such as 0.05.")
