@@ -448,7 +448,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--every-site", action="store_true", help="those listed under `sites` in params.yaml")
     parser.add_argument("--record", type=Path, help="write the verdicts there and end with 0 unless it failed")
     parser.add_argument("--result", type=Path, help="write the verdicts there, too, once all is judged")
-    parser.add_argument("--pages", choices=PAGES, default="now", help="draw the pages now, later, or do nothing else (now)")
+    parser.add_argument(
+        "--pages", choices=PAGES, default="now", help="draw the pages now, later, or do nothing else (now)"
+    )
     given = parser.parse_args(arguments)
     listed = site_names()
     sites = [checked_site(site) for site in given.site] or (listed if given.every_site else [])
@@ -520,7 +522,7 @@ def record_of(results: list[Result]) -> dict[str, Any]:
 
 
 def no_verdict_in_experiments() -> str | None:
-    """Return why the stage judges nothing inside `dvc exp run`, None outside: windows judged there would count for all."""
+    """Return why the stage judges nothing inside `dvc exp run`, None outside: its windows would count for all runs."""
     if not experiment(Path()):
         return None
     return "Not judged: this is a DVC experiment; `dvc repro` judges the sites."
