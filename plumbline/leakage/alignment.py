@@ -104,11 +104,11 @@ UNLIKE = Likeness(0.0, NOTHING, 0.0, 0, UNKNOWN)
 
 
 def copy_score(likeness: Likeness) -> float:
-    """Return a score for two pictures being one shot; above about 6.8 chance and similar motifs don't explain it.
+    """Return a score for two pictures being one shot; from `group.min_evidence` on (6.5) they are taken for one.
 
     atanh(firm) + 1.3 ln(textured) + 1.1 agreement: form and weights are a logistic regression's, on 650 pairs
-    of CIFAR-10 that people sorted by eye into copies and different pictures (see docs/leakage.md). With 80 textured
-    blocks and agreeing colours the 25th percentile may be as low as 0.2; with 25 blocks it must be 0.95.
+    of CIFAR-10 that people sorted by eye into copies and different pictures (see docs/leakage.md). Where
+    colours agree fully, 6.5 asks for a 25th percentile of 0.84 with 25 textured blocks, and of 0.2 with 55.
     """
     if likeness.textured < MIN_BLOCKS:
         return 0.0
