@@ -43,7 +43,7 @@ test-fast: env $(VENV)/.installed-test ## The fast layer: no pipeline, server, b
 coverage: env $(VENV)/.installed-test ## The lines that no test ran (TESTS=tests/stages: adds this part to those before)
 	python -m pytest --cov $(if $(TESTS),--cov-append $(TESTS)) --cov-report=term-missing:skip-covered --cov-report=html
 
-lint: env $(VENV)/.installed-test ## Ruff and mypy
+lint: env $(VENV)/.installed-test ## Ruff, mypy and the order of imports
 	ruff check .
 	ruff format --check .
 	mypy plumbline stages monitoring serving flows samples benchmarks

@@ -6,9 +6,9 @@ The folder holds train/CLASS/*.jpg and test/CLASS/*.jpg, numbered within the cla
 list duplicates_cifar10.csv of ciFAIR (Barz and Denzler 2020; github.com/cvjena/cifair, folder meta). Where they are
 missing it is said, and nothing is measured. Parts:
 
-audit: `python -m stages.group audit` as a user runs it, without embeddings: seconds, pairs, how many of the judged
-    pairs are found, and two contact sheets to judge strangers by eye, of 100 pairs drawn at random and of 100 test
-    pictures with their likeliest twin (build/benchmarks/, not in Git: the photographs are not ours to show).
+audit: `plumbline audit` without embeddings: seconds, pairs, how many of the judged pairs are found, and two contact
+    sheets to judge strangers by eye, of 100 pairs drawn at random and of 100 test pictures with their likeliest
+    twin (build/benchmarks/, not in Git: the photographs are not ours to show).
 scale: the search and its verification alone at 10,000, 60,000 and 200,000 pictures, for what a million would take. Of
     200,000, 140,000 are blends of two pictures each: as textured as photographs, and copies of nothing.
 

@@ -1,4 +1,4 @@
-"""`python -m flows.serve` in a small project, started, asked and cut off as people and power companies do it.
+"""`python -m flows.serve` in a small project, started, asked, stopped and killed.
 
 The interpreter is started by its path, without its folder on PATH, behind a proxy that leads nowhere.
 """

@@ -18,7 +18,7 @@ for _name, _value in _OURS.items():
 
 
 def _explain(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Prefect reads its settings while it is imported, before any command could say in a sentence what is wrong."""
+    """Say in one sentence what is wrong with Prefect's settings: they are read on import, before any command runs."""
     if not str(getattr(error, "title", "")).endswith("Settings") or not kind.__module__.startswith("pydantic"):
         return sys.__excepthook__(kind, error, trace)
     wrong = "; ".join(" ".join([*map(str, one["loc"]), one["msg"]]) for one in error.errors())  # type: ignore[attr-defined]

@@ -42,7 +42,7 @@ class Stopped(Exception):
 
 
 class Guardian:
-    """The process that ends those it watches once this process is over, or closes it.
+    """A small process that ends the process groups it watches when this process ends, or calls `close`.
 
     The file descriptors `hold` stay open in it: a file lock held through them is free once nothing watched is left.
     """

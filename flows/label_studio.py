@@ -197,7 +197,7 @@ def _looks_like_picture(text: str) -> bool:
 
 
 def _label_tag(tasks: list[_Task], wanted: str | None, export: Path) -> str:
-    """Return the tag whose choices are the label: the one asked for, else the only one, else one called so."""
+    """Return the tag whose choices are the label: the one asked for, else the only one, else the one in _LABEL_TAGS."""
     tags = sorted({tag for task in tasks for tag in task.choices})
     if wanted is not None:
         if wanted not in tags:

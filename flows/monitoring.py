@@ -2,9 +2,9 @@
 
     python -m flows.monitoring SITE
 
-A thin flow: what is tested and how lies in monitoring/. Each window is announced once, before its pages are drawn and
-also where the run that judged it was killed before it could: an artifact, and for DRIFT the event `plumbline.drift`.
-The deployment `train` starts on that event only where it could help, when labels came in since that the champion has
+A thin flow: what is tested and how lies in monitoring/. Each window is announced once, before its pages are drawn: an
+artifact, and for DRIFT the event `plumbline.drift`. A window whose run was killed is announced by the next run.
+The deployment `train` starts on that event only where training could help, which takes labels that the champion has
 not seen, and at most once in its cool-down (prefect.yaml). Where there are none, the images to label first are named.
 """
 
@@ -71,7 +71,7 @@ def judged(site: str, root: Path) -> dict[str, Any]:
 
 
 def undrawn(site: str, root: Path) -> str | None:
-    """Draw the site's pages; return why that was impossible, None where it was not: the next run draws them."""
+    """Draw the site's pages; return None, or why that failed. The next run draws what is missing."""
     code, lines = _run_drift(root, "--pages", "only", "--", site)
     if not code:
         return None
@@ -98,7 +98,7 @@ def announce(site_state: SiteState, root: Path) -> None:
     """Announce every window that was not announced yet, and note each one.
 
     A run killed between the two announces that window again, under the same id: Prefect drops the second event, and
-    whoever gets the message can.
+    who receives the message can do so too.
     """
     logger = get_run_logger()
     for window in site_state.unannounced():

@@ -1,6 +1,6 @@
-"""What people are still to be told of, kept on disk until they are: a run killed before leaves it to the next one.
+"""News that people have not been told yet, kept on disk: a run that is killed leaves it to the next one.
 
-Told again where a run was killed between telling and noting it, under the same id, by which it is known again.
+A run killed between telling and noting that it told leads to a second message, under the same id.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def keep_batch(root: Path, commit: str, text: str, request_training: bool) -> No
 def tell_of_batches(root: Path, say: Callable[[str], None]) -> None:
     """Tell of every batch that is in the workspace's version by now, and ask for training.
 
-    Called with the workspace held alone and no batch half in: a batch whose commit is not in HEAD never came to be.
+    Called with the workspace held alone and no intake unfinished: a batch whose commit is not in HEAD was not taken in.
     """
     for path in sorted((root / FOLDER).glob("batch-*.json")):
         news = json.loads(path.read_text(encoding="utf-8"))
@@ -45,13 +45,13 @@ def tell_of_batches(root: Path, say: Callable[[str], None]) -> None:
 
 
 def expect_decision(root: Path) -> None:
-    """Note, before the gate runs, what it said last."""
+    """Note, before the gate runs, that its decision must be told, and which decision there was before."""
     if not (root / GATE).exists():
         write_json(root / GATE, {"id": str(uuid4()), "before": _digest_of_decision(root)})
 
 
 def tell_decision(root: Path, ran: bool, say: Callable[[str], None]) -> None:
-    """Tell what the gate says, if nobody was told yet: it `ran`, or it did in a run that was killed after it."""
+    """Tell what the gate decided if nobody was told yet: it `ran` in this run, or in an earlier one that was killed."""
     if not (root / GATE).exists():
         return
     expected = json.loads((root / GATE).read_text(encoding="utf-8"))

@@ -13,8 +13,8 @@ def notify(what: What, subject: str, text: str, key: str | None = None) -> str |
 
     PLUMBLINE_NOTIFY is a Prefect block (`slack-webhook/plumbline`), a webhook (`https://...`, which gets JSON with
     `what`, `subject`, `text`) or any other Apprise URL (`mailto://user:password@host?to=...`). A message that can't be
-    sent never fails the run it tells of; the caller logs the reason. `key` becomes the webhook's `id`: a run
-    killed right after a message sends it again, and receivers can recognise it by the id.
+    sent never fails the run it tells of; the caller logs the reason. `key` becomes the webhook's `id`, by which
+    receivers recognise a message that is sent again after a kill.
     """
     target = os.environ.get("PLUMBLINE_NOTIFY", "")
     if not target:

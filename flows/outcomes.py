@@ -57,7 +57,7 @@ def percent(line: str) -> int | None:
 
 
 def failure(name: str, code: int, lines: Sequence[str]) -> StageFailed:
-    """Return the exception for stage `name` that ended with `code` after printing `lines` (its last ones do)."""
+    """Return the exception for stage `name` that ended with `code`; `lines` are the last that it printed."""
     text = "\n".join(lines)
     sentence = _why(lines) or f"ended with exit code {code}; its log has no error line"
     killed = code in _ENDED_FROM_OUTSIDE or any(int(found[1]) in _ENDED_FROM_OUTSIDE for found in _EXIT.finditer(text))

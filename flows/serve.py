@@ -44,7 +44,7 @@ def environment(root: Path, port: int) -> dict[str, str]:
 
 
 def database(home: Path) -> dict[str, str]:
-    """Return where Prefect's database lies where Prefect itself would cut its path at a `?`, and write beside."""
+    """Return the setting for Prefect's database where its path holds a `?`: Prefect would cut the path there."""
     if "?" not in str(home) or any(os.environ.get(name) for name in DATABASE):
         return {}
     return {DATABASE[0]: f"sqlite+aiosqlite:///file:{quote(str(home / 'prefect.db'))}?uri=true"}
@@ -81,7 +81,7 @@ def _background(
 ) -> None:
     def work() -> None:
         try:
-            # One write with its line end: another thread's words do not come between.
+            # One write, line end included, so that lines of several threads don't mix.
             children.run(command, root, lambda line: print(f"{name:>6} | {line}\n", end="", flush=True), env)
         except Stopped:
             return

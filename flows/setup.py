@@ -1,4 +1,4 @@
-"""What the deployments need on a Prefect server besides themselves: work pools.
+"""What the deployments need on a Prefect server: work pools, and none of an earlier version's automation.
 
     python -m flows.setup
 

@@ -1,10 +1,10 @@
 """Move a workspace's data to the next version in a way that survives a kill at any line.
 
 The new version is complete in DVC's cache and in a Git commit before the workspace changes, and the files that it adds
-are ready to be moved. Then: a journal; a data.dvc that DVC refuses with the sentence to read; the files, each moved in
-one step; the old data.dvc; the merge. So `dvc repro` sees the old data, or all of the new (which it takes for a change
-by hand and trains on), or it stops and says what to run. Whoever holds the workspace next finishes what the journal
-says.
+are ready to be moved. The steps: write a journal; put a data.dvc in place that DVC refuses, with a sentence on what to
+run; move each file in one step; put the old data.dvc back; merge. So `dvc repro` sees the old data, or all of the new
+(which it takes for a change by hand and trains on), or it stops. The next run in the workspace finishes what the
+journal says.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ def git(root: Path, *arguments: str) -> str:
 
 
 def _git(root: Path, arguments: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    english = {**os.environ, "LC_ALL": "C"}  # LOCKED is
+    english = {**os.environ, "LC_ALL": "C"}  # as LOCKED expects it
     return subprocess.run(["git", *arguments], cwd=root, env=english, capture_output=True, text=True, check=False)
 
 

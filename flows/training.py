@@ -54,7 +54,7 @@ class TrainingRun:
         self._asking = threading.Lock()
 
     def is_due(self, name: str) -> bool:
-        """Ask DVC again, of this stage and all others that wait for nothing any more: what they read stays as it is."""
+        """Ask DVC again about this stage, and at once about all others whose inputs are final by now."""
         with self._asking:
             if name not in self._asked:
                 free = [n for n, node in self.nodes.items() if node.upstream and node.upstream <= self.endings.keys()]
@@ -207,7 +207,7 @@ def conclude(nodes: Mapping[str, Node], current: TrainingRun, states: Mapping[st
 
 
 def decides(node: Node) -> bool:
-    """Whether it is the stage that says PROMOTE, HOLD or REJECT."""
+    """Whether this is the stage that decides PROMOTE, HOLD or REJECT."""
     return artefacts.DECISION.name in node.outs
 
 
@@ -257,7 +257,7 @@ def main() -> None:
     """Run the training flow here; exit code 1 where it failed."""
     parser = argparse.ArgumentParser(prog="python -m flows.training", description="Run the pipeline through Prefect.")
     parser.add_argument("--side-by-side", type=int, default=2, help="stages at a time (2)")
-    parser.add_argument("--retries", type=int, default=3, help="further tries for what can pass (3)")
+    parser.add_argument("--retries", type=int, default=3, help="further tries for failures that can pass (3)")
     parser.add_argument("--retry-seconds", type=float, default=10.0, help="wait before the first of them (10)")
     parser.add_argument("--elsewhere", action="append", metavar="PATTERN", help="stages for other machines: 'train@*'")
     given = parser.parse_args()

@@ -79,7 +79,7 @@ def sole_run(root: Path, say: Callable[[str], None]) -> Iterator[int]:
 
 @contextmanager
 def _taken(slot: Any, say: Callable[[str], None] | None) -> Iterator[None]:
-    """Hold Prefect's slot; where it does not come (`say` given), go on without, under the file lock."""
+    """Hold Prefect's slot; where it does not come in time and `say` is given, go on without it, under the file lock."""
     from prefect.concurrency._asyncio import AcquireConcurrencySlotTimeoutError
 
     try:

@@ -48,9 +48,10 @@ def estimate_accuracy(
     window_groups: NDArray[np.int64],
     seed: int = 0,
 ) -> Estimate:
-    """Return the expected accuracy on the window from the confidences of both sides.
+    """Return the expected accuracy on the window, from the confidences of both sides.
 
-    The interval is for the accuracy on this number of images and includes the chance of each being right or wrong.
+    `reference`, `right` and `groups` are (N,), `window` and `window_groups` (M,). The interval is for the accuracy on
+    this number of images and includes the chance of each being right or wrong.
     """
     random = np.random.default_rng(seed)
     draws = []

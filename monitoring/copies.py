@@ -28,7 +28,7 @@ def status_of(
     Args:
         training: the images the champion's data version holds (id, and pixels_sha256 and phash where it brought them).
         earlier: images of the site that count already, in the order they came.
-        delivered: ids known before this run: a file that was sent again, rather than a stuck camera.
+        delivered: ids known before this run: such a file was sent again, its camera is not stuck.
         distance: pHash bits up to which two pictures are the same, encoded or scaled again.
     """
     status = [NEW] * len(table)
@@ -55,7 +55,7 @@ def _mark(status: list[str], table: pd.DataFrame, known: pd.DataFrame, distance:
 
 
 def _mark_within(status: list[str], table: pd.DataFrame, distance: int) -> None:
-    """Of several copies within `table` only the first is new."""
+    """Mark all but the first of several copies within `table` as repeats."""
     joined = Joined(len(table))
     for column in ("id", "pixels_sha256"):
         for rows in table.groupby(column, sort=False).indices.values():

@@ -1,8 +1,8 @@
 """Judge sites' new images: can the champion still be trusted there?
 
     python -m monitoring.drift SITE ...          exit code 0 OK or WATCH, 1 DRIFT, 2 NOT ENOUGH IMAGES, 3 error
-    python -m monitoring.drift SITE --result FILE    the verdicts as JSON, too: what another process should read
-    python -m monitoring.drift SITE --pages later    the pages of it are drawn by --pages only, or by the next run
+    python -m monitoring.drift SITE --result FILE    write the verdicts as JSON as well, for other processes
+    python -m monitoring.drift SITE --pages later    draw no pages: --pages only draws them, or the next run
     python -m monitoring.drift --every-site --record build/drift.json    the stage of dvc.yaml; DRIFT is its result
 
 New images are collected, measured and scored by the registry's champion (`monitoring.collect`,
@@ -150,7 +150,7 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
 
 
 def files_of(source: Source, may_be_none: bool) -> list[File]:
-    """Return a site's files; of one whose pictures were served and not kept there need be no folder."""
+    """Return a site's files; without a folder none where that is allowed, as for pictures served and not kept."""
     try:
         return source.list()
     except NothingSentError:
@@ -449,7 +449,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--every-site", action="store_true", help="those listed under `sites` in params.yaml")
     parser.add_argument("--record", type=Path, help="write the verdicts there and end with 0 unless it failed")
     parser.add_argument("--result", type=Path, help="write the verdicts there, too, once all is judged")
-    parser.add_argument("--pages", choices=PAGES, default="now", help="draw them now, later, or only them (now)")
+    parser.add_argument(
+        "--pages", choices=PAGES, default="now", help="draw the pages now, later, or do nothing else (now)"
+    )
     given = parser.parse_args(arguments)
     listed = site_names()
     sites = [checked_site(site) for site in given.site] or (listed if given.every_site else [])
@@ -486,7 +488,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{site}: {error}")
             continue
         print("\n".join(in_lines(results[-1])), flush=True)
-    # What anybody waits for comes first: pages take their seconds, and may find the disk full.
+    # The verdicts first: pages take seconds, and may find the disk full.
     for asked in (given.result, given.record):
         if asked:
             write_json(asked, record_of(results))
@@ -521,7 +523,7 @@ def record_of(results: list[Result]) -> dict[str, Any]:
 
 
 def no_verdict_in_experiments() -> str | None:
-    """Return why the stage judges nothing inside `dvc exp run`, None outside: its windows would count for everybody."""
+    """Return why the stage judges nothing inside `dvc exp run`, None outside: its windows would count for all runs."""
     if not experiment(Path()):
         return None
     return "Not judged: this is a DVC experiment; `dvc repro` judges the sites."

@@ -1,4 +1,4 @@
-"""What the tests compare: images described, embedded and scored, and who belongs to whom."""
+"""What the tests compare: images described, embedded and scored, and which of them belong together."""
 
 from __future__ import annotations
 

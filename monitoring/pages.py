@@ -40,7 +40,7 @@ class Chart:
 
 @dataclass(frozen=True)
 class Panel:
-    """What the page shows of one site: its last window, the latest result since, earlier windows, charts."""
+    """What the page shows of one site: its last window, what has waited since, earlier windows, charts."""
 
     site: str
     now: Result

@@ -29,10 +29,10 @@ def served_record(site: str) -> Path | None:
 def take_served(
     store: SiteState, record: Path, seen: pd.DataFrame, training: pd.DataFrame, champion: str, distance: int
 ) -> int:
-    """Have what was answered since the last look wait for the site's window; return how many pictures came.
+    """Add what was answered since the last look to the site's pending images; return how many came.
 
-    Answers of another version than `champion` (its digest) can't be scored anew without the picture: they are passed
-    over. A kill between the two steps brings pictures again, which then count as delivered again.
+    Answers of another version than `champion` (its digest) are passed over: without the picture they can't be scored
+    anew. A kill between the two steps brings pictures again, which then count as delivered again.
     """
     import pandas as pd
 
@@ -57,7 +57,7 @@ def take_served(
 
 
 def _table(rows: list[dict[str, Any]], champion: str) -> pd.DataFrame:
-    """The rows as `monitoring.collect` measures a site's files: a name of their own, no time stamp."""
+    """The rows in the columns of a site's measured files, without a stamp."""
     import pandas as pd
 
     table = pd.DataFrame(rows)

@@ -1,4 +1,4 @@
-"""How many images of each class there are, without labels: black-box shift estimation.
+"""The share of each class among unlabelled images: black-box shift estimation.
 
 Lipton, Wang and Smola 2018: where only the class shares have changed, the shares of the champion's predictions
 are its confusion matrix on the reference times the true shares, which solving recovers.

@@ -187,7 +187,7 @@ class SiteState:
     # ------------------------------------------------------------------------------------------------ pending
 
     def pending(self) -> MeasuredImages | None:
-        """Return the images that wait for a window, None without any; those that a window has are removed."""
+        """Return the images that wait for a window, None without any; those already in a window are removed."""
         import pandas as pd
 
         tables, arrays = [], []
@@ -230,8 +230,8 @@ class SiteState:
     def seen(self, champion: str) -> pd.DataFrame:
         """Return path, listed (bytes), stamp, id, pixels_sha256 and phash of every image counted so far.
 
-        When the champion has changed, the images of the last window are not among them: the
-        new champion looks at them again, if they are still there.
+        When the champion has changed, the images of the last window are not among them: the new champion judges them
+        again, if they are still there.
         """
         import pandas as pd
 

@@ -123,8 +123,8 @@ def history() -> None:
 
 @app.command()
 def promote(
-    here: Annotated[bool, typer.Option("--here", help="Though promote.place forbids it here.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Whatever gate or comparison say.")] = False,
+    here: Annotated[bool, typer.Option("--here", help="Promote although promote.place forbids it here.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Promote whatever gate and comparison say.")] = False,
     reason: Annotated[str, typer.Option(help="Why; needed with both, and kept in the registry's log.")] = "",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")] = False,
 ) -> None:
@@ -229,7 +229,7 @@ def serve(port: Annotated[int, typer.Option(help="The server's; the report pages
 @flows.command()
 def training(
     side_by_side: Annotated[int, typer.Option(help="Stages at a time.")] = 2,
-    retries: Annotated[int, typer.Option(help="Further tries for what can pass.")] = 3,
+    retries: Annotated[int, typer.Option(help="Further tries for failures that can pass.")] = 3,
     elsewhere: Annotated[list[str] | None, typer.Option(metavar="PATTERN", help="Stages for other machines.")] = None,
 ) -> None:
     """One run of every stage as Prefect tasks."""
@@ -254,7 +254,7 @@ def sites() -> None:
 
 @flows.command()
 def setup() -> None:
-    """Pools, limits and automations on a Prefect server."""
+    """Work pools on a Prefect server, once."""
     run_module("flows.setup")
 
 

@@ -47,8 +47,8 @@ class Answering:
     ) -> dict[str, Any]:
         """Answer each file, in order; ProblemError where there is no champion, no room or no time.
 
-        `patient` waits for room, which is for those who bring a thousand pictures; `by` is the role and version that
-        answers, not given: whoever it is now.
+        `patient` waits for room instead of being refused, for batches; `by` is the role and version that answer, by
+        default those that this client gets.
         """
         role, served = by or self._who(client)
         cost = len(files) * (max(1, views) + (OCCLUSIONS if explain else 0))

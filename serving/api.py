@@ -212,7 +212,7 @@ async def _answer_urls(service: Service, content: Any, client: str) -> dict[str,
 
 
 async def _in_turns(service: Service, some: Callable[[], Awaitable[list[Upload]]], client: str) -> dict[str, Any]:
-    """Answer a batch after the other, all by the version that the first was answered by."""
+    """Answer one batch after the other, all by the version that answered the first."""
     whole: dict[str, Any] | None = None
     answering = service.answering
     role = answering.engine.role_of(client)

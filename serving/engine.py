@@ -236,6 +236,6 @@ def _ours(reason: str) -> str:
 
 
 def _modest() -> None:
-    """Opening a version may take its time: the thread that scores comes first. Linux alone knows this of a thread."""
+    """Give this thread, which opens versions, a low priority: scoring comes first. Only Linux can do so by thread."""
     with suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

@@ -1,5 +1,7 @@
-"""Bring a version from the registry onto the shelf: `python -m serving.fetch`, a process of its own, so that what
-MLflow and Arrow take of memory is given back, and that runs when nothing else wants the processor. Not for people.
+"""Bring a version from the registry onto the shelf: `python -m serving.fetch`, which the keeper starts, not people.
+
+A process of its own: it gives back the memory that MLflow and Arrow take, and runs when nothing else wants the
+processor.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ class Keeper:
             self._prune(new)
 
     async def _bring(self, found: Glimpse) -> str | None:
-        """Have a version on the shelf; return why it can't be."""
+        """See that a version is on the shelf; return why it can't be, None where it is."""
         loop = asyncio.get_running_loop()
         if loop.time() - self._checked.get(found.digest, -CHECK_SECONDS) < CHECK_SECONDS:
             return None

@@ -55,7 +55,7 @@ async def occlusion(engine: Engine, served: Served, pixels: Pixels, found: Score
 
 
 def _log_odds(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Where a network is sure, covering a part moves the probability by next to nothing, and the odds by much."""
+    """Return log odds: where a network is sure, covering a part hardly moves the probability, but moves the odds."""
     sure = np.clip(probabilities, SUREST, 1 - SUREST)
     return np.asarray(np.log(sure / (1 - sure)))
 

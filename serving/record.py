@@ -1,6 +1,6 @@
 """What was answered and what people said of it, in one SQLite file of all workers (`serving.state`/record.sqlite).
 
-Answers are written behind the client's back, many at a time; a label is on disk before it is acknowledged.
+Answers are written after the client has them, many at a time; a label is on disk before it is acknowledged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def new_id() -> str:
 
 
 class Recorder:
-    """Writes answers in a thread of its own, half a second's worth at a time; what finds no room is counted."""
+    """Writes answers in a thread of its own, a fifth of a second's worth at a time; what finds no room is counted."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

@@ -1,6 +1,6 @@
 """Stage `card@CANDIDATE`: all that is known about one candidate, as one page that needs no other file.
 
-Reads build/candidates/NAME, its features' backbone and the pictures, writes reports/candidates/NAME.html.
+Reads build/candidates/NAME, its backbone's features and the pictures, writes reports/candidates/NAME.html.
 """
 
 from __future__ import annotations

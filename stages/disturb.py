@@ -2,8 +2,8 @@
 
 Whole groups of test pictures are drawn up to `probe.pictures` and shown zoomed, before another background, with the
 head covered; the backbone runs once for all of its candidates. Reads build/features/BACKBONE, build/splits.parquet and
-the pictures, writes build/disturbed/BACKBONE: features.npy (N, conditions, ...), index.parquet (path and the head's
-box) and conditions.json.
+the pictures, writes build/disturbed/BACKBONE: features.npy (N, conditions, ...), index.parquet (path, id and the
+head's box) and conditions.json.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Stage evaluate: what is known about every candidate, with intervals; it judges nothing (that is gate's).
+"""Stage `evaluate`: what is known about every candidate, with intervals; it judges nothing (`gate` does).
 
 Reads build/candidates/*/, build/ensembles/*/, build/probes/*/, build/manifest.parquet and build/features/pixels/,
 writes build/evaluation.json (everything), build/leaderboard.json (figures by candidate), build/metrics/ (`dvc metrics`)
@@ -26,6 +26,7 @@ from plumbline.evidence.evaluation import (
 
 
 def main() -> None:
+    """Write the evaluation, its short forms, and say which candidate is best on validation."""
     params = load_section("evaluate", Evaluate)
     candidates, absent = read_candidates(artefacts.CANDIDATES.path, names_of_all())
     not_made = read_not_made(artefacts.ENSEMBLES.path)

@@ -1,7 +1,7 @@
-"""Stage gate: which candidate is chosen, and whether it is promoted, held or rejected; a pure decision.
+"""Stage `gate`: which candidate is chosen, and whether it is promoted, held or rejected; a pure decision.
 
-Reads build/evaluation.json, build/race/, build/candidates/, build/splits.parquet and build/leakage.json, writes
-build/decision.json.
+Reads build/evaluation.json, build/race/, build/candidates/, build/ensembles/, build/splits.parquet and
+build/leakage.json, writes build/decision.json.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ WORDS = {PASSED: "pass      ", FAILED: "FAIL      ", NOT_JUDGED: "NOT JUDGED"}
 
 
 def main() -> None:
+    """Write build/decision.json, and say what each rule found."""
     params = load_section("gate", Gate)
     evaluation = read_record(artefacts.EVALUATION, Evaluation)
     candidates, _ = read_candidates(artefacts.CANDIDATES.path, list(evaluation.candidates))

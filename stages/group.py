@@ -1,7 +1,7 @@
 """Stage `group`: pictures that a split must keep together, as copies or by a shared value of a grouping column.
 
 python -m stages.group                       the stage: groups, edges (why they are tied) and label conflicts
-python -m stages.group audit TRAIN TEST ...  any published split: certificate; exit 1 when it leaks, 2 for bad input
+python -m stages.group audit TRAIN TEST ...  `plumbline audit`: any published split; exit 1 if it leaks, 2 for bad input
 """
 
 from __future__ import annotations

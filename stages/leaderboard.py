@@ -1,7 +1,7 @@
-"""Stage leaderboard: the page that a manager reads and an engineer drills into; it computes nothing new.
+"""Stage `leaderboard`: the page that a manager reads and an engineer drills into; it computes nothing new.
 
-Reads build/evaluation.json, build/decision.json, build/candidates/*/ and build/features/pixels/, writes
-reports/leaderboard.html.
+Reads build/evaluation.json, build/decision.json, build/candidates/*/, build/ensembles/*/ and build/features/pixels/,
+writes reports/leaderboard.html, which links to the other reports.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ OTHER_REPORTS = (
 
 
 def main() -> None:
+    """Write reports/leaderboard.html."""
     evaluation = read_record(artefacts.EVALUATION, Evaluation)
     decision = read_record(artefacts.DECISION, Decision)
     candidates, _ = read_candidates(artefacts.CANDIDATES.path, list(evaluation.candidates))

@@ -1,4 +1,4 @@
-"""Stage `leakage`: the certificate that nothing leaks, and the price of a split that did not care.
+"""Stage `leakage`: the certificate that nothing leaks, and what a random split would have claimed.
 
 Reads what ingest, group and split wrote and the features of one backbone; writes build/leakage.json (`gate` refuses
 when its `pairs_across_splits` is not 0) and reports/leakage.html.
@@ -24,6 +24,7 @@ RAW_SIDE = 16  # pixels: what stands in for features where no pretrained backbon
 
 
 def main() -> None:
+    """Write build/leakage.json and reports/leakage.html."""
     import pandas as pd
 
     from plumbline.imaging.reading import load_rgb

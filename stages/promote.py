@@ -1,4 +1,4 @@
-"""Stage promote: register the chosen candidate in MLflow and make it champion, or record why not; and undo it.
+"""Stage `promote`: register the chosen candidate in MLflow and make it champion, or record why not; and undo it.
 
     plumbline promote [--dry-run] [--here --reason TEXT] [--force --reason TEXT]
     plumbline rollback [--to VERSION] --reason TEXT [--dry-run]
@@ -33,6 +33,7 @@ from plumbline.registry.promotion import (
 
 
 def main() -> None:
+    """Run the stage, `rollback` or `history`."""
     found = parse()
     params = load_section("promote", PromoteParams)
     if found.command == "history":

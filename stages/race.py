@@ -53,7 +53,7 @@ def main() -> None:
         write_record(folder / artefacts.RACE_RECORD, found)
         for name in found.finalists:
             write_table(folder / f"{name}.parquet", unseen.table(name, found.folds))
-    # What no candidate of this run was asked is of no use to the next: the same run leaves the same files.
+    # Answers that this run did not use are removed: the same run leaves the same files.
     for file in artefacts.FOLDS.path.iterdir():
         if file.name not in answers.used:
             file.unlink()
@@ -65,7 +65,7 @@ def entrant(candidate: TrainedCandidate, candidates: dict[str, TrainedCandidate]
     """Return a candidate as the race sees it. A fold takes what training took, on so many fewer pictures."""
     asked = [member.name for member in candidate.model.members] or [candidate.name]
     measured = [one.seconds for one in candidates.values() if one.seconds is not None]
-    longest = max(measured, default=0.0)  # whose time was not measured may be the longest
+    longest = max(measured, default=0.0)  # one whose time was not measured may be the slowest
     took = {name: longest if candidates[name].seconds is None else candidates[name].seconds for name in asked}
     seconds = {name: (folds - 1) / folds * (one or 0.0) for name, one in took.items()}
     return Entrant(candidate.name, (candidate.parameters,), seconds)

@@ -21,6 +21,7 @@ from plumbline.leakage.splits import MEMBERSHIPS, GroupColumns, SplitParams, rea
 
 
 def main() -> None:
+    """Write memberships, splits, and what is set aside."""
     params = load_section("split", SplitParams)
     group = load_section("group", GroupColumns)
     manifest = pd.read_parquet(artefacts.MANIFEST)

@@ -84,7 +84,7 @@ def fit(
 
 
 def with_changes(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """The settings with some values replaced ("evaluate.violation_class": None)."""
+    """Return the settings with some values replaced ("evaluate.violation_class": None)."""
     result = dict(settings)
     for key, value in changes.items():
         section, _, name = key.partition(".")
@@ -119,7 +119,7 @@ def _fit_violation(
 
 
 def _fit_arrays(found: Fitted, data: DataParams) -> DataParams:
-    """Class names for the numbers in labels.csv, where params.yaml lacks some."""
+    """Make up names for the numbers in labels.csv where params.yaml lacks some."""
     labels_file = data.root / data.arrays.labels
     header, rows = read_labels(labels_file, len(open_array(data)), data.arrays.classes)
     values = sorted({_as_class(row[header.index("label")]) for row in rows})

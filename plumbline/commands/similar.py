@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def default_space() -> str:
-    """The backbone of params.yaml, group.embedding."""
+    """Return the backbone that group.embedding names; UserError where it names no network."""
     from plumbline.leakage.groups import GroupParams
 
     named = load_section("group", GroupParams).embedding

@@ -25,7 +25,7 @@ KEPT_IN_GIT = ("dvc.lock", "memberships", "params.yaml", "dvc.yaml", "data.dvc")
 
 
 def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:
-    """Candidates by validation accuracy, the chosen one marked, then the verdict and the rules that failed."""
+    """Return candidates by validation accuracy, the chosen one marked, then the verdict and the rules not passed."""
     rows = sorted(leaderboard, key=lambda row: -row.accuracy("validation"))
     width = max([len(row.candidate) for row in rows] + [9])
     lines = [f"  {'candidate':<{width}}  validation  test   parameters  weights"]

@@ -17,7 +17,7 @@ from plumbline.models.search import Tune, as_it_stands, open_study, search, stud
 
 
 def main() -> None:
-    """Search, print the winner, and write it into params.yaml where that was asked for."""
+    """Search, print the winner, and with --write put it into params.yaml."""
     from optuna.trial import TrialState
 
     from plumbline.models.training import TrainParams

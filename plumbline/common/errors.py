@@ -180,7 +180,7 @@ def prepare_environment(env: MutableMapping[str, str] = os.environ) -> None:
     others = [folder for folder in env.get("PATH", os.defpath).split(os.pathsep) if folder != own]
     env["PATH"] = os.pathsep.join([own, *others])
     _drop_unusable_proxies(env)
-    # Libraries read one spelling or the other, and the small one where both are set.
+    # Libraries read one spelling or the other, and the lower-case one where both are set.
     names = [_bare(name) for text in _no_proxy(env) for name in text.split(",") if name.strip()]
     if "*" in names:
         return  # no proxy at all; some libraries know `*` only where it stands alone
@@ -194,7 +194,7 @@ def _bare(name: str) -> str:
 
 
 def _drop_unusable_proxies(env: MutableMapping[str, str]) -> None:
-    """Take out, aloud, proxies of a kind that HTTPX refuses: Prefect would end with a traceback, also on loopback."""
+    """Remove proxies that HTTPX refuses, with a warning: Prefect would end with a traceback, even on this machine."""
     usable = {"http", "https"} | ({"socks5", "socks5h"} if find_spec("socksio") else set())
     for name in [name for name in env if name.lower() in ("http_proxy", "https_proxy", "all_proxy")]:
         scheme, mark, _ = env[name].partition("://")

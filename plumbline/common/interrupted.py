@@ -1,5 +1,4 @@
-"""What a kill leaves in a workspace: a dvc.lock that is cut off, or a half-done intake. Every stage checks at its
-start.
+"""What a kill leaves in a workspace: a dvc.lock that is cut off, or an unfinished intake. Every stage looks for both.
 
 DVC writes dvc.lock in place, so a kill at that moment leaves only its beginning: usually invalid YAML, and DVC stops
 with an error; but cut at the end of a line it looks like a lock of fewer stages, and DVC runs all the others again.
@@ -19,7 +18,7 @@ from typing import Any
 LOCK = "dvc.lock"
 MEND = "plumbline mend"
 COPY = Path(".dvc/tmp/plumbline-dvc.lock")
-# They exist while intake changes data/, see flows/switch.py: its journal, and the files still to be moved.
+# While intake changes data/: its journal, and the files still to be moved (flows/switch.py).
 SWITCH = Path(".dvc/tmp/plumbline-switch.json")
 ADDED = Path(".dvc/tmp/plumbline-added")
 PATIENCE = 10.0  # seconds for another process, on a busy machine, to finish writing dvc.lock or changing data/
@@ -111,7 +110,7 @@ def _lost(root: Path, text: str, now: dict[str, Any], before: dict[str, Any]) ->
 
 
 def _outs_cut(stage: dict[str, Any], before: dict[str, Any]) -> int | None:
-    """How many outs of an entry are whole, where it ends before they, its last part, do; None where it does not."""
+    """How many outs of a lock entry are whole where it was cut within them, its last part; None where it was not."""
     outs, earlier = stage.get("outs") or [], before.get("outs") or []
     if [out["path"] for out in outs] != [out["path"] for out in earlier[: len(outs)]]:
         return None
@@ -126,7 +125,7 @@ def _outs_of(stage: dict[str, Any] | None) -> int:
 
 
 def stage_names(text: str) -> list[str] | None:
-    """The names of the stages in a dvc.lock, in its order; None where it was cut off, so that it is none any more."""
+    """The names of the stages in a dvc.lock, in its order; None where it was cut off and can't be read."""
     stages = _stages(text)
     return None if stages is None else list(stages)
 
@@ -159,7 +158,7 @@ def switch_fault(root: Path) -> str | None:
 
 
 def _just_touched(root: Path) -> bool:
-    """Was either file written a moment ago, so that it may still be being written?"""
+    """Was either file written a moment ago, so that somebody may still be writing it?"""
     written = [path.stat().st_mtime for path in (root / LOCK, root / SWITCH) if path.exists()]
     return bool(written) and abs(time.time() - max(written)) < PATIENCE  # the clock may have been set back
 

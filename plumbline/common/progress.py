@@ -1,4 +1,4 @@
-"""Progress of long work: a bar on a terminal, now and then a line elsewhere (CI, Prefect's log, a file)."""
+"""Progress of long work: a bar on a terminal, a line a minute elsewhere (CI, Prefect's log, a file)."""
 
 from __future__ import annotations
 

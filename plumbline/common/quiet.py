@@ -1,4 +1,4 @@
-"""What libraries print of themselves is for their developers: silent, unless PLUMBLINE_VERBOSE=1 asks for it."""
+"""Silence what libraries print for their own developers, unless PLUMBLINE_VERBOSE=1 asks for it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def hush(env: MutableMapping[str, str] = os.environ) -> None:
 
 @contextmanager
 def without_future_warnings() -> Iterator[None]:
-    """Run a library that warns its users of what its own dependencies will change."""
+    """Ignore warnings of coming changes: they are for the developers of the library, not for us."""
     with warnings.catch_warnings():
         if not verbose():
             warnings.simplefilter("ignore", FutureWarning)
@@ -76,7 +76,7 @@ class _Finder(importlib.abc.MetaPathFinder):
 
 @contextmanager
 def _without_native_lines() -> Iterator[None]:
-    """Let through what is written to file descriptor 2 but for `_NATIVE` lines.
+    """Let through what is written to file descriptor 2, except `_NATIVE` lines.
 
     A process of its own looks at them, so that the last words of a crash (a processor without AVX) are not lost with
     this one.
@@ -106,7 +106,7 @@ def _without_native_lines() -> Iterator[None]:
 
 
 def _wait_for(child: int) -> None:
-    """Let its last lines come first, a second at most: a process begun meanwhile may hold the pipe open for hours."""
+    """Wait a second at most for its last lines: a process started meanwhile may hold the pipe open for hours."""
     for _ in range(100):
         if os.waitpid(child, os.WNOHANG) != (0, 0):
             return

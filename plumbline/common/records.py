@@ -29,7 +29,7 @@ Content = TypeVar("Content")
 def read_record(path: str | os.PathLike[str], kind: type[RecordType], stage: str | None = None) -> RecordType:
     """Return the file at `path` as a `kind`; UserError names the file, what is wrong, and the command that makes it.
 
-    `stage` is what writes the file; not given, it is what the artefact says, and where it says nothing all stages are.
+    `stage` is what writes the file: by default what the artefact says, and for a plain path the whole pipeline.
     """
     return _parse(path, TypeAdapter(kind), stage)
 

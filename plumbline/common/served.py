@@ -134,7 +134,7 @@ def accuracy_by_day(path: Path) -> list[Day]:
 
 @dataclass(frozen=True)
 class Labelled:
-    """An answer whose label came: by whom it was answered, and whether it was right."""
+    """A labelled answer: which role gave it, and whether it was right."""
 
     number: int
     id: str

@@ -1,4 +1,4 @@
-"""All that a process takes from where and how it was started, as one address: two alike may do each other's work."""
+"""One address for all that a process takes from where and how it was started: equal ones can share a warm server."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import tempfile
 from pathlib import Path
 
 ROOMS = ("plumbline", "stages")
-# what differs from stage to stage and from shell to shell without a meaning for what the stage computes
+# What differs from stage to stage and from shell to shell, and does not matter to what a stage computes.
 VOLATILE = ("_", "SHLVL", "PWD", "OLDPWD", "DVC_STAGE", "DVC_ROOT", "DVC_EXP_NAME", "DVC_EXP_BASELINE_REV")
-# lines of /proc/self/limits, cgroup and status that say what a process hands down to its children
+# Beginnings of lines of /proc/self/limits, cgroup and status that say what children inherit.
 INHERITED = ("Max ", "0::", "Umask", "Groups", "CapEff", "NoNewPrivs", "Seccomp", "Cpus_allowed", "Mems_allowed")
 
 

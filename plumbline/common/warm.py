@@ -80,7 +80,7 @@ def connect(address: Path) -> socket.socket:
 
 
 def serve(address: Path, ready: int) -> None:
-    """Import what stages need, tell `ready`, fork for everyone who asks until nobody did for IDLE seconds."""
+    """Import what stages need, write to the pipe `ready`, and fork for each request, until IDLE seconds without one."""
     hush()
     for name in PRELOADED:
         importlib.import_module(name)

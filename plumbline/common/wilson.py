@@ -1,4 +1,4 @@
-"""The interval of a share that was observed."""
+"""Wilson's interval of an observed share."""
 
 from __future__ import annotations
 
@@ -17,6 +17,6 @@ def wilson(rate: float, number: float, z: float = Z_95) -> tuple[float, float]:
     centre = rate + z * z / (2 * number)
     spread = z * math.sqrt(rate * (1 - rate) / number + z * z / (4 * number * number))
     scale = 1 + z * z / number
-    # At the ends the two terms are equal, but for their rounding.
+    # At rates of 0 and 1 an end is exactly 0 or 1, which rounding would miss.
     low, high = (centre - spread) / scale, (centre + spread) / scale
     return max(0.0, low) if rate else 0.0, min(1.0, high) if rate < 1 else 1.0

@@ -2,8 +2,7 @@
 
 For every subset of a hybrid backbone's networks a head like the hybrid's is trained on that part of the cached
 features, and scored on the test pictures as they are, darkened, partly covered and rotated. Several seeds show
-how much is chance. Reads build/features/BACKBONE and build/splits.parquet, writes build/ablations/CANDIDATE.json
-and reports/ablations/CANDIDATE.html.
+how much is chance.
 """
 
 from __future__ import annotations

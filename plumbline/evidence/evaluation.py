@@ -1,9 +1,4 @@
-"""Figures on every candidate, with intervals. Judging them is left to `gate`.
-
-Reads build/candidates/*/, build/ensembles/*/, build/probes/*/, build/manifest.parquet and build/features/pixels/,
-writes build/evaluation.json (everything), build/leaderboard.json (figures by candidate), build/metrics/ (`dvc metrics`)
-and build/plots/ (`dvc plots`).
-"""
+"""Figures on every candidate, with intervals. Judging them is left to `gate`."""
 
 from __future__ import annotations
 

@@ -1,9 +1,8 @@
 """A candidate's answers on disturbed test pictures, and where its Grad-CAM lies.
 
-Reads build/candidates/NAME, its backbone's folder in build/disturbed and, where Grad-CAM needs the whole network, the
-pictures; writes build/probes/NAME: answers.parquet (path, condition, p_CLASS) and attention.parquet (path, mass: the
-share of Grad-CAM inside the head's box, area: the box's share of the picture), which has no row for a network without
-feature maps. `evaluate` interprets them.
+Two tables, which stage `probe` writes and `evaluate` interprets. Answers: path, condition, p_CLASS. Attention: path,
+mass (the share of Grad-CAM inside the head's box) and area (the box's share of the picture), without a row for a
+network that has no feature maps.
 """
 
 from __future__ import annotations

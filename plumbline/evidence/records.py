@@ -347,7 +347,7 @@ class RaceRecord(Record):
     `ended` is `settled` (told apart), `folds` (all were asked), `minutes` (the budget was spent), or, where there was
     no race, `validation` or `cross_validation` as gate.selection says. `finalists` are chosen among on validation and
     the first `folds` of `of_folds` folds; `left` says why each of the others is not. The budget is
-    `minutes` of training, of which no two runs spend the same.
+    `minutes` of training; what was spent is not recorded, since no two runs take the same time.
     """
 
     ended: Ended

@@ -1,8 +1,4 @@
-"""Which candidate is chosen, and whether it is promoted, held or rejected.
-
-Reads build/evaluation.json, build/race/, build/candidates/, build/splits.parquet and build/leakage.json, writes
-build/decision.json.
-"""
+"""Which candidate is chosen, and whether it is promoted, held or rejected."""
 
 from __future__ import annotations
 
@@ -353,7 +349,7 @@ def _probe_rule(name: str, figure: float, bound: float, passed: bool, line: str,
 
 
 def groups_rule(groups: int, minimum: int) -> Rule:
-    """A test set of few groups can't tell a good model from a lucky one."""
+    """Judge the number of test groups: few can't tell a good model from a lucky one."""
     enough = groups >= minimum
     reason = f"the test set holds {groups} independent groups"
     return Rule("test groups", groups, minimum, enough, reason, None if enough else minimum - groups)

@@ -45,7 +45,7 @@ class Unseen:
         if not members:
             columns = [f"p_{label}" for label in candidate.classes]
             asked = self.ask(name, folds - 1)
-            # A class that no picture but the test's has: a model that never saw it gives it no chance.
+            # A class that only test pictures have: a model that never saw it gives it no chance.
             asked = asked.assign(**{column: 0.0 for column in columns if column not in asked})
             before = self.table(name, folds - 1)
             return pd.concat([before, asked[before.columns]], ignore_index=True)

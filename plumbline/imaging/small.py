@@ -1,4 +1,4 @@
-"""What is left of a picture when only its layout counts: by this a site's near-duplicates are told."""
+"""A tiny grey version of a picture, by which a site's near-duplicates are compared."""
 
 from __future__ import annotations
 

@@ -73,8 +73,8 @@ class Colours:
     """How the colours of two pictures agree where they overlap.
 
     `agreement` is the correlation of their Cb and Cr, -1 to 1, 0 where either picture has none; `contrary` the share of
-    places, of about 400 in a whole picture, that show the same shapes in other colours, though the whole's
-    tint was allowed for; `different` the share of those in other colours, whatever they show.
+    places, of about 400 in a whole picture, that show the same shapes in other colours, after the tint of the whole is
+    taken out; `different` the share of places in other colours, whatever they show.
     """
 
     agreement: float
@@ -104,11 +104,11 @@ UNLIKE = Likeness(0.0, NOTHING, 0.0, 0, UNKNOWN)
 
 
 def copy_score(likeness: Likeness) -> float:
-    """Return a score for two pictures being one shot; above about 6.8 chance and similar motifs don't explain it.
+    """Return a score for two pictures being one shot; from `group.min_evidence` on (6.5) they are taken for one.
 
     atanh(firm) + 1.3 ln(textured) + 1.1 agreement: form and weights are a logistic regression's, on 650 pairs
-    of CIFAR-10 that people sorted by eye into copies and different pictures (see docs/leakage.md). With 80 textured
-    blocks and agreeing colours the 25th percentile may be as low as 0.2; with 25 blocks it must be 0.95.
+    of CIFAR-10 that people sorted by eye into copies and different pictures (see docs/leakage.md). Where
+    colours agree fully, 6.5 asks for a 25th percentile of 0.84 with 25 textured blocks, and of 0.2 with 55.
     """
     if likeness.textured < MIN_BLOCKS:
         return 0.0
@@ -312,11 +312,11 @@ def _colours(
     spread = np.sqrt((p * p).sum() * (q * q).sum())
     agreement = float((p * q).sum() / spread) if min((p * p).sum(), (q * q).sum()) > len(u) else 0.0
     own = [_own_colour(a), _own_colour(b)]
-    if min(own) < TONED and max(own) > TONED:  # black and white of the other: then it is as bright everywhere
+    if min(own) < TONED and max(own) > TONED:  # one in black and white, or sepia: then it is as bright everywhere
         coloured = np.maximum(np.linalg.norm(u, axis=1), np.linalg.norm(v, axis=1)) > COLOURED
         other = _unlike_brightness(a[:, 2], b[:, 2]) & coloured
         return Colours(agreement, float((other & same_shape).mean()), float(other.mean()))
-    if agreement >= FADED:  # by which factor, is a matter of least squares
+    if agreement >= FADED:  # faded by how much: least squares say it
         common = (p * q).sum()
         u, v = u * min(1.0, common / (p * p).sum()), v * min(1.0, common / (q * q).sum())
     tint = np.median(v - u, axis=0)

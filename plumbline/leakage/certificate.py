@@ -23,7 +23,7 @@ class Inputs:
     """The tables from which a certificate is made.
 
     sides: path, label, group, split of the images in use. edges: pairs that were joined. apart: pairs compared and
-    not joined. crossing: pairs on different sides (`crossing_pairs`). set_aside: path, reason. price: of `price`.
+    not joined. crossing: pairs on different sides (`crossing_pairs`). set_aside: path, reason. price: `measure_price`.
     """
 
     title: str
@@ -78,6 +78,7 @@ def certificate(inputs: Inputs) -> Certificate:
 
 
 def pairs_of(table: pd.DataFrame) -> tuple[Pair, ...]:
+    """Return the rows of a table of pairs (path_a, path_b, kind, distance, score) as records."""
     return tuple(
         Pair(a=str(a), b=str(b), kind=str(kind), distance=float(d), score=None if s != s else float(s))
         for a, b, kind, d, s in table[["path_a", "path_b", "kind", "distance", "score"]].itertuples(index=False)

@@ -74,7 +74,7 @@ def moment_edges(
 ) -> list[Edge]:
     """Tie images that one camera took within `seconds` of each other; `distance` is the seconds between them.
 
-    Raises UserError where there is no column that names the camera, or a time that is none.
+    Raises UserError where there is no column that names the camera, or a time can't be read.
     """
     if not seconds or "captured_at" not in manifest:
         return []

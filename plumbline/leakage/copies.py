@@ -196,8 +196,7 @@ def candidate_radius(images: int, params: CopyParams) -> int:
 
 
 def same_picture(a: Grey, b: Grey, distance: int, params: CopyParams) -> bool:
-    """Whether two thumbnails, their pHashes `distance` bits apart, show the same shot by the rules of `group`, and
-    more.
+    """Whether two thumbnails, their pHashes `distance` bits apart, are the same shot, by stricter rules than `group`'s.
 
     Here every place must agree in colour, while `group` also ties pictures that differ a little. Pictures without
     texture are copies only by equal bytes or pixels, because any two plain grounds are alike.

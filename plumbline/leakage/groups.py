@@ -1,8 +1,4 @@
-"""Groups that a split must keep together: verified copies, and pictures that share a value of a grouping column.
-
-python -m stages.group                       the stage: groups, edges (why they are tied) and label conflicts
-python -m stages.group audit TRAIN TEST ...  any published split: certificate; exit 1 when it leaks, 2 for bad input
-"""
+"""Groups that a split must keep together: verified copies, and pictures that share a value of a grouping column."""
 
 from __future__ import annotations
 

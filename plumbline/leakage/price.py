@@ -72,7 +72,7 @@ def price(
 
 
 def sentence(found: Price | None) -> str:
-    """Return in a sentence what a random split would have claimed, for the classifier with the largest difference."""
+    """Return in a sentence what a random split would have claimed, for the classifier that would claim most."""
     if found is None:
         return "The price can't be told: it takes two classes, each with at least 5 groups."
     name, best = max(found.classifiers.items(), key=lambda item: item[1].naive)

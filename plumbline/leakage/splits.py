@@ -46,7 +46,7 @@ class Fractions(Section):
 
 
 class SplitParams(Section):
-    """How groups are drawn."""
+    """params.yaml, section `split`: how groups are drawn."""
 
     fractions: Fractions = Fractions()
     seed: int = Field(default=0, ge=0)

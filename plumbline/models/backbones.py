@@ -1,8 +1,4 @@
-"""Which weights does each backbone resolve to on this machine, now?
-
-It runs on every `dvc repro` (a new file in PLUMBLINE_WEIGHTS changes nothing that DVC sees) and writes one small
-file per backbone; `featurize` depends on that file, so other weights mean other features and the same weights none.
-"""
+"""Section `backbones` of params.yaml: what an entry may say, and which parts a hybrid has."""
 
 from __future__ import annotations
 

@@ -96,8 +96,8 @@ class Candidate(Section):
     `weight_decay` is AdamW's. `curriculum` gives a third of the epochs to an easier lesson first: `sizes` pictures of
     half the size, `confidence` the half that a logistic regression on 16x16 pixels is surest of. `start` comes before
     any label; `labels` is the share of the training groups whose labels are used, for learning how much they bring.
-    `precision: auto`
-    trains some architectures in bfloat16 where the processor has units for it; predictions are made in float32.
+    `precision: auto` trains some architectures in bfloat16 where the processor has units for it; predictions are made
+    in float32.
     """
 
     architecture: str

@@ -73,7 +73,7 @@ def describe_backbone(
     pixels = networks == [PIXELS]
     freeze: Freeze = freeze_by_size(training_images) if entry.freeze == "auto" else entry.freeze
     record = record_entry(name, entry, weights)
-    # Views of noise would take their time, and teach nobody anything.
+    # Views of random features take time and teach nothing.
     views = 0 if record.worthless else entry.views
     augmentation = Augmentation(**entry.augmentation.model_dump()) if views else None  # with its defaults
     return Recipe(

@@ -32,7 +32,7 @@ _WITHOUT = re.compile(r"(without|with_no|w_o|no|non|not|un|missing|lacking|kein|
 
 @dataclass(frozen=True)
 class Misfit:
-    """A setting that names nothing: its key in params.yaml, the fault, and the value to set (None: for a person)."""
+    """A setting that names nothing: its key in params.yaml, the fault, and the way out."""
 
     key: str
     wrong: str

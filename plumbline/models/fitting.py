@@ -55,7 +55,7 @@ def balanced_weights(targets: Targets, rows: NDArray[np.bool_]) -> NDArray[np.fl
 
 
 def chance_loss(targets: Targets, rows: NDArray[np.bool_], weights: NDArray[np.float32] | None = None) -> float:
-    """The loss of who knows how frequent the classes are among `rows` and gives every picture the same answer."""
+    """Return the loss of giving every picture the same answer: how frequent each class is among `rows`."""
     truth = targets.truth[rows]
     if not len(truth):
         return 0.0
@@ -78,7 +78,7 @@ def make_deterministic(seed: int) -> None:
 class Lesson:
     """What a network is fitted to: the task, the batches it learns from, and those that say when to stop.
 
-    `chance_loss` is the loss of who knows how frequent the classes are and gives every picture the same answer.
+    `chance_loss` is the loss of giving every picture the same answer: how frequent each class is.
     """
 
     task: Task
@@ -105,8 +105,8 @@ def fit(network: keras.Model, candidate: Candidate, lesson: Lesson, name: str = 
     """Train with Adam, early stopping on val_loss (best weights restored) and the learning rate of `schedule`.
 
     Epochs are drawn from number `first_epoch` on. The accuracy of several labels is that of each label by itself.
-    Training that diverges stops there; the network keeps the best weights it had before, which may be its first. So
-    does training that can't begin, see `Watch`.
+    Training that diverges stops there; the network keeps the best weights it had before, which may be its first.
+    Training that can't begin stops as well, see `Watch`.
     """
     import keras
     import pandas as pd

@@ -61,7 +61,7 @@ class Part(Record):
 class Recipe(Record):
     """How a backbone's features are made: all that a row depends on besides the picture.
 
-    `views_left_out` augmented views were asked for and not computed, because the weights are random against one's wish.
+    `views_left_out` augmented views were asked for and not computed, because the weights are random for want of others.
     """
 
     backbone: str
@@ -141,7 +141,7 @@ class ModelDescription(Record):
 
     `settings` are those of the entry in params.yaml. `starts` counts the initialisations that were tried: one from
     which every picture got the same answer is not gone on with. A candidate that is not `trained` can't be chosen. An
-    ensemble has `members`; what only one network can have, such as `freeze`, it has not.
+    ensemble has `members`, and nothing that only a single network can have, such as `freeze`.
     """
 
     candidate: str

@@ -40,7 +40,7 @@ Settings = dict[str, Any]
 
 
 class Tune(Section):
-    """Section `tune`."""
+    """params.yaml, section `tune`."""
 
     trials: Annotated[int, Field(ge=1)] = 20
     seed: Annotated[int, Field(ge=0)] = 0

@@ -1,7 +1,7 @@
 """A start without labels: SimSiam (Chen and He 2021) on every picture that is not test, and unlabelled ones as well.
 
-Two views of a picture, cropped and recoloured by chance, go through the same network; what a small predictor makes of
-the one shall point where the other lies. Labels play no part, so pictures of incoming/ can teach too.
+Two views of a picture, cropped and recoloured by chance, go through the same network; a small predictor learns to
+predict the features of one from those of the other. Labels play no part, so pictures of incoming/ can teach too.
 """
 
 from __future__ import annotations

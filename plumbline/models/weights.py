@@ -37,7 +37,7 @@ class Weights:
     path: Path | None
 
     def record(self) -> WeightsRecord:
-        """What DVC must notice."""
+        """Return what DVC compares: everything but where the file lies."""
         return WeightsRecord(
             backbone=self.backbone, requested=self.requested, origin=self.origin, file=self.file, sha256=self.sha256
         )

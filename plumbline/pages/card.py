@@ -60,7 +60,7 @@ def about_training(model: ModelRecord) -> list[str]:
 
 
 def about_sets(predictions: pd.DataFrame, classes: list[str], task: Task) -> list[str]:
-    """A sentence on each conformal set: how often it holds the right class of a test picture, or that none can say."""
+    """A sentence on each conformal set: how often it holds a test picture's right class, or why that can't be said."""
     validation, test = (sample_of(predictions, classes, split, task) for split in ("validation", "test"))
     temperature = fit_temperature(*validation.decisions)
     draws = draw_weights(test.codes, REDRAWN, 0)
@@ -69,7 +69,7 @@ def about_sets(predictions: pd.DataFrame, classes: list[str], task: Task) -> lis
 
 
 def curves(history: pd.DataFrame) -> list[tuple[str, Markup]]:
-    """Loss and accuracy by epoch, training and validation; nothing of epochs whose loss is no number."""
+    """Loss and accuracy by epoch, training and validation; epochs whose loss is not a number are left out."""
     history = history.dropna(subset=["loss", "val_loss"])
     if history.empty:
         return []

@@ -223,7 +223,7 @@ def row(name: str, evaluation: Evaluation, decision: Decision, selection: Select
 def standing(
     name: str, chosen: bool, selection: Selection, comparison: Comparison | None, race: RaceRecord | None = None
 ) -> str:
-    """Return how a candidate stands to the best one on the pictures that select."""
+    """Return how a candidate compares with the best one on the pictures that select."""
     if comparison is not None:
         place = "shown as good as the best" if comparison.shown else "not shown as good as the best"
     elif race is not None and name in race.left:

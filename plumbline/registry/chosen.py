@@ -33,7 +33,7 @@ Pictures = Callable[[list[str], int | None], Iterable[NDArray[np.uint8]]]
 
 
 def fitted(pictures: Pictures, fit: Fit) -> Pictures:
-    """`pictures`, brought to their size as a model with this `fit` was trained on them."""
+    """Return `pictures` so that they are brought to size as in the training of a model with this `fit`."""
     if fit == "stretch":
         return pictures
     with_fit: Callable[..., Iterable[NDArray[np.uint8]]] = pictures

@@ -45,7 +45,7 @@ def build_folder(
     reference_images: int,
     batch_size: int,
 ) -> dict[str, float]:
-    """Write everything but the manifest of a version into `folder`; return the figures of the export check.
+    """Write a version into `folder`, all but comparison.json and the manifest; return the figures of the export check.
 
     `pictures(paths, size)` yields (size, size, 3) uint8 RGB in order, or pictures of their own size for None. Raises
     UserError if the ONNX file does not give what Keras gives.

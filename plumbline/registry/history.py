@@ -32,7 +32,7 @@ class Entry:
     """One line of the log. `champion_before` and `champion_after` are version numbers, None for none."""
 
     action: str  # promote, rollback
-    outcome: str  # begun, done, on trial, refused, unchanged, interrupted
+    outcome: str  # begun, done, on trial, refused, unchanged, failed, interrupted
     reason: str
     version: int | None = None
     candidate: str = ""

@@ -4,9 +4,9 @@
     plumbline rollback [--to VERSION] --reason TEXT [--dry-run]
     plumbline history
 
-Reads what the stages before left under build/, writes build/promotion.json. HOLD and REJECT are results: the champion
-stays, the refusal goes into the registry's log, and the exit code is 0. Inside an experiment, or from a branch, commit
-or workspace that `promote.place` does not allow, the registry is not touched at all.
+Reads what the stages before left under build/. HOLD and REJECT are results: the champion stays, the refusal goes into
+the registry's log, and the exit code is 0. Inside an experiment, or from a branch, commit or workspace that
+`promote.place` does not allow, the registry is not touched at all.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ WORDS = {PASSED: "passed", FAILED: "**failed**", NOT_JUDGED: "not judged"}
 
 
 class PromoteParams(Section):
-    """Section `promote`."""
+    """params.yaml, section `promote`."""
 
     model: str = Field(default=registry.MODEL, pattern=r"^[A-Za-z0-9_.-]+$")
     lock_timeout: float = Field(default=600, gt=0)
@@ -551,7 +551,7 @@ def history(params: PromoteParams) -> list[str]:
     settled = {entry.settles for entry in log}
     log = [entry for entry in log if journal.digest(entry) not in settled]  # their outcome is shown
     lines += [f"{entry.number:4d} {entry.at[:19].replace('T', ' ')} {journal.in_words(entry)}" for entry in log]
-    problems += [f"there is no champion: {gone}; `rollback --to VERSION` makes one"] if gone else []
+    problems += [f"there is no champion: {gone}; `plumbline rollback --to VERSION` makes one"] if gone else []
     return lines + [f"WARNING: {problem}" for problem in problems]
 
 

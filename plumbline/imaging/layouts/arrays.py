@@ -167,7 +167,7 @@ def read(params: DataParams, source: str, paths: Sequence[str]) -> Iterator[Pict
 
 
 def states(params: DataParams, source: str, paths: Sequence[str]) -> list[str]:
-    """A digest of each row, or why it can't be read."""
+    """Return a digest of each row, or why it can't be read."""
     return [one.reason if isinstance(one, Refused) else one.id for one in read(params, source, paths)]
 
 
