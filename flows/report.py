@@ -16,13 +16,15 @@ from plumbline.common import artefacts
 from plumbline.common.errors import one_line
 from plumbline.common.records import read_record, read_records
 from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
-from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
+from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, result_of
 from plumbline.leakage.records import Certificate
 
 Say = Callable[[str], None]
 Table = list[dict[str, Any]]
 
 EVERY = 1.0  # seconds between two looks at how far a run is
+MET = {PASSED: "yes", FAILED: "**no**", NOT_JUDGED: "**not judged**", NOT_APPLICABLE: "not applicable"}
+TITLES = {"Not met": FAILED, "Not judged": NOT_JUDGED, "Not applicable": NOT_APPLICABLE, "Met": PASSED}
 ACCURACY = "Accuracy of each candidate, with 95% intervals"
 
 
@@ -138,10 +140,9 @@ def decision_text(decision: Decision) -> str:
     lines = [f"# {decision.verdict}: {decision.candidate}", "", decision.reason, ""]
     lines += ["| rule | figure | bound | met |", "| --- | --- | --- | --- |"]
     for rule in decision.rules:
-        met = {PASSED: "yes", FAILED: "**no**", NOT_JUDGED: "**not judged**"}[result_of(rule)]
-        cells = [rule.name, _short(rule.value), _short(rule.bound), met]
+        cells = [rule.name, _short(rule.value), _short(rule.bound), MET[result_of(rule)]]
         lines.append("| " + " | ".join(cells) + " |")
-    for title, result in (("Not met", FAILED), ("Not judged", NOT_JUDGED), ("Met", PASSED)):
+    for title, result in TITLES.items():
         rules = [rule for rule in decision.rules if result_of(rule) == result]
         if rules:
             lines += ["", f"**{title}**", "", *(f"- {rule.name}: {one_line(rule.reason)}" for rule in rules)]

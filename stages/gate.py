@@ -14,11 +14,11 @@ from plumbline.common.params import load_section
 from plumbline.common.records import read_record, write_record
 from plumbline.evidence.candidates import read_candidates, read_unseen
 from plumbline.evidence.records import Evaluation, RaceRecord
-from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
+from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, result_of
 from plumbline.evidence.rules import Gate, choose, decide, leaks_between
 from plumbline.leakage.records import Certificate
 
-WORDS = {PASSED: "pass      ", FAILED: "FAIL      ", NOT_JUDGED: "NOT JUDGED"}
+WORDS = {PASSED: "pass      ", FAILED: "FAIL      ", NOT_JUDGED: "NOT JUDGED", NOT_APPLICABLE: "n/a       "}
 
 
 def main() -> None:

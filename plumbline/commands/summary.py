@@ -10,7 +10,7 @@ from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.records import read_record, read_records
 from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
-from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
+from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, result_of
 from plumbline.registry.place import git
 
 PAGES = {
@@ -36,7 +36,7 @@ def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:
             f"  {row.parameters:>10,}  {row.weights}"
         )
     lines.append(f"{decision.verdict}: {decision.candidate} (* the one chosen)")
-    words = {FAILED: "not met", NOT_JUDGED: "not judged"}
+    words = {FAILED: "not met", NOT_JUDGED: "not judged", NOT_APPLICABLE: "not applicable"}
     for rule in decision.rules:
         if result_of(rule) != PASSED:
             lines.append(f"  {words[result_of(rule)]}: {rule.name}: {rule.reason}")

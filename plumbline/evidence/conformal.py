@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.evidence.candidates import Predictions
-from plumbline.evidence.intervals import draw_weights, rate_with_interval
+from plumbline.evidence.intervals import draw_weights, rate_if_any, rate_with_interval
 from plumbline.evidence.records import ConformalSets, Figure, MembersSpread
 from plumbline.tasks.scores import Floats, Ints
 
@@ -121,10 +121,6 @@ def members_spread(members: dict[str, Predictions], ensemble: Predictions, draws
     return MembersSpread(
         members=tuple(members),
         disagree=rate_with_interval(split, everywhere, ensemble.codes, draws),
-        right_where_agreed=_rate(ensemble, ~split, draws),
-        right_where_not=_rate(ensemble, split, draws),
+        right_where_agreed=rate_if_any(ensemble.right, ~split, ensemble.codes, draws),
+        right_where_not=rate_if_any(ensemble.right, split, ensemble.codes, draws),
     )
-
-
-def _rate(sample: Predictions, among: NDArray[np.bool_], draws: Floats) -> Figure | None:
-    return rate_with_interval(sample.right, among, sample.codes, draws) if among.any() else None

@@ -220,10 +220,10 @@ def evaluate_slices(
                 judged=groups >= params.slice_minimum_groups,
                 accuracy=intervals.rate_with_interval(right, inside, sample.codes, draws),
             )
-            if violation is not None and (inside & sample.truth[:, violation]).any():
+            if violation is not None:
                 among = inside & sample.truth[:, violation]
-                recall = intervals.rate_with_interval(predicted[:, violation], among, sample.codes, draws)
-                row = row.model_copy(update={"recall": recall})
+                recall = intervals.rate_if_any(predicted[:, violation], among, sample.codes, draws)
+                row = row if recall is None else row.model_copy(update={"recall": recall})
             rows.append(row)
     return tuple(rows)
 
@@ -370,8 +370,8 @@ def rates_at_threshold(
     everywhere = np.full(len(alarm), True)
     return AtThreshold(
         accuracy=intervals.rate_with_interval(alarm == is_violation, everywhere, sample.codes, draws),
-        recall=intervals.rate_with_interval(alarm, is_violation, sample.codes, draws),
-        false_alarm_rate=intervals.rate_with_interval(alarm, ~is_violation, sample.codes, draws),
+        recall=intervals.rate_if_any(alarm, is_violation, sample.codes, draws),
+        false_alarm_rate=intervals.rate_if_any(alarm, ~is_violation, sample.codes, draws),
     )
 
 
@@ -386,7 +386,10 @@ def null_summary(scaled: Floats, params: Evaluate) -> CalibrationNull:
 def scores_with_intervals(
     sample: Predictions, scaled: Predictions, draws: Floats, classes: list[str], violation: int | None, bins: int
 ) -> dict[str, Figure]:
-    """Return each score with its interval; scores by class are named `recall:CLASS`, after scaling `ece_scaled`."""
+    """Return each score with its interval; scores by class are named `recall:CLASS`, after scaling `ece_scaled`.
+
+    One that these pictures can't give is left out.
+    """
     weights = np.vstack([np.ones((1, len(sample.truth))), draws])
     positive = len(classes) - 1 if violation is None else violation
     values = sample.task.scores(sample.truth, sample.probabilities, weights, positive, bins)
@@ -402,11 +405,13 @@ def scores_with_intervals(
     }
     result = {}
     for name, drawn in values.items():
+        if not np.isfinite(drawn[0]):
+            continue
         score, _, place = name.partition(":")
         by_truth = bool(place) and score != "precision"
         rests_on = sample.truth[:, int(place)] if by_truth else np.full(len(sample.truth), True)
         images, groups = int(rests_on.sum()), len(np.unique(sample.codes[rests_on]))
-        value = float(drawn[0]) if np.isfinite(drawn[0]) else 0.0
+        value = float(drawn[0])
         if score in losses:
             low, high = intervals.mean_interval(losses[score], sample.codes, draws)
         else:
@@ -436,7 +441,7 @@ def leaderboard(evaluation: Evaluation) -> list[LeaderboardRow]:
 
 
 def headline(entry: CandidateEvidence, violation: str | None) -> dict[str, float]:
-    """Return the few figures of a candidate that `dvc metrics show` and `diff` put in its row."""
+    """Return the few figures of a candidate that `dvc metrics show` and `diff` put in its row, those that exist."""
     wanted = ["accuracy", "f1_macro", "roc_auc", "log_loss", "ece_scaled"]
     if violation is not None:
         wanted.insert(1, f"recall:{violation}")
@@ -444,6 +449,7 @@ def headline(entry: CandidateEvidence, violation: str | None) -> dict[str, float
         f"{split} {score.replace(':', ' ')}": round(entry.splits[split].scores[score].value, 6)
         for split in ("validation", "test")
         for score in wanted
+        if score in entry.splits[split].scores
     }
 
 

@@ -104,13 +104,16 @@ def effective_images(rate: float, variance: float, images: int, groups: int, lea
     return images / effect
 
 
+def rate_if_any(hit: NDArray[np.bool_], among: NDArray[np.bool_], codes: Ints, draws: Floats) -> Figure | None:
+    """Return `rate_with_interval`, None where there is no image `among` them: a share of nothing is no figure."""
+    return rate_with_interval(hit, among, codes, draws) if among.any() else None
+
+
 def rate_with_interval(hit: NDArray[np.bool_], among: NDArray[np.bool_], codes: Ints, draws: Floats) -> Figure:
-    """Return the share of images `among` (N,) for which `hit` (N,) is true, with its 95% interval.
+    """Return the share of images `among` (N,), one at least, for which `hit` (N,) is true, with its 95% interval.
 
     `codes` (N,) are the images' groups, `draws` (R, N) redrawings of them.
     """
-    if not among.any():
-        return Figure(value=0.0, low=0.0, high=1.0)
     drawn = draws[:, among].sum(axis=1)
     rates = (draws[:, among] @ hit[among])[drawn > 0] / drawn[drawn > 0]
     value = float(hit[among].mean())

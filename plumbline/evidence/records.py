@@ -108,26 +108,26 @@ class CalibrationNull(Record):
 
 
 class OperatingPoint(Record):
-    """What happens when an alarm is raised from one threshold on."""
+    """What happens when an alarm is raised from one threshold on. A rate of no picture is None."""
 
     threshold: float
     caught: int
     missed: int
     false_alarms: int
     quiet: int
-    recall: float
+    recall: float | None
     precision: float
-    false_alarm_rate: float
+    false_alarm_rate: float | None
     accuracy: float
     chosen: bool
 
 
 class AtThreshold(Record):
-    """The rates of alarms at the chosen threshold."""
+    """The rates of alarms at the chosen threshold; None: the split holds no violation, or nobody who complies."""
 
     accuracy: Figure
-    recall: Figure
-    false_alarm_rate: Figure
+    recall: Figure | None
+    false_alarm_rate: Figure | None
 
 
 class CostCurve(Record):
@@ -138,7 +138,10 @@ class CostCurve(Record):
 
 
 class SplitEvidence(Record):
-    """One candidate on one split. Figures on alarms exist only where one class is a violation."""
+    """One candidate on one split. Figures on alarms exist only where one class is a violation.
+
+    A score that these pictures can't give, such as the recall of a class that none of them shows, is not in `scores`.
+    """
 
     scores: dict[str, Figure]
     confusion: tuple[Confusion, ...]
@@ -268,7 +271,8 @@ class LeaderboardRow(Record):
 class Rule:
     """One rule's verdict. `more_test_groups` is how many more would settle a rule that fails for lack of data.
 
-    A rule whose figure was not measured has not passed: `judged` is False.
+    A rule whose figure was not measured has not passed: `judged` is False. One about something that the data does not
+    have has not either: `applies` and `judged` are False.
     """
 
     name: str
@@ -278,6 +282,7 @@ class Rule:
     reason: str
     more_test_groups: int | None = None
     judged: bool = True
+    applies: bool = True
 
 
 @dataclass(frozen=True, config=KNOWN_KEYS)

@@ -1,4 +1,7 @@
-"""How a rule of the gate ended: passed, failed, or not judged because its figure was not measured."""
+"""How a rule of the gate ended: passed, failed, not judged because its figure was not measured, or not applicable.
+
+A rule is not applicable where the data has nothing that it could be about; it then stands in nobody's way.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +9,17 @@ from typing import Literal
 
 from plumbline.evidence.records import Rule
 
-Result = Literal["passed", "failed", "not judged"]
+Result = Literal["passed", "failed", "not judged", "not applicable"]
 PASSED: Result = "passed"
 FAILED: Result = "failed"
 NOT_JUDGED: Result = "not judged"
+NOT_APPLICABLE: Result = "not applicable"
 
 
 def result_of(rule: Rule) -> Result:
     """Return how a rule of decision.json or comparison.json ended."""
+    if not rule.applies:
+        return NOT_APPLICABLE
     if not rule.judged:
         return NOT_JUDGED
     return PASSED if rule.passed else FAILED

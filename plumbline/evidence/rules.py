@@ -31,7 +31,7 @@ from plumbline.evidence.records import (
     SplitEvidence,
     Verdict,
 )
-from plumbline.evidence.results import stands_in_the_way
+from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, result_of, stands_in_the_way
 from plumbline.evidence.selection import bootstrap_p, holm, select_simplest
 from plumbline.evidence.slices import Slicing
 from plumbline.models.records import NOT_ELIGIBLE, ModelDescription
@@ -92,6 +92,11 @@ class Gate(Section):
 def not_judged(name: str, bound: float | str | None, reason: str) -> Rule:
     """Return a rule whose figure was not measured."""
     return Rule(name, None, bound, False, reason, judged=False)
+
+
+def not_applicable(name: str, bound: float | str | None, reason: str) -> Rule:
+    """Return a rule about something that the data does not have."""
+    return Rule(name, None, bound, False, reason, judged=False, applies=False)
 
 
 def choose(
@@ -190,9 +195,8 @@ def apply_rules(name: str, evaluation: Evaluation, leaks: int, params: Gate, lat
     if params.accuracy_floor is not None:
         rules.append(floor_rule("accuracy", test.scores["accuracy"], params.accuracy_floor, groups))
     if params.recall_floor is not None and violation is not None and served is not None:
-        held = data.by_class[violation].groups
         rules.append(
-            floor_rule(f"recall of {violation}", served.recall, params.recall_floor, held, groups / max(held, 1))
+            recall_rule(violation, served.recall, params.recall_floor, data.by_class[violation].groups, groups)
         )
     if params.false_alarm_ceiling is not None and served is not None:
         rules.append(false_alarm_rule(served.false_alarm_rate, params.false_alarm_ceiling))
@@ -225,6 +229,14 @@ def floor_rule(name: str, figure: Figure, floor: float, groups: int, scale: floa
     return Rule(name, low, floor, False, reason, None if more is None else int(np.ceil(more * scale)))
 
 
+def recall_rule(violation: str, figure: Figure | None, floor: float, held: int, groups: int) -> Rule:
+    """Judge the recall of the violation, which `held` of the test `groups` show; None: no test picture does."""
+    name = f"recall of {violation}"
+    if figure is None:
+        return not_judged(name, floor, f"no test picture is {violation}, so not judged")
+    return floor_rule(name, figure, floor, held, groups / held)
+
+
 def groups_to_reach(figure: Figure, floor: float, groups: int) -> int | None:
     """Return how many more groups would lift the interval's lower end to `floor` if the rate stays what it is."""
     value = figure.value
@@ -244,8 +256,13 @@ def _trials_behind(value: float, low: float) -> float:
     return many
 
 
-def false_alarm_rule(figure: Figure, ceiling: float) -> Rule:
-    """Judge the rate of false alarms at the served threshold: high recall must not come from alarming at everybody."""
+def false_alarm_rule(figure: Figure | None, ceiling: float) -> Rule:
+    """Judge the rate of false alarms at the served threshold: high recall must not come from alarming at everybody.
+
+    None: no test picture complies.
+    """
+    if figure is None:
+        return not_judged("false alarms", ceiling, "no test picture complies, so not judged")
     value = figure.value
     return Rule("false alarms", value, ceiling, value <= ceiling, f"{value:.3f} of those who comply raise an alarm")
 
@@ -294,12 +311,16 @@ def beat_rule(rival: str, versus: Mapping[str, Gain], groups: int, sure: float) 
 
 
 def shortcut_rules(found: Sequence[Shortcut], bounds: Mapping[str, float]) -> list[Rule]:
-    """Judge the shortcuts that have a bound. `site` may be missing, as with pictures of a single site."""
+    """Judge the shortcuts that have a bound. Pictures of a single site have none called `site`."""
     names = [shortcut.name for shortcut in found]
     unknown = sorted(set(bounds) - {*names, "site"})
     if unknown:
         raise UserError(f"params.yaml: gate.shortcut_auc names '{unknown[0]}', known are {', '.join(names)}.")
-    return [shortcut_rule(shortcut, bounds[shortcut.name]) for shortcut in found if shortcut.name in bounds]
+    rules = [shortcut_rule(shortcut, bounds[shortcut.name]) for shortcut in found if shortcut.name in bounds]
+    if "site" in set(bounds) - set(names):
+        reason = "the pictures have no column `site`, or are all of one"
+        rules.append(not_applicable("shortcut: site", bounds["site"], reason))
+    return rules
 
 
 def shortcut_rule(shortcut: Shortcut, bound: float) -> Rule:
@@ -396,11 +417,12 @@ def _sentence(
     verdict: str, selection: Selection, on: str, rules: list[Rule], unjudged: Literal["hold", "allow"]
 ) -> str:
     how = f"On {on} {selection.why}"
-    open_rules = ", ".join(rule.name for rule in rules if not rule.judged)
+    open_rules = ", ".join(rule.name for rule in rules if result_of(rule) == NOT_JUDGED)
     if verdict == "PROMOTE":
         left = f" that could be judged; not judged, and allowed so by gate.unjudged: {open_rules}" if open_rules else ""
-        return f"{how}. It passes every rule{left}."
-    failed = [rule for rule in rules if rule.judged and not rule.passed]
+        absent = ", ".join(rule.name for rule in rules if result_of(rule) == NOT_APPLICABLE)
+        return f"{how}. It passes every rule{left}{absent and f'; not applicable: {absent}'}."
+    failed = [rule for rule in rules if result_of(rule) == FAILED]
     if verdict == "REJECT":
         return f"{how}. It fails on: {', '.join(rule.name for rule in failed)}."
     parts = [f"{how}."]

@@ -43,9 +43,9 @@ def operating_point(violation: NDArray[np.bool_], score: Floats, threshold: floa
         missed=missed,
         false_alarms=false,
         quiet=quiet,
-        recall=caught / max(caught + missed, 1),
+        recall=caught / (caught + missed) if violation.any() else None,
         precision=caught / max(caught + false, 1),
-        false_alarm_rate=false / max(false + quiet, 1),
+        false_alarm_rate=None if violation.all() else false / (false + quiet),
         accuracy=(caught + quiet) / len(score),
         chosen=chosen,
     )

@@ -26,7 +26,7 @@ from plumbline.evidence.records import (
     Selection,
     SplitEvidence,
 )
-from plumbline.evidence.results import result_of
+from plumbline.evidence.results import NOT_APPLICABLE, PASSED, result_of
 from plumbline.pages.charts import Line, bar_chart, line_chart, range_bar
 from plumbline.pages.template import data_uri, read_asset, render_page
 from plumbline.tasks.known import task_of
@@ -90,7 +90,7 @@ class Panel:
     chosen: bool
     entry: CandidateEvidence
     charts: list[Chart]
-    by_class: list[dict[str, str | Figure]]
+    by_class: list[dict[str, str | Figure | None]]
     all_scores: list[str]
     mistakes: list[Mistake]
 
@@ -178,7 +178,9 @@ def headline(decision: Decision) -> str:
 def notes(evaluation: Evaluation, decision: Decision) -> list[tuple[bool, str]]:
     """Return what a reader must know besides the verdict, as (alarming, sentence)."""
     found = [
-        (True, f"{rule.name[0].upper()}{rule.name[1:]}: {rule.reason}.") for rule in decision.rules if not rule.passed
+        (result_of(rule) != NOT_APPLICABLE, f"{rule.name[0].upper()}{rule.name[1:]}: {rule.reason}.")
+        for rule in decision.rules
+        if result_of(rule) != PASSED
     ]
     areas = ", ".join(f"{one.name} {one.auc:.2f}" for one in evaluation.shortcuts)
     found.append((False, f"How well each of these alone predicts the label (AUC, 0.5 is chance): {areas}."))
@@ -284,10 +286,10 @@ def panel(candidate: TrainedCandidate, evaluation: Evaluation, chosen: bool, thu
         entry=entry,
         charts=charts(candidate, evaluation),
         by_class=[
-            {"name": name} | {score: scores[f"{score}:{name}"] for score in ("precision", "recall", "f1")}
+            {"name": name} | {score: scores.get(f"{score}:{name}") for score in ("precision", "recall", "f1")}
             for name in candidate.classes
         ],
-        all_scores=[name for name in scores if ":" not in name],
+        all_scores=list(dict.fromkeys(name for one in entry.splits.values() for name in one.scores if ":" not in name)),
         mistakes=mistakes(candidate, entry, MISTAKES_CHOSEN if chosen else MISTAKES_OTHER, thumbnails),
     )
 
@@ -299,9 +301,11 @@ def charts(candidate: TrainedCandidate, evaluation: Evaluation) -> list[Chart]:
     violation = evaluation.violation_class
     test = entry.splits["test"]
     drawn = learning_charts(candidate)
-    drawn.append(curve_chart("ROC on test", curves.roc(sample, candidate.classes, violation), test.scores["roc_auc"]))
+    drawn.append(
+        curve_chart("ROC on test", curves.roc(sample, candidate.classes, violation), test.scores.get("roc_auc"))
+    )
     recall = curves.precision_recall(sample, candidate.classes, violation)
-    drawn.append(curve_chart("Precision and recall on test", recall, test.scores["pr_auc"]))
+    drawn.append(curve_chart("Precision and recall on test", recall, test.scores.get("pr_auc")))
     drawn.append(confidence_chart(candidate, entry, violation))
     drawn.append(reliability_chart(test))
     if violation is not None:
@@ -337,7 +341,7 @@ def learning_charts(candidate: TrainedCandidate) -> list[Chart]:
     return drawn
 
 
-def curve_chart(title: str, table: Any, area: Figure) -> Chart:
+def curve_chart(title: str, table: Any, area: Figure | None) -> Chart:
     """Return a ROC curve or a precision-recall curve, with a line per class shown."""
     across, up = (
         ("false_positive_rate", "true_positive_rate") if "false_positive_rate" in table else ("recall", "precision")
@@ -349,7 +353,7 @@ def curve_chart(title: str, table: Any, area: Figure) -> Chart:
     key = [(line.style, line.name) for line in lines]
     if across == "false_positive_rate":
         lines.append(Line("chance", [0, 1], [0, 1], "faint"))
-    words = f"area {area.value:.3f} ({area.low:.3f} to {area.high:.3f})"
+    words = f"area {area.value:.3f} ({area.low:.3f} to {area.high:.3f})" if area else "area not measured"
     labels = across.replace("_", " "), up.replace("_", " ")
     return Chart(
         title=title,

@@ -26,7 +26,7 @@ from plumbline.common.params import Section, load_section
 from plumbline.common.records import write_record
 from plumbline.common.served import CHALLENGER, CHAMPION, ServedAs
 from plumbline.evidence.records import AgainstChampion, Decision, LeaderboardRow
-from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
+from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, result_of
 from plumbline.imaging.decode import Fit
 from plumbline.registry import bundle
 from plumbline.registry import history as journal
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 
 COMMIT_TAG = "git commit"
-WORDS = {PASSED: "passed", FAILED: "**failed**", NOT_JUDGED: "not judged"}
+WORDS = {PASSED: "passed", FAILED: "**failed**", NOT_JUDGED: "not judged", NOT_APPLICABLE: "not applicable"}
 
 
 class PromoteParams(Section):
@@ -97,7 +97,7 @@ def refusal(decision: Decision, wish: Wish) -> str | None:
     """Return why the verdict forbids promotion, or None if it allows it or is overruled by force."""
     if decision.verdict == "PROMOTE" or wish.force:
         return None
-    failed = [f"{rule.name}: {rule.reason}" for rule in decision.rules if result_of(rule) != PASSED]
+    failed = [f"{rule.name}: {rule.reason}" for rule in decision.rules if result_of(rule) in (FAILED, NOT_JUDGED)]
     return f"The gate said {decision.verdict}. {'; '.join(failed) or 'No rule gave a reason'}."
 
 
@@ -425,6 +425,8 @@ def tags_of(chosen: Chosen, origin: Provenance, wish: Wish) -> dict[str, str]:
 
 
 def _with_interval(row: LeaderboardRow, score: str) -> str:
+    if score not in row.metrics["test"]:
+        return "not measured: no test picture shows it"
     low, high = row.intervals["test"][score]
     return f"{row.metrics['test'][score]:.3f} (95%: {low:.3f} to {high:.3f})"
 

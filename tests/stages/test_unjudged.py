@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 from fabricated import write_project
@@ -15,8 +17,8 @@ from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.records import read_record, read_records
 from plumbline.evidence import rules
-from plumbline.evidence.records import ConditionAnswers, Decision, Figure, LeaderboardRow, ProbeEvidence
-from plumbline.evidence.results import FAILED, NOT_JUDGED, PASSED, result_of
+from plumbline.evidence.records import ConditionAnswers, Decision, Evaluation, Figure, LeaderboardRow, ProbeEvidence
+from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, result_of
 from stages import evaluate, gate, leaderboard, race
 
 
@@ -121,3 +123,44 @@ def test_a_network_without_maps_and_a_probe_without_zooms_are_not_judged():
 def test_a_shortcut_bound_that_names_no_audit_is_refused(project):
     with pytest.raises(UserError, match=r"gate\.shortcut_auc names 'boarder', known are metadata"):
         decide(shortcut_auc={"boarder": 0.8})
+
+
+def only(project, label):
+    """Leave test pictures of one label only, in all that was predicted and split."""
+    for path in (project / "build/splits.parquet", *(project / "build/candidates").glob("*/predictions.parquet")):
+        table = pd.read_parquet(path)
+        table.loc[(table["split"] == "test") & (table["label"] != label), "split"] = "train"
+        table.to_parquet(path, index=False)
+
+
+@pytest.mark.parametrize(
+    ("label", "unjudged"), [("without_helmet", "false alarms"), ("with_helmet", "recall of without_helmet")]
+)
+def test_a_rate_of_no_test_picture_is_not_judged_and_no_page_shows_it_as_zero(project, label, unjudged):
+    only(project, label)
+    decision = decide()
+    assert result_of(rule(decision, unjudged)) == NOT_JUDGED
+    assert decision.verdict != "PROMOTE"
+    test = read_record(artefacts.EVALUATION, Evaluation).candidates["small"].splits["test"]
+    gone = {"without_helmet": "recall:with_helmet", "with_helmet": "recall:without_helmet"}[label]
+    assert {gone, "recall_macro", "roc_auc"}.isdisjoint(test.scores)
+    metrics = json.loads((artefacts.METRICS / "small.json").read_text())
+    assert "validation roc_auc" in metrics
+    assert "test roc_auc" not in metrics
+    leaderboard.main()
+    assert "not measured" in Path("reports/leaderboard.html").read_text()
+
+
+@pytest.mark.parametrize("site", [None, "everywhere"])
+def test_a_bound_on_the_site_of_pictures_of_one_site_is_shown_as_not_applicable_and_promotes(project, site, capsys):
+    manifest = pd.read_parquet("build/manifest.parquet").drop(columns="site")
+    manifest.assign(**({} if site is None else {"site": site})).to_parquet("build/manifest.parquet", index=False)
+    decision = decide()
+    found = rule(decision, "shortcut: site")
+    assert (result_of(found), found.passed, decision.verdict) == (NOT_APPLICABLE, False, "PROMOTE")
+    assert decision.reason.endswith("It passes every rule; not applicable: shortcut: site.")
+    assert "n/a         shortcut: site" in capsys.readouterr().out
+    assert "| shortcut: site | – | 0.85 | not applicable |" in decision_text(decision)
+    assert "  not applicable: shortcut: site" in table(read_records(artefacts.LEADERBOARD, LeaderboardRow), decision)
+    leaderboard.main()
+    assert '<span class="badge not-applicable">not applicable</span>' in Path("reports/leaderboard.html").read_text()
