@@ -64,19 +64,22 @@ def estimate_accuracy(
 
 def estimate_recall(
     probability: Floats, alarm: NDArray[np.bool_], groups: NDArray[np.int64], seed: int = 0
-) -> Estimate:
+) -> Estimate | None:
     """Return the share of a class that raises the alarm, if `probability` (N,) of the class is calibrated.
 
-    The interval is for this number of images: each draw decides by its probability whether an image is of the class.
+    None where fewer than one image of the class is expected. The interval is for this number of images: each draw
+    decides by its probability whether an image is of the class.
     """
     random = np.random.default_rng(seed)
     draws = []
     for rows in redraw(groups, random, DRAWS):
         member = random.random(len(rows)) < probability[rows]
-        draws.append(float(np.mean(alarm[rows][member])) if member.any() else 1.0)
+        if member.any():
+            draws.append(float(np.mean(alarm[rows][member])))
+    if probability.sum() < 1 or not draws:
+        return None
     low, high = np.percentile(draws, [2.5, 97.5])
-    expected = float(probability[alarm].sum() / probability.sum()) if probability.sum() > 0 else 1.0
-    return Estimate(expected, float(low), float(high))
+    return Estimate(float(probability[alarm].sum() / probability.sum()), float(low), float(high))
 
 
 def calibrated(probabilities: Floats, temperature: float) -> Floats:

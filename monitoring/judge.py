@@ -106,6 +106,10 @@ def judge(reference: Reference, window: Observations, formats: list[str], params
     distances = np.concatenate([crossed[0][rows], crossed[1][kept]])
     statistics["far from the reference"] = more_often(distances > np.quantile(distances, FAR))
     statistics |= embedding_tests(np.concatenate([known.embeddings[rows], window.embeddings[kept]]), layout)
+    unseen, left_out = not_compared(layout, reference.classes)
+    notes += left_out
+    if unseen:
+        statistics = {}
     raw = p_values(layout, statistics, params.permutations, params.seed)
     adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
     far_share = float(np.mean(near.distances > limit))
@@ -116,7 +120,9 @@ def judge(reference: Reference, window: Observations, formats: list[str], params
         words = sentence(name, before, now, far_share)
         tests.append(Test(name, raw[name], adjusted[name], words, _summary(now), _summary(before)))
     shares, moved = class_shares(reference, window, params)
-    verdict, reasons = decide(tests, moved, params)
+    verdict, reasons = decide(tests, unseen + moved, params)
+    recall, no_recall = recall_of_violation(reference, window)
+    notes += no_recall
     confidence, window_confidence = known.probabilities.max(axis=1), window.probabilities.max(axis=1)
     return Judgement(
         verdict=verdict,
@@ -127,7 +133,7 @@ def judge(reference: Reference, window: Observations, formats: list[str], params
         if reference.task.exclusive
         else None,
         average_confidence=float(window_confidence.mean()) if reference.task.exclusive else None,
-        recall=recall_of_violation(reference, window),
+        recall=recall,
         far_share=far_share,
         notes=notes,
         distance=near.distances,
@@ -233,16 +239,36 @@ def class_shares(reference: Reference, window: Observations, params: DriftParams
     ]
 
 
-def recall_of_violation(reference: Reference, window: Observations) -> Estimate | None:
-    """Return the expected share of violations that raise the alarm, None where no class is one."""
+def not_compared(layout: Layout, classes: list[str]) -> tuple[list[str], list[str]]:
+    """Return a reason to look where no image of the window is tested, a note where some are not; else nothing.
+
+    The tests compare images that the champion calls alike, so they say nothing of a class that only one side has.
+    """
+    left = layout.in_window & ~layout.compared
+    if not left.any():
+        return [], []
+    names = " or ".join(classes[place] for place in np.unique(layout.predicted[left]))
+    if layout.compared.any():
+        count = f"{int(left.sum()):,} of the window's {int(layout.in_window.sum()):,} images"
+        return [], [f"The tests say nothing of {count}: the champion calls them {names}, and none of the reference so."]
+    return [f"not tested: the champion calls every image {names}, and none of the reference so"], []
+
+
+def recall_of_violation(reference: Reference, window: Observations) -> tuple[Estimate | None, list[str]]:
+    """Return the expected share of violations that raise the alarm, and a note where too few are expected to say.
+
+    None without a note where no class is a violation.
+    """
     if reference.violation is None or reference.threshold is None or not reference.task.exclusive:
-        return None
+        return None, []
     probability = window.probabilities[:, reference.classes.index(reference.violation)]
-    return estimate_recall(probability, probability >= reference.threshold, window.groups)
+    found = estimate_recall(probability, probability >= reference.threshold, window.groups)
+    note = f"Recall of {reference.violation}: no figure, since fewer than one image of it is expected here."
+    return found, [] if found else [note]
 
 
 def decide(tests: list[Test], moved: list[str], params: DriftParams) -> tuple[str, list[str]]:
-    """Return the verdict and its reasons, weightiest first."""
+    """Return the verdict and its reasons, weightiest first; `moved` are reasons that no test gives."""
     level = params.alpha / params.horizon
     found = [test for test in tests if test.adjusted <= level and test.name not in ONLY_WATCHED]
     hints = [test for test in tests if test.adjusted <= params.alpha and test not in found]

@@ -50,6 +50,12 @@ class Layout:
             raise ValueError("a group has images on both sides")
 
     @property
+    def compared(self) -> NDArray[np.bool_]:
+        """(N,) which images are predicted to be of a class that both sides have: the others weigh nothing."""
+        shared = np.intersect1d(self.predicted[self.in_window], self.predicted[~self.in_window])
+        return np.isin(self.predicted, shared)
+
+    @property
     def composition(self) -> NDArray[np.int64]:
         """(G, C) how many images of each group are predicted to be of each class."""
         table = np.zeros((int(self.group.max()) + 1, int(self.predicted.max()) + 1), np.int64)

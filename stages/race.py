@@ -10,6 +10,7 @@ found again.
 
 from __future__ import annotations
 
+import math
 import sys
 
 from plumbline.common import artefacts
@@ -62,12 +63,15 @@ def main() -> None:
 
 
 def entrant(candidate: TrainedCandidate, candidates: dict[str, TrainedCandidate], folds: int) -> Entrant:
-    """Return a candidate as the race sees it. A fold takes what training took, on so many fewer pictures."""
+    """Return a candidate as the race sees it. A fold takes what training took, on so many fewer pictures.
+
+    Where no candidate's time was measured, none pays for a fold.
+    """
     asked = [member.name for member in candidate.model.members] or [candidate.name]
     measured = [one.seconds for one in candidates.values() if one.seconds is not None]
-    longest = max(measured, default=0.0)  # one whose time was not measured may be the slowest
-    took = {name: longest if candidates[name].seconds is None else candidates[name].seconds for name in asked}
-    seconds = {name: (folds - 1) / folds * (one or 0.0) for name, one in took.items()}
+    longest = max(measured, default=math.inf)  # one whose time was not measured may be the slowest
+    took = {name: candidates[name].seconds for name in asked}
+    seconds = {name: (folds - 1) / folds * (longest if one is None else one) for name, one in took.items()}
     return Entrant(candidate.name, (candidate.parameters,), seconds)
 
 

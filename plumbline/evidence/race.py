@@ -97,7 +97,7 @@ def race(entrants: list[Entrant], look: Look, terms: Terms) -> RaceRecord:
             break
         affordable = within_budget(running, answers, 60 * terms.minutes - seconds)
         if not affordable:
-            return _record("minutes", rounds, left, terms)
+            return _record("minutes" if np.isfinite(seconds_of(running)) else "unmeasured", rounds, left, terms)
         left |= {
             one.name: "among the less accurate half when the time left (train.minutes) did not pay a fold for all"
             for one in running

@@ -16,7 +16,7 @@ from plumbline.tasks.records import Confusion
 
 KNOWN_KEYS = ConfigDict(extra="forbid")
 Verdict = Literal["PROMOTE", "HOLD", "REJECT"]
-Ended = Literal["settled", "folds", "minutes", "validation", "cross_validation"]
+Ended = Literal["settled", "folds", "minutes", "unmeasured", "validation", "cross_validation"]
 
 
 class Figure(Record):
@@ -349,9 +349,10 @@ class RaceRound(Record):
 class RaceRecord(Record):
     """build/race.json: how candidates were told apart on pictures that are not test.
 
-    `ended` is `settled` (told apart), `folds` (all were asked), `minutes` (the budget was spent), or, where there was
-    no race, `validation` or `cross_validation` as gate.selection says. `finalists` are chosen among on validation and
-    the first `folds` of `of_folds` folds; `left` says why each of the others is not. The budget is
+    `ended` is `settled` (told apart), `folds` (all were asked), `minutes` (the budget was spent), `unmeasured` (no
+    candidate's training time is known, so nothing says what a fold takes), or, where there was no race, `validation` or
+    `cross_validation` as gate.selection says. `finalists` are chosen among on validation and the first `folds` of
+    `of_folds` folds; `left` says why each of the others is not. The budget is
     `minutes` of training; what was spent is not recorded, since no two runs take the same time.
     """
 
@@ -383,6 +384,12 @@ class RaceRecord(Record):
         if not self.folds and self.ended == "settled":
             return f"Selected on validation alone: its {first.groups} groups tell the candidates apart."
         asked = f"{len(first.in_question)} of {len(first.asked)} candidates could not be told apart on validation"
+        if self.ended == "unmeasured":
+            return (
+                f"Selected on validation alone ({first.groups} groups): {asked}, but no candidate's training time is "
+                "known (cost.json), so none could be asked about a fold within train.minutes: `dvc repro -f` a "
+                "candidate's train stage, and the race with it."
+            )
         if not self.folds:
             return (
                 f"Selected on validation alone ({first.groups} groups): {asked}, but {self.minutes:g} minutes "

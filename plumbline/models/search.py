@@ -25,7 +25,7 @@ from pydantic import Field
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
-from plumbline.models.candidates import TRANSFER, Candidate
+from plumbline.models.candidates import TRANSFER, TRIPLET, Candidate
 from plumbline.models.features import Features
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 AS_IT_STANDS = "as it stands"
 HEADS: dict[str, tuple[int, ...]] = {"linear": (), "128": (128,), "256": (256,), "256-128": (256, 128)}
+SPACE = 2  # another number where `propose` asks for something else: trials of another space are another study
 
 
 Settings = dict[str, Any]
@@ -47,42 +48,47 @@ class Tune(Section):
 
 
 def propose(trial: optuna.Trial, candidate: Candidate, features: Features) -> Settings:
-    """Return what this trial changes in the candidate's entry."""
+    """Return what this trial changes in the candidate's entry. The entry's own values are always among the choices."""
+    rate = candidate.learning_rate
     changes: Settings = {
-        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-2, log=True),
-        "batch_size": trial.suggest_categorical("batch_size", [16, 32, 64, 128]),
+        "learning_rate": trial.suggest_float("learning_rate", min(1e-5, rate), max(1e-2, rate), log=True),
+        "batch_size": trial.suggest_categorical("batch_size", _with((16, 32, 64, 128), candidate.batch_size)),
     }
-    if candidate.architecture == TRANSFER:
-        assert candidate.head is not None
-        hidden = HEADS[trial.suggest_categorical("hidden", list(HEADS))]
+    if candidate.architecture in (TRANSFER, TRIPLET) and features.views:
+        changes["augmented"] = trial.suggest_categorical("augmented", [False, True])
+    if candidate.architecture == TRIPLET:
+        return changes
+    if candidate.head is not None:
+        heads = HEADS | {_head_name(candidate.head.hidden): candidate.head.hidden}
+        hidden = heads[trial.suggest_categorical("hidden", list(heads))]
         head: Settings = {**candidate.head.model_dump(mode="json"), "hidden": list(hidden)}
-        head["dropout"] = trial.suggest_float("dropout", 0.0, 0.6) if hidden else 0.0
+        head["dropout"] = trial.suggest_float("dropout", 0.0, max(0.6, candidate.head.dropout)) if hidden else 0.0
         if len(features.shape) > 1:
-            head["pooling"] = trial.suggest_categorical("pooling", ["flatten", "average"])
-        if features.views:
-            changes["augmented"] = trial.suggest_categorical("augmented", [False, True])
+            poolings = _with(("flatten", "average"), candidate.head.pooling)
+            head["pooling"] = trial.suggest_categorical("pooling", poolings)
         return {**changes, "head": head}
-    changes["width"] = trial.suggest_categorical("width", [0.25, 0.5, 0.75, 1.0])
+    changes["width"] = trial.suggest_categorical("width", _with((0.25, 0.5, 0.75, 1.0), candidate.width))
     changes["mirror"] = trial.suggest_categorical("mirror", [False, True])
-    changes["brightness"] = trial.suggest_float("brightness", 0.0, 0.4)
+    changes["brightness"] = trial.suggest_float("brightness", 0.0, max(0.4, candidate.brightness))
     return changes
 
 
-def starting_point(candidate: Candidate, features: Features) -> Settings:
-    """The entry as it is, as parameters of the search, as far as the search has them."""
-    point: Settings = {"learning_rate": candidate.learning_rate}
-    if candidate.batch_size in (16, 32, 64, 128):
-        point["batch_size"] = candidate.batch_size
-    if candidate.head is not None:
-        names = {hidden: name for name, hidden in HEADS.items()}
-        if candidate.head.hidden in names:
-            point |= {"hidden": names[candidate.head.hidden], "dropout": candidate.head.dropout}
-        if len(features.shape) > 1:
-            point["pooling"] = candidate.head.pooling
-        return point | ({"augmented": candidate.augmented} if features.views else {})
-    if candidate.width in (0.25, 0.5, 0.75, 1.0):
-        point["width"] = candidate.width
-    return point | {"mirror": candidate.mirror, "brightness": candidate.brightness}
+def starting_point(candidate: Candidate) -> Settings:
+    """The entry as it is, as parameters of the search; those that this search does not ask for are passed over."""
+    names = ("learning_rate", "batch_size", "augmented", "width", "mirror", "brightness")
+    point: Settings = {name: getattr(candidate, name) for name in names}
+    if candidate.head is None:
+        return point
+    head = candidate.head
+    return point | {"hidden": _head_name(head.hidden), "dropout": head.dropout, "pooling": head.pooling}
+
+
+def _with(choices: tuple[Any, ...], own: Any) -> list[Any]:
+    return list(dict.fromkeys((*choices, own)))
+
+
+def _head_name(hidden: tuple[int, ...]) -> str:
+    return "-".join(map(str, hidden)) or "linear"
 
 
 def changed(candidate: Candidate, changes: Settings) -> Candidate:
@@ -107,7 +113,7 @@ def search(
 
     visible = splits[splits["split"] != "test"].reset_index(drop=True)
     if as_it_stands(study, TrialState.COMPLETE, TrialState.WAITING) is None:
-        study.enqueue_trial(starting_point(candidate, features), user_attrs={AS_IT_STANDS: True})
+        study.enqueue_trial(starting_point(candidate), user_attrs={AS_IT_STANDS: True})
 
     def objective(trial: optuna.Trial) -> float:
         changes = propose(trial, candidate, features)
@@ -148,9 +154,9 @@ def open_study(name: str, key: str, seed: int, folder: Path = artefacts.TRIALS.p
 
 
 def study_key(candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int) -> str:
-    """A digest of entry, split, features and seed: trials are comparable while it is the same."""
+    """A digest of search space, entry, split, features and seed: trials are comparable while it is the same."""
     rows = splits[["path", "label", "split"]].to_csv(index=False)
-    text = json.dumps([candidate.model_dump(mode="json"), features.backbone.content(), seed], sort_keys=True)
+    text = json.dumps([SPACE, candidate.model_dump(mode="json"), features.backbone.content(), seed], sort_keys=True)
     return hashlib.sha256((rows + text).encode()).hexdigest()[:12]
 
 

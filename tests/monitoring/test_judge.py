@@ -208,3 +208,38 @@ def test_an_image_is_near_to_its_like_but_not_by_its_own_group():
     found = nearness(np.array([[1.0, 0, 0, 0], [0, 0, 1, 0]]), known, None, groups)
     assert found.distances == pytest.approx([0, 1])
     assert found.nearest[0] in (0, 1, 2)
+
+
+def called(place: int, images: int = 100) -> Observations:
+    """Images that the champion calls all alike."""
+    one = sample(1, images, violations=float(place))
+    return replace(one, probabilities=np.tile(np.eye(2)[place] * 0.98 + 0.01, (images, 1)))
+
+
+def test_a_window_of_which_no_image_can_be_tested_is_never_ok():
+    known = reference()
+    known = replace(known, observations=called(0), labels=np.zeros(100, int))
+    found = judge(known, called(1), ["JPEG"] * 100, PARAMS.model_copy(update={"alpha": 1e-9}))
+    assert (found.verdict, found.tests) == ("WATCH", [])
+    assert found.reasons == ["not tested: the champion calls every image without_helmet, and none of the reference so"]
+
+
+def test_images_of_a_class_that_the_reference_lacks_are_said_not_to_be_tested():
+    known = replace(reference(), observations=called(0), labels=np.zeros(100, int))
+    mixed = replace(
+        called(0), probabilities=np.concatenate([called(0).probabilities[:90], called(1).probabilities[:10]])
+    )
+    found = judge(known, mixed, ["JPEG"] * 100, PARAMS)
+    assert found.tests
+    assert found.notes[0].startswith(
+        "The tests say nothing of 10 of the window's 100 images: the champion calls them wi"
+    )
+
+
+def test_a_window_without_a_violation_to_expect_has_no_recall_and_says_so():
+    nobody = np.full(100, 1e-4)
+    assert estimate_recall(nobody, nobody >= 0.5, np.arange(100)) is None
+    window = replace(called(0), probabilities=np.stack([1 - nobody, nobody], axis=1))
+    found = judged(window)
+    assert found.recall is None
+    assert found.notes == ["Recall of without_helmet: no figure, since fewer than one image of it is expected here."]

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -38,6 +41,7 @@ from plumbline.models.folds import count_folds, folds_of
 from plumbline.models.records import ModelRecord
 from stages import race as stage
 from stages import train as train_stage
+from stages.race import entrant
 
 PICTURES = 100  # in validation and in each fold, a group each
 
@@ -389,3 +393,15 @@ def test_params_of_before_are_refused_by_name(project):
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("folds: 2", "folds: null"))
     with pytest.raises(UserError, match=r"params.yaml.*train.*folds"):
         stage.main()
+
+
+def test_where_no_training_time_is_known_no_fold_is_asked_for_and_the_page_says_why():
+    candidate = TrainedCandidate("m0", SimpleNamespace(parameters=3, members=()), pd.DataFrame(), pd.DataFrame())
+    assert entrant(candidate, {"m0": candidate}, 5).seconds == {"m0": math.inf}
+    slow = replace(candidate, name="m1", seconds=10.0)
+    assert entrant(candidate, {"m0": candidate, "m1": slow}, 5).seconds == {"m0": 8.0}
+    track = Track([0, 1], [2])
+    found = race(track.entrants(math.inf, math.inf), track.look, terms(minutes=1000))
+    assert track.asked == [(0, "m0 m1")]
+    assert (found.ended, found.folds, found.finalists) == ("unmeasured", 0, ["m0", "m1"])
+    assert "no candidate's training time is known (cost.json)" in found.why
