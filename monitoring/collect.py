@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from monitoring.result import MetadataSaid
-from plumbline.common.errors import UserError
+from plumbline.common.errors import UserError, first_line
 from plumbline.common.parallel import in_order
 from plumbline.imaging.decode import SUFFIXES, DecodeError, Fit, Pixels, decode_image, decode_resized, resize
 from plumbline.imaging.describe import describe_camera
@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 
 TO_LABEL = "to_label"
 METADATA = "metadata.csv"
+STAMPS = (  # what stores call a file's checksum or time of change, the surest first
+    *("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated"),
+    *("modified", "modify", "last_write_time", "sha", "md5", "created"),
+)
 
 
 class NothingSentError(UserError):
@@ -54,10 +58,22 @@ class Measured:
 
 @dataclass(frozen=True)
 class Unreadable:
-    """A file that can't be read as a picture, and why."""
+    """A file that is no picture that can be used, and why."""
 
     file: File
     reason: str
+
+
+@dataclass(frozen=True)
+class NotFetched:
+    """A file whose bytes the source did not give, and why: nothing is known of it, so it is tried again."""
+
+    file: File
+    reason: str
+
+
+class FetchError(Exception):
+    """Why a source does not give a file's bytes; a part of a sentence, without the file's name."""
 
 
 class Source:
@@ -88,7 +104,7 @@ class Source:
         except FileNotFoundError:
             found = {}
         except Exception as error:  # each remote store raises its own errors
-            raise UserError(f"{self.url} can't be listed ({_words(error)}): is it reachable?") from None
+            raise UserError(f"{self.url} can't be listed ({first_line(error)}): is it reachable?") from None
         files = []
         for name, info in found.items():
             path = str(name).removeprefix(self.root).lstrip("/")
@@ -99,11 +115,11 @@ class Source:
         return sorted(files, key=lambda file: file.path)
 
     def read(self, path: str) -> bytes:
-        """Return a file's bytes; DecodeError where it can't be read."""
+        """Return a file's bytes; FetchError where the source does not give them."""
         try:
             return bytes(self.files.cat_file(f"{self.root}/{path}"))
         except Exception as error:
-            raise DecodeError(f"can't be read: {_words(error)}") from None
+            raise FetchError(f"can't be read: {first_line(error)}") from None
 
     def metadata(self) -> Metadata | None:
         """Return the site's metadata.csv, None where there is none; UserError where it is not a table."""
@@ -116,8 +132,8 @@ class Source:
             return Metadata({}, tuple(notes)) if notes else None
         try:
             content = self.read(name)
-        except DecodeError as error:
-            raise UserError(f"{self.url}/{name} {error.reason}: put that right.") from None
+        except FetchError as error:
+            raise UserError(f"{self.url}/{name} {error}: put that right.") from None
         table = parse_table(content, f"{self.url}/{name}", RESERVED)
         return Metadata(table.rows, (*notes, *table.notes))
 
@@ -129,25 +145,29 @@ def _is_picture(path: str) -> bool:
 
 
 def _stamp(info: dict[str, Any]) -> str:
-    for key in ("ETag", "etag", "md5Hash", "LastModified", "last_modified", "mtime", "updated", "created"):
+    for key in STAMPS:
         if info.get(key) is not None:
             return str(info[key])
     return ""
 
 
-def _words(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+def unstamped(source: Source, files: list[File]) -> list[str]:
+    """Return a note where the source does not say when its files changed."""
+    if all(file.stamp for file in files):
+        return []
+    return [f"{source.url} gives no time of change of its files: one that changes and keeps its size is not noticed."]
 
 
 def measure_all(
     source: Source, files: list[File], size: int, data: DataParams, min_side: int, fit: Fit = "stretch"
-) -> Iterator[Measured | Unreadable]:
+) -> Iterator[Measured | Unreadable | NotFetched]:
     """Yield what each file holds, in order, over all cores; memory holds a few pictures a core."""
     yield from in_order(lambda file: _measure(source, file, size, data, min_side, fit), files)
 
 
-def _measure(source: Source, file: File, size: int, data: DataParams, min_side: int, fit: Fit) -> Measured | Unreadable:
+def _measure(
+    source: Source, file: File, size: int, data: DataParams, min_side: int, fit: Fit
+) -> Measured | Unreadable | NotFetched:
     try:
         if file.bytes > data.max_bytes:
             raise DecodeError(f"has {file.bytes:,} bytes, more than the {data.max_bytes:,} of data.max_bytes")
@@ -157,6 +177,8 @@ def _measure(source: Source, file: File, size: int, data: DataParams, min_side: 
         found = measures_of(file.path, digest, len(content), kind, image, min_side)
     except DecodeError as error:
         return Unreadable(file, error.reason)
+    except FetchError as error:
+        return NotFetched(file, str(error))
     more = describe_camera(found.rgb, np.asarray(found.grey))
     row = {**found.row, "stamp": file.stamp, "listed": file.bytes, **more}
     return Measured(row, _for_champion(content, image, found.rgb, size, data.max_pixels, fit), small_grey(found.grey))

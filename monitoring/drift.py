@@ -28,11 +28,13 @@ from monitoring.collect import (
     File,
     Known,
     Measured,
+    NotFetched,
     NothingSentError,
     Source,
     Unreadable,
     known_of,
     measure_all,
+    unstamped,
     with_metadata,
 )
 from monitoring.copies import groups_of, status_of
@@ -116,7 +118,7 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
         if record is not None:
             take_served(state, record, seen, champion.training, champion.digest, settings.drift.copy_distance)
         files = files_of(source, record is not None)
-        measured = collect(state, source, files, seen, champion, settings)
+        measured, missed = collect(state, source, files, seen, champion, settings)
         names = {file.path for file in files} | set(measured.table["path"]) | set(seen["path"])
         known = known_of(source, names, site, [name for name in settings.sites if name != site])
         table = with_metadata(measured.table, known)
@@ -131,8 +133,10 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
         )
         judgement = judge(champion.reference, window, list(images["format"]), settings.drift)
         quarantine = state.quarantine()
-        bad = quarantine[quarantine["window"] == ""]
-        result = result_of(state, champion, judgement, window, table, bad, known, settings)
+        # Named after a window that is not there: a run was killed between noting them and keeping the window.
+        bad = quarantine[~quarantine["window"].isin(state.windows())]
+        result = result_of(state, champion, judgement, window, table, bad, missed, known, settings)
+        result["notes"] = [*result["notes"], *unstamped(source, files)]
         if judgement.verdict == FEW:
             state.wait(result)
             return result
@@ -142,8 +146,9 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
             result["to_label"] = to_label(source, site, str(result["window"]), images, new, window, champion, settings)
         result["furthest"] = furthest(source, images, judgement, champion.reference, settings)
         rest = table[~fresh].reset_index(drop=True)
+        quarantine.loc[bad.index, "window"] = str(result["window"])
+        state.keep_quarantine(quarantine)
         state.close_window(str(result["window"]), _joined(images, rest), result)
-        state.keep_quarantine(quarantine.assign(window=quarantine["window"].replace("", str(result["window"]))))
         state.wait_no_longer()
         state.retire(settings.drift.keep_windows)
     return result
@@ -170,8 +175,11 @@ def _joined(images: pd.DataFrame, rest: pd.DataFrame) -> pd.DataFrame:
 
 def collect(
     state: SiteState, source: Source, files: list[File], seen: pd.DataFrame, champion: Champion, settings: Settings
-) -> MeasuredImages:
-    """Measure and score the `files` that were not `seen`, keep them on disk, and return all that wait for a window."""
+) -> tuple[MeasuredImages, list[NotFetched]]:
+    """Measure and score the `files` that were not `seen`, keep them on disk, and return all that wait for a window.
+
+    And those that the source did not give: they stay unseen, so that the next run tries them again.
+    """
     waiting = state.pending()
     if waiting is not None and (waiting.table["scored_by"] != champion.digest).any():
         state.forget_pending()  # scored by a former champion
@@ -183,12 +191,14 @@ def collect(
     bad = quarantine[quarantine["path"].isin(there)]
     delivered = set(seen["id"]) | (set(waiting.table["id"]) if waiting is not None else set())
     parts = [waiting] if waiting is not None else []
+    missed: list[NotFetched] = []
     model = champion.model
     results = measure_all(source, fresh, model.image_size, settings.data, settings.ingest.min_side, model.fit)
     results = progress(results, f"{state.site}: new images", total=len(fresh))
     while chunk := list(islice(results, CHUNK)):
         bad = _with_refused(bad, [one for one in chunk if isinstance(one, Unreadable)])
         state.keep_quarantine(bad)
+        missed += [one for one in chunk if isinstance(one, NotFetched)]
         measured = [one for one in chunk if isinstance(one, Measured)]
         if measured:
             earlier = _rows([seen, *(one.table for one in parts)])
@@ -196,7 +206,7 @@ def collect(
             state.add_pending(parts[-1])
     if not fresh:
         state.keep_quarantine(bad)
-    return _whole(parts, champion)
+    return _whole(parts, champion), missed
 
 
 def _scored_chunk(
@@ -275,6 +285,7 @@ def result_of(
     window: Observations,
     table: pd.DataFrame,
     quarantined: pd.DataFrame,
+    missed: list[NotFetched],
     known_of_them: Known,
     settings: Settings,
 ) -> Result:
@@ -282,7 +293,7 @@ def result_of(
     counts = table["status"].value_counts()
     new, repeats = int(counts.get(NEW, 0)), int(counts.get(REPEAT, 0))
     verdict, reasons = judgement.verdict, list(judgement.reasons)
-    findings = _findings(new, repeats, len(quarantined), settings.drift)
+    findings = _findings(new, repeats, len(quarantined), missed, settings.drift)
     # First, because the other findings take images for independent that metadata.csv may tie together.
     lost = _lost_rows(table, known_of_them, settings.drift)
     if (findings or lost) and verdict == OK:
@@ -326,8 +337,14 @@ def result_of(
     return cast(Result, found)
 
 
-def _findings(new: int, repeats: int, quarantined: int, params: DriftParams) -> list[str]:
+def _findings(new: int, repeats: int, quarantined: int, missed: list[NotFetched], params: DriftParams) -> list[str]:
     found = []
+    if missed:
+        first = missed[0]
+        found.append(
+            f"{len(missed)} files were not to be had from the source (the first: {first.file.path} {first.reason}): "
+            "they are tried again in the next run"
+        )
     if repeats and repeats / (new + repeats) >= params.repeated_share:
         found.append(f"{repeats} of {new + repeats} pictures repeat others: is a camera stuck?")
     if quarantined and quarantined / (new + repeats + quarantined) >= params.quarantined_share:

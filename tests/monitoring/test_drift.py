@@ -13,7 +13,8 @@ import pandas as pd
 import pytest
 from made_up import CLASSES, PARAMS, picture, promote, write_version
 
-from monitoring import drift
+from monitoring import collect, drift
+from monitoring.collect import FetchError, Source
 from monitoring.site_state import SiteState
 
 pytestmark = pytest.mark.slow
@@ -267,6 +268,60 @@ def test_a_run_killed_anywhere_is_taken_up(project, monkeypatch):
     assert len(results()) == 1
     assert results()[0]["counts"]["new"] == 60
     assert measured == [28, 0, 0]
+
+
+def test_a_file_that_the_source_does_not_give_is_no_broken_camera_and_is_tried_again(project, monkeypatch):
+    project.send_many(GATE, 10_000, 80)
+    read = Source.read
+
+    def mostly_away(self, path):
+        if int(Path(path).stem) >= 10_060:
+            raise FetchError("can't be read: Connection reset by peer")
+        return read(self, path)
+
+    monkeypatch.setattr(Source, "read", mostly_away)
+    assert run(monkeypatch, GATE) == 0
+    (first,) = results()
+    assert (first["verdict"], first["counts"]["new"], first["counts"]["quarantined"]) == ("WATCH", 60, 0)
+    assert first["reasons"] == [
+        "20 files were not to be had from the source (the first: 10060.jpg can't be read: Connection reset by peer): "
+        "they are tried again in the next run"
+    ]
+    monkeypatch.setattr(Source, "read", read)
+    project.send_many(GATE, 11_000, 40)
+    assert run(monkeypatch, GATE) == 0
+    assert results()[1]["counts"]["new"] == 60
+
+
+@pytest.mark.parametrize("step", ["keep_quarantine", "close_window"])
+def test_an_unreadable_file_counts_in_one_window_wherever_a_run_is_killed(project, monkeypatch, step):
+    project.send_many(GATE, 10_000, 60)
+    project.send(GATE, "torn.jpg", picture(1, 0)[:300])
+    whole, calls = getattr(SiteState, step), []
+
+    def dies(self, *arguments):
+        calls.append(1)
+        if step == "close_window" or len(calls) == 2:  # the first only notes what was found
+            raise KeyboardInterrupt
+        whole(self, *arguments)
+
+    monkeypatch.setattr(SiteState, step, dies)
+    with pytest.raises(KeyboardInterrupt):
+        run(monkeypatch, GATE)
+    monkeypatch.setattr(SiteState, step, whole)
+    if not results():
+        run(monkeypatch, GATE)
+    project.send_many(GATE, 11_000, 60)
+    run(monkeypatch, GATE)
+    assert [result["counts"]["quarantined"] for result in results()] == [1, 0]
+
+
+def test_a_store_that_says_nothing_of_changes_is_said_to(project, monkeypatch):
+    project.send_many(GATE, 10_000, 60)
+    monkeypatch.setattr(collect, "STAMPS", ())
+    assert run(monkeypatch, GATE) == 0
+    (note,) = results()[0]["notes"]
+    assert note.endswith("gives no time of change of its files: one that changes and keeps its size is not noticed.")
 
 
 def test_a_new_champion_looks_at_the_last_window_again(project, registered, monkeypatch, tmp_path):
