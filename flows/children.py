@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -48,11 +48,15 @@ class Guardian:
     """
 
     def __init__(self, hold: Sequence[int] = ()) -> None:
+        self._hold, self._groups = tuple(hold), set[int]()
+        self._begin()
+
+    def _begin(self) -> None:
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-S", "-c", _GUARDIAN, str(GRACE)],
             stdin=subprocess.PIPE,
             text=True,
-            pass_fds=tuple(hold),
+            pass_fds=self._hold,
             start_new_session=True,
         )
         assert self._process.stdin is not None
@@ -60,16 +64,27 @@ class Guardian:
 
     def watch(self, group: int) -> None:
         """End this process group when this process is over."""
-        self._tell(f"+{group}")
+        self._groups.add(group)
+        self._tell(f"+{group}\n")
 
     def forget(self, group: int) -> None:
         """Don't end this group: it has ended."""
-        self._tell(f"-{group}")
+        self._groups.discard(group)
+        self._tell(f"-{group}\n")
 
-    def _tell(self, line: str) -> None:
-        if not self._pipe.closed:  # closed: it has ended what was left
-            self._pipe.write(line + "\n")
+    def _tell(self, lines: str) -> None:
+        if self._pipe.closed:  # it has ended what was left
+            return
+        try:
+            self._pipe.write(lines)
             self._pipe.flush()
+        except BrokenPipeError:
+            print("The process that ends this run's children was killed: another takes over.", file=sys.stderr)
+            with suppress(BrokenPipeError):
+                self._pipe.close()
+            self._process.wait()
+            self._begin()
+            self._tell("".join(f"+{known}\n" for known in self._groups))
 
     def close(self) -> None:
         """End what is left, and wait for that."""

@@ -136,7 +136,12 @@ class Engine:
         if stamp == self._stamp and (not self.trouble or time.monotonic() < self._again):
             return
         self._stamp, self._again = stamp, time.monotonic() + AGAIN_SECONDS
-        roles, trouble = self.shelf.roles(), None
+        try:
+            roles, trouble = self.shelf.roles(), None
+        except UserError as error:
+            self.trouble = str(error)
+            log.error("%s", error)
+            return
         for name, role in ((CHAMPION, roles.champion), (CHALLENGER, roles.challenger)):
             try:
                 self._take_up(name, role)

@@ -27,8 +27,12 @@ class Keeper:
     def __init__(self, params: ServingParams, model: str, uri: str) -> None:
         self._params, self._model, self._uri = params, model, uri
         self.shelf = Shelf(params.state)
-        self.roles = self.shelf.roles()
-        self.trouble: str | None = None
+        self.roles, self._damaged = Roles(), ""
+        try:
+            self.roles = self.shelf.roles()
+        except UserError as error:
+            self._damaged = str(error)
+        self.trouble: str | None = self._damaged or None
         self._asked: datetime | None = None
         self._failed: dict[str, float] = {}
         self._checked: dict[str, float] = {}
@@ -62,7 +66,7 @@ class Keeper:
                 seen[alias] = await loop.run_in_executor(None, glance, self._uri, self._model, alias)
                 self._asked = datetime.now(UTC)
             except RegistryDownError as error:
-                self.trouble = str(error)
+                self.trouble = f"{self._damaged} {error}".lstrip()
                 return
             except UserError as error:
                 trouble = str(error)
@@ -83,7 +87,7 @@ class Keeper:
         new = Roles.model_validate(roles)
         if new != self.roles:
             self.shelf.write_roles(new)
-            self.roles = new
+            self.roles, self._damaged = new, ""
             self._prune(new)
 
     async def _bring(self, found: Glimpse) -> str | None:

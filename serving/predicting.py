@@ -246,8 +246,11 @@ def _listing(folder: Path, names: list[str]) -> str:
     """What tells these files from the same names with other contents, without reading them."""
     lines = []
     for name in names:
-        stat = (folder / name).stat()
-        lines.append(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}")
+        try:
+            stat = (folder / name).stat()
+            lines.append(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}")
+        except OSError:
+            lines.append(f"{name}\0")  # it went away meanwhile: its row says so
     return hashlib.sha256("\n".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 

@@ -62,11 +62,16 @@ class Shelf:
         return self.root / "roles.json"
 
     def roles(self) -> Roles:
-        """Return the roles as they were last written; none where nothing was, or it is damaged."""
+        """Return the roles as they were last written, none where nothing was; UserError where that can't be read."""
         try:
             return Roles.model_validate_json(self.roles_file.read_bytes())
-        except (OSError, ValueError):
+        except FileNotFoundError:
             return Roles()
+        except (OSError, ValueError):
+            raise UserError(
+                f"{self.roles_file} is damaged, so the last good champion is not known: remove it; it is written anew "
+                "from the registry."
+            ) from None
 
     def write_roles(self, roles: Roles) -> None:
         """Replace the roles in one step."""
@@ -113,11 +118,16 @@ def check(folder: Path, digest: str) -> None:
         text = ""
     if text_digest(text) != digest:
         raise UserError(f"{folder / bundle.MANIFEST} is missing or was altered: roll back to another version.")
-    listed = json.loads(text)["files"]
+    try:
+        listed = {str(name): str(entry["sha256"]) for name, entry in json.loads(text)["files"].items()}
+    except (ValueError, LookupError, TypeError, AttributeError):
+        raise UserError(f"{folder / bundle.MANIFEST} lists no files: roll back to another version.") from None
     groups = GROUPS if GROUPS in listed else IMAGES
     for name in (*NEEDED, groups):
         path = folder / name
-        if not path.is_file() or file_digest(path) != listed[name]["sha256"]:
+        if name not in listed:
+            raise UserError(f"{folder / bundle.MANIFEST} does not list {name}: roll back to another version.")
+        if not path.is_file() or file_digest(path) != listed[name]:
             raise UserError(f"{path} is missing or was altered since it was registered: roll back to another version.")
 
 

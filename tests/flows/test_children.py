@@ -99,6 +99,20 @@ def test_a_killed_run_takes_its_children_along(tmp_path, sign):
     run.stdout.close()
 
 
+def test_a_guardian_that_was_killed_is_replaced_and_watches_what_the_first_did(tmp_path, capfd):
+    with guarded() as children:
+        guardian = children._guardian
+        first = subprocess.Popen(["sleep", "300"], start_new_session=True)
+        guardian.watch(first.pid)
+        for _ in range(2):
+            guardian._process.kill()
+            guardian._process.wait()
+            assert children.run(["true"], tmp_path, print) == 0
+    first.wait(timeout=15)
+    assert first.returncode == -signal.SIGTERM
+    assert capfd.readouterr().err.count("another takes over") == 2
+
+
 def test_an_error_while_reading_ends_the_child(tmp_path):
     def refuse(line):
         pids.append(int(line))

@@ -13,12 +13,13 @@ import pytest
 from brightness import in_a_registry, write_version
 
 from plumbline.common.errors import UserError
+from plumbline.common.files import text_digest
 from plumbline.registry import bundle
 from plumbline.registry.versions import DIGEST_TAG
 from serving import fetch
 from serving.keeper import Keeper
 from serving.settings import Challenger, ServingParams
-from serving.shelf import GROUPS, Role, Roles, Shelf
+from serving.shelf import GROUPS, Role, Roles, Shelf, check
 
 
 @pytest.fixture
@@ -141,3 +142,25 @@ def test_a_version_by_another_digest_is_not_put_on_the_shelf(made, tmp_path):
     with pytest.raises(UserError, match="missing or was altered"):
         fetch.fetch(made.uri, "plumbline", 7, "0" * 64, str(made.folder), tmp_path / "new")
     assert not Shelf(tmp_path / "new").holds("0" * 64)
+
+
+def test_damaged_roles_are_said_and_written_anew_once_the_registry_answers(made):
+    looked(made)
+    shelf = Shelf(made.params.state)
+    shelf.roles_file.write_text('{"champion": ')
+    with pytest.raises(UserError, match=r"roles\.json is damaged, so the last good champion is not known: remove it"):
+        shelf.roles()
+    away = Keeper(made.params, "plumbline", f"sqlite:///{made.database}.gone/x.db")
+    assert "roles.json is damaged" in away.status()["trouble"]
+    asyncio.run(away.look())
+    assert away.status()["trouble"].startswith(f"{shelf.roles_file} is damaged")
+    assert looked(made).trouble is None
+    assert shelf.roles().champion == Role(version=7, digest=made.digest)
+
+
+@pytest.mark.parametrize("text", ['{"files": {}}', '{"files": []}', "{}", "[]", "no JSON", '{"files": {"a": 1}}'])
+def test_a_manifest_that_lacks_what_serving_needs_is_one_sentence(tmp_path, text):
+    (tmp_path / bundle.MANIFEST).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / bundle.MANIFEST).write_text(text)
+    with pytest.raises(UserError, match=r"(does not list|lists no) .*: roll back to another version"):
+        check(tmp_path, text_digest(text))

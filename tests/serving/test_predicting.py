@@ -69,6 +69,15 @@ def test_a_row_for_each_file_with_its_answer_or_its_problem(folder, tmp_path, ch
     assert not output.with_name("out.parquet.parts").exists()
 
 
+def test_a_picture_that_goes_away_meanwhile_has_a_row_that_says_so(folder, tmp_path, champion, monkeypatch):
+    known = pictures_in(folder)
+    (folder / "b.png").unlink()
+    monkeypatch.setattr(predicting, "pictures_in", lambda folder: known)
+    output = tmp_path / "out.parquet"
+    assert predict(folder, output, champion[0], "plumbline", champion[1]) == (5, 3)
+    assert "No such file" in pd.read_parquet(output).set_index("path").loc["b.png", "problem"]
+
+
 def test_parts_that_are_done_are_not_done_again_unless_something_changed(
     folder, tmp_path, champion, monkeypatch, capsys
 ):
