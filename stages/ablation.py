@@ -10,13 +10,11 @@ from __future__ import annotations
 
 import sys
 
-import pandas as pd
-
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_text
-from plumbline.common.params import load_section
-from plumbline.common.records import write_record
+from plumbline.common.params import load_section, name_given
+from plumbline.common.records import read_table, write_record
 from plumbline.evidence.ablation import Ablation, ablate, build_extractor, disturbed_features, verdict
 from plumbline.evidence.records import AblationResult
 from plumbline.models.candidates import Candidate
@@ -31,12 +29,12 @@ def main() -> None:
     from plumbline.imaging.settings import DataParams
     from plumbline.models.training import TrainParams, weights_origin
 
-    name = sys.argv[1]
+    name = name_given("ablations")
     params = load_section(f"ablations.{name}", Ablation)
     candidate = load_section(f"candidates.{name}", Candidate)
     data = load_section("data", DataParams)
     seed = load_section("train", TrainParams).seed
-    splits = pd.read_parquet(artefacts.SPLITS)
+    splits = read_table(artefacts.SPLITS)
     features = open_features(artefacts.FEATURES / candidate.backbone)
     parts = features.backbone.parts
     if len(parts) < 2 or features.backbone.freeze != "head" or candidate.backbone != params.backbone:

@@ -5,12 +5,10 @@ Reads build/candidates/NAME, its backbone's features and the pictures, writes re
 
 from __future__ import annotations
 
-import sys
-
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_text
-from plumbline.common.params import load_section
+from plumbline.common.params import load_section, name_given
 from plumbline.common.records import read_record
 from plumbline.models.records import ModelRecord
 from plumbline.pages.card import make_card
@@ -21,7 +19,7 @@ def main() -> None:
     from plumbline.imaging.reading import iter_rgb
     from plumbline.imaging.settings import DataParams
 
-    name = sys.argv[1]
+    name = name_given("candidates")
     data = load_section("data", DataParams)
     model = read_record(artefacts.CANDIDATES / name / artefacts.MODEL, ModelRecord)
     page = make_card(

@@ -8,15 +8,13 @@ head's box) and conditions.json.
 
 from __future__ import annotations
 
-import sys
-
 import numpy as np
-import pandas as pd
 
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_json, write_table
-from plumbline.common.params import load_section
+from plumbline.common.params import load_section, name_given
+from plumbline.common.records import read_table
 from plumbline.evidence.disturbances import (
     BOX,
     ProbeParams,
@@ -34,11 +32,11 @@ def main() -> None:
     from plumbline.imaging.reading import iter_rgb
     from plumbline.imaging.settings import DataParams
 
-    name = sys.argv[1]
+    name = name_given("backbones")
     data, params = load_section("data", DataParams), load_section("probe", ProbeParams)
     features = open_features(artefacts.FEATURES / name)
-    rows = drawn_rows(pd.read_parquet(artefacts.SPLITS), params)
-    boxes = head_boxes(rows, pd.read_parquet(artefacts.MANIFEST), params)
+    rows = drawn_rows(read_table(artefacts.SPLITS), params)
+    boxes = head_boxes(rows, read_table(artefacts.MANIFEST), params)
     values = disturbed_features(
         rows,
         boxes,

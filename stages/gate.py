@@ -6,12 +6,10 @@ build/leakage.json, writes build/decision.json.
 
 from __future__ import annotations
 
-import pandas as pd
-
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.params import load_section
-from plumbline.common.records import read_record, write_record
+from plumbline.common.records import read_record, read_table, write_record
 from plumbline.evidence.candidates import read_candidates, read_unseen
 from plumbline.evidence.records import Evaluation, RaceRecord
 from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, result_of
@@ -27,7 +25,7 @@ def main() -> None:
     evaluation = read_record(artefacts.EVALUATION, Evaluation)
     candidates, _ = read_candidates(artefacts.CANDIDATES.path, list(evaluation.candidates))
     certificate = read_record(artefacts.CERTIFICATE, Certificate)
-    leaks = leaks_between(pd.read_parquet(artefacts.SPLITS), certificate.pairs_across_splits)
+    leaks = leaks_between(read_table(artefacts.SPLITS), certificate.pairs_across_splits)
     race = read_record(artefacts.RACE / artefacts.RACE_RECORD, RaceRecord, artefacts.RACE.by)
     unseen = read_unseen(artefacts.RACE.path, candidates, race.finalists)
     selection = choose(candidates, unseen, evaluation, params)

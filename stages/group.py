@@ -9,13 +9,11 @@ from __future__ import annotations
 import runpy
 import sys
 
-import numpy as np
-
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_table, write_text
 from plumbline.common.params import load_section
-from plumbline.common.records import write_record
+from plumbline.common.records import read_array, read_table, write_record
 from plumbline.leakage.columns import sentence, tied_by_column
 from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader, group_images, read_embeddings, summary
 
@@ -26,7 +24,6 @@ def main() -> None:
         del sys.argv[1]  # run by name, not imported, so that the stage does not depend on the audit's code
         runpy.run_module("plumbline.commands.audit", run_name="__main__")
         return
-    import pandas as pd
 
     from plumbline.imaging.reading import load_rgb
     from plumbline.imaging.settings import DataParams
@@ -35,15 +32,15 @@ def main() -> None:
 
     params = load_section("group", GroupParams)
     data = load_section("data", DataParams)
-    manifest = pd.read_parquet(artefacts.MANIFEST)
+    manifest = read_table(artefacts.MANIFEST)
     embeddings, source = None, "none asked for (group.embedding)"
     if params.embedding:
         embeddings, source = read_embeddings(artefacts.FEATURES / params.embedding, manifest)
     print(f"embeddings: {source}", file=sys.stderr)
     pictures = describe_pictures(
         manifest,
-        np.load(artefacts.FINGERPRINTS, allow_pickle=False),
-        np.load(artefacts.THUMBNAILS.path, mmap_mode="r", allow_pickle=False),
+        read_array(artefacts.FINGERPRINTS),
+        read_array(artefacts.THUMBNAILS, mapped=True),
         grey_reader(data, manifest["path"].to_numpy()),
         embeddings,
     )

@@ -6,13 +6,11 @@ when its `pairs_across_splits` is not 0) and reports/leakage.html.
 
 from __future__ import annotations
 
-import numpy as np
-
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_text
 from plumbline.common.params import load_section
-from plumbline.common.records import read_record, write_record
+from plumbline.common.records import read_array, read_record, read_table, write_record
 from plumbline.leakage.certificate import Inputs, certificate, report
 from plumbline.leakage.crossings import crossing_pairs
 from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader
@@ -33,14 +31,14 @@ def main() -> None:
     params = load_section("leakage", LeakageParams)
     group = load_section("group", GroupParams)
     data = load_section("data", DataParams)
-    manifest = pd.read_parquet(artefacts.MANIFEST)
-    splits = pd.read_parquet(artefacts.SPLITS)
-    edges = pd.read_parquet(artefacts.EDGES)
+    manifest = read_table(artefacts.MANIFEST)
+    splits = read_table(artefacts.SPLITS)
+    edges = read_table(artefacts.EDGES)
     sides = splits.merge(manifest.drop(columns=["id", "label"]), on="path", validate="one_to_one")
     pictures = describe_pictures(
         manifest,
-        np.load(artefacts.FINGERPRINTS, allow_pickle=False),
-        np.load(artefacts.THUMBNAILS.path, mmap_mode="r", allow_pickle=False),
+        read_array(artefacts.FINGERPRINTS),
+        read_array(artefacts.THUMBNAILS, mapped=True),
         grey_reader(data, manifest["path"].to_numpy()),
         None,
     )
@@ -50,7 +48,7 @@ def main() -> None:
         title="Leakage certificate",
         sides=sides,
         edges=edges,
-        apart=pd.read_parquet(artefacts.APART),
+        apart=read_table(artefacts.APART),
         crossing=crossing_pairs(sides, edges, pictures, group.columns, group, group.blank_words),
         set_aside=pd.read_csv(artefacts.SET_ASIDE, dtype=str),
         price=measure_price(features[rows], sides, params),

@@ -8,12 +8,10 @@ feature maps. `evaluate` interprets them.
 
 from __future__ import annotations
 
-import sys
-
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_table
-from plumbline.common.params import load_section
+from plumbline.common.params import load_section, name_given
 from plumbline.common.records import read_record
 from plumbline.evidence.disturbances import ProbeParams
 from plumbline.evidence.probing import probe
@@ -27,7 +25,7 @@ def main() -> None:
     from plumbline.imaging.reading import iter_rgb
     from plumbline.imaging.settings import DataParams
 
-    name = sys.argv[1]
+    name = name_given("candidates")
     make_deterministic(0)
     data = load_section("data", DataParams)
     backbone = read_record(artefacts.CANDIDATES / name / artefacts.MODEL, ModelRecord).backbone

@@ -17,7 +17,7 @@ from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_table
 from plumbline.common.params import load_section
-from plumbline.common.records import write_record
+from plumbline.common.records import read_table, write_record
 from plumbline.common.store import open_store
 from plumbline.evidence.candidates import TrainedCandidate, read_candidates
 from plumbline.evidence.evaluation import names_of_all
@@ -36,7 +36,7 @@ def main() -> None:
 
     train, gate = load_section("train", TrainParams), load_section("gate", Gate)
     candidates, _ = read_candidates(artefacts.CANDIDATES.path, names_of_all())
-    splits = pd.read_parquet(artefacts.SPLITS)
+    splits = read_table(artefacts.SPLITS)
     part = folds_of(splits, train.folds, train.seed)
     answers = FoldAnswers(splits, part, train.seed, artefacts.FOLDS.path, open_store())
 

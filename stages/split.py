@@ -15,6 +15,7 @@ from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_table
 from plumbline.common.params import load_section
+from plumbline.common.records import read_table
 from plumbline.imaging.pictures import PUBLISHED
 from plumbline.leakage.published import keep_published
 from plumbline.leakage.splits import MEMBERSHIPS, GroupColumns, SplitParams, read_memberships, shares, split_images
@@ -24,7 +25,7 @@ def main() -> None:
     """Write memberships, splits, and what is set aside."""
     params = load_section("split", SplitParams)
     group = load_section("group", GroupColumns)
-    manifest = pd.read_parquet(artefacts.MANIFEST)
+    manifest = read_table(artefacts.MANIFEST)
     lock = MEMBERSHIPS / f"seed-{params.seed}.csv"
     others = sorted(path.name for path in MEMBERSHIPS.glob("seed-*.csv") if path != lock)
     if others and not lock.exists():
@@ -35,13 +36,13 @@ def main() -> None:
         )
     conflicts = artefacts.LABEL_CONFLICTS.path
     excluded = pd.read_csv(conflicts, dtype=str) if conflicts.exists() else pd.DataFrame({"path": [], "reason": []})
-    groups, memberships = pd.read_parquet(artefacts.GROUPS), read_memberships(lock)
+    groups, memberships = read_table(artefacts.GROUPS), read_memberships(lock)
     if PUBLISHED in manifest:
         memberships, excluded = keep_published(manifest, groups, memberships, excluded, params)
     result = split_images(
         manifest,
         groups,
-        pd.read_parquet(artefacts.EDGES),
+        read_table(artefacts.EDGES),
         group.columns,
         memberships,
         excluded,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_table
-from plumbline.common.params import load_section
-from plumbline.common.records import write_record
+from plumbline.common.params import load_section, name_given
+from plumbline.common.records import read_table, write_record
 from plumbline.models.assemble import load_candidate
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import open_features
@@ -20,12 +19,11 @@ from plumbline.models.training import TrainParams, peak_megabytes, train
 
 def main() -> None:
     """Read build/splits.parquet and the backbone's features, write build/candidates/CANDIDATE."""
-    import pandas as pd
 
-    name = sys.argv[1]
+    name = name_given("candidates")
     candidate = load_section(f"candidates.{name}", Candidate)
     params = load_section("train", TrainParams)
-    splits = pd.read_parquet(artefacts.SPLITS)
+    splits = read_table(artefacts.SPLITS)
     features = open_features(artefacts.FEATURES / candidate.backbone)
     start = time.perf_counter()
     network, history, predictions, model = train(name, candidate, splits, features, params.seed)

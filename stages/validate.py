@@ -15,6 +15,7 @@ from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import replacing_folder, write_json
 from plumbline.common.params import load_section, read_params
+from plumbline.common.records import read_table
 from plumbline.imaging.labels import classes_of
 from plumbline.imaging.settings import DataParams
 from plumbline.imaging.validation import ValidateParams, report, validate
@@ -29,7 +30,7 @@ def main() -> None:
 
     params = load_section("validate", ValidateParams)
     group = load_section("group", GroupParams)
-    manifest = pd.read_parquet(artefacts.MANIFEST)
+    manifest = read_table(artefacts.MANIFEST)
     quarantine = pd.read_csv(artefacts.QUARANTINE, dtype=str, keep_default_na=False)
     settings = read_params()
     root = DataParams.model_validate(settings.get("data") or {}).root

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import pandas as pd
-
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_table
 from plumbline.common.params import load_section
+from plumbline.common.records import read_table
 from plumbline.imaging.settings import DataParams
 from plumbline.models.similar import Space, most_similar, open_space, picture_features, verify
 
@@ -48,7 +47,7 @@ def show_similar(space: Space, image: Path, count: int) -> None:
     """Print cosine, label, group and path of the pictures most like `image`, most alike first."""
     data = load_section("data", DataParams)
     vector = space.of_features(picture_features(image, space.features, data.max_pixels))[0]
-    splits = pd.read_parquet(artefacts.SPLITS).set_index("path")
+    splits = read_table(artefacts.SPLITS).set_index("path")
     for path, cosine in most_similar(space, vector, count):
         row = splits.loc[path] if path in splits.index else None
         label, group = (row["label"], row["group"]) if row is not None else ("set aside", "")
@@ -57,7 +56,7 @@ def show_similar(space: Space, image: Path, count: int) -> None:
 
 def show_verification(space: Space, name: str) -> None:
     """Print the area under the ROC on pairs of test pictures, and write its curve."""
-    splits = pd.read_parquet(artefacts.SPLITS)
+    splits = read_table(artefacts.SPLITS)
     test = splits[splits["split"] == "test"]
     rows = space.features.rows_of(list(test["path"]))
     found = verify(space.vectors[rows], test["group"].to_numpy())

@@ -5,12 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 
-import pandas as pd
-
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import write_json, write_text
 from plumbline.common.params import PARAMS, load_section
+from plumbline.common.records import read_table
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import open_features
 from plumbline.models.search import Tune, as_it_stands, open_study, search, study_key, write_back
@@ -34,7 +33,7 @@ def main() -> None:
     params = load_section("tune", Tune)
     candidate = load_section(f"candidates.{arguments.candidate}", Candidate)
     seed = load_section("train", TrainParams).seed
-    splits = pd.read_parquet(artefacts.SPLITS)
+    splits = read_table(artefacts.SPLITS)
     features = open_features(artefacts.FEATURES / candidate.backbone)
     study = open_study(arguments.candidate, study_key(candidate, splits, features, seed), params.seed)
     changes = search(arguments.candidate, candidate, splits, features, study, arguments.trials or params.trials, seed)

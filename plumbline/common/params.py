@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +52,14 @@ def load_sections(
         if not isinstance(key, str):
             raise UserError(f"{path}: {name}: YAML reads {key!r} here, which is no name: write the name in quotes.")
     return {key: parse_section(f"{name}.{key}", item or {}, model, path) for key, item in value.items()}
+
+
+def name_given(section: str, path: Path = PARAMS) -> str:
+    """Return the one entry of `section` that the command line names, as `python -m stages.train simple_cnn` does."""
+    if len(sys.argv) != 2:
+        known = ", ".join(map(str, read_params(path).get(section) or {}))
+        raise UserError(f"say which of {path}'s {section} this is for, one by name: {known or 'there is none yet'}.")
+    return sys.argv[1]
 
 
 def parse_section(name: str, value: Any, model: type[SectionType], path: Path = PARAMS) -> SectionType:
@@ -116,6 +125,8 @@ def read_params(path: Path = PARAMS) -> dict[str, Any]:
         value = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise UserError(f"{path} is missing: run from the project's top folder.") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 (byte {error.start + 1}): save it as UTF-8.") from None
     except yaml.YAMLError as error:
         raise UserError(f"{path} is not valid YAML: {str(error).splitlines()[0]}.") from None
     if not isinstance(value, dict):

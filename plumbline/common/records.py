@@ -1,15 +1,21 @@
-"""JSON that one stage leaves for others, read as a frozen class: a key that is missing or unknown is one sentence."""
+"""What one stage leaves for others: JSON as a frozen class, tables, arrays. What is wrong with it is one sentence."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from plumbline.common.errors import UserError
+from plumbline.common.errors import UserError, first_line
 from plumbline.common.files import Artefact, write_json
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
 
 
 class Record(BaseModel):
@@ -44,10 +50,49 @@ def write_record(path: str | os.PathLike[str], record: Record) -> None:
     write_json(path, record.content())
 
 
-def _parse(path: str | os.PathLike[str], kind: TypeAdapter[Content], stage: str | None) -> Content:
+def read_plain(path: str | os.PathLike[str], kind: type[Content], stage: str | None = None) -> Content:
+    """Return a file that holds plain JSON, such as `dict[str, str]`; as `read_record`."""
+    return _parse(path, TypeAdapter(kind), stage)
+
+
+def read_table(
+    path: str | os.PathLike[str], columns: list[str] | None = None, stage: str | None = None
+) -> pd.DataFrame:
+    """Return a Parquet table, or some of its columns; as `read_record`."""
+    import pandas as pd
+
+    with _told(path, stage):
+        return pd.read_parquet(path, columns=columns)
+
+
+def read_array(path: str | os.PathLike[str], mapped: bool = False, stage: str | None = None) -> NDArray[Any]:
+    """Return a NumPy array, `mapped` from the disk or read into memory; as `read_record`."""
+    import numpy as np
+
+    with _told(path, stage):
+        return np.asanyarray(np.load(Path(path), mmap_mode="r" if mapped else None, allow_pickle=False))
+
+
+def _commands(path: str | os.PathLike[str], stage: str | None) -> tuple[str, str]:
+    """The command that makes a file, and the one that makes it where DVC holds it for made."""
     name = f" {stage or (path.by if isinstance(path, Artefact) else '')}".rstrip()
-    run, force = f"dvc repro{name}", f"dvc repro -f{name}" if name else "dvc repro"
-    file = Path(path)
+    return f"dvc repro{name}", f"dvc repro -f{name}" if name else "dvc repro"
+
+
+@contextmanager
+def _told(path: str | os.PathLike[str], stage: str | None) -> Iterator[None]:
+    """Turn the errors of reading a table or an array into one sentence."""
+    file, (run, force) = Path(path), _commands(path, stage)
+    try:
+        yield
+    except FileNotFoundError:
+        raise UserError(f"{file} is missing: run `{run}`.") from None
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{file} can't be read ({first_line(error)}): run `{force}`.") from None
+
+
+def _parse(path: str | os.PathLike[str], kind: TypeAdapter[Content], stage: str | None) -> Content:
+    file, (run, force) = Path(path), _commands(path, stage)
     try:
         return kind.validate_json(file.read_bytes())
     except FileNotFoundError:

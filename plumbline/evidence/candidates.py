@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
-from plumbline.common.records import read_record
+from plumbline.common.records import read_plain, read_record, read_table
 from plumbline.evidence.calibration import scale
 from plumbline.evidence.intervals import group_codes
 from plumbline.imaging.labels import classes_of
@@ -150,8 +149,7 @@ def read_candidates(folder: Path, names: list[str]) -> tuple[dict[str, TrainedCa
 def read_not_made(ensembles: Path) -> dict[str, str]:
     """Return the ensembles that had too few members, each with the reason."""
     file = ensembles / artefacts.NOT_MADE
-    reasons = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    return {str(name): str(reason) for name, reason in reasons.items()}
+    return read_plain(file, dict[str, str], artefacts.ENSEMBLES.by) if file.is_file() else {}
 
 
 def folder_of(candidates: Path, name: str) -> Path:
@@ -195,9 +193,8 @@ def read_unseen(race: Path, candidates: dict[str, TrainedCandidate], finalists: 
         if name not in candidates or not file.is_file():
             raise UserError(f"{file} or the candidate it is about is missing: run `dvc repro -f race`.")
         candidate = candidates[name]
-        found[name] = sample_of(
-            _checked(pd.read_parquet(file), candidate.model, file), candidate.classes, task=candidate.task
-        )
+        table = _checked(read_table(file, stage=artefacts.RACE.by), candidate.model, file)
+        found[name] = sample_of(table, candidate.classes, task=candidate.task)
         if found[name].paths != found[finalists[0]].paths:
             raise UserError(f"{file} is about other pictures than the others' beside it: run `dvc repro -f race`.")
     return found

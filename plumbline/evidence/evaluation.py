@@ -13,6 +13,7 @@ from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.files import replacing_folder, write_json
 from plumbline.common.params import Section, load_sections
+from plumbline.common.records import read_table
 from plumbline.evidence import baselines as reference
 from plumbline.evidence import calibration, conformal, curves, intervals, probes, shortcuts, slices, thresholds
 from plumbline.evidence.candidates import SPLITS, Predictions, TrainedCandidate
@@ -479,7 +480,7 @@ def write_plots(candidates: dict[str, TrainedCandidate], violation: str | None, 
 def pictures_of(candidate: TrainedCandidate) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
     """Return manifest rows and pixels (N, H, W, 3) of the pictures a candidate predicted, in its table's order."""
     paths = candidate.table["path"].tolist()
-    manifest = pd.read_parquet(artefacts.MANIFEST).set_index("path", drop=False)
+    manifest = read_table(artefacts.MANIFEST).set_index("path", drop=False)
     absent = next((path for path in paths if path not in manifest.index), None)
     if absent is not None:
         raise UserError(f"{artefacts.MANIFEST} has no row for {absent}: run `dvc repro`.")

@@ -7,7 +7,6 @@ network that has no feature maps.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
-from plumbline.common.records import read_record
+from plumbline.common.records import read_array, read_plain, read_record, read_table
 from plumbline.evidence.disturbances import BOX, Pictures, ProbeParams, soft_mask
 from plumbline.models.anatomy import attention
 from plumbline.models.assemble import load_candidate, load_trained
@@ -99,13 +98,14 @@ def probe(
     """Return answers and attention (see above) of the candidate in `folder`, whose backbone made `disturbed`."""
     model = read_record(folder / artefacts.MODEL, ModelRecord)
     classes = list(model.classes)
-    index = pd.read_parquet(disturbed / artefacts.INDEX)
-    values = np.load(disturbed / artefacts.VALUES, mmap_mode="r", allow_pickle=False)
-    conditions = json.loads((disturbed / artefacts.CONDITIONS).read_text(encoding="utf-8"))
+    stage = f"disturb@{disturbed.name}"
+    index = read_table(disturbed / artefacts.INDEX, stage=stage)
+    values = read_array(disturbed / artefacts.VALUES, mapped=True, stage=stage)
+    conditions = read_plain(disturbed / artefacts.CONDITIONS, list[str], stage)
     trained = load_trained(folder, features.folder)
     found = answers(trained, values, index, conditions, classes, task_of(model))
     looked = index.head(params.attention_pictures)
-    predictions = pd.read_parquet(folder / artefacts.PREDICTIONS).set_index("path")
+    predictions = read_table(folder / artefacts.PREDICTIONS, stage=f"train@{folder.name}").set_index("path")
     absent = looked.loc[~looked["path"].isin(predictions.index), "path"]
     if len(absent):
         raise UserError(f"{folder}/predictions.parquet has no {absent.iat[0]}: run `dvc repro`.")

@@ -10,6 +10,7 @@ from plumbline.common.params import parse_section
 from plumbline.common.records import read_record
 from plumbline.models.candidates import Candidate
 from plumbline.models.combination import combine
+from plumbline.models.networks import load_stored
 from plumbline.models.records import BackboneRecord, Cost, ModelRecord
 from plumbline.models.trainable import Parts, assemble, build_trainable, cut_networks, reads_pixels
 from plumbline.tasks.known import task_of
@@ -52,7 +53,7 @@ def _load(
     needed = not reads_pixels(backbone) and (whole or backbone.freeze != "head")
     networks = cut_networks(backbone, str(features / artefacts.BACKBONE_WEIGHTS)) if needed else None
     trained = build_trainable(candidate, backbone, networks, len(model.classes), task_of(model))
-    trained.load_weights(folder / artefacts.HEAD_WEIGHTS)
+    load_stored(trained, folder / artefacts.HEAD_WEIGHTS, f"train@{model.candidate}")
     return backbone, candidate, networks, trained
 
 

@@ -33,7 +33,7 @@ from plumbline.imaging.decode import Fit
 from plumbline.models.augment import Augmentation, augmented_view
 from plumbline.models.backbones import Backbone, record_entry
 from plumbline.models.features import Features, open_features, release
-from plumbline.models.networks import build_backbone, collect, cut, find_network, freeze_by_size
+from plumbline.models.networks import build_backbone, collect, cut, find_network, freeze_by_size, load_stored
 from plumbline.models.pooling import features_of, join
 from plumbline.models.precision import choose_precision, precision, processor_flags
 from plumbline.models.preprocessing import Preprocess, prepared
@@ -256,7 +256,7 @@ def stored_extractor(backbone: Recipe, weights: Path) -> Extractor:
     """
     extractor = build_extractor(backbone, [None] * len(backbone.network_names))
     if extractor.networks is not None:
-        extractor.networks.load_weights(weights)
+        load_stored(extractor.networks, weights)
     return extractor
 
 

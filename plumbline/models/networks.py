@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 import zipfile
 from dataclasses import dataclass
@@ -224,6 +225,20 @@ def _load(backbone: keras.Model, whole: keras.Model, weights: str, network: Netw
     )
 
 
+def load_stored(network: keras.Model, file: str | os.PathLike[str], stage: str = "") -> None:
+    """Load weights that this project stored; UserError names the file, and the `stage` that stores it."""
+    try:
+        with warnings.catch_warnings():
+            # Keras only warns when a file lacks some layers' weights, which would then stay random.
+            warnings.simplefilter("error", UserWarning)
+            network.load_weights(file)
+    except (OSError, ValueError, KeyError, UserWarning) as error:
+        again = f"dvc repro -f {stage}" if stage else "dvc repro"
+        raise UserError(
+            f"{file} is missing, damaged or of another network ({first_line(error)}): run `{again}`."
+        ) from None
+
+
 def collect(backbones: list[keras.Model]) -> keras.Model:
     """One model that holds several backbones, so that their weights are one file."""
     import keras
@@ -241,12 +256,7 @@ def build_collected(names: list[str], image_size: int | None, weights: str | Non
         return [build_backbone(names[0], image_size, weights)]
     backbones = [build_backbone(name, image_size, None) for name in names]
     if weights is not None:
-        try:
-            collect(backbones).load_weights(weights)
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"{weights} does not hold {', '.join(names)} ({first_line(error)}): run `dvc repro`."
-            ) from None
+        load_stored(collect(backbones), weights)
     return backbones
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
-from plumbline.common.records import read_record
+from plumbline.common.records import read_record, read_table
 from plumbline.evidence.calibration import fit_temperature
 from plumbline.evidence.candidates import sample_of
 from plumbline.evidence.conformal import conformal_sets
@@ -167,7 +167,7 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
     `pictures(paths, size)` yields (size, size, 3) uint8 RGB in order.
     """
     record = read_record(folder / artefacts.MODEL, ModelRecord)
-    predictions = pd.read_parquet(folder / artefacts.PREDICTIONS)
+    predictions = read_table(folder / artefacts.PREDICTIONS, stage=f"train@{folder.name}")
     classes, task = list(record.classes), task_of(record)
     judged = graded(predictions, classes, task)
     if judged.empty:

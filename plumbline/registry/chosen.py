@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.files import file_digest, text_digest
-from plumbline.common.records import read_record, read_records
+from plumbline.common.records import read_record, read_records, read_table
 from plumbline.evidence.candidates import folder_of
 from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
 from plumbline.imaging.decode import Fit
@@ -110,9 +110,9 @@ def read_chosen(build: Path, decision: Decision) -> Chosen:
         evaluation=evaluation,
         model=model,
         backbones=backbones,
-        predictions=_table(folder / artefacts.PREDICTIONS),
-        splits=_table(artefacts.SPLITS.inside(build)),
-        manifest=_table(artefacts.MANIFEST.inside(build)),
+        predictions=read_table(folder / artefacts.PREDICTIONS),
+        splits=read_table(artefacts.SPLITS.inside(build)),
+        manifest=read_table(artefacts.MANIFEST.inside(build)),
         fingerprint=text_digest(json.dumps([weights, served], sort_keys=True)),
         weights_sha256=weights,
     )
@@ -181,12 +181,3 @@ def _data_md5(path: Path) -> str | None:
         return str(yaml.safe_load(path.read_text(encoding="utf-8"))["outs"][0]["md5"])
     except (yaml.YAMLError, KeyError, IndexError, TypeError):
         raise UserError(f"{path} names no md5 of the data: run `dvc add data`.") from None
-
-
-def _table(path: Path) -> pd.DataFrame:
-    try:
-        return pd.read_parquet(path)
-    except FileNotFoundError:
-        raise UserError(f"{path} is missing: run `dvc repro`.") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} can't be read ({error}): run `dvc repro`.") from None

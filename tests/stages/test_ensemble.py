@@ -198,6 +198,9 @@ def test_a_failed_candidate_is_left_out_and_a_lonely_best_one_makes_none(table, 
     (tmp_path / "build" / "candidates" / "best" / "model.json").unlink()
     ensemble.main()
     assert read_not_made(tmp_path / "build" / "ensembles") == {}
+    (tmp_path / "build" / "ensembles" / "not_made.json").write_text('{"vote": ')
+    with pytest.raises(UserError, match=r"not_made\.json is damaged .*: run `dvc repro -f ensemble`"):
+        read_not_made(tmp_path / "build" / "ensembles")
     made = json.loads((tmp_path / "build" / "ensembles" / "vote" / "model.json").read_text())
     assert {m["name"] for m in made["members"]} == {"good", "other"}
 

@@ -87,3 +87,9 @@ def test_no_such_candidate_and_no_trials_are_refused(project, monkeypatch, capsy
         run(monkeypatch, "one", "--trials", "0")
     assert ended.value.code == 2
     assert "--trials: 1 or more" in capsys.readouterr().err
+
+
+def test_before_a_first_run_it_says_what_is_missing(project, monkeypatch):
+    (project / "build/splits.parquet").unlink()
+    with pytest.raises(UserError, match=r"build/splits\.parquet is missing: run `dvc repro split`"):
+        run(monkeypatch, "one")

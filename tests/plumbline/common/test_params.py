@@ -1,5 +1,6 @@
 """params.yaml is read strictly, and what is wrong in it is named."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from plumbline.common.errors import UserError
-from plumbline.common.params import Section, load_section, load_sections, with_value
+from plumbline.common.params import Section, load_section, load_sections, name_given, with_value
 
 
 class Split(Section):
@@ -118,3 +119,28 @@ def test_experiments_can_read_the_shipped_file():
     from omegaconf import OmegaConf
 
     OmegaConf.to_container(OmegaConf.load(Path(__file__).parents[3] / "params.yaml"), throw_on_missing=True)
+
+
+def test_a_file_that_is_not_utf8_is_one_sentence(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_bytes("split: {test: 0.1} # Prüfung".encode("latin-1"))
+    with pytest.raises(UserError, match=r"params\.yaml is not UTF-8 \(byte 24\): save it as UTF-8\."):
+        load_section("split", Split, path)
+
+
+@pytest.mark.parametrize("stage", ["train", "card", "featurize", "disturb", "probe", "ablation"])
+@pytest.mark.parametrize("arguments", [(), ("a", "b")])
+def test_a_stage_that_takes_a_name_says_which_there_are(params, monkeypatch, stage, arguments):
+    path = params("candidates: {one: {}, two: {}}\nbackbones: {one: {}, two: {}}\nablations: {one: {}, two: {}}")
+    monkeypatch.chdir(path.parent)
+    monkeypatch.setattr(sys, "argv", [stage, *arguments])
+    with pytest.raises(UserError, match=r"say which of params\.yaml's (\w+) this is for, one by name: one, two\."):
+        importlib.import_module(f"stages.{stage}").main()
+
+
+def test_a_name_is_taken_and_without_any_entry_it_is_said(params, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["train", "one"])
+    assert name_given("candidates", params("candidates:")) == "one"
+    monkeypatch.setattr(sys, "argv", ["train"])
+    with pytest.raises(UserError, match="there is none yet"):
+        name_given("candidates", params("candidates:"))

@@ -1,14 +1,25 @@
 """JSON between stages: what was written is read, what is old still opens, anything else is one sentence."""
 
 import json
+import re
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 from recorded import backbone_json, certificate_json, model_json
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
-from plumbline.common.records import Record, read_record, read_records, write_record
+from plumbline.common.records import (
+    Record,
+    read_array,
+    read_plain,
+    read_record,
+    read_records,
+    read_table,
+    write_record,
+)
 from plumbline.evidence.records import CalibrationNull, Decision, LeaderboardRow, Rule
 from plumbline.leakage.records import Certificate
 from plumbline.models.records import BackboneRecord, ModelRecord
@@ -92,3 +103,29 @@ def test_anything_else_is_one_sentence_with_the_file_and_the_way_out(text, words
 def test_a_folder_in_its_place_is_said(tmp_path):
     with pytest.raises(UserError, match=r"can't be read \(Is a directory\): run `dvc repro"):
         read_record(tmp_path, Record)
+
+
+@pytest.mark.parametrize("read", [read_table, read_array, lambda path: read_plain(path, dict[str, str])])
+def test_a_table_an_array_or_plain_json_that_is_missing_or_damaged_is_one_sentence(read, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^build/splits\.parquet is missing: run `dvc repro split`\.$"):
+        read(artefacts.SPLITS)
+    (tmp_path / "build").mkdir()
+    for content in (b"", b"no such thing", b"PAR1" * 20, b"\x93NUMPY", b"{"):
+        artefacts.SPLITS.path.write_bytes(content)
+        with pytest.raises(UserError, match=r"^build/splits\.parquet .*: run `dvc repro -f split`\.$"):
+            read(artefacts.SPLITS)
+
+
+def test_a_column_that_a_table_lacks_is_one_sentence(tmp_path):
+    pd.DataFrame({"path": ["a"]}).to_parquet(tmp_path / "x.parquet")
+    assert read_table(tmp_path / "x.parquet", ["path"])["path"].tolist() == ["a"]
+    with pytest.raises(UserError, match=r"x\.parquet can't be read .*: run `dvc repro -f split`"):
+        read_table(tmp_path / "x.parquet", ["path", "group"], "split")
+
+
+def test_no_artefact_is_read_past_these_functions():
+    top = Path(__file__).parents[3]
+    code = [path for folder in ("plumbline", "stages") for path in (top / folder).rglob("*.py")]
+    past = re.compile(r"read_parquet\(artefacts|np\.load\(artefacts|json\.loads\(\(?artefacts")
+    assert not [str(path) for path in code if past.search(path.read_text(encoding="utf-8"))]

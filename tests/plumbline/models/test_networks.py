@@ -5,8 +5,17 @@ import numpy as np
 import pytest
 from recorded import backbone_json
 
+from plumbline.common.errors import UserError
 from plumbline.models.candidates import Candidate, Head, build_network
-from plumbline.models.networks import NETWORKS, build_backbone, cut, freeze_by_size, kernel_layers, scale_pixels
+from plumbline.models.networks import (
+    NETWORKS,
+    build_backbone,
+    cut,
+    freeze_by_size,
+    kernel_layers,
+    load_stored,
+    scale_pixels,
+)
 from plumbline.models.records import BackboneRecord
 from plumbline.models.trainable import assemble, build_trainable
 
@@ -166,3 +175,21 @@ def test_the_last_four_layers_are_cut_off_where_one_tensor_passes(name, size, cu
 def test_the_course_rule_says_how_much_to_train():
     sizes = [9_999, 10_000, 49_999, 50_000]
     assert [freeze_by_size(size) for size in sizes] == ["head", "last_4", "last_4", "all"]
+
+
+def test_stored_weights_that_do_not_fit_are_one_sentence_with_the_file(tmp_path):
+    def network(units, layers=1):
+        return keras.Sequential([keras.Input((4,)), *(keras.layers.Dense(units) for _ in range(layers))])
+
+    file = tmp_path / "head.weights.h5"
+    with pytest.raises(UserError, match=r"head\.weights\.h5 is missing, damaged or of another network .*`dvc repro`"):
+        load_stored(network(3), file)
+    network(3).save_weights(file)
+    load_stored(network(3), file)
+    for other in (network(5), network(3, 2)):
+        with pytest.raises(UserError, match=r"head\.weights\.h5 is .*: run `dvc repro -f train@one`") as error:
+            load_stored(other, file, "train@one")
+        assert "\n" not in str(error.value)
+    file.write_bytes(b"torn")
+    with pytest.raises(UserError, match="damaged"):
+        load_stored(network(3), file)
