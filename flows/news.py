@@ -33,7 +33,11 @@ def tell_of_batches(root: Path, say: Callable[[str], None]) -> None:
 
     Called with the workspace held alone and no intake unfinished: a batch whose commit is not in HEAD was not taken in.
     """
-    for path in sorted((root / FOLDER).glob("batch-*.json")):
+    kept = sorted((root / FOLDER).glob("batch-*.json"))
+    if kept and ask_git(root, "rev-parse", "--verify", "HEAD") is None:
+        say(f"Git does not answer in {root}, so the news of {len(kept)} batches wait for the next run.")
+        return
+    for path in kept:
         news = json.loads(path.read_text(encoding="utf-8"))
         if ask_git(root, "merge-base", "--is-ancestor", news["commit"], "HEAD") is not None:
             name = uuid5(NAMESPACE_URL, f"{workspace.identity(root)}/{news['commit']}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any, Literal
 
 What = Literal["promotion", "refusal", "drift", "failure", "intake"]
@@ -27,8 +28,13 @@ def notify(what: What, subject: str, text: str, key: str | None = None) -> str |
         else:
             _block(target, subject, text)
     except Exception as error:  # A messenger may raise anything; the run's own result stands.
-        return f"{type(error).__name__}: {error}"
+        return f"{type(error).__name__}: {_without_address(error, target)}"
     return None
+
+
+def _without_address(error: Exception, target: str) -> str:
+    """An error's words without any address: a webhook's is a secret, and these go to the log."""
+    return re.sub(r"\S+://[^\s'\"]+", "(its address)", str(error).replace(target, "(its address)"))
 
 
 def _post(url: str, body: dict[str, str]) -> None:

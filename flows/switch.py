@@ -9,6 +9,7 @@ journal says.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -33,7 +34,7 @@ STOP = f"an intake that was killed while it changed this data: `{MEND}` finishes
 def lay_ready(root: Path, added: Path) -> None:
     """Move `added`, the new files as they go into the data folder (or all of it), to where `switch` finds them."""
     shutil.rmtree(root / ADDED, ignore_errors=True)
-    os.replace(added, root / ADDED)
+    shutil.move(added, root / ADDED)  # a copy, where they lie on another disk; before a journal names them
 
 
 def switch(root: Path, commit: str, source: str, folder: str, say: Callable[[str], None]) -> None:
@@ -68,7 +69,12 @@ def _finish(root: Path, journal: dict[str, Any], say: Callable[[str], None]) -> 
     if now == journal["before"]:
         if journal["whole"] and not folder.exists():
             folder.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(root / ADDED, folder)
+            try:
+                os.replace(root / ADDED, folder)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                _place(root, source, folder)
         elif folder.exists():
             _place(root, source, folder)
         # At this moment DVC sees the new data as a change by hand.
@@ -81,7 +87,10 @@ def _finish(root: Path, journal: dict[str, Any], say: Callable[[str], None]) -> 
 
 
 def _place(root: Path, source: str, folder: Path) -> None:
-    """Move the prepared files that are left into the data folder; DVC stops meanwhile."""
+    """Move the prepared files that are left into the data folder; DVC stops meanwhile.
+
+    Onto another disk a file is copied, and its original goes last: what a kill cuts off is copied again.
+    """
     left = [path for path in (root / ADDED).rglob("*") if path.is_file()]
     if left:
         # Written elsewhere: DVC would take a temporary file beside data.dvc for another data source.

@@ -70,7 +70,7 @@ def _mark_within(status: list[str], table: pd.DataFrame, distance: int) -> None:
             status[row] = REPEAT
 
 
-def groups_of(table: pd.DataFrame, small: NDArray[np.uint8], params: GroupParams) -> NDArray[np.int64]:
+def groups_of(table: pd.DataFrame, small: NDArray[np.uint8], params: GroupParams, where: str) -> NDArray[np.int64]:
     """Return (N,) numbers, equal for images that are not independent of each other.
 
     By the columns that `group` in params.yaml names (photo, video, person), shots of one camera close in time where it
@@ -78,10 +78,11 @@ def groups_of(table: pd.DataFrame, small: NDArray[np.uint8], params: GroupParams
 
     Args:
         small: (N, 18, 24) greys of the images.
+        where: the site's table of metadata, for what has to be put right there.
     """
     joined = Joined(len(table))
     edges: list[Edge] = column_edges(table, params.columns, params.blank_words)
-    edges += moment_edges(table, params.camera_column, params.captured_within_seconds, params.blank_words)
+    edges += moment_edges(table, params.camera_column, params.captured_within_seconds, params.blank_words, where)
     for edge in edges:
         joined.union(edge.a, edge.b)
     pairs = pairs_within(table["phash"].to_numpy(np.uint64), params.join_radius, cap=EQUAL_HASHES)

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from monitoring.accuracy import calibrated
 from monitoring.collect import (
+    METADATA,
     File,
     Known,
     Measured,
@@ -129,7 +130,7 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
             measures_of(images),
             scores(new.arrays["probabilities"], champion.reference),
             new.arrays["embeddings"],
-            groups_of(images, new.arrays["small"], settings.group),
+            groups_of(images, new.arrays["small"], settings.group, f"{source.url}/{METADATA}"),
         )
         judgement = judge(champion.reference, window, list(images["format"]), settings.drift)
         quarantine = state.quarantine()

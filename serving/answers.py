@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from plumbline.common.errors import UserError
 from plumbline.common.files import replacing
 from plumbline.common.served import CHALLENGER, CHAMPION
 from plumbline.imaging.decode import DecodeError, Pixels, decode_image, picture_suffix
@@ -167,7 +168,10 @@ def _seen(identity: str, content: bytes, found: Scored, params: ServingParams) -
     except DecodeError:
         return None
     if params.record == "pictures":  # monitoring measures and scores it as it does whatever a site sends
-        _keep_picture(params, identity + suffix, content)
+        try:
+            _keep_picture(params, identity + suffix, content)
+        except (UserError, OSError):  # a full disk: answers go on, and the loss is counted
+            metrics.LOST.inc()
         return None
     row = {**measured.row, **describe_camera(measured.rgb, np.asarray(measured.grey))}
     row["phash"] = str(row["phash"])  # 64 bits are more than JSON's numbers hold

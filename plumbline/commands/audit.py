@@ -169,8 +169,8 @@ def read_unlabelled(name: str, data: DataParams) -> Side:
     import pandas as pd
 
     from plumbline.common.parallel import in_order
-    from plumbline.imaging.decode import SUFFIXES, DecodeError
-    from plumbline.imaging.litter import is_litter
+    from plumbline.imaging.decode import DecodeError
+    from plumbline.imaging.files import pictures_below
     from plumbline.imaging.manifest import IngestParams, measure
     from plumbline.imaging.pictures import Refused
     from plumbline.imaging.reading import read_source
@@ -182,10 +182,8 @@ def read_unlabelled(name: str, data: DataParams) -> Side:
         except DecodeError as error:
             return Refused(path, error.reason, "unreadable")
 
-    below = (file for file in data.root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
-    files = sorted(file for file in below if not any(map(is_litter, file.relative_to(data.root).parts)))
     measured = []
-    for one in in_order(read, [file.relative_to(data.root).as_posix() for file in files]):
+    for one in in_order(read, pictures_below(data.root)):
         if isinstance(one, Refused):
             print(f"passed over: {data.root / one.path} {one.reason}", file=sys.stderr)
         else:

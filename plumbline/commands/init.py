@@ -7,6 +7,7 @@ person can decide: which class must not be missed, and how to treat a published 
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,10 +180,16 @@ def main() -> None:
     for key, value in found.changes.items():
         print(f"{PARAMS}: {key} is now {'null' if value is None else value}")
     home = (settings.get("data") or {}).get("root", "data")
-    if given.path.resolve() != Path(home).resolve():
-        print(f"Next: put the pictures into {home}/ (rm -rf {home} && cp -r {given.path} {home}), then dvc add {home}")
-    else:
-        print(f"Next: dvc add {home} && dvc repro")
+    print(next_step(given.path, Path(home)))
+
+
+def next_step(pictures: Path, home: Path) -> str:
+    """Return what to run next, ready for a shell: the pictures become all that is in the data folder `home`."""
+    there, data, beside = (shlex.quote(str(path)) for path in (pictures, home, f"{home}.new"))
+    if pictures.resolve() == home.resolve():
+        return f"Next: dvc add {data} && dvc repro"
+    copied = f"cp -r {there} {beside} && rm -rf {data} && mv {beside} {data}"  # they may lie below `home`
+    return f"Next: put the pictures into {home}/ ({copied}), then dvc add {data}"
 
 
 if __name__ == "__main__":

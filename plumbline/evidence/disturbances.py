@@ -78,7 +78,15 @@ def head_boxes(rows: pd.DataFrame, manifest: pd.DataFrame, params: ProbeParams) 
         )
     columns = manifest.set_index("path").loc[rows["path"], list(params.head_columns)]
     given = columns.apply(pd.to_numeric, errors="coerce").to_numpy(np.float64)
-    sound = np.isfinite(given).all(axis=1)
+    filled = (columns.notna() & (columns.astype(str) != "")).to_numpy(bool)
+    no_number = filled.any(axis=1) & ~np.isfinite(given).all(axis=1)
+    if no_number.any():
+        shown = ", ".join(columns[no_number].iloc[0].astype(str))
+        raise UserError(
+            f"metadata.csv: the head of {rows['path'].to_numpy()[no_number][0]} ({', '.join(params.head_columns)}) is "
+            f"{shown}: write four numbers, with a decimal point, or leave all four empty for probe.head."
+        )
+    sound = filled.any(axis=1)
     held = given[sound]
     wrong = (held < 0).any(axis=1) | (held > 1).any(axis=1) | (held[:, 0] >= held[:, 2]) | (held[:, 1] >= held[:, 3])
     if wrong.any():
@@ -103,7 +111,11 @@ def partners(rows: pd.DataFrame, seed: int) -> NDArray[np.intp]:
         others = np.roll(order, -place - 1)
         fits = others[(labels[others] != labels[row]) & (groups[others] != groups[row])]
         if len(fits) == 0:
-            raise UserError("the test pictures of stage disturb are all of one label: raise probe.pictures.")
+            raise UserError(
+                f"{artefacts.SPLITS}: of the test pictures drawn for stage disturb none has another label and another "
+                f"group than {rows['path'].iat[row]}, whose background could take its place: raise probe.pictures in "
+                "params.yaml, or add pictures of another label from elsewhere, until test holds some."
+            )
         found[row] = fits[0]
     return found
 

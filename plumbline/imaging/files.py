@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from plumbline.imaging.decode import DecodeError, decode_image
+from plumbline.imaging.decode import SUFFIXES, DecodeError, decode_image
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.pictures import Refused
 from plumbline.imaging.settings import DataParams
@@ -109,6 +109,13 @@ def shown_path(path: str) -> str:
 def top_folder(path: str) -> str:
     """The topmost folder of a path, as it is shown; empty for a file that is in none."""
     return shown_path(path.split("/", 1)[0]) if "/" in path else ""
+
+
+def pictures_below(root: Path) -> list[str]:
+    """Return every file below `root` that is named as a picture, as a path from there, in order; no litter."""
+    below = (file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and file.is_file())
+    found = sorted(file.relative_to(root) for file in below)
+    return [path.as_posix() for path in found if not any(map(is_litter, path.parts))]
 
 
 def read_bytes(params: DataParams, path: str) -> bytes:

@@ -70,20 +70,24 @@ def column_edges(
 
 
 def moment_edges(
-    manifest: pd.DataFrame, camera_column: str, seconds: float, blank_words: Sequence[str] = BLANK_WORDS
+    manifest: pd.DataFrame,
+    camera_column: str,
+    seconds: float,
+    blank_words: Sequence[str] = BLANK_WORDS,
+    where: str = "data/metadata.csv",
 ) -> list[Edge]:
     """Tie images that one camera took within `seconds` of each other; `distance` is the seconds between them.
 
-    Raises UserError where there is no column that names the camera, or a time can't be read.
+    Raises UserError where there is no column that names the camera, or a time can't be read; `where` they would stand.
     """
     if not seconds or "captured_at" not in manifest:
         return []
     if camera_column not in manifest:
         raise UserError(
             f"group.captured_within_seconds is {seconds:g} but the pictures have no column '{camera_column}': "
-            "add it to data/metadata.csv, or name yours in group.camera_column of params.yaml."
+            f"add it to {where}, or name yours in group.camera_column of params.yaml."
         )
-    times = _seconds(manifest)
+    times = _seconds(manifest, where)
     camera = grouping_values(manifest, camera_column, blank_words).to_numpy()
     rows = np.flatnonzero(~np.isnan(times) & (camera != ""))
     rows = rows[np.lexsort((rows, times[rows], camera[rows]))]
@@ -93,7 +97,7 @@ def moment_edges(
     ]
 
 
-def _seconds(manifest: pd.DataFrame) -> NDArray[np.float64]:
+def _seconds(manifest: pd.DataFrame, where: str) -> NDArray[np.float64]:
     """Seconds since 1970 of captured_at (ISO 8601), NaN where blank."""
     import pandas as pd
 
@@ -104,7 +108,7 @@ def _seconds(manifest: pd.DataFrame) -> NDArray[np.float64]:
         row = int(np.argmax(wrong))
         raise UserError(
             f"{manifest['path'].iat[row]}: captured_at '{given.iat[row]}' is no date and time: write it as "
-            "2026-05-01T13:45:10 in data/metadata.csv."
+            f"2026-05-01T13:45:10 in {where}."
         )
     since = (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
     return np.asarray(since.to_numpy(np.float64, na_value=np.nan), np.float64)

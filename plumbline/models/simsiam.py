@@ -15,7 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
-from plumbline.imaging.decode import SUFFIXES, DecodeError, decode_resized
+from plumbline.common.params import load_section
+from plumbline.imaging.decode import DecodeError, decode_resized
+from plumbline.imaging.files import pictures_below, read_bytes
+from plumbline.imaging.settings import DataParams
 from plumbline.models.candidates import Candidate
 from plumbline.models.pretexts import descend, fit_pretext
 from plumbline.models.records import BackboneRecord, StartRecord
@@ -41,11 +44,12 @@ def start_without_labels(
     seen = np.flatnonzero(~data.inside("test"))
     known = np.stack([data.features.values[row, 0] for row in data.rows[seen]])
     kept_out = set(data.splits["id"])  # copies of what is known already, and of test pictures
-    more, unreadable, digest = unlabelled(candidate.start.unlabelled, data.features.backbone, kept_out)
+    folder = candidate.start.unlabelled
+    found = unlabelled(load_section("data", DataParams), folder, data.features.backbone, kept_out) if folder else None
+    more, unreadable, digest = found or (known[:0], 0, hashlib.sha256().hexdigest())
     pixels = np.concatenate([known, more]) if len(more) else known
     if unreadable:
-        where = candidate.start.unlabelled
-        print(f"{name}: {unreadable} files of {where} can't be read and taught nothing", file=sys.stderr)
+        print(f"{name}: {unreadable} files of {folder} can't be read and taught nothing", file=sys.stderr)
     spread = explained = None
     if candidate.start.method == "simsiam":
         loss, spread = fit_pairs(network, pixels, candidate, seed)
@@ -65,27 +69,28 @@ def start_without_labels(
     )
 
 
-def unlabelled(folder: str | None, backbone: BackboneRecord, kept_out: set[str]) -> tuple[NDArray[np.uint8], int, str]:
+def unlabelled(
+    data: DataParams, folder: str, backbone: BackboneRecord, kept_out: set[str]
+) -> tuple[NDArray[np.uint8], int, str]:
     """Pictures (N, S, S, 3) below `folder` as the backbone stores them, in order of path, each once.
 
-    Those whose id is in `kept_out` are left out. Returns how many files can't be read, too, and a digest of the ids.
+    `data` says what is too large. Those whose id is in `kept_out` are left out. Returns how many files can't be read,
+    too, and a digest of the ids.
     """
     from plumbline.models.extraction import build_extractor
 
     size = backbone.image_size
-    if folder is None:
-        return np.empty((0, size, size, 3), np.uint8), 0, hashlib.sha256().hexdigest()
     if not Path(folder).is_dir():
         raise UserError(f"params.yaml: start.unlabelled names {folder}, which is no folder: correct it, or set null.")
     found: dict[str, NDArray[np.uint8]] = {}
     unreadable = 0
-    for path in sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
-        content = path.read_bytes()
-        image_id = hashlib.sha256(content).hexdigest()
-        if image_id in kept_out or image_id in found:
-            continue
+    here = data.model_copy(update={"root": Path(folder)})
+    for path in pictures_below(here.root):
         try:
-            found[image_id] = decode_resized(content, (size, size), fit=backbone.fit)
+            content = read_bytes(here, path)
+            image_id = hashlib.sha256(content).hexdigest()
+            if image_id not in kept_out and image_id not in found:
+                found[image_id] = decode_resized(content, (size, size), here.max_pixels, backbone.fit)
         except DecodeError:
             unreadable += 1
     digest = hashlib.sha256("".join(found).encode()).hexdigest()

@@ -30,3 +30,18 @@ def test_a_batch_that_never_became_a_version_is_dropped(project, monkeypatch):
     news.tell_of_batches(project.root, print)
     assert [message[:3] for message in sent] == [("intake", "New labelled pictures", "3 pictures")]
     assert not list((project.root / news.FOLDER).glob("batch-*.json"))
+
+
+def test_news_of_a_batch_wait_where_git_itself_fails(project, monkeypatch):
+    sent, said = [], []
+    monkeypatch.setattr(news, "send", lambda *given: sent.append(given))
+    commit = project.git("rev-parse", "HEAD").strip()
+    news.keep_batch(project.root, commit, "3 new pictures", request_training=False)
+    (project.root / ".git" / "HEAD").rename(project.root / ".git" / "away")
+    news.tell_of_batches(project.root, said.append)
+    assert sent == []
+    assert said == [f"Git does not answer in {project.root}, so the news of 1 batches wait for the next run."]
+    (project.root / ".git" / "away").rename(project.root / ".git" / "HEAD")
+    news.tell_of_batches(project.root, said.append)
+    assert len(sent) == 1
+    assert not list((project.root / news.FOLDER).glob("batch-*.json"))

@@ -53,6 +53,16 @@ def test_a_hook_that_refuses_is_a_reason(hook, monkeypatch):
     assert "503" in notify("failure", "train failed", "why")
 
 
+@pytest.mark.parametrize("status", [302, 404, 503])
+def test_a_reason_never_holds_the_webhooks_address(hook, monkeypatch, status):
+    hook.status = status
+    monkeypatch.setenv("PLUMBLINE_NOTIFY", f"http://127.0.0.1:{hook.server_port}/services/T0KEN?key=S3CRET")
+    reason = notify("failure", "train failed", "why")
+    assert str(status) in reason
+    for secret in ("T0KEN", "S3CRET", "127.0.0.1"):
+        assert secret not in reason
+
+
 def test_other_addresses_are_apprises(hook, monkeypatch):
     monkeypatch.setenv("PLUMBLINE_NOTIFY", f"json://127.0.0.1:{hook.server_port}/")
     assert notify("promotion", "PROMOTE: x", "better") is None

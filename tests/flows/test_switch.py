@@ -1,9 +1,12 @@
 """The switch to a new version of the data, killed at every step: `dvc repro` never trains on a part of a batch."""
 
+import errno
+import os
 import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -194,6 +197,33 @@ def test_without_the_data_in_place_all_of_it_comes_in_one_step(interrupted):
         (interrupted.root / ADDED / name).write_text(text)
     switch(interrupted.root, interrupted.next, "data.dvc", "data", print)
     assert is_switched(interrupted)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+def test_data_on_another_disk_is_copied_and_switched_all_the_same(interrupted, monkeypatch, tmp_path, whole):
+    """Renaming from or to where files are laid ready is refused, as between two disks."""
+    real = {name: getattr(os, name) for name in ("rename", "replace")}
+
+    def apart(name):
+        def refuse(source, target, **options):
+            if (ADDED.name in Path(source).parts) != (ADDED.name in Path(target).parts):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), str(source), None, str(target))
+            return real[name](source, target, **options)
+
+        return refuse
+
+    if whole:
+        shutil.rmtree(interrupted.root / "data")
+    added = tmp_path / "added"
+    for name in NEW if whole else NEW.keys() - OLD.keys() | {"metadata.csv"}:
+        (added / name).parent.mkdir(parents=True, exist_ok=True)
+        (added / name).write_text(NEW[name])
+    for name in real:
+        monkeypatch.setattr(os, name, apart(name))
+    lay_ready(interrupted.root, added)
+    switch(interrupted.root, interrupted.next, "data.dvc", "data", print)
+    assert is_switched(interrupted)
+    assert not added.exists()
 
 
 @pytest.mark.parametrize("name", ["index.lock", "HEAD.lock"])

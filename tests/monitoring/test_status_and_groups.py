@@ -6,6 +6,7 @@ import pytest
 
 from monitoring.copies import groups_of, status_of
 from monitoring.site_state import AGAIN, COPY, NEW, REPEAT
+from plumbline.common.errors import UserError
 from plumbline.leakage.groups import GroupParams
 
 FAR = [0, 2**64 - 1, 0x00FF00FF00FF00FF, 0xF0F0F0F0F0F0F0F0]  # 32 bits or more from each other
@@ -62,7 +63,7 @@ def test_images_are_grouped_by_columns_and_by_looks():
     random = np.random.default_rng(0)
     small = random.integers(0, 256, (5, 18, 24), dtype=np.uint8)
     small[1] = small[0]
-    groups = groups_of(images, small, GroupParams(columns=["photo"]))
+    groups = groups_of(images, small, GroupParams(columns=["photo"]), "")
     assert groups[0] == groups[1], "near hashes and the same small picture"
     assert groups[0] == groups[3], "the same photograph"
     assert len({groups[0], groups[2], groups[4]}) == 3
@@ -72,4 +73,11 @@ def test_images_are_grouped_by_columns_and_by_looks():
 def test_near_hashes_alone_do_not_tie():
     images = table(("a", FAR[0]), ("b", FAR[0] ^ 0b1111)).assign(path=list("ab"))
     small = np.random.default_rng(0).integers(0, 256, (2, 18, 24), dtype=np.uint8)
-    assert len(set(groups_of(images, small, GroupParams()))) == 2
+    assert len(set(groups_of(images, small, GroupParams(), ""))) == 2
+
+
+def test_a_camera_that_a_site_does_not_name_is_asked_for_in_the_sites_own_table():
+    images = pd.DataFrame({"captured_at": ["2026-05-01T13:45:10"] * 2, "phash": np.array([1, 2], np.uint64)})
+    params = GroupParams(captured_within_seconds=5, camera_column="camera")
+    with pytest.raises(UserError, match=r"no column 'camera': add it to incoming/GATE/metadata\.csv, or name yours"):
+        groups_of(images, np.zeros((2, 18, 24), np.uint8), params, "incoming/GATE/metadata.csv")

@@ -11,6 +11,7 @@ from brightness import TEMPERATURE, encoded, grey, on_the_shelf, p_bright
 from PIL import Image
 
 from plumbline.common.served import uncollected
+from serving import metrics
 from serving.answers import Answering
 from serving.engine import Cache, Engine, Unusable
 from serving.examples import ANSWER
@@ -245,3 +246,15 @@ def test_a_picture_that_needs_too_much_memory_is_refused(engine, monkeypatch):
     assert asyncio.run(engine.prepare(engine.wanted(), [upload(1)])) == [
         Unusable("a.png", "needs more memory than there is", 413)
     ]
+
+
+def test_a_picture_that_finds_no_room_on_the_disk_costs_no_answer(engine, tmp_path, monkeypatch):
+    (tmp_path / "full").write_text("no folder can be made here")
+    recording = engine.params.model_copy(update={"record": "pictures", "pictures": tmp_path / "full"})
+    monkeypatch.setattr(engine, "params", recording)
+    recorder = Recorder(tmp_path / "record.sqlite")
+    before = metrics.LOST._value.get()
+    (answer,) = asked(engine, upload(255), recorder=recorder)["answers"]
+    recorder.close()
+    assert answer["label"] == "bright"
+    assert metrics.LOST._value.get() == before + 1

@@ -170,7 +170,7 @@ def test_a_background_comes_from_another_group_with_another_label():
     rows = pd.DataFrame({"label": list("aabbab"), "group": list("uvwwxy"), "path": list("123456")})
     lender = partners(rows, 0)
     assert all(rows["label"][lender] != rows["label"].to_numpy())
-    with pytest.raises(UserError, match=r"probe\.pictures"):
+    with pytest.raises(UserError, match=r"build/splits\.parquet: of the test pictures .* than \d, .*probe\.pictures"):
         partners(rows[rows["label"] == "a"].reset_index(drop=True), 0)
 
 
@@ -182,7 +182,10 @@ def test_heads_come_from_metadata_where_it_knows_them():
     params = ProbeParams(head=HEAD, head_columns=("l", "t", "r", "d"))
     assert head_boxes(rows, manifest, params) == pytest.approx(np.array([[0.1, 0.2, 0.3, 0.4], HEAD]))
     with pytest.raises(UserError, match="no box in shares of the picture"):
-        head_boxes(rows, manifest.assign(r="0.05"), params)
+        head_boxes(rows, manifest.assign(r=["", "0.05"]), params)
+    for wrong in ("0,3", "", "inf", "left"):
+        with pytest.raises(UserError, match=rf"the head of a \(l, t, r, d\) is 0\.1, 0\.2, {wrong}, 0\.4: write four"):
+            head_boxes(rows, manifest.assign(r=["", wrong]), params)
     with pytest.raises(UserError, match=r"probe\.head_columns names d"):
         head_boxes(rows, manifest.drop(columns="d"), params)
 

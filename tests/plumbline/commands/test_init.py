@@ -14,7 +14,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from plumbline.cli import app
-from plumbline.commands.init import fit, with_changes
+from plumbline.commands.init import fit, next_step, with_changes
 from plumbline.common.errors import UserError
 
 TOP = Path(__file__).parents[3]
@@ -179,3 +179,15 @@ def test_changes_reach_nested_keys_and_leave_the_settings_as_they_were():
         "evaluate": {"violation_class": None},
     }
     assert settings == {"data": {"arrays": {"channels": "bgr"}}}
+
+
+@pytest.mark.parametrize(("pictures", "home"), [("my pictures; here", "data"), ("data/in it", "data"), ("$(x)", "d'a")])
+def test_what_to_run_next_is_ready_for_a_shell_and_loses_no_picture(tmp_path, monkeypatch, pictures, home):
+    monkeypatch.chdir(tmp_path)
+    Path(pictures).mkdir(parents=True)
+    (Path(pictures) / "a.png").write_text("a picture")
+    said = next_step(Path(pictures), Path(home))
+    command = said[said.index("(") + 1 : said.rindex(")")]
+    subprocess.run(["sh", "-ec", command], check=True)
+    assert (Path(home) / "a.png").read_text() == "a picture"
+    assert next_step(Path(home), Path(home)) == f"Next: dvc add {shlex.quote(home)} && dvc repro"

@@ -9,7 +9,7 @@ import time
 import pandas as pd
 import pytest
 
-from plumbline.common.files import replacing, replacing_folder, write_json, write_table
+from plumbline.common.files import replacing, replacing_folder, write_json, write_table, write_text
 
 
 def test_an_error_leaves_the_old_file_and_no_litter(tmp_path):
@@ -90,3 +90,9 @@ def test_killed_at_any_moment_a_write_is_whole_or_absent(tmp_path):
         if (tmp_path / "folder").exists():
             contents = {(tmp_path / "folder" / str(n)).read_text() for n in range(20)}
             assert contents in ({"a"}, {"b"})
+
+
+def test_no_file_of_another_thread_is_ever_made_under_another_umask(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("the umask belongs to all threads"))
+    write_text(tmp_path / "x.json", "{}")
+    assert (tmp_path / "x.json").read_text() == "{}"

@@ -11,6 +11,7 @@ import tensorflow as tf
 from PIL import Image
 
 from plumbline.common.errors import UserError
+from plumbline.imaging.settings import DataParams
 from plumbline.models.backbones import Backbone, resolve_entry
 from plumbline.models.candidates import Candidate, Start, build_network
 from plumbline.models.extraction import featurize
@@ -94,11 +95,13 @@ def test_it_learns_what_makes_pictures_alike_without_labels():
     np.testing.assert_array_equal(found["after"][2], found["again"][2])
 
 
-def test_training_starts_there_and_says_what_it_learnt_from(data, tmp_path):
+def test_training_starts_there_and_says_what_it_learnt_from(data, tmp_path, monkeypatch):
     splits, features = data
     for number in range(200, 206):
         Image.fromarray(picture(number)).save(tmp_path / f"{number}.png")
     (tmp_path / "broken.jpg").write_bytes(b"no picture")
+    (tmp_path / "params.yaml").write_text("data: {}")
+    monkeypatch.chdir(tmp_path)
     candidate = Candidate(**SETTINGS, start=Start(epochs=2, unlabelled=str(tmp_path)), labels=0.25)
     result = train("one", candidate, splits, features, seed=0)
     start = result.model.start
@@ -118,10 +121,26 @@ def test_pictures_that_are_known_teach_nothing_twice(data, tmp_path):
     (tmp_path / "site" / "copy.png").write_bytes((tmp_path / "one.png").read_bytes())
     image_id = hashlib.sha256((tmp_path / "one.png").read_bytes()).hexdigest()
     backbone = data[1].backbone
-    assert len(unlabelled(str(tmp_path), backbone, set())[0]) == 1
-    assert len(unlabelled(str(tmp_path), backbone, {image_id})[0]) == 0
+    assert len(unlabelled(DataParams(), str(tmp_path), backbone, set())[0]) == 1
+    assert len(unlabelled(DataParams(), str(tmp_path), backbone, {image_id})[0]) == 0
     with pytest.raises(UserError, match=r"names .*nowhere, which is no folder"):
-        unlabelled(str(Path("nowhere")), backbone, set())
+        unlabelled(DataParams(), str(Path("nowhere")), backbone, set())
+
+
+def test_unlabelled_pictures_keep_to_the_limits_of_data_and_litter_is_none(data, tmp_path):
+    for name in ("one.png", ".two.png", "@eaDir/three.png", "$RECYCLE.BIN/four.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(picture(len(name))).save(tmp_path / name)
+    backbone, folder = data[1].backbone, str(tmp_path)
+    found = {
+        limit: [len(part[0]), part[1]]
+        for limit, part in {
+            "none": unlabelled(DataParams(), folder, backbone, set()),
+            "bytes": unlabelled(DataParams(max_bytes=10), folder, backbone, set()),
+            "pixels": unlabelled(DataParams(max_pixels=10), folder, backbone, set()),
+        }.items()
+    }
+    assert found == {"none": [1, 0], "bytes": [0, 1], "pixels": [0, 1]}
 
 
 def test_a_share_of_the_labels_is_part_of_a_larger_one(data):
