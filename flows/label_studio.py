@@ -25,6 +25,7 @@ from plumbline.imaging.metadata import meaning
 from plumbline.imaging.pictures import RESERVED
 
 # Where a picture may be downloaded from. Others (a local path in disguise, a chain of protocols) are refused.
+BLOCK, MOST_BYTES = 1 << 20, 256_000_000  # of a download: an export may name anything, and the disk is finite
 REMOTE = ("http", "https", "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss")
 # What Label Studio itself writes beside a task's data and its answers in JSON-MIN.
 _OWN = {
@@ -387,7 +388,12 @@ def _download(url: str, target: Path) -> None:
 
     try:
         with fsspec.open(url, "rb") as remote, target.open("wb") as local:
-            shutil.copyfileobj(remote, local)
+            while block := remote.read(BLOCK):
+                local.write(block)
+                if local.tell() > MOST_BYTES:
+                    raise _Unusable(f"names {shown(url)}, which has more than {MOST_BYTES:,} bytes")
+    except _Unusable:
+        raise
     except (FileNotFoundError, PermissionError, ImportError, ValueError) as error:
         raise _Unusable(f"names {shown(url)}, which can't be read: {shown(one_line(error))}") from None
     except Exception as error:  # each store raises its own; a network failure must not lose pictures

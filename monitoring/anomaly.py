@@ -8,11 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.observations import Floats
+from plumbline.common.served import NEIGHBOUR
 
 CODE = 32  # dimensions that the autoencoder squeezes an embedding through
 FOLDS = 5
-NEIGHBOUR = 3  # the distance to the third nearest: one odd reference image is not enough to make an image look known
-KNOWN = 0.99  # share of the reference that counts as near
 ROWS = 2048  # distances are computed for so many images at a time
 
 

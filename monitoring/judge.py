@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.accuracy import Estimate, estimate_accuracy, estimate_recall
-from monitoring.anomaly import KNOWN, cross_distances, nearness, reconstruction_errors
+from monitoring.anomaly import cross_distances, nearness, reconstruction_errors
 from monitoring.observations import Floats, Observations
 from monitoring.permutation import (
     Layout,
@@ -36,6 +36,7 @@ from monitoring.result import ShareMoved
 from monitoring.settings import DriftParams
 from monitoring.shares import estimate_shares
 from monitoring.words import sentence
+from plumbline.common.served import KNOWN_SHARE
 from plumbline.evidence.selection import holm
 
 COMPONENTS = 32  # principal components of the embeddings that the tests look at
@@ -87,7 +88,7 @@ def judge(reference: Reference, window: Observations, formats: list[str], params
     error, window_error = reconstruction_errors(known.embeddings, known.groups, window.embeddings, window.groups)
     own = nearness(known.embeddings, known.embeddings, known.groups, known.groups)
     near = nearness(window.embeddings, known.embeddings, None, known.groups)
-    limit = float(np.quantile(own.distances, KNOWN))
+    limit = float(np.quantile(own.distances, KNOWN_SHARE))
     names = comparable(reference, window.measures, formats)
     figures = {name: (known.measures[name].to_numpy(), window.measures[name].to_numpy()) for name in names}
     figures |= score_figures(reference, window)

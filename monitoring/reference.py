@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PLAIN = ("brightness", "contrast", "sharpness", "colourfulness", "warmth", "noise", "blockiness")
-DERIVED = ("aspect", "size", "bits_per_pixel")
 SAME_FORMAT = 0.9  # share of JPEGs on both sides above which their bytes can be compared
 
 

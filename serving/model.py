@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
+from plumbline.common.served import NEIGHBOUR
 from plumbline.evidence.calibration import scale
 from plumbline.imaging.decode import Pixels, decode_resized
 from plumbline.registry import bundle
@@ -18,7 +19,7 @@ from plumbline.registry.export import OnnxModel
 from plumbline.tasks.known import task_of
 from plumbline.tasks.task import Task
 from serving.settings import Unsure
-from serving.shelf import EMBEDDINGS, LIMITS, NEIGHBOUR, SERVING, check, unit
+from serving.shelf import EMBEDDINGS, LIMITS, SERVING, check, unit
 
 WARM = 3  # runs of each size before the first request
 

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from plumbline.common.errors import LOOPBACK
 from plumbline.common.parallel import cores
 from plumbline.common.params import Section
+from plumbline.common.served import KNOWN_SHARE
 from plumbline.imaging.decode import LARGEST_LIMIT
 from plumbline.registry.versions import MODEL
 
@@ -34,7 +35,7 @@ class Unsure(Section):
     """When the service says that it does not know."""
 
     confidence: float = Field(default=0.7, ge=0, lt=1)  # calibrated; below it
-    known_share: float = Field(default=0.99, gt=0, le=1)  # of the reference counts as near
+    known_share: float = Field(default=KNOWN_SHARE, gt=0, le=1)  # of the reference counts as near
 
 
 class Challenger(Section):

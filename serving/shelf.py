@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from plumbline.common.errors import UserError
 from plumbline.common.files import file_digest, replacing_folder, text_digest, write_json
 from plumbline.common.records import Record
+from plumbline.common.served import NEIGHBOUR
 from plumbline.registry import bundle
 
 SERVING, REFERENCE = f"{bundle.HOME}/serving.json", f"{bundle.HOME}/reference"
@@ -28,7 +29,6 @@ EMBEDDINGS, GROUPS = f"{REFERENCE}/embeddings.npy", f"{REFERENCE}/groups.npy"
 IMAGES = f"{REFERENCE}/images.parquet"  # of versions that are older than GROUPS
 NEEDED = (bundle.ONNX, SERVING, EMBEDDINGS)
 LIMITS = "limits.json"
-NEIGHBOUR = 3  # the distance to the third nearest, as monitoring measures it: one odd picture vouches for nobody
 QUANTILES = 1000
 
 

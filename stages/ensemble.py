@@ -15,12 +15,11 @@ import numpy as np
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_json, write_table
-from plumbline.common.params import load_sections
+from plumbline.common.params import Named, load_sections
 from plumbline.common.records import write_record
 from plumbline.models.combination import write_head
 from plumbline.models.ensembles import (
     Ensemble,
-    Named,
     choose_members,
     combine_predictions,
     cost_of,

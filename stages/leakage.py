@@ -18,8 +18,6 @@ from plumbline.leakage.price import LeakageParams, measure_price, price_features
 from plumbline.leakage.records import Grouping
 from plumbline.pages.certificate import page
 
-RAW_SIDE = 16  # pixels: what stands in for features where no pretrained backbone is at hand
-
 
 def main() -> None:
     """Write build/leakage.json and reports/leakage.html."""

@@ -21,6 +21,12 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Named(Section):
+    """An entry of which only the name is used."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
 SectionType = TypeVar("SectionType", bound=Section)
 
 

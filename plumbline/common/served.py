@@ -37,6 +37,9 @@ create index if not exists labels_id on labels (id);
 """
 PATIENCE = 10.0
 CHAMPION, CHALLENGER = "champion", "challenger"
+# A picture is as far away as the third nearest of the reference: one odd picture there vouches for nobody. It is near
+# where this share of the reference's own pictures is.
+NEIGHBOUR, KNOWN_SHARE = 3, 0.99
 SMALL_SHAPE = (18, 24)
 
 

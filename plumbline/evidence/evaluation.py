@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.files import replacing_folder, write_json
-from plumbline.common.params import Section, load_sections
+from plumbline.common.params import Named, Section, load_sections
 from plumbline.common.records import read_table
 from plumbline.evidence import baselines as reference
 from plumbline.evidence import calibration, conformal, curves, intervals, probes, shortcuts, slices, thresholds
@@ -61,12 +61,6 @@ class Evaluate(Section):
     slice_minimum_groups: int = Field(default=10, ge=2)
     audit_images: int = Field(default=3000, ge=100)
     seed: int = 0
-
-
-class Named(Section):
-    """An entry under `candidates`, of which only the name is used here."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 def evaluate(

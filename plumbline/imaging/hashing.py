@@ -42,16 +42,6 @@ def phash(image: Image.Image) -> np.uint64:
     return np.uint64(int.from_bytes(np.packbits(bits).tobytes(), "big"))
 
 
-def tile_hashes(tiles: Pixels) -> Hashes:
-    """Return the (N,) pHash of (N, 32, 32) uint8 grey tiles as imagehash takes it (8x8 of a DCT-II, above median)."""
-    return hash_coefficients(_tile_coefficients(tiles))
-
-
-def mirrored_tile_hashes(tiles: Pixels) -> Hashes:
-    """Return the (N,) pHash of the tiles' mirror images (left and right swapped), without mirroring them."""
-    return hash_coefficients(mirror_coefficients(_tile_coefficients(tiles)))
-
-
 def hash_coefficients(low: NDArray[np.floating]) -> Hashes:
     """Return (...) uint64 for (..., 8, 8) low frequencies: a bit for each that is above their median."""
     flat = low.reshape(*low.shape[:-2], LOW * LOW)

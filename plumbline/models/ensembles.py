@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
@@ -38,12 +38,6 @@ class Ensemble(Section):
 
     kind: Kind
     members: Annotated[int, Field(ge=2, le=20)] = 3
-
-
-class Named(Section):
-    """An entry under `candidates`, of which only the name is used here."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from shlex import quote
 from typing import Any
 
 from plumbline.imaging.labels import same_but_for_spelling, shown
-from plumbline.models.candidates import ARCHITECTURES
+from plumbline.models.candidates import architecture_names
 from plumbline.models.networks import NETWORKS
 from plumbline.models.weights import PIXELS
 
@@ -182,7 +182,7 @@ def _candidates(params: Mapping[str, Any]) -> list[Misfit]:
     if not backbones:
         return []
     found = []
-    architectures = sorted(path.stem for path in ARCHITECTURES.glob("[a-z]*.py"))
+    architectures = architecture_names()
     for name, entry in _entries(params, "candidates"):
         architecture = entry.get("architecture")
         if architecture is not None and architecture not in architectures:

@@ -20,8 +20,6 @@ _FOREIGN = re.compile(
     r"|@media \(prefers-color-scheme: dark\) \{.*?\n\}(?=\s*</style>)",
     re.DOTALL,
 )
-# A tutorial in each page that its own script would have hidden.
-_WALKTHROUGH = "ge-walkthrough-modal"
 
 
 def write_docs(docs: Path, summary: Mapping[str, Any]) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import Literal
 
+from plumbline.common.interrupted import ask_git
 from plumbline.common.params import Section
 
 INSIST = "to insist, `plumbline promote --here --reason TEXT`"
@@ -78,8 +78,4 @@ def experiment(root: Path) -> bool:
 
 def git(root: Path, *arguments: str) -> str:
     """Return what Git prints; empty where it fails, or there is no repository or no Git."""
-    try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False)
-    except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return (ask_git(root, *arguments) or "").strip()

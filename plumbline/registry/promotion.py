@@ -360,7 +360,7 @@ class _Step:
 
     def note_failure(self, why: str) -> None:
         if not self.wish.dry_run:
-            with suppress(UserError, Exception):  # a registry that is down or full can't note it
+            with suppress(Exception):  # a registry that is down or full can't note it
                 journal.append(self.opened, self._entry("failed", why, None))
 
     def _entry(self, what: str, why: str, version: int | None) -> Entry:

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from drawn import hue_shifted, scene, with_helmet
+from flows import label_studio
 from flows.batch import IntakeParams, class_folders, metadata_rows, new_pictures, place, read_folder
 from flows.classes import ANY, parse_same_as, settle_classes
 from flows.intake import batch_name, check_placed, place_pictures
@@ -469,3 +470,14 @@ def test_what_is_no_export_is_one_sentence(tmp_path, text, message):
     (tmp_path / "export.json").write_text(text)
     with pytest.raises(UserError, match=message):
         read_label_studio(tmp_path / "export.json", tmp_path, tmp_path)
+
+
+def test_a_download_that_never_ends_is_refused_before_the_disk_is_full(tmp_path, monkeypatch):
+    import fsspec
+
+    monkeypatch.setattr(label_studio, "MOST_BYTES", 3_000_000)
+    with fsspec.open("memory://endless.png", "wb") as remote:
+        remote.write(bytes(9_000_000))
+    with pytest.raises(label_studio._Unusable, match=r"endless\.png, which has more than 3,000,000 bytes"):
+        label_studio._download("memory://endless.png", tmp_path / "x")
+    assert (tmp_path / "x").stat().st_size <= 3_000_000 + label_studio.BLOCK

@@ -9,12 +9,13 @@ from PIL import Image, ImageOps
 from plumbline.imaging.hashing import (
     SCALES,
     WINDOWS,
+    _tile_coefficients,
     fingerprint,
     fingerprints,
-    mirrored_tile_hashes,
+    hash_coefficients,
+    mirror_coefficients,
     phash,
     thumbnail,
-    tile_hashes,
 )
 
 
@@ -26,6 +27,14 @@ def scene(width=160, height=120, seed=0):
 
 def bits(a, b):
     return int(np.uint64(a) ^ np.uint64(b)).bit_count()
+
+
+def tile_hashes(tiles):
+    return hash_coefficients(_tile_coefficients(tiles))
+
+
+def mirrored_tile_hashes(tiles):
+    return hash_coefficients(mirror_coefficients(_tile_coefficients(tiles)))
 
 
 def library(image):
