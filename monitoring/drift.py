@@ -445,7 +445,7 @@ def in_lines(result: Result) -> list[str]:
         f"{result['site']}: {result['verdict']}{window}, champion version {version['version']} ({version['candidate']})"
     ]
     lines += [f"  - {reason}" for reason in result["reasons"]]
-    lines += [f"  {sentence}" for sentence in (result["metadata"] or {"said": []})["said"]]
+    lines += [f"  {sentence}" for sentence in [*(result["metadata"] or {"said": []})["said"], *result["notes"]]]
     if result["window"]:
         lines.append(f"  rests on {result['basis']}")
     for name, figure in (("accuracy", result["accuracy"]), (f"recall of {result['violation']}", result["recall"])):

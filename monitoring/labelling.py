@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.collect import TO_LABEL, Source
+from monitoring.collect import TO_LABEL, FetchError, Source
 from monitoring.observations import Floats
 from monitoring.result import ChampionOf
 from plumbline.common.files import replacing_folder, write_json, write_table, write_text
-from plumbline.imaging.decode import DecodeError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -73,7 +72,7 @@ def write_to_label(
         for _, image in images.iterrows():
             try:
                 content = source.read(str(image["path"]))
-            except DecodeError:
+            except FetchError:
                 continue
             name = _name(str(image["path"]), str(image["id"]))
             (temporary / name).write_bytes(content)

@@ -11,7 +11,7 @@ import numpy as np
 from markupsafe import Markup
 
 from monitoring.accuracy import checked_later
-from monitoring.collect import Source
+from monitoring.collect import FetchError, Source
 from monitoring.result import Furthest, Result
 from monitoring.settings import wrong_name
 from monitoring.site_state import NEW, SiteState
@@ -226,5 +226,5 @@ def picture_of(source: Source, path: str, max_pixels: int) -> str | None:
     """Return a small picture of a site's image as a data address, None where it is gone."""
     try:
         return data_uri(decode(source.read(path), max_pixels), THUMBNAIL)
-    except DecodeError:
+    except (FetchError, DecodeError):
         return None
