@@ -505,6 +505,77 @@ def test_two_lists_of_the_classes_have_one_order(yolo):
         list_images(yolo)
 
 
+@pytest.mark.parametrize(
+    ("names", "fits"),
+    [
+        ("[helmet, head]", True),
+        ("{0: helmet, 1: head}", True),
+        ("[helmet, head, vest]", True),
+        ("[head, helmet]", False),
+        ("{1: helmet, 0: head}", False),
+        ("[person, helmet, head]", False),
+        ("[no, yes]", True),
+        ("[]", True),
+        ("{a: b, c: [d]}", True),
+        ("7", True),
+        ("[", True),
+    ],
+)
+@pytest.mark.parametrize("name", ["data.yaml", "helmets.YML"])
+def test_a_data_yaml_numbers_the_classes_alike(yolo, name, names, fits):
+    (yolo.root / name).write_text(f"train: images\nnc: 2\nnames: {names}\n")
+    if fits:
+        assert len(list_images(yolo).images) == 2
+    else:
+        with pytest.raises(UserError, match=rf"obj\.names and .*{name} have the same classes in another order"):
+            list_images(yolo)
+
+
+def test_a_data_yaml_above_the_names_counts_and_one_beside_others_does_not(yolo):
+    (yolo.root / "part").mkdir()
+    (yolo.root / "part" / "data.yaml").write_text("names: [head, helmet]\n")
+    assert len(list_images(yolo).images) == 2
+    (yolo.root / "obj.names").rename(yolo.root / "part" / "obj.names")
+    (yolo.root / "part" / "data.yaml").rename(yolo.root / "data.yaml")
+    with pytest.raises(UserError, match="in another order"):
+        list_images(yolo)
+
+
+POINTS = {2: " 0.3 0.4 0.31 0.41 0.3 0.42", 3: " 0.3 0.4 2 0.31 0.41 1 0 0 0"}
+
+
+@pytest.mark.parametrize("values", [2, 3])
+def test_behind_a_box_keypoints_are_passed_over_where_it_is_said(yolo, values):
+    (yolo.root / "p1.txt").write_text(f"0 0.3 0.4 0.2 0.4{POINTS[values]}\n1 0.3 0.4 0.2 0.4\n0 .1 .1 .3 .1 .1 .3\n")
+    (yolo.root / "data.yaml").write_text(f"names: [helmet, head]\nkpt_shape: [3, {values}] # x, y\n")
+    with pytest.raises(UserError, match=rf"data\.yaml says .*set data\.yolo\.keypoints: \[3, {values}\]"):
+        list_images(yolo)
+    pose = yolo.model_copy(update={"yolo": YoloParams.model_validate({"keypoints": [3, values]})})
+    assert list(listed(pose)) == ["p1.png#0", "p1.png#1"]
+    assert load_rgb(pose, "p1.png#0").shape == (40, 40, 3)
+    assert load_rgb(pose, "p1.png#0").min() == 255
+    assert "nor those and 3 keypoints" in refused(pose)["p1.png#2"][1]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("0 0.3 0.4 0.2 0.4" + " 0.3 0.4 2" * 17, "set data.yolo.keypoints: [17, 3]"),
+        ("0 0.3 0.4 0.2 0.4" + " 0.3 0.4 2.0" * 2, "set data.yolo.keypoints: [2, 3] if it is the latter"),
+        ("0 0.3 0.4 0.2 0.4" + " 0.3 0.4 0" * 4, "a polygon or a box with keypoints"),
+    ],
+)
+def test_keypoints_that_nobody_spoke_of_are_no_polygon(line, says):
+    with pytest.raises(DecodeError) as error:
+        parse_box(line)
+    assert says in error.value.reason
+
+
+@pytest.mark.parametrize("line", ["0 0 0 1 0 1 1 0 1 0 0", "0 .1 .1 .9 .1 .9 .9 .5 .95 .1 .9"])
+def test_a_polygon_of_as_many_values_stays_one(line):
+    assert parse_box(line)[1][2] > 0.7
+
+
 def test_boxes_of_a_picture_that_is_not_read_name_it(yolo):
     (yolo.root / "p2.gif").write_bytes(b"GIF89a")
     (yolo.root / "p2.txt").write_text("0 0.5 0.5 0.1 0.1\n")
