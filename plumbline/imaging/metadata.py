@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 Values = dict[str, str | None]
 Parts = tuple[str, ...]
 
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # Other names of the columns that the project uses (case, spaces and dashes never matter).
 _KNOWN = ("path", "label", "photo", "video", "person", "camera", "site", "captured_at")
 _SPELLINGS = {
@@ -143,7 +143,7 @@ def parse_table(content: bytes, shown: str, reserved: Collection[str]) -> Metada
 
     Raises UserError where it is no table, has no `path`, or says two things of one path.
     """
-    text = _decoded(content, shown).rstrip("\x1a\0")  # how DOS ended a file
+    text = table_text(content, shown)
     mark = _separator(text, shown)
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, skipinitialspace=True, strict=True))
@@ -156,7 +156,7 @@ def parse_table(content: bytes, shown: str, reserved: Collection[str]) -> Metada
     ]
     if not numbered:
         raise UserError(f"{shown} is empty: give it the columns path and what is known of each picture, or remove it.")
-    notes = [] if mark == "," else [f"{shown} is separated by {_SEPARATORS[mark]}"]
+    notes = [] if mark == "," else [f"{shown} is separated by {SEPARATORS[mark]}"]
     if len(numbered) == 1:
         notes.append(f"{shown} has a header and not one row")
     numbered = _without_index(numbered)
@@ -186,11 +186,13 @@ def _holds_text(cells: list[str]) -> bool:
     return any(cell.strip() for cell in cells)
 
 
-def _decoded(content: bytes, shown: str) -> str:
+def table_text(content: bytes, shown: str) -> str:
+    """Return the text of a table in any Unicode encoding; UserError, in which it is called `shown`, for other bytes."""
     if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UserError(f"{shown} is a spreadsheet or an archive, not a text file: save it as CSV in UTF-8.")
     try:
         text = content.decode(_encoding(content)).lstrip("\ufeff")  # a mark that was converted is there twice
+        text = text.rstrip("\x1a\0")  # how DOS ended a file
         return re.sub(r'\A"?sep=."?\r?\n', "", text)  # what Excel writes and reads before the table
     except UnicodeDecodeError as error:
         raise UserError(f"{shown} is no CSV file in UTF-8 ({error}): save it again as one.") from None
@@ -202,7 +204,7 @@ def _encoding(content: bytes) -> str:
         return "utf-32"
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
-    head = content[:64]
+    head = content[:4]  # of a column's name or a number; what comes later may be in any script
     if len(head) > 3 and head[0] and not any(head[1::2]):
         return "utf-16-le"
     return "utf-16-be" if len(head) > 3 and head[1] and not any(head[0::2]) else "utf-8-sig"
@@ -211,7 +213,7 @@ def _encoding(content: bytes) -> str:
 def _separator(text: str, shown: str) -> str:
     """The separator that gives the first line a column for the path; UserError where none does."""
     first = next((line for line in text.splitlines() if line.strip()), "")
-    headers = {mark: next(csv.reader([first], delimiter=mark), []) for mark in _SEPARATORS}
+    headers = {mark: next(csv.reader([first], delimiter=mark), []) for mark in SEPARATORS}
     for mark, header in headers.items():
         if any(_SPELLINGS.get(_folded(name)) == "path" for name in header):
             return mark

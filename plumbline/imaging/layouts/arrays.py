@@ -16,6 +16,7 @@ from PIL import Image
 from plumbline.common.errors import UserError
 from plumbline.imaging.decode import Pixels
 from plumbline.imaging.labels import shown
+from plumbline.imaging.metadata import SEPARATORS, table_text
 from plumbline.imaging.pictures import RESERVED, Found, Picture, Refused
 from plumbline.imaging.settings import DataParams
 
@@ -131,17 +132,15 @@ def _checked(path: Path, header: list[str], rows: Rows, first_row: int) -> tuple
 
 def _read_rows(path: Path) -> Rows:
     try:
-        content = path.read_bytes()
-        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        lines = text.splitlines()
-        first = lines[0] if lines else ""
-        mark = next((mark for mark in (",", ";", "\t") if mark in first), ",")
+        text = table_text(path.read_bytes(), str(path))
+        first = next(iter(text.splitlines()), "")
+        mark = next((mark for mark in SEPARATORS if mark in first), ",")
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
     except FileNotFoundError:
         near = sorted(one.name for one in path.parent.glob("*") if "label" in one.name.casefold())
         there = f" ({shown(near[0])} lies there: save it as {path.name}, or set data.arrays.labels)" if near else ""
         raise UserError(f"{path} is missing{there}: put it there, or set data.layout.") from None
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
+    except (csv.Error, OSError) as error:
         raise UserError(f"{path} is no CSV file in UTF-8 ({error}): save it again as one.") from None
 
 

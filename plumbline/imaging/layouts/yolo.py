@@ -236,7 +236,7 @@ def _described(params: DataParams, path: str) -> dict[str, Any]:
     """What a YAML file says, every value as text (a class may be called `no`); nothing where it is none."""
     try:
         text = read_text(params, path)
-        found = yaml.load(text, yaml.BaseLoader) if len(text) <= LONGEST_YAML else None  # noqa: S506
+        found = yaml.load(text, yaml.BaseLoader) if len(text) <= LONGEST_YAML else None
     except (DecodeError, yaml.YAMLError, ValueError, RecursionError):
         return {}
     return found if isinstance(found, dict) else {}

@@ -44,6 +44,7 @@ def test_several_labels_in_a_cell_do_not_make_a_semicolon_the_separator():
 def test_what_spreadsheets_write(encoding):
     text = 'sep=;\r\npath;photo;;\r\n;;;\r\n" a.jpg ";pâ;;\r\n\r\n ; ;;\r\n'
     assert rows_of(text.encode(encoding)) == {"a.jpg": {"photo": "pâ"}}
+    assert rows_of("path,тест\nб.jpg,в\n".encode(encoding)) == {"б.jpg": {"тест": "в"}}
     assert rows_of("path,photo\na.jpg,pâ\n".encode(encoding)) == {"a.jpg": {"photo": "pâ"}}
 
 
