@@ -19,6 +19,7 @@ from plumbline.common.params import PARAMS, read_params, with_value
 from plumbline.imaging.collection import Collection, find_layout, list_images
 from plumbline.imaging.labels import classes_of, label_classes, shown
 from plumbline.imaging.layouts.arrays import open_array, read_labels
+from plumbline.imaging.layouts.published import wrapped_sentence
 from plumbline.imaging.settings import DataParams
 from plumbline.models.fit import Facts, as_sentence, find_misfits, offered_violations
 
@@ -59,6 +60,8 @@ def fit(
     labels = Counter(collection.images["label"])
     classes = tuple(sorted(classes_of(labels)))
     if len(classes) < 2:
+        if classes and (said := wrapped_sentence(str(root), classes[0], collection.images["path"].tolist())):
+            raise UserError(said)
         only = f"only the class {classes[0]}" if classes else "no class"
         raise UserError(
             f"{root}/ has {only}, and telling apart takes two: put a folder per class there, not into a folder in it, "

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from plumbline.common.errors import UserError
@@ -14,8 +14,9 @@ from plumbline.imaging.files import shown_path
 from plumbline.imaging.labels import LabelError, classes_as_written, read_label, shown
 from plumbline.imaging.layouts import arrays, folders, yolo
 from plumbline.imaging.layouts.interface import Layout
+from plumbline.imaging.layouts.published import AUGMENTED, photograph
 from plumbline.imaging.litter import is_litter
-from plumbline.imaging.metadata import match, read_table, said
+from plumbline.imaging.metadata import match, read_table, said, unread_tables
 from plumbline.imaging.pictures import RESERVED, Found, Refused, is_picture_name, source_of
 from plumbline.imaging.settings import DataParams
 
@@ -51,6 +52,7 @@ def list_images(params: DataParams) -> Collection:
             f"{root}/ holds no pictures: run `dvc pull` for the sample, or put a folder of JPEG, PNG, BMP or WebP "
             "files per class there."
         )
+    _tie_augmented(found)
     _join_metadata(found, params)
     _check_labels(found)
     columns = list(dict.fromkeys(["path", "label", *(key for row in found.rows for key in row)]))
@@ -77,6 +79,23 @@ def _check_labels(found: Found) -> None:
             row["label"] = checked
             kept.append(row)
     found.rows = kept
+
+
+def _tie_augmented(found: Found) -> None:
+    """Give the copies that Roboflow augmented of one photograph its name as `photo`; metadata.csv may say otherwise."""
+    marked = [row for row in found.rows if "photo" not in row and AUGMENTED.search(PurePosixPath(row["path"]).stem)]
+    names = {row["path"]: photograph(row["path"]) for row in marked}
+    photographs = len(set(names.values()))
+    if photographs == len(names):
+        return
+    for row in marked:
+        row["photo"] = names[row["path"]]
+    _say(
+        [
+            f"{len(names)} pictures are copies that Roboflow made of {photographs} photographs (the first: "
+            f"{shown(marked[0]['path'])}): their column `photo` names the photograph."
+        ]
+    )
 
 
 def _unusable(root: Path) -> str | None:
@@ -110,6 +129,7 @@ def find_layout(params: DataParams) -> str:
 def _join_metadata(found: Found, params: DataParams) -> None:
     """Put metadata columns on the rows (a row for a YOLO photograph serves all its boxes) and settle the labels."""
     table = read_table(params.root, params.metadata, RESERVED)
+    _say(unread_tables(found.files, params.metadata))
     if table is None or not table.rows:
         _say(f"{note}." for note in (table.notes if table else ()))
         found.refused += [_unlabelled(row, params) for row in found.rows if not row["label"]]

@@ -119,6 +119,18 @@ def find_table(names: Iterable[str], wanted: str) -> tuple[str | None, list[str]
     ]
 
 
+def unread_tables(files: Iterable[str], wanted: str) -> list[str]:
+    """Return sentences on files at the top that are called as tables of labels, and are not the table `wanted`."""
+    return [
+        f"{printable(name)} is not read: put what it says of pictures into {wanted}, with the columns path and label."
+        for name in sorted(files)
+        if "/" not in name
+        and name != wanted
+        and PurePosixPath(name).suffix.casefold() in (".csv", *_OTHER_FORMATS)
+        and re.fullmatch(r".*(labels?|annotations?|targets?|groundtruth)|train|test|val|valid", _letters(name))
+    ]
+
+
 def _letters(name: str) -> str:
     """The letters of a file's name before its first dot: those of `Meta_Data (1).csv.txt` are metadata."""
     return re.sub(r"[^a-z]+", "", name.split(".")[0].casefold())

@@ -19,6 +19,7 @@ from plumbline.common import artefacts
 from plumbline.common.params import Section
 from plumbline.imaging.expectations import Checked, Expectation, Outcome, check
 from plumbline.imaging.labels import alike, classes_as_written, shown
+from plumbline.imaging.layouts.published import wrapped_sentence
 from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
 from plumbline.imaging.pictures import RESERVED, WARNING
 
@@ -168,6 +169,8 @@ def find_problem(
             "same in the data, or list both under validate.classes if they are two."
         )
     if len(classes) < 2:
+        if len(classes) and (said := wrapped_sentence("data", classes["class"].iloc[0], manifest["path"].tolist())):
+            return said
         only = f"only the class {classes['class'].iloc[0]}" if len(classes) else "no class"
         return (
             f"the data has {only}, and telling apart takes two: put a folder per class into data/, not into a folder "

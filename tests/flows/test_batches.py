@@ -390,6 +390,13 @@ def test_a_class_that_data_does_not_have_is_asked_about(tmp_path, label, offered
     assert "nothing was taken in" in str(error.value)
 
 
+def test_a_folder_around_known_classes_is_no_new_class(tmp_path):
+    for number, label in enumerate(["with_helmet", "without_helmet"]):
+        draw(tmp_path / "photos" / label / f"{number}.png", number)
+    with pytest.raises(UserError, match=r"photos .* is a folder around with_helmet, without_helmet: move what photos/"):
+        settle_classes(read(tmp_path), KNOWN, {}, [])
+
+
 @pytest.mark.parametrize("given", ["With_Helmet=with_helmet", "with_helmet"])
 def test_as_takes_it_for_the_known_class(tmp_path, given):
     settled = settle_classes(batch_of(tmp_path, "With_Helmet", "without_helmet"), KNOWN, parse_same_as([given]), [])

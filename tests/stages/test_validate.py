@@ -99,6 +99,14 @@ def test_one_class_is_not_enough():
     assert sentence(manifest_of(["cat"] * 20)).startswith("the data has only the class cat")
 
 
+def test_the_folders_in_the_only_class_may_be_the_classes():
+    manifest = manifest_of(["photos"] * 20)
+    manifest["path"] = [f"photos/{('cat', 'dog')[number % 2]}/{number}.jpg" for number in range(20)]
+    assert sentence(manifest).startswith("data/ holds one folder, photos/, and its pictures lie in folders of it (cat,")
+    manifest["label"] = "vest"  # by metadata.csv
+    assert sentence(manifest).startswith("the data has only the class vest")
+
+
 def test_too_few_groups_stop_the_run_though_there_are_pictures_enough():
     photos = ["same" if label == "cat" else f"p{number}" for number, label in enumerate(GOOD)]
     said = sentence(manifest_of(GOOD, photo=photos), min_groups=5)

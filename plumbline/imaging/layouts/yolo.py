@@ -16,7 +16,7 @@ from plumbline.common.errors import UserError
 from plumbline.imaging.decode import DecodeError, decoder_warning
 from plumbline.imaging.files import read_bytes, read_lines, read_picture, read_text, top_folder, walk
 from plumbline.imaging.labels import SEVERAL, shown
-from plumbline.imaging.layouts.published import side_of
+from plumbline.imaging.layouts.published import photograph
 from plumbline.imaging.pictures import UNREAD, Found, Picture, Refused, is_picture_name
 from plumbline.imaging.settings import DataParams, Keypoints
 
@@ -44,7 +44,7 @@ def list_pictures(params: DataParams) -> Found:
         own = boxes.get(_stem(path))
         if own is None:
             continue
-        columns = {"photo": _photograph(path)}
+        columns = {"photo": photograph(path)}
         if in_folders:
             columns["subset"] = top_folder(path)
         _list_boxes(found, params, path, own, _names_for(path, names, params), columns)
@@ -66,12 +66,6 @@ def list_pictures(params: DataParams) -> Found:
 
 def _stem(path: str) -> str:
     return str(PurePosixPath(path).with_suffix(""))
-
-
-def _photograph(path: str) -> str:
-    """A photograph's name: its path without suffix and without folders called train or test."""
-    parts = PurePosixPath(path).with_suffix("").parts
-    return "/".join(part for place, part in enumerate(parts) if place == len(parts) - 1 or side_of(part) is None)
 
 
 def _list_boxes(

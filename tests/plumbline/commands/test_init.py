@@ -171,6 +171,12 @@ def test_one_class_alone_is_refused(tmp_path):
         fit({}, tmp_path / "own")
 
 
+def test_a_folder_around_the_class_folders_is_said(tmp_path):
+    lay_folders(tmp_path / "own" / "photos", "cat", "dog")
+    with pytest.raises(UserError, match=r"holds one folder, photos/, .*\(cat, dog\).* move what photos/ holds up into"):
+        fit({}, tmp_path / "own")
+
+
 def test_changes_reach_nested_keys_and_leave_the_settings_as_they_were():
     settings = {"data": {"arrays": {"channels": "bgr"}}}
     changed = with_changes(settings, {"data.arrays.classes": {"0": "a"}, "evaluate.violation_class": None})

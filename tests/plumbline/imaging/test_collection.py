@@ -46,7 +46,65 @@ def write_metadata(params, text: str) -> None:
     (params.root / "metadata.csv").write_text(text, encoding="utf-8")
 
 
+def lay(root: Path, *names: str) -> DataParams:
+    for name in names:
+        draw(root / name)
+    return DataParams(root=root)
+
+
 # ------------------------------------------------------------------------------------------------ a folder per class
+
+
+HASHES = ["0123456789abcdef" * 2, "fedcba9876543210" * 2, "00000000000000001111111111111111"]
+
+
+def test_copies_that_roboflow_augmented_are_of_one_photograph(tmp_path, capsys):
+    a, b, c = (f"_jpg.rf.{one}.jpg" for one in HASHES)
+    params = lay(tmp_path, f"cat/x{a}", f"cat/x{b}", f"dog/x{c}", "dog/own.jpg")
+    photos = list_images(params).images.set_index("path")["photo"]
+    assert photos.to_dict() == {
+        f"cat/x{a}": "cat/x_jpg",
+        f"cat/x{b}": "cat/x_jpg",
+        f"dog/x{c}": "dog/x_jpg",
+        "dog/own.jpg": None,
+    }
+    assert "3 pictures are copies that Roboflow made of 2 photographs" in capsys.readouterr().err
+    write_metadata(params, f"path,photo\ncat/x{a},roll 7\n")
+    photos = list_images(params).images.set_index("path")["photo"]
+    assert photos[[f"cat/x{a}", f"cat/x{b}"]].tolist() == ["roll 7", "cat/x_jpg"]
+
+
+def test_roboflows_names_alone_tie_nothing(tmp_path, capsys):
+    params = lay(tmp_path, *(f"cat/{one[:4]}_jpg.rf.{one}.jpg" for one in HASHES))
+    assert "photo" not in list_images(params).images
+    assert capsys.readouterr().err == ""
+
+
+def test_boxes_of_copies_that_roboflow_augmented_are_of_one_photograph(yolo):
+    for one in HASHES[:2]:
+        draw(yolo.root / f"q_jpg.rf.{one}.jpg")
+        (yolo.root / f"q_jpg.rf.{one}.txt").write_text("0 0.5 0.5 1 1\n")
+    assert list_images(yolo).images["photo"].tolist() == ["p1", "p1", "q_jpg", "q_jpg"]
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.txt", "train_labels.csv", "Annotations.xlsx", "train.csv"])
+def test_a_table_of_labels_by_another_name_is_mentioned(data, capsys, name):
+    (data.root / name).write_text("file,label\ncat/0.png,dog\n")
+    assert len(list_images(data).images) == 4
+    assert f"{name} is not read: put what it says of pictures into metadata.csv" in capsys.readouterr().err
+    list_images(data.model_copy(update={"layout": "folders"}))
+    assert f"{name} is not read" in capsys.readouterr().err
+
+
+def test_the_table_that_is_read_and_notes_are_not_mentioned(data, tmp_path, capsys):
+    (data.root / "labels.csv").write_text("path,label\ncat/0.png,cat\n")
+    (data.root / "cat" / "labels.csv").write_text("x")
+    (data.root / "camera.csv").write_text("x")
+    list_images(data.model_copy(update={"metadata": "labels.csv"}))
+    np.save(tmp_path / "images.npy", np.zeros((2, 20, 20, 3), np.uint8))
+    (tmp_path / "labels.csv").write_text("0\n1\n")
+    assert len(list_images(DataParams(root=tmp_path, layout="arrays")).images) == 2
+    assert capsys.readouterr().err == ""
 
 
 def test_a_folder_is_a_class_however_deep_its_pictures_lie(data):
