@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -315,6 +318,66 @@ def test_names_that_clash_are_all_kept(export, tmp_path):
 def test_only_pictures_of_the_folder_and_of_known_stores_are_fetched(export, source):
     refused, _ = export([choice(1, source, "with_helmet"), choice(2, P2, "with_helmet")])
     assert [one.path for one in refused] == ["task 1"]
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A web server for the folder `web`; /503.png and the like answer with that status."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def send_head(self):
+            if (status := self.path[1:4]).isdigit():
+                return self.send_error(int(status))
+            return super().send_head()
+
+        def log_message(self, *_):
+            pass
+
+    draw(tmp_path / "web" / "a1.png", 1)
+    draw(tmp_path / "web" / "a[1].png", 2)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "web")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("name", ["a[1].png", "a%5B1%5D.png", "a[1].png?token=x"])
+def test_an_address_is_no_pattern(export, tmp_path, web, name):
+    refused, folder = export([choice(1, f"{web}/{name}", "with_helmet")])
+    assert refused == []
+    (picture,) = folder.glob("*.png")
+    assert picture.read_bytes() == (tmp_path / "web" / "a[1].png").read_bytes()
+
+
+@pytest.mark.parametrize("status", [404, 403, 410])
+def test_a_picture_that_a_server_does_not_have_is_refused(export, web, status):
+    refused, folder = export([choice(1, f"{web}/{status}.png", "with_helmet"), choice(2, P2, "with_helmet")])
+    assert [one.path for one in refused] == ["task 1"]
+    assert len(labels_of(folder)) == 1
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, "dead"])
+def test_a_server_that_fails_loses_no_picture(export, web, status):
+    address = "http://127.0.0.1:9/a.png?x=1" if status == "dead" else f"{web}/{status}.png"
+    with pytest.raises(UserError, match="nothing was taken in, try again later"):
+        export([choice(1, address, "with_helmet"), choice(2, P2, "with_helmet")])
+
+
+@pytest.mark.parametrize(
+    ("task_", "says"),
+    [
+        ({"id": 1, "data": {"image": P1}, "predictions": [{"result": []}]}, "has no label: it was skipped, only predi"),
+        ({"id": 1, "image": P1, "choice": "with_helmet", "was_cancelled": True}, "has no label"),
+        (choice(1, " ", "with_helmet"), "names no picture"),
+        ({"id": 1, "data": {"b": "b.png", "a": "a.png"}, "annotations": []}, "in a, b: call the one that is labelled"),
+        (choice(1, "/data/upload/3/0123abcd-x.png", "with_helmet"), "give the folder with its file as --images"),
+    ],
+)
+def test_why_a_task_says_nothing_of_a_picture(export, task_, says):
+    refused, _ = export([task_, choice(2, P2, "with_helmet")])
+    assert len(refused) == 1
+    assert says in refused[0].reason
 
 
 def test_an_export_with_a_byte_order_mark_is_read(tmp_path):
