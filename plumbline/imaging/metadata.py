@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from plumbline.common.errors import UserError
 from plumbline.imaging.labels import shown as printable
+from plumbline.imaging.litter import is_litter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,23 +50,22 @@ _OTHER_FORMATS = (".tsv", ".tab", ".txt", ".xls", ".xlsx", ".ods", ".json", ".js
 BLANK_WORDS = (
     *("nan", "none", "null", "nil", "na", "n/a", "n.a.", "n.a", "#n/a", "<na>", "nat", "undefined", "undef", "void"),
     *("unknown", "unk", "unnamed", "unspecified", "not known", "not available", "not applicable", "missing", "tbd"),
-    *(
-        "-",
-        "--",
-        "---",
-        "–",
-        "—",
-        "_",
-        ".",
-        "..",
-        "...",
-        "?",
-        "*",
-        "(none)",
-        "(unknown)",
-        "(blank)",
-    ),
+    *("-", "--", "---", "–", "—", "_", ".", "..", "...", "?", "*", "(none)", "(unknown)", "(blank)"),
+    *("not given", "not set", "not specified", "not recorded", "not assigned", "unassigned", "unset", "empty", "tba"),
+    *("n.d.", "k.a.", "unbekannt", "inconnu", "desconocido", "sconosciuto", "onbekend", "anonymous"),
+    *("неизвестно", "不明", "未知"),
+    *("#ref!", "#value!", "#name?", "#div/0!", "#null!", "\\n"),  # of spreadsheets and databases
 )
+
+# Dates that exist, 1800 to 2199: months of 31 and 30 days, February, and its 29th in leap years.
+_YEAR = r"(?:18|19|20|21)\d\d"
+_LEAP = r"(?:(?:18|19|20|21)(?:0[48]|[2468][048]|[13579][26])|2000)"
+_DAY = (
+    rf"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|"
+    rf"02-(?:0[1-9]|1\d|2[0-8]))|{_LEAP}-02-29)"
+)
+_CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?"
+ISO_TIME = rf"^{_DAY}(?:[T ]{_CLOCK}(?:Z|[+-](?:0\d|1[0-4]):?[0-5]\d)?)?$"
 
 
 @dataclass(frozen=True)
@@ -105,6 +105,7 @@ def find_table(names: Iterable[str], wanted: str) -> tuple[str | None, list[str]
     there = sorted(names)
     if wanted in there:
         return wanted, []
+    there = [name for name in there if not is_litter(name)]
     same = [name for name in there if name.casefold() == wanted.casefold()]
     if len(same) == 1:
         return same[0], [f"{same[0]} is read as {wanted}"]
@@ -125,7 +126,7 @@ def unread_tables(files: Iterable[str], wanted: str) -> list[str]:
         f"{printable(name)} is not read: put what it says of pictures into {wanted}, with the columns path and label."
         for name in sorted(files)
         if "/" not in name
-        and name != wanted
+        and name.casefold() != wanted.casefold()
         and PurePosixPath(name).suffix.casefold() in (".csv", *_OTHER_FORMATS)
         and re.fullmatch(r".*(labels?|annotations?|targets?|groundtruth)|train|test|val|valid", _letters(name))
     ]
@@ -401,6 +402,12 @@ def said(shown: str, table: Metadata, found: Matches) -> list[str]:
             f"{len(found.otherwise)} of {len(table.rows)} rows of {shown} write their path in another way "
             f"({printable(row)} is taken for {name})."
         )
+    times = {row: values.get("captured_at") for row, values in table.rows.items()}
+    if wrong := [row for row, time in times.items() if time and not re.match(ISO_TIME, time)]:
+        lines.append(
+            f"{len(wrong)} of {len(table.rows)} rows of {shown} have a captured_at that is no time in ISO 8601 (the "
+            f"first: {printable(times[wrong[0]])} of {printable(wrong[0])}): write it as 2026-03-31T14:05:00."
+        )
     if found.unmatched:
         row, why = next(iter(found.unmatched.items()))
         lines.append(
@@ -416,6 +423,15 @@ def said(shown: str, table: Metadata, found: Matches) -> list[str]:
 def grouping_values(table: pd.DataFrame, column: str, blank_words: Sequence[str] = BLANK_WORDS) -> pd.Series[str]:
     """Return (N,) the values of a grouping column as text, "" where blank or a word for "unknown"."""
     text = table[column].fillna("").astype(str)
-    # A run of one mark is that mark. (`???` itself can't stand in params.yaml: `dvc exp run -S` takes it for missing.)
-    plain = text.str.strip().str.casefold().str.replace(r"^([?*_])\1+$", r"\1", regex=True)
-    return text.where(~plain.isin({"", *(word.strip().casefold() for word in blank_words)}), "")
+    words = {"", *map(_plain_word, blank_words)}
+    blank = {value for value in text.unique() if _plain_word(value) in words}
+    return text.where(~text.isin(blank), "")
+
+
+def _plain_word(text: str) -> str:
+    """A word without case, form, marks around it and unseen letters; a run of one mark (`???`, `– –`) as that mark."""
+    text = unicodedata.normalize("NFKC", text).casefold()
+    text = "".join("-" if unicodedata.category(one) == "Pd" or one == "\u2212" else one for one in text)
+    text = " ".join("".join(one for one in text if unicodedata.category(one) != "Cf").split())
+    text = re.sub(r"^(\W|_)(?: ?\1)+$", r"\1", text.replace(" / ", "/"))
+    return text.strip("\"'`<>[](){} ").rstrip(" .?!:") or text

@@ -20,22 +20,13 @@ from plumbline.common.params import Section
 from plumbline.imaging.expectations import Checked, Expectation, Outcome, check
 from plumbline.imaging.labels import alike, classes_as_written, shown
 from plumbline.imaging.layouts.published import wrapped_sentence
-from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
+from plumbline.imaging.metadata import BLANK_WORDS, ISO_TIME, grouping_values
 from plumbline.imaging.pictures import RESERVED, WARNING
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SHA256 = r"^[0-9a-f]{64}$"
-# Dates that exist, 1800 to 2199: months of 31 and 30 days, February, and its 29th in leap years.
-_YEAR = r"(?:18|19|20|21)\d\d"
-_LEAP = r"(?:(?:18|19|20|21)(?:0[48]|[2468][048]|[13579][26])|2000)"
-_DAY = (
-    rf"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|"
-    rf"02-(?:0[1-9]|1\d|2[0-8]))|{_LEAP}-02-29)"
-)
-_CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?"
-ISO_TIME = rf"^{_DAY}(?:[T ]{_CLOCK}(?:Z|[+-](?:0\d|1[0-4]):?[0-5]\d)?)?$"
 
 
 class ValidateParams(Section):

@@ -81,7 +81,7 @@ def moment_edges(
     if camera_column not in manifest:
         raise UserError(
             f"group.captured_within_seconds is {seconds:g} but the pictures have no column '{camera_column}': "
-            "add it to data/metadata.csv, or name yours in group.camera_column of params.yaml."
+            "add it to metadata.csv, or name yours in group.camera_column of params.yaml."
         )
     times = _seconds(manifest)
     camera = grouping_values(manifest, camera_column, blank_words).to_numpy()
@@ -104,7 +104,7 @@ def _seconds(manifest: pd.DataFrame) -> NDArray[np.float64]:
         row = int(np.argmax(wrong))
         raise UserError(
             f"{manifest['path'].iat[row]}: captured_at '{given.iat[row]}' is no date and time: write it as "
-            "2026-05-01T13:45:10 in data/metadata.csv."
+            "2026-05-01T13:45:10 in metadata.csv."
         )
     since = (times - pd.Timestamp(0, tz="UTC")).dt.total_seconds()
     return np.asarray(since.to_numpy(np.float64, na_value=np.nan), np.float64)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plumbline.common.errors import UserError
+from plumbline.imaging.metadata import ISO_TIME
 from plumbline.imaging.validation import (
-    ISO_TIME,
     ValidateParams,
     count_classes,
     find_problem,

@@ -172,6 +172,17 @@ def test_the_table_is_found_in_another_case_and_named_in_another_format():
     ]
 
 
+def test_a_lock_of_a_spreadsheet_is_no_table():
+    assert find_table(["~$metadata.xlsx", "~$metadata.csv", "._metadata.csv"], "metadata.csv") == (None, [])
+
+
+@pytest.mark.parametrize("time", ["31.03.2026", "2026:01:02 10:00:00", "1774958700", "2026-13-45", "2026-03-31T24:00"])
+def test_a_time_that_is_none_is_said_wherever_a_table_is_read(time):
+    table = parse(f"path,captured_at\na.jpg,2026-03-31T14:05:00Z\nb.jpg,{time}\nc.jpg,\n")
+    (line,) = said("metadata.csv", table, match(table, ["a.jpg", "b.jpg", "c.jpg"]))
+    assert f"1 of 3 rows of metadata.csv have a captured_at that is no time in ISO 8601 (the first: {time} of" in line
+
+
 @pytest.mark.parametrize("name", ["meta_data.csv", "metadata (1).csv", "Metadata - Copy.CSV", "metadata.csv.txt"])
 def test_a_table_that_is_called_nearly_so_is_mentioned(name):
     found, notes = find_table(["a.jpg", name], "metadata.csv")
