@@ -398,7 +398,8 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _status(error: Exception) -> int | None:
     """What a server answered, None where it did not; 408 and 429 ask to come again, as 503 does."""
-    found = next((one.status for one in _causes(error) if isinstance(getattr(one, "status", None), int)), None)
+    told = (getattr(one, "status", None) for one in _causes(error))
+    found = next((status for status in told if isinstance(status, int)), None)
     return 503 if found in (408, 429) else found
 
 

@@ -230,7 +230,7 @@ def manifest_expectations(manifest: pd.DataFrame, grouping: Sequence[str], param
         expected.append(Expectation("expect_column_values_to_not_be_null", {"column": column}, "warning", note))
     if WARNING in manifest:
         bounds = {"column": WARNING}
-        note = "The picture's decoder warns of nothing; a damaged JPEG may show grey or shifted parts"
+        note = "The picture's decoder warns of nothing; a damaged file may show grey or shifted parts"
         expected.append(Expectation("expect_column_values_to_be_null", bounds, "warning", note))
     if "captured_at" in manifest:
         bounds = {"column": "captured_at", "regex": ISO_TIME}
