@@ -179,7 +179,7 @@ def _refuse(image: Image.Image, max_pixels: int) -> None:
 
 
 def decoder_warning(data: bytes) -> str | None:
-    """Return what is wrong with a JPEG or PNG that is decoded all the same (overwritten bytes, say), None where nothing.
+    """Return what is wrong with a JPEG or PNG that can be decoded all the same (overwritten bytes, say), else None.
 
     Of a JPEG, what libjpeg warns of: Pillow hears such warnings and drops them; simplejpeg hands them on. Of a PNG, the
     first chunk whose checksum is another: Pillow does not look at those of pixels. Other formats have none.
