@@ -14,8 +14,10 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from pydantic import ValidationError
+
 from plumbline.imaging.labels import same_but_for_spelling, shown
-from plumbline.models.candidates import ARCHITECTURES
+from plumbline.models.candidates import ARCHITECTURES, Candidate
 from plumbline.models.networks import NETWORKS
 from plumbline.models.weights import PIXELS
 
@@ -188,6 +190,8 @@ def _candidates(params: Mapping[str, Any]) -> list[Misfit]:
         if architecture is not None and architecture not in architectures:
             key, wrong = f"candidates.{name}.architecture", f"is {shown(architecture)}, which is none"
             found.append(Misfit(key, wrong, f"set {_near(str(architecture), architectures) or _listed(architectures)}"))
+        else:
+            found += _candidate_itself(f"candidates.{name}", entry)
         backbone = entry.get("backbone")
         if backbone is not None:
             found += _backbone(f"candidates.{name}.backbone", backbone, backbones)
@@ -210,6 +214,20 @@ def _candidates(params: Mapping[str, Any]) -> list[Misfit]:
         way_out = "add `pixels: {image_size: 64}`"
         found.append(Misfit("backbones", f"has no entry {PIXELS}, which `evaluate` looks at", way_out))
     return found
+
+
+def _candidate_itself(key: str, entry: dict[str, Any]) -> list[Misfit]:
+    """What training would refuse in an entry, the first fault only; a folder of unlabelled pictures that is none."""
+    try:
+        start = Candidate.model_validate(entry).start
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([key, *map(str, first["loc"])])
+        return [Misfit(where, f"can't be used ({shown(first['msg'])})", "correct it")]
+    folder = start.unlabelled if start else None
+    if folder is None or Path(folder).is_dir():
+        return []
+    return [Misfit(f"{key}.start.unlabelled", f"names {shown(folder)}, which is no folder", "correct it, or set null")]
 
 
 def _backbone(key: str, name: Any, backbones: Collection[str]) -> list[Misfit]:

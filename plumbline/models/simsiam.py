@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
 from plumbline.imaging.decode import SUFFIXES, DecodeError, decode_resized
+from plumbline.imaging.litter import is_litter
 from plumbline.models.candidates import Candidate
 from plumbline.models.pretexts import descend, fit_pretext
 from plumbline.models.records import BackboneRecord, StartRecord
@@ -79,7 +80,8 @@ def unlabelled(folder: str | None, backbone: BackboneRecord, kept_out: set[str])
         raise UserError(f"params.yaml: start.unlabelled names {folder}, which is no folder: correct it, or set null.")
     found: dict[str, NDArray[np.uint8]] = {}
     unreadable = 0
-    for path in sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file()):
+    below = (path for path in Path(folder).rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    for path in sorted(path for path in below if not any(map(is_litter, path.relative_to(folder).parts))):
         content = path.read_bytes()
         image_id = hashlib.sha256(content).hexdigest()
         if image_id in kept_out or image_id in found:
