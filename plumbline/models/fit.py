@@ -97,7 +97,8 @@ def _classes(params: Mapping[str, Any], facts: Facts) -> list[Misfit]:
     evaluate = params.get("evaluate")
     violation = evaluate.get("violation_class", DEFAULT_VIOLATION) if isinstance(evaluate, dict) else None
     if violation is not None and violation not in known:
-        way_out = violation_offer(known)
+        near = _other_spelling(str(violation), known)
+        way_out = f"set {near}, or null where no class is one" if near else violation_offer(known)
         found.append(Misfit("evaluate.violation_class", f"is {shown(violation)}, which is no class here", way_out))
     listed = _get(params, "validate.classes") or ()
     for name in _texts(listed):

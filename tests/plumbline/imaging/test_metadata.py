@@ -94,6 +94,9 @@ def test_what_may_be_a_known_column_is_named_and_not_taken():
         ('path,a\n"a,3\n', "no CSV file"),
         ("path,a\na,ü\n".encode("latin-1"), "no CSV file in UTF-8"),
         (b"PK\x03\x04rest", "spreadsheet"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n", "Git LFS pointer"),
+        ("\ufeff\n<!DOCTYPE html><html></html>", "web page, XML or JSON"),
+        ('[{"path": "a.jpg"}]', "web page, XML or JSON"),
     ],
 )
 def test_what_is_no_table_is_one_sentence(text, message):

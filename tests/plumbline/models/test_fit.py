@@ -60,6 +60,12 @@ def test_another_set_s_violation_is_offered_not_assumed():
     assert find_misfits(changed(evaluate__violation_class="without_mask"), MASKS) == []
 
 
+@pytest.mark.parametrize("name", ["With_Mask", "with mask", "with-mask"])
+def test_a_violation_that_is_spelled_otherwise_is_the_class(name):
+    (one,) = find_misfits(changed(evaluate__violation_class=name), Facts(("with_mask", "bare"), ("path", "label")))
+    assert one.way_out == "set with_mask, or null where no class is one"
+
+
 def test_a_section_that_leaves_the_violation_out_has_the_default():
     params = changed()
     del params["evaluate"]["violation_class"]
