@@ -57,6 +57,9 @@ BLANK_WORDS = (
     *("#ref!", "#value!", "#name?", "#div/0!", "#null!", "\\n"),  # of spreadsheets and databases
 )
 
+# What programs write where a label is missing. (`none`, `null` and `unknown` may be classes.)
+_NO_LABELS = ("nan", "na", "#n/a", "#ref!", "#value!", "#name?")
+
 # Dates that exist, 1800 to 2199: months of 31 and 30 days, February, and its 29th in leap years.
 _YEAR = r"(?:18|19|20|21)\d\d"
 _LEAP = r"(?:(?:18|19|20|21)(?:0[48]|[2468][048]|[13579][26])|2000)"
@@ -128,7 +131,10 @@ def unread_tables(files: Iterable[str], wanted: str) -> list[str]:
         if "/" not in name
         and name.casefold() != wanted.casefold()
         and PurePosixPath(name).suffix.casefold() in (".csv", *_OTHER_FORMATS)
-        and re.fullmatch(r".*(labels?|annotations?|targets?|groundtruth)|train|test|val|valid", _letters(name))
+        and (
+            re.fullmatch(r".*(labels?|annotations?|targets?|groundtruth)", _letters(name))
+            or (_letters(name) in ("train", "test", "val", "valid") and not name.casefold().endswith(".txt"))
+        )
     ]
 
 
@@ -183,6 +189,8 @@ def parse_table(content: bytes, shown: str, reserved: Collection[str]) -> Metada
         if len(cells) != len(header):
             raise UserError(f"{shown}, row {number}: {len(cells)} values under {len(header)} column names, correct it.")
         values: Values = {name: cell or None for name, cell in zip(header, cells, strict=True)}
+        if _plain_word(values.get("label") or "") in _NO_LABELS:
+            values["label"] = None
         path = values.pop("path")
         key = str(PurePosixPath(path)) if path else _NO_PATH.format(number)
         if rows.setdefault(key, values) != values:

@@ -152,7 +152,9 @@ def open_array(params: DataParams) -> Pixels:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: put it there, or set data.layout.") from None
     except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path} is no plain NumPy array ({error}): save it again with np.save, dtype uint8.") from None
+        # NumPy takes every file that it does not know for a pickle, and advises to open it unsafely.
+        why = "a pickle, or no array at all" if "pickle" in str(error) else str(error)
+        raise UserError(f"{path} is no plain NumPy array ({why}): save it again with np.save, dtype uint8.") from None
     if not isinstance(array, np.ndarray) or array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8:
         got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive of arrays"
         raise UserError(f"{path} holds {got}, not uint8 pictures (N, H, W, 3): save it again in that shape.")

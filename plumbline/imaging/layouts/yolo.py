@@ -184,6 +184,12 @@ def _read_names(params: DataParams, path: str) -> list[str]:
         names.pop()
     if not names or not all(names):
         raise UserError(f"{params.root / path} has no class, or an empty line: it has to name a class on each line.")
+    odd = next((name for place, name in enumerate(names) if name.startswith("#") or name in names[:place]), None)
+    if odd is not None:
+        raise UserError(
+            f"{params.root / path} has the line {shown(repr(odd))}, a comment or a class that is there twice, and each "
+            "line is a class of its own: remove the comment, or rename one and join both with data.yolo.classes."
+        )
     joined = [name for name in names if SEVERAL in name and name not in params.yolo.classes]
     if joined:
         raise UserError(
@@ -238,9 +244,10 @@ def _described(params: DataParams, path: str) -> dict[str, Any]:
 
 def _check_keypoints(params: DataParams, path: str, said: Any) -> None:
     """UserError where data.yaml and params.yaml disagree about keypoints: then boxes would be read as polygons."""
-    if said is None or said == [str(one) for one in params.yolo.keypoints or ()]:
+    numbers = re.findall(r"\d+", str(said))
+    if not numbers or numbers == [str(one) for one in params.yolo.keypoints or ()]:
         return
-    shape = shown(", ".join(map(str, said)) if isinstance(said, list) else said)
+    shape = shown(", ".join(numbers))
     raise UserError(
         f"{params.root / path} says that keypoints stand behind each box (kpt_shape: [{shape}]): set "
         f"data.yolo.keypoints: [{shape}], and the boxes are read without them; or remove the file where that is not so."

@@ -99,7 +99,8 @@ def test_a_table_of_labels_by_another_name_is_mentioned(data, capsys, name):
 def test_the_table_that_is_read_and_notes_are_not_mentioned(data, tmp_path, capsys):
     (data.root / "labels.csv").write_text("path,label\ncat/0.png,cat\n")
     (data.root / "cat" / "labels.csv").write_text("x")
-    (data.root / "camera.csv").write_text("x")
+    for name in ("camera.csv", "train.txt", "~$labels.xlsx"):
+        (data.root / name).write_text("x")
     list_images(data.model_copy(update={"metadata": "labels.csv"}))
     np.save(tmp_path / "images.npy", np.zeros((2, 20, 20, 3), np.uint8))
     (tmp_path / "labels.csv").write_text("0\n1\n")
@@ -605,6 +606,9 @@ POINTS = {2: " 0.3 0.4 0.31 0.41 0.3 0.42", 3: " 0.3 0.4 2 0.31 0.41 1 0 0 0"}
 @pytest.mark.parametrize("values", [2, 3])
 def test_behind_a_box_keypoints_are_passed_over_where_it_is_said(yolo, values):
     (yolo.root / "p1.txt").write_text(f"0 0.3 0.4 0.2 0.4{POINTS[values]}\n1 0.3 0.4 0.2 0.4\n0 .1 .1 .3 .1 .1 .3\n")
+    for nothing in ("", "[]", "null"):
+        (yolo.root / "data.yaml").write_text(f"kpt_shape: {nothing}\n")
+        assert "p1.png#1" in listed(yolo)
     (yolo.root / "data.yaml").write_text(f"names: [helmet, head]\nkpt_shape: [3, {values}] # x, y\n")
     with pytest.raises(UserError, match=rf"data\.yaml says .*set data\.yolo\.keypoints: \[3, {values}\]"):
         list_images(yolo)
@@ -754,6 +758,30 @@ def test_a_metadata_row_of_a_photograph_serves_all_its_boxes(yolo):
     images = list_images(yolo).images
     assert images["site"].tolist() == ["north", "north"]
     assert images["photo"].tolist() == ["series 4", "series 4"]
+
+
+@pytest.mark.parametrize("names", ["# classes\nhelmet\nhead\n", "helmet\nhead\nhelmet\n"])
+def test_a_line_of_the_names_that_is_no_class_of_its_own_is_refused(yolo, names):
+    (yolo.root / "obj.names").write_text(names)
+    with pytest.raises(UserError, match=r"obj\.names has the line '(# classes|helmet)', a comment or a class that is"):
+        list_images(yolo)
+
+
+def test_a_pointer_in_place_of_a_text_is_called_so(yolo):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
+    (yolo.root / "p1.txt").write_text(pointer)
+    assert refused(yolo)["p1.txt"] == ("box", "is a Git LFS pointer (run `git lfs pull`)")
+    (yolo.root / "obj.names").write_text(pointer)
+    with pytest.raises(UserError, match=r"obj\.names is a Git LFS pointer"):
+        list_images(yolo)
+
+
+def test_what_programs_write_for_a_missing_label_is_no_class(tmp_path):
+    params = lay(tmp_path, *(f"{number}.png" for number in range(5)), "cat/5.png")
+    rows = ["NaN", "#N/A", "<NA>", "none", "cat"]
+    write_metadata(params, "path,label\n" + "".join(f"{k}.png,{v}\n" for k, v in enumerate(rows)) + "cat/5.png,nan\n")
+    assert listed(params) == {"3.png": "none", "4.png": "cat", "cat/5.png": "cat"}
+    assert {kind for kind, _ in refused(params).values()} == {"label"}
 
 
 def test_names_without_a_class_are_one_sentence(yolo):

@@ -109,6 +109,9 @@ def test_a_pickled_array_is_not_opened(params):
     np.save(params.root / "images.npy", np.array([object()]), allow_pickle=True)
     with pytest.raises(UserError, match="is no plain NumPy array"):
         arrays.open_array(params)
+    (params.root / "images.npy").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"is no plain NumPy array \(a pickle, or no array at all\)"):
+        arrays.open_array(params)
 
 
 def test_arrays_beside_class_folders_are_not_silently_taken_instead_of_them(tmp_path):
