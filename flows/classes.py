@@ -112,7 +112,8 @@ def _who_are_they(batch: LabelledBatch, names: Sequence[str], known: Collection[
 
 
 def _option(option: str, name: str, same: str = "") -> str:
-    return f"{option} {shlex.quote(f'{name}={same}' if same else name)}"
+    mark = "=" if name.startswith("-") else " "  # else it would pass for an option
+    return f"{option}{mark}{shlex.quote(f'{name}={same}' if same else name)}"
 
 
 def _listed(names: Collection[str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -16,7 +17,7 @@ from plumbline.imaging.layouts import arrays, folders, yolo
 from plumbline.imaging.layouts.interface import Layout
 from plumbline.imaging.layouts.published import AUGMENTED, photograph
 from plumbline.imaging.litter import is_litter
-from plumbline.imaging.metadata import match, read_table, said, unread_tables
+from plumbline.imaging.metadata import Matches, Metadata, Values, match, read_table, said, unread_tables
 from plumbline.imaging.pictures import RESERVED, Found, Refused, is_picture_name, source_of
 from plumbline.imaging.settings import DataParams
 
@@ -142,10 +143,10 @@ def _join_metadata(found: Found, params: DataParams) -> None:
     _say(said(params.metadata, table, fits))
     stated = {values.get("label") for values in table.rows.values()} - {None}
     classes = {part for label in stated for part in classes_as_written(label)}
+    known = [_values_of(row, table, fits) for row in found.rows]
+    classes |= _class_folders(found.rows, known)
     kept = []
-    for row in found.rows:
-        key = fits.of.get(row["path"], fits.of.get(source_of(row["path"])))
-        values = table.rows[key] if key is not None else {}
+    for row, values in zip(found.rows, known, strict=True):
         refused = _settle_label(row, values.get("label"), classes, params)
         if refused is not None:
             found.refused.append(refused)
@@ -156,6 +157,20 @@ def _join_metadata(found: Found, params: DataParams) -> None:
     for key, why in fits.unmatched.items():
         reason = f"{params.metadata} has a row for it, but {why}: correct its path or remove the row"
         found.refused.append(Refused(shown_path(key), reason, "missing", table.rows[key].get("label") or ""))
+
+
+def _values_of(row: dict[str, Any], table: Metadata, fits: Matches) -> Values:
+    """What the table has for a picture; a row for a YOLO photograph serves all its boxes."""
+    key = fits.of.get(row["path"], fits.of.get(source_of(row["path"])))
+    return table.rows[key] if key is not None else {}
+
+
+def _class_folders(rows: list[dict[str, Any]], known: list[Values]) -> set[str]:
+    """The classes by folder of which the table labels fewer pictures than not: they are used as classes, too."""
+    balance: Counter[str] = Counter()
+    for row, values in zip(rows, known, strict=True):
+        balance[row["label"]] += -1 if values.get("label") else 1
+    return {part for label, more in balance.items() if more >= 0 for part in classes_as_written(label)}
 
 
 def _say(lines: Iterable[str]) -> None:
@@ -171,14 +186,14 @@ def _unlabelled(row: dict[str, Any], params: DataParams) -> Refused:
 def _settle_label(row: dict[str, Any], stated: str | None, classes: set[str], params: DataParams) -> Refused | None:
     """Decide between the label in metadata.csv and the folder's.
 
-    A folder that metadata.csv does not use as a class (photos/, site_a/) says nothing. Where both name a class
-    and disagree, one is wrong and only a person knows which: quarantined, or settled by data.label_conflict.
-    `helmet;vest` does not disagree with folder helmet/.
+    A folder that metadata.csv does not use as a class (photos/, site_a/), and most of whose pictures it labels, says
+    nothing. Where both name a class and disagree, one is wrong and only a person knows which: quarantined, or settled
+    by data.label_conflict. `helmet;vest` does not disagree with folder helmet/.
     """
     own = row["label"]
-    if not classes_as_written(stated or ""):
-        return None if own else _unlabelled(row, params)
     mine = set(classes_as_written(own))
+    if not classes_as_written(stated or ""):
+        return None if mine & classes else _unlabelled(row, params)
     disagree = bool(mine) and mine <= classes and not mine <= set(classes_as_written(stated or ""))
     if disagree and params.label_conflict == "quarantine":
         reason = (

@@ -68,6 +68,27 @@ def test_a_filled_labels_csv_is_taken_back(tmp_path):
     assert [one.path for one in batch.refused] == ["2.png"]
 
 
+@pytest.mark.parametrize("name", ["labels.csv", "Labels.CSV", "METADATA.csv"])
+def test_a_table_in_another_case_is_the_batchs(tmp_path, name):
+    draw(tmp_path / "1.png", 1)
+    (tmp_path / name).write_text("path,label\n1.png,with_helmet\n")
+    assert list(read(tmp_path).table["label"]) == ["with_helmet"]
+    (tmp_path / "labels.csv").write_text("path,label\n")
+    (tmp_path / "metadata.csv").write_text("path,label\n")
+    with pytest.raises(UserError, match=r"has both metadata\.csv and labels\.csv"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("time", ["31.03.2026", "1774958700", "2026:01:02 10:11:12"])
+def test_a_time_that_validate_would_stop_at_is_not_taken_in(tmp_path, time):
+    draw(tmp_path / "with_helmet" / "1.png", 1)
+    draw(tmp_path / "with_helmet" / "2.png", 2)
+    rows = f"with_helmet/1.png,2026-03-31T14:05:00Z\nwith_helmet/2.png,{time}\n"
+    (tmp_path / "metadata.csv").write_text("path,captured_at\n" + rows)
+    with pytest.raises(UserError, match=f"{time} of with_helmet/2.png.*nothing was taken in: write it as 2026"):
+        read(tmp_path)
+
+
 def test_a_batch_without_any_usable_picture_says_so(tmp_path):
     (tmp_path / "with_helmet").mkdir()
     (tmp_path / "with_helmet" / "b.jpg").write_bytes(b"")
@@ -443,6 +464,7 @@ def batch_of(tmp_path, *labels):
         ("withhelmet", "--as withhelmet=with_helmet"),
         ("with_helmt", "--new-class with_helmt"),
         ("vest", "--new-class vest"),
+        ("-vest", "--new-class=-vest"),
         ("vest;with_helmet", "--new-class vest"),
     ],
 )

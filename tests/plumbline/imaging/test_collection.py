@@ -366,6 +366,21 @@ def test_folder_and_metadata_that_disagree_are_settled_by_rule(data, rule, label
         assert "lies under cat but metadata.csv says dog" in conflict[1]
 
 
+@pytest.mark.parametrize(
+    ("labelled", "label", "unlabelled"),
+    [(1, None, "cat"), (3, "helmet", None)],
+    ids=["a class, and one row that contradicts it", "no class, and one picture that was forgotten"],
+)
+def test_a_folder_is_a_class_where_the_metadata_leaves_most_of_its_pictures_to_it(
+    tmp_path, labelled, label, unlabelled
+):
+    params = lay(tmp_path, *(f"cat/{number}.png" for number in range(4)), "dog/4.png")
+    write_metadata(params, "path,label\n" + "".join(f"cat/{number}.png,helmet\n" for number in range(labelled)))
+    found = listed(params)
+    assert (found.get("cat/0.png"), found.get("cat/3.png"), found["dog/4.png"]) == (label, unlabelled, "dog")
+    assert set(refused(params)) == {name for name in ("cat/0.png", "cat/3.png") if name not in found}
+
+
 def test_several_labels_do_not_contradict_the_folder_that_is_one_of_them(data):
     write_metadata(data, "path,label\ncat/0.png,cat;dog\ndog/0.png,dog\n")
     assert listed(data)["cat/0.png"] == "cat;dog"
