@@ -83,7 +83,7 @@ def read_folder(
     if (layout := find_layout(here)) != "folders":
         raise UserError(f"{root} holds {layout}, and intake takes class folders, or pictures with a labels.csv.")
     found: Ingested = ingest(here, params)
-    _refuse_wrong_times(root, found.manifest)
+    _refuse_wrong_times(found.manifest)
     quarantined = found.quarantine[["path", "reason"]].itertuples(index=False)
     all_refused = [*(refused or []), *(Refusal(str(path), str(reason)) for path, reason in quarantined)]
     if found.manifest.empty:
@@ -92,7 +92,7 @@ def read_folder(
     return LabelledBatch(root, found.manifest, all_refused, found.thumbnails)
 
 
-def _refuse_wrong_times(root: Path, manifest: pd.DataFrame) -> None:
+def _refuse_wrong_times(manifest: pd.DataFrame) -> None:
     """UserError where `validate` would stop the next run for a time of the batch that is none."""
     if "captured_at" not in manifest:
         return
@@ -100,7 +100,7 @@ def _refuse_wrong_times(root: Path, manifest: pd.DataFrame) -> None:
     wrong = given[~given.str.match(ISO_TIME)]
     if len(wrong):
         raise UserError(
-            f"{root} has {len(wrong)} pictures whose captured_at is no time in ISO 8601 (the first: "
+            f"the batch has {len(wrong)} pictures whose captured_at is no time in ISO 8601 (the first: "
             f"{shown(wrong.iloc[0])} of {manifest.loc[wrong.index[0], 'path']}), and nothing was taken in: write it as "
             "2026-03-31T14:05:00."
         )

@@ -75,10 +75,17 @@ def read_label_studio(export: Path, images: Path, into: Path, tag: str | None = 
     tag = _label_tag(tasks, tag, export)
     rows: list[dict[str, str]] = []
     taken: set[str] = set()
-    for same in _by_picture(tasks):
+    pictures = _by_picture(tasks)
+    doubtful = _claimed_twice([same[0].source for same in pictures], images)
+    for same in pictures:
         try:
             label = _agreed(same, tag)
             columns = _columns(same, tag)
+            if other := doubtful.get(same[0].source):
+                raise _Unusable(
+                    f"names {shown(same[0].source)}, and the only file of that name is {shown(other)}'s as well: lay "
+                    "the files out in the folders that the tasks name"
+                )
             target = _fetch(same[0].source, images, into, taken)
         except _Unusable as error:
             refused.append(Refusal(same[0].name, str(error)))
@@ -342,6 +349,28 @@ def _fetch(source: str, images: Path, into: Path, taken: set[str]) -> Path:
         return temporary.rename(into / name)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _claimed_twice(sources: list[str], images: Path) -> dict[str, str]:
+    """Of the sources that a file fits by its last name alone, those that share it: {source: the other}.
+
+    siteA/1.jpg and siteB/1.jpg are two pictures, and a lone 1.jpg is one of them, or neither.
+    """
+    claims: dict[Path, list[str]] = {}
+    for source in sources:
+        path = next((path for path in _local_candidates(source, images) if path.is_file()), None)
+        if path is not None:
+            claims.setdefault(path, []).append(source)
+    names = {
+        source: [name.lstrip("/") for name in _file_names(source)] for claimed in claims.values() for source in claimed
+    }
+    found = {}
+    for path, claimed in claims.items():
+        for source in claimed:
+            other = next((one for one in claimed if names[one][0] != names[source][0]), None)
+            if other is not None and path.relative_to(images).as_posix() not in names[source]:
+                found[source] = other
+    return found
 
 
 def _on_label_studio(source: str) -> bool:

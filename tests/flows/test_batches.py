@@ -315,6 +315,17 @@ def test_pictures_are_found_however_their_names_are_written(export, tmp_path, fi
     assert (len(batch.table), batch.refused) == (1, [])
 
 
+def test_a_file_that_two_tasks_may_mean_is_neithers(export, tmp_path):
+    draw(tmp_path / "media" / "x.png", 9)
+    draw(tmp_path / "media" / "y.png", 10)
+    draw(tmp_path / "media" / "C" / "z.png", 11)
+    sources = ["A/x.png", "/data/local-files/?d=B/x.png", "A/y.png", "/data/local-files/?d=A/y.png", "C/z.png"]
+    refused, folder = export([choice(n, source, "with_helmet") for n, source in enumerate(sources)])
+    assert [one.path for one in refused] == ["task 0", "task 1"]
+    assert "the only file of that name is A/x.png's as well: lay the files out" in refused[1].reason
+    assert sorted(labels_of(folder)) == ["2-y.png", "y.png", "z.png"]
+
+
 def test_names_that_clash_are_all_kept(export, tmp_path):
     names = ["x/a.jpg", "y/A.jpg", "z/2-a.jpg", "w/a.jpg"]
     for number, name in enumerate(names):
