@@ -7,6 +7,7 @@ person can decide: which class must not be missed, and how to treat a published 
 from __future__ import annotations
 
 import argparse
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -108,9 +109,11 @@ def _fit_violation(
 ) -> None:
     now = (settings.get("evaluate") or {}).get("violation_class")
     if wanted is not None:
-        if wanted != "none" and wanted not in classes:
+        wanted = unicodedata.normalize("NFC", wanted)  # as labels are; macOS types another form
+        no_class = wanted == "none" and "none" not in classes
+        if not no_class and wanted not in classes:
             raise UserError(f"--violation {shown(wanted)}: the classes are {', '.join(map(shown, classes))}, or none.")
-        found.changes["evaluate.violation_class"] = None if wanted == "none" else wanted
+        found.changes["evaluate.violation_class"] = None if no_class else wanted
     elif now not in (None, *classes):
         found.changes["evaluate.violation_class"] = None
         offers = offered_violations(classes)
