@@ -84,7 +84,8 @@ def _check_labels(found: Found) -> None:
 
 def _tie_augmented(found: Found) -> None:
     """Give the copies that Roboflow augmented of one photograph its name as `photo`; metadata.csv may say otherwise."""
-    marked = [row for row in found.rows if "photo" not in row and AUGMENTED.search(PurePosixPath(row["path"]).stem)]
+    marked = [row for row in found.rows if "photo" not in row and ".rf." in row["path"]]
+    marked = [row for row in marked if AUGMENTED.search(PurePosixPath(row["path"]).stem)]
     names = {row["path"]: photograph(row["path"]) for row in marked}
     photographs = len(set(names.values()))
     if photographs == len(names):

@@ -442,8 +442,10 @@ def grouping_values(table: pd.DataFrame, column: str, blank_words: Sequence[str]
 
 def _plain_word(text: str) -> str:
     """A word without case, form, marks around it and unseen letters; a run of one mark (`???`, `– –`) as that mark."""
-    text = unicodedata.normalize("NFKC", text).casefold()
-    text = "".join("-" if unicodedata.category(one) == "Pd" or one == "\u2212" else one for one in text)
-    text = " ".join("".join(one for one in text if unicodedata.category(one) != "Cf").split())
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+        text = "".join("-" if unicodedata.category(one) == "Pd" or one == "\u2212" else one for one in text)
+        text = "".join(one for one in text if unicodedata.category(one) != "Cf")
+    text = " ".join(text.casefold().split())
     text = re.sub(r"^(\W|_)(?: ?\1)+$", r"\1", text.replace(" / ", "/"))
     return text.strip("\"'`<>[](){} ").rstrip(" .?!:") or text
