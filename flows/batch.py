@@ -21,9 +21,10 @@ from pydantic import Field
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.imaging.collection import find_layout
-from plumbline.imaging.labels import SEVERAL, LabelError, label_classes, read_label
+from plumbline.imaging.labels import SEVERAL, LabelError, label_classes, read_label, shown
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import Ingested, IngestParams, ingest
+from plumbline.imaging.metadata import ISO_TIME, find_table
 from plumbline.imaging.settings import DataParams
 from plumbline.leakage.copies import CopyParams, same_picture
 from plumbline.leakage.hash_search import matches_within
@@ -71,7 +72,8 @@ def read_folder(
     root: Path, data: DataParams, params: IngestParams, refused: list[Refusal] | None = None
 ) -> LabelledBatch:
     """Decode and check every picture of a batch folder; UserError where it holds none that can be used."""
-    names = [name for name in METADATA if (root / name).exists()]
+    there = [entry.name for entry in os.scandir(root)]
+    names = [name for name in METADATA if find_table(there, name)[0]]
     if len(names) == 2:
         raise UserError(f"{root} has both metadata.csv and labels.csv: keep the one that holds the labels.")
     # A published split does not matter for new pictures: `split` draws a side for them.
@@ -81,12 +83,27 @@ def read_folder(
     if (layout := find_layout(here)) != "folders":
         raise UserError(f"{root} holds {layout}, and intake takes class folders, or pictures with a labels.csv.")
     found: Ingested = ingest(here, params)
+    _refuse_wrong_times(found.manifest)
     quarantined = found.quarantine[["path", "reason"]].itertuples(index=False)
     all_refused = [*(refused or []), *(Refusal(str(path), str(reason)) for path, reason in quarantined)]
     if found.manifest.empty:
         first = f"; the first: {all_refused[0].path} {all_refused[0].reason}" if all_refused else ""
         raise UserError(f"{root} holds no picture that can be used{first}.")
     return LabelledBatch(root, found.manifest, all_refused, found.thumbnails)
+
+
+def _refuse_wrong_times(manifest: pd.DataFrame) -> None:
+    """UserError where `validate` would stop the next run for a time of the batch that is none."""
+    if "captured_at" not in manifest:
+        return
+    given = manifest["captured_at"].dropna().astype(str)
+    wrong = given[~given.str.match(ISO_TIME)]
+    if len(wrong):
+        raise UserError(
+            f"the batch has {len(wrong)} pictures whose captured_at is no time in ISO 8601 (the first: "
+            f"{shown(wrong.iloc[0])} of {manifest.loc[wrong.index[0], 'path']}), and nothing was taken in: write it as "
+            "2026-03-31T14:05:00."
+        )
 
 
 def new_pictures(

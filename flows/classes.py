@@ -19,6 +19,7 @@ from plumbline.imaging.labels import (
     same_but_for_spelling,
     shown,
 )
+from plumbline.imaging.layouts.published import find_wrapped
 
 ANY = "*"  # --new-class without a name: every class of the batch that data/ doesn't have
 
@@ -94,7 +95,10 @@ def _who_are_they(batch: LabelledBatch, names: Sequence[str], known: Collection[
         same, near = same_but_for_spelling(name, known), nearest_class(name, known)
         count = sum(name in label_classes(label) for label in batch.table["label"])
         pictures = f"{count} picture{'' if count == 1 else 's'}"
-        if same:
+        around, inside = find_wrapped([path for path in batch.table["path"] if path.startswith(f"{name}/")])
+        if set(inside) & set(known):
+            why = f"is a folder around {_listed(inside)}: move what {around} holds up into the batch's folder"
+        elif same:
             why = f"is {shown(same)} but for case, spaces, hyphens or Unicode form: {_option('--as', name, same)}"
         elif near:
             why = f"may be a misspelt {shown(near)}: {_option('--as', name, near)}, or {_option('--new-class', name)}"
@@ -108,7 +112,8 @@ def _who_are_they(batch: LabelledBatch, names: Sequence[str], known: Collection[
 
 
 def _option(option: str, name: str, same: str = "") -> str:
-    return f"{option} {shlex.quote(f'{name}={same}' if same else name)}"
+    mark = "=" if name.startswith("-") else " "  # else it would pass for an option
+    return f"{option}{mark}{shlex.quote(f'{name}={same}' if same else name)}"
 
 
 def _listed(names: Collection[str]) -> str:

@@ -76,10 +76,17 @@ def read_label_studio(export: Path, images: Path, into: Path, tag: str | None = 
     tag = _label_tag(tasks, tag, export)
     rows: list[dict[str, str]] = []
     taken: set[str] = set()
-    for same in _by_picture(tasks):
+    pictures = _by_picture(tasks)
+    doubtful = _claimed_twice([same[0].source for same in pictures], images)
+    for same in pictures:
         try:
             label = _agreed(same, tag)
             columns = _columns(same, tag)
+            if other := doubtful.get(same[0].source):
+                raise _Unusable(
+                    f"names {shown(same[0].source)}, and the only file of that name is {shown(other)}'s as well: lay "
+                    "the files out in the folders that the tasks name"
+                )
             target = _fetch(same[0].source, images, into, taken)
         except _Unusable as error:
             refused.append(Refusal(same[0].name, str(error)))
@@ -153,6 +160,8 @@ def _read_min(name: str, raw: dict[str, Any]) -> _Task:
     task = _Task(name, str(raw[key]))
     tags = _min_tags(raw, key)
     for other, value in raw.items():
+        if other in tags and raw.get("was_cancelled"):
+            continue
         if other in tags:
             inner = value.get("choices") if isinstance(value, dict) else value
             task.choices[other] = [inner if isinstance(inner, list) else [inner]] if inner not in (None, "") else []
@@ -182,11 +191,15 @@ def _is_answer(value: Any) -> bool:
 
 def _image_key(data: dict[str, Any]) -> str:
     """The data field that names the picture: `image`, or the only one that looks like a picture's path."""
-    if isinstance(data.get("image"), str):
+    if isinstance(data.get("image"), str) and data["image"].strip():
         return "image"
     names = [key for key, value in data.items() if isinstance(value, str) and _looks_like_picture(value)]
     if len(names) != 1:
-        raise _Unusable("names no picture" if not names else f"names pictures in {', '.join(sorted(names))}")
+        raise _Unusable(
+            "names no picture"
+            if not names
+            else f"names pictures in {shown(', '.join(sorted(names)))}: call the one that is labelled image"
+        )
     return names[0]
 
 
@@ -233,7 +246,7 @@ def _agreed(same: list[_Task], tag: str) -> str:
     if not found:
         if any(task.regions for task in same):
             raise _Unusable("has choices for boxes, none for the whole picture: label whole pictures for intake")
-        raise _Unusable("has no label: it was skipped, or annotated with something other than choices")
+        raise _Unusable("has no label: it was skipped, only predicted, or annotated with something other than choices")
     return found.pop()
 
 
@@ -323,7 +336,9 @@ def _fetch(source: str, images: Path, into: Path, taken: set[str]) -> Path:
     if found is None and not remote:
         if scheme and scheme not in ("file", *REMOTE):
             raise _Unusable(f"names {shown(source)}, which is no file and no URL that begins with {', '.join(REMOTE)}")
-        raise _Unusable(f"names {shown(source, 200)}, which is not in {images}")
+        raise _Unusable(
+            f"names {shown(source, 200)}, which is not in {images}: give the folder with its file as --images"
+        )
     temporary = into / ".fetching"
     try:
         if remote:
@@ -335,6 +350,28 @@ def _fetch(source: str, images: Path, into: Path, taken: set[str]) -> Path:
         return temporary.rename(into / name)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _claimed_twice(sources: list[str], images: Path) -> dict[str, str]:
+    """Of the sources that a file fits by its last name alone, those that share it: {source: the other}.
+
+    siteA/1.jpg and siteB/1.jpg are two pictures, and a lone 1.jpg is one of them, or neither.
+    """
+    claims: dict[Path, list[str]] = {}
+    for source in sources:
+        path = next((path for path in _local_candidates(source, images) if path.is_file()), None)
+        if path is not None:
+            claims.setdefault(path, []).append(source)
+    names = {
+        source: [name.lstrip("/") for name in _file_names(source)] for claimed in claims.values() for source in claimed
+    }
+    found = {}
+    for path, claimed in claims.items():
+        for source in claimed:
+            other = next((one for one in claimed if names[one][0] != names[source][0]), None)
+            if other is not None and path.relative_to(images).as_posix() not in names[source]:
+                found[source] = other
+    return found
 
 
 def _on_label_studio(source: str) -> bool:
@@ -383,22 +420,41 @@ def _free_name(name: str, taken: set[str]) -> str:
     return free
 
 
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _status(error: Exception) -> int | None:
+    """What a server answered, None where it did not; 408 and 429 ask to come again, as 503 does."""
+    told = (getattr(one, "status", None) for one in _causes(error))
+    found = next((status for status in told if isinstance(status, int)), None)
+    return 503 if found in (408, 429) else found
+
+
+def _lost_line(error: Exception) -> bool:
+    """Whether a server was not reached: fsspec calls the file missing then, and the cause by its name."""
+    names = [base.__name__ for one in _causes(error) for base in type(one).__mro__]
+    return any(word in name for name in names for word in ("Connection", "Timeout"))
+
+
 def _download(url: str, target: Path) -> None:
     import fsspec
 
     try:
-        with fsspec.open(url, "rb") as remote, target.open("wb") as local:
+        # Not expanded: a[1].png is a name, no pattern that a1.png fits.
+        with fsspec.open(url, "rb", expand=False) as remote, target.open("wb") as local:
             while block := remote.read(BLOCK):
                 local.write(block)
                 if local.tell() > MOST_BYTES:
                     raise _Unusable(f"names {shown(url)}, which has more than {MOST_BYTES:,} bytes")
     except _Unusable:
         raise
-    except (FileNotFoundError, PermissionError, ImportError, ValueError) as error:
-        raise _Unusable(f"names {shown(url)}, which can't be read: {shown(one_line(error))}") from None
     except Exception as error:  # each store raises its own; a network failure must not lose pictures
-        if 400 <= getattr(error, "status", 0) < 500:
-            raise _Unusable(f"names {shown(url)}, which can't be had: {shown(one_line(error))}") from None
+        lasting = isinstance(error, (FileNotFoundError, PermissionError, ImportError, ValueError))
+        if (status := _status(error)) in range(400, 500) or (lasting and status is None and not _lost_line(error)):
+            raise _Unusable(f"names {shown(url)}, which can't be read: {shown(one_line(error))}") from None
         raise UserError(
             f"{shown(url)} can't be downloaded ({shown(one_line(error))}): nothing was taken in, try again later."
         ) from None

@@ -16,10 +16,11 @@ from plumbline.common.errors import UserError, first_line
 from plumbline.common.parallel import in_order
 from plumbline.imaging.decode import SUFFIXES, DecodeError, Fit, Pixels, decode_image, decode_resized, resize
 from plumbline.imaging.describe import describe_camera
+from plumbline.imaging.labels import shown
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.measures import Row, measures_of
 from plumbline.imaging.metadata import Matches, Metadata, find_table, match, parse_table, said
-from plumbline.imaging.pictures import RESERVED
+from plumbline.imaging.pictures import RESERVED, UNREAD
 from plumbline.imaging.settings import DataParams
 from plumbline.imaging.small import small_grey
 
@@ -88,6 +89,7 @@ class Source:
         except (ImportError, ValueError) as error:
             raise UserError(f"{url} can't be opened ({error}): correct drift.source in params.yaml.") from None
         self.url = url
+        self.unread: list[str] = []  # pictures and films of other kinds that `list` came across
         self.root = str(root).rstrip("/")
         self.is_local = "file" in (
             self.files.protocol if isinstance(self.files.protocol, tuple) else (self.files.protocol,)
@@ -105,11 +107,16 @@ class Source:
             found = {}
         except Exception as error:  # each remote store raises its own errors
             raise UserError(f"{self.url} can't be listed ({first_line(error)}): is it reachable?") from None
-        files = []
+        files, self.unread = [], []
         for name, info in found.items():
             path = str(name).removeprefix(self.root).lstrip("/")
-            if info.get("type") == "file" and _is_picture(path):
+            if info.get("type") != "file" or _is_set_aside(path):
+                continue
+            suffix = PurePosixPath(path).suffix.lower()
+            if suffix in SUFFIXES:
                 files.append(File(path, int(info.get("size") or 0), _stamp(info)))
+            elif suffix in UNREAD:
+                self.unread.append(path)
         if not files and not self.files.exists(self.root):
             raise NothingSentError(f"{self.url} is missing: put the site's images there, or correct drift.source.")
         return sorted(files, key=lambda file: file.path)
@@ -138,10 +145,9 @@ class Source:
         return Metadata(table.rows, (*notes, *table.notes))
 
 
-def _is_picture(path: str) -> bool:
+def _is_set_aside(path: str) -> bool:
     parts = PurePosixPath(path).parts
-    hidden = any(is_litter(part) for part in parts)
-    return not hidden and TO_LABEL not in parts and PurePosixPath(path).suffix.lower() in SUFFIXES
+    return TO_LABEL in parts or any(is_litter(part) for part in parts)
 
 
 def _stamp(info: dict[str, Any]) -> str:
@@ -214,7 +220,13 @@ def known_of(source: Source, names: Iterable[str], site: str, others: Collection
     """
     table = source.metadata() or Metadata({})
     fits = match(table, names, own=[site, PurePosixPath(source.root).name], others=others)
-    return Known(table, fits, said(f"{source.url}/{METADATA}", table, fits))
+    lines = said(f"{source.url}/{METADATA}", table, fits)
+    if source.unread:
+        lines.append(
+            f"{len(source.unread)} files are of kinds that are not read (the first: {shown(min(source.unread))}): send "
+            "JPEG, PNG, BMP or WebP."
+        )
+    return Known(table, fits, lines)
 
 
 def with_metadata(table: pd.DataFrame, known: Known) -> pd.DataFrame:

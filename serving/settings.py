@@ -68,7 +68,7 @@ class ServingParams(Section):
     state: Path = Path("served")
     poll_seconds: float = Field(default=1.0, gt=0)
     keep_versions: int = Field(default=3, ge=1)
-    batch: int = Field(default=16, ge=1)
+    batch: int = Field(default=8, ge=1)  # more are no quicker a picture on one thread
     queue: int = Field(default=256, ge=1)
     cache: int = Field(default=4096, ge=0)
     keys: Path | None = None

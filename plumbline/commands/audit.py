@@ -161,7 +161,26 @@ def read_side(name: str, folder: Path) -> Side:
         side = Side(name, data, found.manifest, found.fingerprints, found.thumbnails)
     else:
         side = read_unlabelled(name, data)
-    return replace(side, manifest=side.manifest.assign(path=name + "/" + side.manifest["path"]))
+    return replace(side, manifest=_named(name, side.manifest, data))
+
+
+def _named(name: str, manifest: pd.DataFrame, data: DataParams) -> pd.DataFrame:
+    """The manifest with the side's name in front of paths, and of photographs called after their files.
+
+    Many sets number the files of each part anew: 0001.jpg of two parts need not be one photograph.
+    """
+    from plumbline.imaging.layouts.published import photograph
+    from plumbline.imaging.metadata import read_table
+    from plumbline.imaging.pictures import RESERVED, source_of
+
+    named = manifest.assign(path=name + "/" + manifest["path"])
+    if "photo" in manifest:
+        table = read_table(data.root, data.metadata, RESERVED)
+        said = {values.get("photo") for values in table.rows.values()} if table else set()
+        after_file = manifest["photo"] == manifest["path"].map(source_of).map(photograph)
+        own = after_file & ~manifest["photo"].isin(said)
+        named["photo"] = manifest["photo"].mask(own, name + "/" + manifest["photo"])
+    return named
 
 
 def read_unlabelled(name: str, data: DataParams) -> Side:

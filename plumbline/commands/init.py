@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import unicodedata
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +21,7 @@ from plumbline.common.params import PARAMS, read_params, with_value
 from plumbline.imaging.collection import Collection, find_layout, list_images
 from plumbline.imaging.labels import classes_of, label_classes, shown
 from plumbline.imaging.layouts.arrays import open_array, read_labels
+from plumbline.imaging.layouts.published import wrapped_sentence
 from plumbline.imaging.settings import DataParams
 from plumbline.models.fit import Facts, as_sentence, find_misfits, offered_violations
 
@@ -60,6 +62,8 @@ def fit(
     labels = Counter(collection.images["label"])
     classes = tuple(sorted(classes_of(labels)))
     if len(classes) < 2:
+        if classes and (said := wrapped_sentence(str(root), classes[0], collection.images["path"].tolist())):
+            raise UserError(said)
         only = f"only the class {classes[0]}" if classes else "no class"
         raise UserError(
             f"{root}/ has {only}, and telling apart takes two: put a folder per class there, not into a folder in it, "
@@ -106,9 +110,11 @@ def _fit_violation(
 ) -> None:
     now = (settings.get("evaluate") or {}).get("violation_class")
     if wanted is not None:
-        if wanted != "none" and wanted not in classes:
+        wanted = unicodedata.normalize("NFC", wanted)  # as labels are; macOS types another form
+        no_class = wanted == "none" and "none" not in classes
+        if not no_class and wanted not in classes:
             raise UserError(f"--violation {shown(wanted)}: the classes are {', '.join(map(shown, classes))}, or none.")
-        found.changes["evaluate.violation_class"] = None if wanted == "none" else wanted
+        found.changes["evaluate.violation_class"] = None if no_class else wanted
     elif now not in (None, *classes):
         found.changes["evaluate.violation_class"] = None
         offers = offered_violations(classes)

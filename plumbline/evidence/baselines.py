@@ -14,6 +14,7 @@ from plumbline.tasks.scores import Floats, Ints, roc_auc
 from plumbline.tasks.task import LabelSets
 
 SIDE = 16
+MAJORITY, PIXELS = RIVALS = ("majority class", "16x16 pixels")
 PENALTIES = (0.0003, 0.001, 0.003, 0.01, 0.03, 0.1)
 """Values of scikit-learn's C that are tried; validation chooses."""
 

@@ -161,8 +161,8 @@ def baselines(sample: Predictions, splits: pd.Series, pixels: NDArray[np.uint8])
     """Return the reference models' probabilities (N, K) for every picture."""
     train, validation = (splits == "train").to_numpy(), (splits == "validation").to_numpy()
     return {
-        "majority class": reference.majority(sample, train),
-        "16x16 pixels": reference.pixel_regression(pixels, sample, train, validation),
+        reference.MAJORITY: reference.majority(sample, train),
+        reference.PIXELS: reference.pixel_regression(pixels, sample, train, validation),
     }
 
 

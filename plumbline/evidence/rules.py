@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from statistics import NormalDist
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import Field
+from pydantic import Field, ValidationInfo, field_validator
 
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.common.wilson import wilson
 from plumbline.evidence import probes
+from plumbline.evidence.baselines import RIVALS
 from plumbline.evidence.candidates import Predictions, TrainedCandidate, sample_of
 from plumbline.evidence.intervals import draw_groups, draw_weights
 from plumbline.evidence.records import (
@@ -33,6 +34,7 @@ from plumbline.evidence.records import (
 )
 from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, result_of, stands_in_the_way
 from plumbline.evidence.selection import bootstrap_p, holm, select_simplest
+from plumbline.evidence.shortcuts import SHORTCUTS
 from plumbline.evidence.slices import Slicing
 from plumbline.models.records import NOT_ELIGIBLE, ModelDescription
 from plumbline.tasks.one_label import ONE_LABEL
@@ -78,7 +80,7 @@ class Gate(Section):
     maximum_latency_ms: float | None = 100
     allowed_weights: tuple[str, ...] | None = ("imagenet", "random", "file", "from scratch")
     slice_floor: float | None = 0.8
-    beat: tuple[str, ...] = ("majority class", "16x16 pixels")
+    beat: tuple[str, ...] = RIVALS
     beat_confidence: float = Field(default=0.8, ge=0.5, lt=1)
     shortcut_auc: dict[str, float] = Field(
         default_factory=lambda: {"metadata": 0.85, "framing": 0.75, "border": 0.8, "site": 0.85}
@@ -87,6 +89,15 @@ class Gate(Section):
     leakage: bool = True
     resamples: int = Field(default=2000, ge=200)
     seed: int = 0
+
+    @field_validator("beat", "shortcut_auc")
+    @classmethod
+    def _known(cls, names: Any, field: ValidationInfo) -> Any:
+        known = RIVALS if field.field_name == "beat" else SHORTCUTS
+        for name in names:
+            if name not in known:
+                raise ValueError(f"{name!r} is none of those that `evaluate` measures: {', '.join(known)}")
+        return names
 
 
 def not_judged(name: str, bound: float | str | None, reason: str) -> Rule:
@@ -294,8 +305,6 @@ def slice_rule(slices: Sequence[SliceEvidence], floor: float) -> Rule:
 
 def beat_rule(rival: str, versus: Mapping[str, Gain], groups: int, sure: float) -> Rule:
     """Judge on how many redrawn test sets the model is more accurate than a plain rival on the same pictures."""
-    if rival not in versus:
-        raise UserError(f"params.yaml: gate.beat names '{rival}', known are {', '.join(versus)}.")
     name, gain = f"better than {rival}", versus[rival]
     value, share = gain.value, gain.share_better
     if value <= 0:

@@ -36,6 +36,10 @@ class Source:
     features: Floats
 
 
+SHORTCUTS = ("metadata", "framing", "thumbnail", "border", "site")
+"""What may tell a label without the head; `site` only where the pictures are of several."""
+
+
 def measure_all(
     manifest: pd.DataFrame,
     pixels: NDArray[np.uint8],

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from plumbline.common.errors import UserError
@@ -14,8 +15,9 @@ from plumbline.imaging.files import shown_path
 from plumbline.imaging.labels import LabelError, classes_as_written, read_label, shown
 from plumbline.imaging.layouts import arrays, folders, yolo
 from plumbline.imaging.layouts.interface import Layout
+from plumbline.imaging.layouts.published import AUGMENTED, photograph
 from plumbline.imaging.litter import is_litter
-from plumbline.imaging.metadata import match, read_table, said
+from plumbline.imaging.metadata import Matches, Metadata, Values, match, read_table, said, unread_tables
 from plumbline.imaging.pictures import RESERVED, Found, Refused, is_picture_name, source_of
 from plumbline.imaging.settings import DataParams
 
@@ -51,6 +53,7 @@ def list_images(params: DataParams) -> Collection:
             f"{root}/ holds no pictures: run `dvc pull` for the sample, or put a folder of JPEG, PNG, BMP or WebP "
             "files per class there."
         )
+    _tie_augmented(found)
     _join_metadata(found, params)
     _check_labels(found)
     columns = list(dict.fromkeys(["path", "label", *(key for row in found.rows for key in row)]))
@@ -77,6 +80,24 @@ def _check_labels(found: Found) -> None:
             row["label"] = checked
             kept.append(row)
     found.rows = kept
+
+
+def _tie_augmented(found: Found) -> None:
+    """Give the copies that Roboflow augmented of one photograph its name as `photo`; metadata.csv may say otherwise."""
+    marked = [row for row in found.rows if "photo" not in row and ".rf." in row["path"]]
+    marked = [row for row in marked if AUGMENTED.search(PurePosixPath(row["path"]).stem)]
+    names = {row["path"]: photograph(row["path"]) for row in marked}
+    photographs = len(set(names.values()))
+    if photographs == len(names):
+        return
+    for row in marked:
+        row["photo"] = names[row["path"]]
+    _say(
+        [
+            f"{len(names)} pictures are copies that Roboflow made of {photographs} photographs (the first: "
+            f"{shown(marked[0]['path'])}): their column `photo` names the photograph."
+        ]
+    )
 
 
 def _unusable(root: Path) -> str | None:
@@ -110,6 +131,7 @@ def find_layout(params: DataParams) -> str:
 def _join_metadata(found: Found, params: DataParams) -> None:
     """Put metadata columns on the rows (a row for a YOLO photograph serves all its boxes) and settle the labels."""
     table = read_table(params.root, params.metadata, RESERVED)
+    _say(unread_tables(found.files, params.metadata))
     if table is None or not table.rows:
         _say(f"{note}." for note in (table.notes if table else ()))
         found.refused += [_unlabelled(row, params) for row in found.rows if not row["label"]]
@@ -122,10 +144,10 @@ def _join_metadata(found: Found, params: DataParams) -> None:
     _say(said(params.metadata, table, fits))
     stated = {values.get("label") for values in table.rows.values()} - {None}
     classes = {part for label in stated for part in classes_as_written(label)}
+    known = [_values_of(row, table, fits) for row in found.rows]
+    classes |= _class_folders(found.rows, known)
     kept = []
-    for row in found.rows:
-        key = fits.of.get(row["path"], fits.of.get(source_of(row["path"])))
-        values = table.rows[key] if key is not None else {}
+    for row, values in zip(found.rows, known, strict=True):
         refused = _settle_label(row, values.get("label"), classes, params)
         if refused is not None:
             found.refused.append(refused)
@@ -136,6 +158,20 @@ def _join_metadata(found: Found, params: DataParams) -> None:
     for key, why in fits.unmatched.items():
         reason = f"{params.metadata} has a row for it, but {why}: correct its path or remove the row"
         found.refused.append(Refused(shown_path(key), reason, "missing", table.rows[key].get("label") or ""))
+
+
+def _values_of(row: dict[str, Any], table: Metadata, fits: Matches) -> Values:
+    """What the table has for a picture; a row for a YOLO photograph serves all its boxes."""
+    key = fits.of.get(row["path"], fits.of.get(source_of(row["path"])))
+    return table.rows[key] if key is not None else {}
+
+
+def _class_folders(rows: list[dict[str, Any]], known: list[Values]) -> set[str]:
+    """The classes by folder of which the table labels fewer pictures than not: they are used as classes, too."""
+    balance: Counter[str] = Counter()
+    for row, values in zip(rows, known, strict=True):
+        balance[row["label"]] += -1 if values.get("label") else 1
+    return {part for label, more in balance.items() if more >= 0 for part in classes_as_written(label)}
 
 
 def _say(lines: Iterable[str]) -> None:
@@ -151,14 +187,14 @@ def _unlabelled(row: dict[str, Any], params: DataParams) -> Refused:
 def _settle_label(row: dict[str, Any], stated: str | None, classes: set[str], params: DataParams) -> Refused | None:
     """Decide between the label in metadata.csv and the folder's.
 
-    A folder that metadata.csv does not use as a class (photos/, site_a/) says nothing. Where both name a class
-    and disagree, one is wrong and only a person knows which: quarantined, or settled by data.label_conflict.
-    `helmet;vest` does not disagree with folder helmet/.
+    A folder that metadata.csv does not use as a class (photos/, site_a/), and most of whose pictures it labels, says
+    nothing. Where both name a class and disagree, one is wrong and only a person knows which: quarantined, or settled
+    by data.label_conflict. `helmet;vest` does not disagree with folder helmet/.
     """
     own = row["label"]
-    if not classes_as_written(stated or ""):
-        return None if own else _unlabelled(row, params)
     mine = set(classes_as_written(own))
+    if not classes_as_written(stated or ""):
+        return None if mine & classes else _unlabelled(row, params)
     disagree = bool(mine) and mine <= classes and not mine <= set(classes_as_written(stated or ""))
     if disagree and params.label_conflict == "quarantine":
         reason = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import warnings
+import zlib
 from collections.abc import Callable
 from functools import cache
 from typing import Literal
@@ -50,6 +51,7 @@ _OTHER_KINDS = {
 }
 
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 _DATA_WARNINGS = ("Corrupt JPEG data", "Premature end", "Inconsistent progression")
 
 
@@ -177,12 +179,15 @@ def _refuse(image: Image.Image, max_pixels: int) -> None:
 
 
 def decoder_warning(data: bytes) -> str | None:
-    """Return what libjpeg warns of in a JPEG that it decodes all the same (overwritten bytes, say), None where nothing.
+    """Return what is wrong with a JPEG or PNG that can be decoded all the same (overwritten bytes, say), else None.
 
-    Pillow hears such warnings and drops them; simplejpeg hands them on. Other formats have checksums, or none.
+    Of a JPEG, what libjpeg warns of: Pillow hears such warnings and drops them; simplejpeg hands them on. Of a PNG, the
+    first chunk whose checksum is another: Pillow does not look at those of pixels. Other formats have none.
     """
     import simplejpeg
 
+    if data.startswith(_PNG):
+        return _png_warning(data)
     if not data.startswith(b"\xff\xd8"):
         return None
     try:
@@ -192,6 +197,19 @@ def decoder_warning(data: bytes) -> str | None:
         words = str(error).strip().rstrip(".")
         # Other messages are of kinds of JPEG that this decoder does not know, and Pillow does.
         return words if words.startswith(_DATA_WARNINGS) else None
+    return None
+
+
+def _png_warning(data: bytes) -> str | None:
+    view, place = memoryview(data), len(_PNG)
+    while place + 12 <= len(data):  # length, kind, content, CRC-32 of the two before it
+        length, kind = int.from_bytes(view[place : place + 4], "big"), bytes(view[place + 4 : place + 8])
+        end = place + 8 + length
+        if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return f"Corrupt PNG data: the checksum of chunk {kind.decode('ascii', 'replace')} is another"
+        if kind == b"IEND":
+            break
+        place = end + 4
     return None
 
 

@@ -147,8 +147,11 @@ def read_picture(params: DataParams, path: str) -> tuple[bytes, Image.Image] | R
 
 def read_text(params: DataParams, path: str) -> str:
     """Return a small UTF-8 text file; DecodeError as `read_bytes`."""
+    content = read_bytes(params, path)
+    if content.startswith(b"version https://git-lfs"):
+        raise DecodeError("is a Git LFS pointer (run `git lfs pull`)")
     try:
-        return read_bytes(params, path).decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError:
         raise DecodeError("is not text in UTF-8") from None
 

@@ -18,6 +18,7 @@ from urllib.parse import unquote
 
 from plumbline.common.errors import UserError
 from plumbline.imaging.labels import shown as printable
+from plumbline.imaging.litter import is_litter
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 Values = dict[str, str | None]
 Parts = tuple[str, ...]
 
-_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 # Other names of the columns that the project uses (case, spaces and dashes never matter).
 _KNOWN = ("path", "label", "photo", "video", "person", "camera", "site", "captured_at")
 _SPELLINGS = {
@@ -49,23 +50,25 @@ _OTHER_FORMATS = (".tsv", ".tab", ".txt", ".xls", ".xlsx", ".ods", ".json", ".js
 BLANK_WORDS = (
     *("nan", "none", "null", "nil", "na", "n/a", "n.a.", "n.a", "#n/a", "<na>", "nat", "undefined", "undef", "void"),
     *("unknown", "unk", "unnamed", "unspecified", "not known", "not available", "not applicable", "missing", "tbd"),
-    *(
-        "-",
-        "--",
-        "---",
-        "–",
-        "—",
-        "_",
-        ".",
-        "..",
-        "...",
-        "?",
-        "*",
-        "(none)",
-        "(unknown)",
-        "(blank)",
-    ),
+    *("-", "--", "---", "–", "—", "_", ".", "..", "...", "?", "*", "(none)", "(unknown)", "(blank)"),
+    *("not given", "not set", "not specified", "not recorded", "not assigned", "unassigned", "unset", "empty", "tba"),
+    *("n.d.", "k.a.", "unbekannt", "inconnu", "desconocido", "sconosciuto", "onbekend", "anonymous"),
+    *("неизвестно", "不明", "未知"),
+    *("#ref!", "#value!", "#name?", "#div/0!", "#null!", "\\n"),  # of spreadsheets and databases
 )
+
+# What programs write where a label is missing. (`none`, `null` and `unknown` may be classes.)
+_NO_LABELS = ("nan", "na", "#n/a", "#ref!", "#value!", "#name?")
+
+# Dates that exist, 1800 to 2199: months of 31 and 30 days, February, and its 29th in leap years.
+_YEAR = r"(?:18|19|20|21)\d\d"
+_LEAP = r"(?:(?:18|19|20|21)(?:0[48]|[2468][048]|[13579][26])|2000)"
+_DAY = (
+    rf"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|"
+    rf"02-(?:0[1-9]|1\d|2[0-8]))|{_LEAP}-02-29)"
+)
+_CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?"
+ISO_TIME = rf"^{_DAY}(?:[T ]{_CLOCK}(?:Z|[+-](?:0\d|1[0-4]):?[0-5]\d)?)?$"
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,7 @@ def find_table(names: Iterable[str], wanted: str) -> tuple[str | None, list[str]
     there = sorted(names)
     if wanted in there:
         return wanted, []
+    there = [name for name in there if not is_litter(name)]
     same = [name for name in there if name.casefold() == wanted.casefold()]
     if len(same) == 1:
         return same[0], [f"{same[0]} is read as {wanted}"]
@@ -116,6 +120,21 @@ def find_table(names: Iterable[str], wanted: str) -> tuple[str | None, list[str]
         f"{printable(name)} is not read: save it as CSV, as {wanted}"
         for name in nearly
         if PurePosixPath(name).suffix.casefold() in (".csv", *_OTHER_FORMATS)
+    ]
+
+
+def unread_tables(files: Iterable[str], wanted: str) -> list[str]:
+    """Return sentences on files at the top that are called as tables of labels, and are not the table `wanted`."""
+    return [
+        f"{printable(name)} is not read: put what it says of pictures into {wanted}, with the columns path and label."
+        for name in sorted(files)
+        if "/" not in name
+        and name.casefold() != wanted.casefold()
+        and PurePosixPath(name).suffix.casefold() in (".csv", *_OTHER_FORMATS)
+        and (
+            re.fullmatch(r".*(labels?|annotations?|targets?|groundtruth)", _letters(name))
+            or (_letters(name) in ("train", "test", "val", "valid") and not name.casefold().endswith(".txt"))
+        )
     ]
 
 
@@ -143,7 +162,7 @@ def parse_table(content: bytes, shown: str, reserved: Collection[str]) -> Metada
 
     Raises UserError where it is no table, has no `path`, or says two things of one path.
     """
-    text = _decoded(content, shown).rstrip("\x1a\0")  # how DOS ended a file
+    text = table_text(content, shown)
     mark = _separator(text, shown)
     try:
         lines = list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, skipinitialspace=True, strict=True))
@@ -156,7 +175,7 @@ def parse_table(content: bytes, shown: str, reserved: Collection[str]) -> Metada
     ]
     if not numbered:
         raise UserError(f"{shown} is empty: give it the columns path and what is known of each picture, or remove it.")
-    notes = [] if mark == "," else [f"{shown} is separated by {_SEPARATORS[mark]}"]
+    notes = [] if mark == "," else [f"{shown} is separated by {SEPARATORS[mark]}"]
     if len(numbered) == 1:
         notes.append(f"{shown} has a header and not one row")
     numbered = _without_index(numbered)
@@ -170,6 +189,8 @@ def parse_table(content: bytes, shown: str, reserved: Collection[str]) -> Metada
         if len(cells) != len(header):
             raise UserError(f"{shown}, row {number}: {len(cells)} values under {len(header)} column names, correct it.")
         values: Values = {name: cell or None for name, cell in zip(header, cells, strict=True)}
+        if _plain_word(values.get("label") or "") in _NO_LABELS:
+            values["label"] = None
         path = values.pop("path")
         key = str(PurePosixPath(path)) if path else _NO_PATH.format(number)
         if rows.setdefault(key, values) != values:
@@ -186,11 +207,17 @@ def _holds_text(cells: list[str]) -> bool:
     return any(cell.strip() for cell in cells)
 
 
-def _decoded(content: bytes, shown: str) -> str:
+def table_text(content: bytes, shown: str) -> str:
+    """Return the text of a table in any Unicode encoding; UserError, in which it is called `shown`, for other bytes."""
     if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UserError(f"{shown} is a spreadsheet or an archive, not a text file: save it as CSV in UTF-8.")
+    if content.startswith(b"version https://git-lfs"):
+        raise UserError(f"{shown} is a Git LFS pointer, not the file itself: run `git lfs pull`.")
+    if content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"<", b"{", b"["):
+        raise UserError(f"{shown} is a web page, XML or JSON, not a table: save it as CSV in UTF-8.")
     try:
         text = content.decode(_encoding(content)).lstrip("\ufeff")  # a mark that was converted is there twice
+        text = text.rstrip("\x1a\0")  # how DOS ended a file
         return re.sub(r'\A"?sep=."?\r?\n', "", text)  # what Excel writes and reads before the table
     except UnicodeDecodeError as error:
         raise UserError(f"{shown} is no CSV file in UTF-8 ({error}): save it again as one.") from None
@@ -202,7 +229,7 @@ def _encoding(content: bytes) -> str:
         return "utf-32"
     if content.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
-    head = content[:64]
+    head = content[:4]  # of a column's name or a number; what comes later may be in any script
     if len(head) > 3 and head[0] and not any(head[1::2]):
         return "utf-16-le"
     return "utf-16-be" if len(head) > 3 and head[1] and not any(head[0::2]) else "utf-8-sig"
@@ -211,7 +238,7 @@ def _encoding(content: bytes) -> str:
 def _separator(text: str, shown: str) -> str:
     """The separator that gives the first line a column for the path; UserError where none does."""
     first = next((line for line in text.splitlines() if line.strip()), "")
-    headers = {mark: next(csv.reader([first], delimiter=mark), []) for mark in _SEPARATORS}
+    headers = {mark: next(csv.reader([first], delimiter=mark), []) for mark in SEPARATORS}
     for mark, header in headers.items():
         if any(_SPELLINGS.get(_folded(name)) == "path" for name in header):
             return mark
@@ -387,6 +414,12 @@ def said(shown: str, table: Metadata, found: Matches) -> list[str]:
             f"{len(found.otherwise)} of {len(table.rows)} rows of {shown} write their path in another way "
             f"({printable(row)} is taken for {name})."
         )
+    times = {row: values.get("captured_at") for row, values in table.rows.items()}
+    if wrong := [row for row, time in times.items() if time and not re.match(ISO_TIME, time)]:
+        lines.append(
+            f"{len(wrong)} of {len(table.rows)} rows of {shown} have a captured_at that is no time in ISO 8601 (the "
+            f"first: {printable(times[wrong[0]])} of {printable(wrong[0])}): write it as 2026-03-31T14:05:00."
+        )
     if found.unmatched:
         row, why = next(iter(found.unmatched.items()))
         lines.append(
@@ -402,6 +435,17 @@ def said(shown: str, table: Metadata, found: Matches) -> list[str]:
 def grouping_values(table: pd.DataFrame, column: str, blank_words: Sequence[str] = BLANK_WORDS) -> pd.Series[str]:
     """Return (N,) the values of a grouping column as text, "" where blank or a word for "unknown"."""
     text = table[column].fillna("").astype(str)
-    # A run of one mark is that mark. (`???` itself can't stand in params.yaml: `dvc exp run -S` takes it for missing.)
-    plain = text.str.strip().str.casefold().str.replace(r"^([?*_])\1+$", r"\1", regex=True)
-    return text.where(~plain.isin({"", *(word.strip().casefold() for word in blank_words)}), "")
+    words = {"", *map(_plain_word, blank_words)}
+    blank = {value for value in text.unique() if _plain_word(value) in words}
+    return text.where(~text.isin(blank), "")
+
+
+def _plain_word(text: str) -> str:
+    """A word without case, form, marks around it and unseen letters; a run of one mark (`???`, `– –`) as that mark."""
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+        text = "".join("-" if unicodedata.category(one) == "Pd" or one == "\u2212" else one for one in text)
+        text = "".join(one for one in text if unicodedata.category(one) != "Cf")
+    text = " ".join(text.casefold().split())
+    text = re.sub(r"^(\W|_)(?: ?\1)+$", r"\1", text.replace(" / ", "/"))
+    return text.strip("\"'`<>[](){} ").rstrip(" .?!:") or text

@@ -26,11 +26,19 @@ class ArrayParams(Section):
     )
 
 
+Keypoints = tuple[Annotated[int, Field(ge=1)], Literal[2, 3]]
+
+
 class YoloParams(Section):
-    """YOLO darknet: names of the classes, and what each is called here (its own name where it isn't listed)."""
+    """YOLO darknet: names of the classes, and what each is called here (its own name where it isn't listed).
+
+    `keypoints` is Ultralytics' kpt_shape: how many stand behind each box, and of how many values each (x, y, and
+    perhaps whether it is visible). They are not used, but without it a line of them would pass for a polygon.
+    """
 
     names: str = "obj.names"
     classes: dict[str, str] = Field(default={})
+    keypoints: Keypoints | None = None
 
 
 class DataParams(Section):

@@ -19,22 +19,14 @@ from plumbline.common import artefacts
 from plumbline.common.params import Section
 from plumbline.imaging.expectations import Checked, Expectation, Outcome, check
 from plumbline.imaging.labels import alike, classes_as_written, shown
-from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
+from plumbline.imaging.layouts.published import wrapped_sentence
+from plumbline.imaging.metadata import BLANK_WORDS, ISO_TIME, grouping_values
 from plumbline.imaging.pictures import RESERVED, WARNING
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SHA256 = r"^[0-9a-f]{64}$"
-# Dates that exist, 1800 to 2199: months of 31 and 30 days, February, and its 29th in leap years.
-_YEAR = r"(?:18|19|20|21)\d\d"
-_LEAP = r"(?:(?:18|19|20|21)(?:0[48]|[2468][048]|[13579][26])|2000)"
-_DAY = (
-    rf"(?:{_YEAR}-(?:(?:0[13578]|1[02])-(?:0[1-9]|[12]\d|3[01])|(?:0[469]|11)-(?:0[1-9]|[12]\d|30)|"
-    rf"02-(?:0[1-9]|1\d|2[0-8]))|{_LEAP}-02-29)"
-)
-_CLOCK = r"(?:[01]\d|2[0-3]):[0-5]\d(?::[0-5]\d(?:\.\d+)?)?"
-ISO_TIME = rf"^{_DAY}(?:[T ]{_CLOCK}(?:Z|[+-](?:0\d|1[0-4]):?[0-5]\d)?)?$"
 
 
 class ValidateParams(Section):
@@ -168,6 +160,8 @@ def find_problem(
             "same in the data, or list both under validate.classes if they are two."
         )
     if len(classes) < 2:
+        if len(classes) and (said := wrapped_sentence("data", classes["class"].iloc[0], manifest["path"].tolist())):
+            return said
         only = f"only the class {classes['class'].iloc[0]}" if len(classes) else "no class"
         return (
             f"the data has {only}, and telling apart takes two: put a folder per class into data/, not into a folder "
@@ -236,7 +230,7 @@ def manifest_expectations(manifest: pd.DataFrame, grouping: Sequence[str], param
         expected.append(Expectation("expect_column_values_to_not_be_null", {"column": column}, "warning", note))
     if WARNING in manifest:
         bounds = {"column": WARNING}
-        note = "The picture's decoder warns of nothing; a damaged JPEG may show grey or shifted parts"
+        note = "The picture's decoder warns of nothing; a damaged file may show grey or shifted parts"
         expected.append(Expectation("expect_column_values_to_be_null", bounds, "warning", note))
     if "captured_at" in manifest:
         bounds = {"column": "captured_at", "regex": ISO_TIME}

@@ -14,8 +14,10 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
+from pydantic import ValidationError
+
 from plumbline.imaging.labels import same_but_for_spelling, shown
-from plumbline.models.candidates import architecture_names
+from plumbline.models.candidates import Candidate, architecture_names
 from plumbline.models.networks import NETWORKS
 from plumbline.models.weights import PIXELS
 
@@ -95,7 +97,8 @@ def _classes(params: Mapping[str, Any], facts: Facts) -> list[Misfit]:
     evaluate = params.get("evaluate")
     violation = evaluate.get("violation_class", DEFAULT_VIOLATION) if isinstance(evaluate, dict) else None
     if violation is not None and violation not in known:
-        way_out = violation_offer(known)
+        near = _other_spelling(str(violation), known)
+        way_out = f"set {near}, or null where no class is one" if near else violation_offer(known)
         found.append(Misfit("evaluate.violation_class", f"is {shown(violation)}, which is no class here", way_out))
     listed = _get(params, "validate.classes") or ()
     for name in _texts(listed):
@@ -188,6 +191,8 @@ def _candidates(params: Mapping[str, Any]) -> list[Misfit]:
         if architecture is not None and architecture not in architectures:
             key, wrong = f"candidates.{name}.architecture", f"is {shown(architecture)}, which is none"
             found.append(Misfit(key, wrong, f"set {_near(str(architecture), architectures) or _listed(architectures)}"))
+        else:
+            found += _candidate_itself(f"candidates.{name}", entry)
         backbone = entry.get("backbone")
         if backbone is not None:
             found += _backbone(f"candidates.{name}.backbone", backbone, backbones)
@@ -210,6 +215,20 @@ def _candidates(params: Mapping[str, Any]) -> list[Misfit]:
         way_out = "add `pixels: {image_size: 64}`"
         found.append(Misfit("backbones", f"has no entry {PIXELS}, which `evaluate` looks at", way_out))
     return found
+
+
+def _candidate_itself(key: str, entry: dict[str, Any]) -> list[Misfit]:
+    """What training would refuse in an entry, the first fault only; a folder of unlabelled pictures that is none."""
+    try:
+        start = Candidate.model_validate(entry).start
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join([key, *map(str, first["loc"])])
+        return [Misfit(where, f"can't be used ({shown(first['msg'])})", "correct it")]
+    folder = start.unlabelled if start else None
+    if folder is None or Path(folder).is_dir():
+        return []
+    return [Misfit(f"{key}.start.unlabelled", f"names {shown(folder)}, which is no folder", "correct it, or set null")]
 
 
 def _backbone(key: str, name: Any, backbones: Collection[str]) -> list[Misfit]:

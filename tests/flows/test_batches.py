@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import threading
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -64,6 +67,27 @@ def test_a_filled_labels_csv_is_taken_back(tmp_path):
     batch = read(tmp_path)
     assert list(zip(batch.table["path"], batch.table["label"], strict=True)) == [("1.png", "without_helmet")]
     assert [one.path for one in batch.refused] == ["2.png"]
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "Labels.CSV", "METADATA.csv"])
+def test_a_table_in_another_case_is_the_batchs(tmp_path, name):
+    draw(tmp_path / "1.png", 1)
+    (tmp_path / name).write_text("path,label\n1.png,with_helmet\n")
+    assert list(read(tmp_path).table["label"]) == ["with_helmet"]
+    (tmp_path / "labels.csv").write_text("path,label\n")
+    (tmp_path / "metadata.csv").write_text("path,label\n")
+    with pytest.raises(UserError, match=r"has both metadata\.csv and labels\.csv"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("time", ["31.03.2026", "1774958700", "2026:01:02 10:11:12"])
+def test_a_time_that_validate_would_stop_at_is_not_taken_in(tmp_path, time):
+    draw(tmp_path / "with_helmet" / "1.png", 1)
+    draw(tmp_path / "with_helmet" / "2.png", 2)
+    rows = f"with_helmet/1.png,2026-03-31T14:05:00Z\nwith_helmet/2.png,{time}\n"
+    (tmp_path / "metadata.csv").write_text("path,captured_at\n" + rows)
+    with pytest.raises(UserError, match=f"{time} of with_helmet/2.png.*nothing was taken in: write it as 2026"):
+        read(tmp_path)
 
 
 def test_a_batch_without_any_usable_picture_says_so(tmp_path):
@@ -292,6 +316,17 @@ def test_pictures_are_found_however_their_names_are_written(export, tmp_path, fi
     assert (len(batch.table), batch.refused) == (1, [])
 
 
+def test_a_file_that_two_tasks_may_mean_is_neithers(export, tmp_path):
+    draw(tmp_path / "media" / "x.png", 9)
+    draw(tmp_path / "media" / "y.png", 10)
+    draw(tmp_path / "media" / "C" / "z.png", 11)
+    sources = ["A/x.png", "/data/local-files/?d=B/x.png", "A/y.png", "/data/local-files/?d=A/y.png", "C/z.png"]
+    refused, folder = export([choice(n, source, "with_helmet") for n, source in enumerate(sources)])
+    assert [one.path for one in refused] == ["task 0", "task 1"]
+    assert "the only file of that name is A/x.png's as well: lay the files out" in refused[1].reason
+    assert sorted(labels_of(folder)) == ["2-y.png", "y.png", "z.png"]
+
+
 def test_names_that_clash_are_all_kept(export, tmp_path):
     names = ["x/a.jpg", "y/A.jpg", "z/2-a.jpg", "w/a.jpg"]
     for number, name in enumerate(names):
@@ -316,6 +351,66 @@ def test_names_that_clash_are_all_kept(export, tmp_path):
 def test_only_pictures_of_the_folder_and_of_known_stores_are_fetched(export, source):
     refused, _ = export([choice(1, source, "with_helmet"), choice(2, P2, "with_helmet")])
     assert [one.path for one in refused] == ["task 1"]
+
+
+@pytest.fixture
+def web(tmp_path):
+    """A web server for the folder `web`; /503.png and the like answer with that status."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def send_head(self):
+            if (status := self.path[1:4]).isdigit():
+                return self.send_error(int(status))
+            return super().send_head()
+
+        def log_message(self, *_):
+            pass
+
+    draw(tmp_path / "web" / "a1.png", 1)
+    draw(tmp_path / "web" / "a[1].png", 2)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "web")))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("name", ["a[1].png", "a%5B1%5D.png", "a[1].png?token=x"])
+def test_an_address_is_no_pattern(export, tmp_path, web, name):
+    refused, folder = export([choice(1, f"{web}/{name}", "with_helmet")])
+    assert refused == []
+    (picture,) = folder.glob("*.png")
+    assert picture.read_bytes() == (tmp_path / "web" / "a[1].png").read_bytes()
+
+
+@pytest.mark.parametrize("status", [404, 403, 410])
+def test_a_picture_that_a_server_does_not_have_is_refused(export, web, status):
+    refused, folder = export([choice(1, f"{web}/{status}.png", "with_helmet"), choice(2, P2, "with_helmet")])
+    assert [one.path for one in refused] == ["task 1"]
+    assert len(labels_of(folder)) == 1
+
+
+@pytest.mark.parametrize("status", [500, 503, 429, "dead"])
+def test_a_server_that_fails_loses_no_picture(export, web, status):
+    address = "http://127.0.0.1:9/a.png?x=1" if status == "dead" else f"{web}/{status}.png"
+    with pytest.raises(UserError, match="nothing was taken in, try again later"):
+        export([choice(1, address, "with_helmet"), choice(2, P2, "with_helmet")])
+
+
+@pytest.mark.parametrize(
+    ("task_", "says"),
+    [
+        ({"id": 1, "data": {"image": P1}, "predictions": [{"result": []}]}, "has no label: it was skipped, only predi"),
+        ({"id": 1, "image": P1, "choice": "with_helmet", "was_cancelled": True}, "has no label"),
+        (choice(1, " ", "with_helmet"), "names no picture"),
+        ({"id": 1, "data": {"b": "b.png", "a": "a.png"}, "annotations": []}, "in a, b: call the one that is labelled"),
+        (choice(1, "/data/upload/3/0123abcd-x.png", "with_helmet"), "give the folder with its file as --images"),
+    ],
+)
+def test_why_a_task_says_nothing_of_a_picture(export, task_, says):
+    refused, _ = export([task_, choice(2, P2, "with_helmet")])
+    assert len(refused) == 1
+    assert says in refused[0].reason
 
 
 def test_an_export_with_a_byte_order_mark_is_read(tmp_path):
@@ -381,6 +476,7 @@ def batch_of(tmp_path, *labels):
         ("withhelmet", "--as withhelmet=with_helmet"),
         ("with_helmt", "--new-class with_helmt"),
         ("vest", "--new-class vest"),
+        ("-vest", "--new-class=-vest"),
         ("vest;with_helmet", "--new-class vest"),
     ],
 )
@@ -389,6 +485,13 @@ def test_a_class_that_data_does_not_have_is_asked_about(tmp_path, label, offered
         settle_classes(batch_of(tmp_path, label, "with_helmet"), KNOWN, {}, [])
     assert offered in str(error.value)
     assert "nothing was taken in" in str(error.value)
+
+
+def test_a_folder_around_known_classes_is_no_new_class(tmp_path):
+    for number, label in enumerate(["with_helmet", "without_helmet"]):
+        draw(tmp_path / "photos" / label / f"{number}.png", number)
+    with pytest.raises(UserError, match=r"photos .* is a folder around with_helmet, without_helmet: move what photos/"):
+        settle_classes(read(tmp_path), KNOWN, {}, [])
 
 
 @pytest.mark.parametrize("given", ["With_Helmet=with_helmet", "with_helmet"])

@@ -139,6 +139,53 @@ def test_words_for_nothing_tie_no_strangers_and_are_a_parameter():
     assert ends(moment_edges(shots, "camera", 10)) == {(2, 3)}
 
 
+@pytest.mark.parametrize(
+    "word",
+    [
+        *(
+            "N/A.",
+            "n / a",
+            "N.A",
+            "‐",
+            "‑",
+            "‒",
+            "―",
+            "−",
+            "－",
+            "----",
+            "——",
+            "– –",
+            "？",
+            "？？",
+            "…",
+            "* *",
+            "\u200b",
+        ),
+        *(
+            "<unknown>",
+            "[Unknown]",
+            "'unknown'",
+            "UNKNOWN?",
+            "unknown ",
+            "not  known",
+            "Ｕｎｋｎｏｗｎ",
+            "(null)",
+            "none.",
+        ),
+        *("un\u200bknown", "#REF!", "\\N", "k.A.", "Not Set", "\xa0-\xa0", "未知", "\u3000"),
+    ],
+)
+def test_a_word_for_nothing_is_one_in_any_dress(word):
+    assert column_edges(table(person=[word, word]), ["person"]) == []
+
+
+@pytest.mark.parametrize(
+    "value", ["P-1", "-1", "0", "No. 7", "(3)", "a.", "unknown 2", "x", "none-such", "[a] [b]", "''"]
+)
+def test_a_value_in_brackets_or_with_marks_is_one(value):
+    assert len(column_edges(table(person=[value, value]), ["person"])) == 1
+
+
 def test_the_largest_groups_of_each_column_are_said():
     manifest = table(person=["Ann"] * 3 + ["Bob"] * 2 + ["nan", "", None], photo=[f"p{k}" for k in range(8)])
     photo, person = tied_by_column(manifest, ["photo", "video", "person"])

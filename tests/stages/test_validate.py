@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plumbline.common.errors import UserError
+from plumbline.imaging.metadata import ISO_TIME
 from plumbline.imaging.validation import (
-    ISO_TIME,
     ValidateParams,
     count_classes,
     find_problem,
@@ -97,6 +97,14 @@ def test_a_class_without_a_usable_picture_stops_the_run_by_name(quarantine, para
 
 def test_one_class_is_not_enough():
     assert sentence(manifest_of(["cat"] * 20)).startswith("the data has only the class cat")
+
+
+def test_the_folders_in_the_only_class_may_be_the_classes():
+    manifest = manifest_of(["photos"] * 20)
+    manifest["path"] = [f"photos/{('cat', 'dog')[number % 2]}/{number}.jpg" for number in range(20)]
+    assert sentence(manifest).startswith("data/ holds one folder, photos/, and its pictures lie in folders of it (cat,")
+    manifest["label"] = "vest"  # by metadata.csv
+    assert sentence(manifest).startswith("the data has only the class vest")
 
 
 def test_too_few_groups_stop_the_run_though_there_are_pictures_enough():

@@ -16,6 +16,7 @@ from PIL import Image
 from plumbline.common.errors import UserError
 from plumbline.imaging.decode import Pixels
 from plumbline.imaging.labels import shown
+from plumbline.imaging.metadata import SEPARATORS, table_text
 from plumbline.imaging.pictures import RESERVED, Found, Picture, Refused
 from plumbline.imaging.settings import DataParams
 
@@ -131,17 +132,15 @@ def _checked(path: Path, header: list[str], rows: Rows, first_row: int) -> tuple
 
 def _read_rows(path: Path) -> Rows:
     try:
-        content = path.read_bytes()
-        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-        lines = text.splitlines()
-        first = lines[0] if lines else ""
-        mark = next((mark for mark in (",", ";", "\t") if mark in first), ",")
+        text = table_text(path.read_bytes(), str(path))
+        first = next(iter(text.splitlines()), "")
+        mark = next((mark for mark in SEPARATORS if mark in first), ",")
         return list(csv.reader(io.StringIO(text, newline=""), delimiter=mark, strict=True))
     except FileNotFoundError:
         near = sorted(one.name for one in path.parent.glob("*") if "label" in one.name.casefold())
         there = f" ({shown(near[0])} lies there: save it as {path.name}, or set data.arrays.labels)" if near else ""
         raise UserError(f"{path} is missing{there}: put it there, or set data.layout.") from None
-    except (UnicodeDecodeError, csv.Error, OSError) as error:
+    except (csv.Error, OSError) as error:
         raise UserError(f"{path} is no CSV file in UTF-8 ({error}): save it again as one.") from None
 
 
@@ -153,7 +152,9 @@ def open_array(params: DataParams) -> Pixels:
     except FileNotFoundError:
         raise UserError(f"{path} is missing: put it there, or set data.layout.") from None
     except (ValueError, OSError, EOFError) as error:
-        raise UserError(f"{path} is no plain NumPy array ({error}): save it again with np.save, dtype uint8.") from None
+        # NumPy takes every file that it does not know for a pickle, and advises to open it unsafely.
+        why = "a pickle, or no array at all" if "pickle" in str(error) else str(error)
+        raise UserError(f"{path} is no plain NumPy array ({why}): save it again with np.save, dtype uint8.") from None
     if not isinstance(array, np.ndarray) or array.ndim != 4 or array.shape[3] != 3 or array.dtype != np.uint8:
         got = f"{array.dtype} {array.shape}" if isinstance(array, np.ndarray) else "an archive of arrays"
         raise UserError(f"{path} holds {got}, not uint8 pictures (N, H, W, 3): save it again in that shape.")

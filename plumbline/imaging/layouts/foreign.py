@@ -167,7 +167,7 @@ def _boxes_without_names(params: DataParams, files: Sequence[str]) -> str | None
     beside = (str(PurePosixPath(path).with_suffix(".txt")) for path in files if is_picture_name(path))
     for path in [path for path in beside if path in there][:_MOST]:
         first = _head(params, path).lstrip().partition("\n")[0].split()
-        if len(first) == 5 and all(re.fullmatch(r"\d+(\.\d*)?(e-?\d+)?", word) for word in first):
+        if (len(first) == 5 or len(first) > 6) and all(re.fullmatch(r"\d+(\.\d*)?(e-?\d+)?", word) for word in first):
             known = [one for one in files if re.fullmatch(r"(.*/)?(classes\.txt|[^/]+\.names)", one, re.I)]
             name = PurePosixPath(known[0]).name if known else "obj.names"
             way = (

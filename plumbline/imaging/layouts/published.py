@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import dropwhile
 from pathlib import PurePosixPath
 from shlex import quote
@@ -51,6 +51,8 @@ _GLUED = re.compile(
 _LONG = ("training", "validation", "evaluation")
 _SLIPS = 0.9  # of difflib's likeness: vaildation and traning are slips of the pen, trailing is another word
 _FOLD = re.compile(r"(?:fold|split|cv|part|partition)[ _.-]*\d+|\d+[ _.-]*fold", re.I)
+# How Roboflow names the copies that it augments, and those of copies that were brought to it again.
+AUGMENTED = re.compile(r"\.rf\.[0-9A-Za-z]{16,}(_[a-z]{3,4}\.rf\.[0-9A-Za-z]{16,})*$")
 # A folder below a side that only says what is in it: train/images/cat.
 _OF_PICTURES = {"image", "images", "img", "imgs", "jpegimages", "picture", "pictures", "photo", "photos"}
 
@@ -97,6 +99,13 @@ def _slip(word: str) -> Side | None:
     """The side whose long name was mistyped: `traning`, `vaildation`."""
     close = difflib.get_close_matches(word, [one for one in _LONG if one[0] == word[0]], 1, _SLIPS)
     return _SIDES[close[0]] if close else None
+
+
+def photograph(path: str) -> str:
+    """A photograph's name: its path without suffix, folders called train or test, and Roboflow's mark of a copy."""
+    parts = PurePosixPath(path).with_suffix("").parts
+    folders = [part for part in parts[:-1] if side_of(part) is None]
+    return "/".join([*folders, AUGMENTED.sub("", parts[-1])])
 
 
 def find_split(tops: Collection[str]) -> dict[str, Side]:
@@ -203,12 +212,37 @@ def _refuse_class_and_side(tops: Collection[str], params: DataParams) -> None:
         )
 
 
-def _refuse_wrapped(found: Found, params: DataParams) -> None:
-    """Folders around a split, as in archives: data/archive/Training/cat."""
-    inner, around = [row["path"] for row in found.rows if "/" in row["path"]], ""
+def _unwrapped(paths: Iterable[str]) -> Iterator[tuple[str, list[str]]]:
+    """Yield each folder that holds all that lies in folders, from the outermost in, and the paths below it."""
+    inner, around = list(paths), ""
     while len(tops := _tops(inner)) == 1:
         around += f"{next(iter(tops))}/"
-        inner = [path.split("/", 1)[1] for path in inner]
+        inner = [path.split("/", 1)[1] for path in inner if "/" in path]
+        yield around, inner
+
+
+def find_wrapped(paths: Collection[str]) -> tuple[str, list[str]]:
+    """Return the folder around two or more folders that hold all pictures between them, and these; else "", []."""
+    for around, inner in _unwrapped(paths):
+        if len(inner) == len(paths) and all("/" in path for path in inner) and len(tops := _tops(inner)) > 1:
+            return around, sorted(tops)
+    return "", []
+
+
+def wrapped_sentence(root: str, only: str, paths: Collection[str]) -> str | None:
+    """Where the pictures of the `only` class lie in several folders of its own: that these may be the classes."""
+    around, folders = find_wrapped(paths)
+    if not around.startswith(f"{only}/"):
+        return None
+    return (
+        f"{root}/ holds one folder, {around}, and its pictures lie in folders of it ({', '.join(folders[:6])}): where "
+        f"these are the classes, move what {around} holds up into {root}/."
+    )
+
+
+def _refuse_wrapped(found: Found, params: DataParams) -> None:
+    """Folders around a split, as in archives: data/archive/Training/cat."""
+    for around, inner in _unwrapped(row["path"] for row in found.rows):
         if find_split(_tops(inner)):
             names = ", ".join(sorted(_tops(inner)))
             raise UserError(

@@ -64,6 +64,40 @@ def test_a_copy_across_is_counted_and_what_to_drop_is_named(split, capsys):
     assert "1 pictures of train" in capsys.readouterr().out
 
 
+@pytest.fixture
+def boxes(tmp_path, monkeypatch):
+    """Two YOLO folders whose files are numbered alike, of other pictures; the current folder."""
+    monkeypatch.chdir(tmp_path)
+    for place, side in enumerate(("train", "test")):
+        (tmp_path / side).mkdir()
+        (tmp_path / side / "obj.names").write_text("cat\ndog\n")
+        for number in range(2):
+            scene(10 * place + number, (120, 90)).save(tmp_path / side / f"{number}.png")
+            (tmp_path / side / f"{number}.txt").write_text(f"{number} 0.5 0.5 1 1\n")
+    return tmp_path
+
+
+def test_files_that_are_numbered_alike_are_no_leak(boxes):
+    assert audit(["--no-embeddings", "train", "test"]) == CLEAN
+
+
+@pytest.mark.parametrize("photo", ["0", "roll 7"])
+def test_a_photograph_that_the_metadata_names_on_both_sides_is_one(boxes, photo):
+    for side in ("train", "test"):
+        (boxes / side / "metadata.csv").write_text(f"path,photo\n0.png,{photo}\n")
+    assert audit(["--no-embeddings", "train", "test"]) == LEAKS
+    assert json.loads((boxes / "reports/audit.json").read_text())["pairs_across_splits"] == 1
+
+
+def test_copies_of_roboflow_are_tied_within_a_side(split):
+    for side, mark in (("train", "0123456789abcdef"), ("test", "fedcba9876543210")):
+        for number in range(2):
+            image = scene(100 + ord(mark[0]) + number, (120, 90))
+            image.save(split / side / "cat" / f"x_jpg.rf.{mark}{number:016}.png")
+    assert audit(["--no-embeddings", "train", "test"]) == CLEAN
+    assert json.loads((split / "reports/audit.json").read_text())["groups"] == 10
+
+
 def test_bad_input_is_exit_code_2(split, capsys):
     assert audit(["train", "nowhere"]) == BAD_INPUT
     assert audit(["train", "test", "--pairs", "found.txt"]) == BAD_INPUT

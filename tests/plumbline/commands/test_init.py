@@ -165,9 +165,29 @@ def test_what_has_to_be_another_is_said_and_nothing_is_written(tmp_path):
         fit(shipped, tmp_path / "own", "bare")
 
 
+@pytest.mark.parametrize(
+    ("classes", "wanted", "written"),
+    [
+        (("mit", "ohne_h\u00e4lm"), "ohne_ha\u0308lm", "ohne_h\u00e4lm"),
+        (("some", "none"), "none", "none"),
+        (("some", "other"), "none", None),
+    ],
+)
+def test_the_violation_is_the_class_of_that_name(tmp_path, classes, wanted, written):
+    lay_folders(tmp_path / "own", *classes)
+    shipped = yaml.safe_load((TOP / "params.yaml").read_text())
+    assert fit(shipped, tmp_path / "own", wanted).changes == {"evaluate.violation_class": written}
+
+
 def test_one_class_alone_is_refused(tmp_path):
     lay_folders(tmp_path / "own", "with_mask")
     with pytest.raises(UserError, match="has only the class with_mask, and telling apart takes two"):
+        fit({}, tmp_path / "own")
+
+
+def test_a_folder_around_the_class_folders_is_said(tmp_path):
+    lay_folders(tmp_path / "own" / "photos", "cat", "dog")
+    with pytest.raises(UserError, match=r"holds one folder, photos/, .*\(cat, dog\).* move what photos/ holds up into"):
         fit({}, tmp_path / "own")
 
 

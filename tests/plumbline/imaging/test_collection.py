@@ -46,7 +46,66 @@ def write_metadata(params, text: str) -> None:
     (params.root / "metadata.csv").write_text(text, encoding="utf-8")
 
 
+def lay(root: Path, *names: str) -> DataParams:
+    for name in names:
+        draw(root / name)
+    return DataParams(root=root)
+
+
 # ------------------------------------------------------------------------------------------------ a folder per class
+
+
+HASHES = ["0123456789abcdef" * 2, "fedcba9876543210" * 2, "00000000000000001111111111111111"]
+
+
+def test_copies_that_roboflow_augmented_are_of_one_photograph(tmp_path, capsys):
+    a, b, c = (f"_jpg.rf.{one}.jpg" for one in HASHES)
+    params = lay(tmp_path, f"cat/x{a}", f"cat/x{b}", f"dog/x{c}", "dog/own.jpg")
+    photos = list_images(params).images.set_index("path")["photo"]
+    assert photos.to_dict() == {
+        f"cat/x{a}": "cat/x_jpg",
+        f"cat/x{b}": "cat/x_jpg",
+        f"dog/x{c}": "dog/x_jpg",
+        "dog/own.jpg": None,
+    }
+    assert "3 pictures are copies that Roboflow made of 2 photographs" in capsys.readouterr().err
+    write_metadata(params, f"path,photo\ncat/x{a},roll 7\n")
+    photos = list_images(params).images.set_index("path")["photo"]
+    assert photos[[f"cat/x{a}", f"cat/x{b}"]].tolist() == ["roll 7", "cat/x_jpg"]
+
+
+def test_roboflows_names_alone_tie_nothing(tmp_path, capsys):
+    params = lay(tmp_path, *(f"cat/{one[:4]}_jpg.rf.{one}.jpg" for one in HASHES))
+    assert "photo" not in list_images(params).images
+    assert capsys.readouterr().err == ""
+
+
+def test_boxes_of_copies_that_roboflow_augmented_are_of_one_photograph(yolo):
+    for one in HASHES[:2]:
+        draw(yolo.root / f"q_jpg.rf.{one}.jpg")
+        (yolo.root / f"q_jpg.rf.{one}.txt").write_text("0 0.5 0.5 1 1\n")
+    assert list_images(yolo).images["photo"].tolist() == ["p1", "p1", "q_jpg", "q_jpg"]
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.txt", "train_labels.csv", "Annotations.xlsx", "train.csv"])
+def test_a_table_of_labels_by_another_name_is_mentioned(data, capsys, name):
+    (data.root / name).write_text("file,label\ncat/0.png,dog\n")
+    assert len(list_images(data).images) == 4
+    assert f"{name} is not read: put what it says of pictures into metadata.csv" in capsys.readouterr().err
+    list_images(data.model_copy(update={"layout": "folders"}))
+    assert f"{name} is not read" in capsys.readouterr().err
+
+
+def test_the_table_that_is_read_and_notes_are_not_mentioned(data, tmp_path, capsys):
+    (data.root / "labels.csv").write_text("path,label\ncat/0.png,cat\n")
+    (data.root / "cat" / "labels.csv").write_text("x")
+    for name in ("camera.csv", "train.txt", "~$labels.xlsx"):
+        (data.root / name).write_text("x")
+    list_images(data.model_copy(update={"metadata": "labels.csv"}))
+    np.save(tmp_path / "images.npy", np.zeros((2, 20, 20, 3), np.uint8))
+    (tmp_path / "labels.csv").write_text("0\n1\n")
+    assert len(list_images(DataParams(root=tmp_path, layout="arrays")).images) == 2
+    assert capsys.readouterr().err == ""
 
 
 def test_a_folder_is_a_class_however_deep_its_pictures_lie(data):
@@ -307,6 +366,21 @@ def test_folder_and_metadata_that_disagree_are_settled_by_rule(data, rule, label
         assert "lies under cat but metadata.csv says dog" in conflict[1]
 
 
+@pytest.mark.parametrize(
+    ("labelled", "label", "unlabelled"),
+    [(1, None, "cat"), (3, "helmet", None)],
+    ids=["a class, and one row that contradicts it", "no class, and one picture that was forgotten"],
+)
+def test_a_folder_is_a_class_where_the_metadata_leaves_most_of_its_pictures_to_it(
+    tmp_path, labelled, label, unlabelled
+):
+    params = lay(tmp_path, *(f"cat/{number}.png" for number in range(4)), "dog/4.png")
+    write_metadata(params, "path,label\n" + "".join(f"cat/{number}.png,helmet\n" for number in range(labelled)))
+    found = listed(params)
+    assert (found.get("cat/0.png"), found.get("cat/3.png"), found["dog/4.png"]) == (label, unlabelled, "dog")
+    assert set(refused(params)) == {name for name in ("cat/0.png", "cat/3.png") if name not in found}
+
+
 def test_several_labels_do_not_contradict_the_folder_that_is_one_of_them(data):
     write_metadata(data, "path,label\ncat/0.png,cat;dog\ndog/0.png,dog\n")
     assert listed(data)["cat/0.png"] == "cat;dog"
@@ -505,6 +579,80 @@ def test_two_lists_of_the_classes_have_one_order(yolo):
         list_images(yolo)
 
 
+@pytest.mark.parametrize(
+    ("names", "fits"),
+    [
+        ("[helmet, head]", True),
+        ("{0: helmet, 1: head}", True),
+        ("[helmet, head, vest]", True),
+        ("[head, helmet]", False),
+        ("{1: helmet, 0: head}", False),
+        ("[person, helmet, head]", False),
+        ("[no, yes]", True),
+        ("[]", True),
+        ("{a: b, c: [d]}", True),
+        ("7", True),
+        ("[", True),
+    ],
+)
+@pytest.mark.parametrize("name", ["data.yaml", "helmets.YML"])
+def test_a_data_yaml_numbers_the_classes_alike(yolo, name, names, fits):
+    (yolo.root / name).write_text(f"train: images\nnc: 2\nnames: {names}\n")
+    if fits:
+        assert len(list_images(yolo).images) == 2
+    else:
+        with pytest.raises(UserError, match=rf"obj\.names and .*{name} have the same classes in another order"):
+            list_images(yolo)
+
+
+def test_a_data_yaml_above_the_names_counts_and_one_beside_others_does_not(yolo):
+    (yolo.root / "part").mkdir()
+    (yolo.root / "part" / "data.yaml").write_text("names: [head, helmet]\n")
+    assert len(list_images(yolo).images) == 2
+    (yolo.root / "obj.names").rename(yolo.root / "part" / "obj.names")
+    (yolo.root / "part" / "data.yaml").rename(yolo.root / "data.yaml")
+    with pytest.raises(UserError, match="in another order"):
+        list_images(yolo)
+
+
+POINTS = {2: " 0.3 0.4 0.31 0.41 0.3 0.42", 3: " 0.3 0.4 2 0.31 0.41 1 0 0 0"}
+
+
+@pytest.mark.parametrize("values", [2, 3])
+def test_behind_a_box_keypoints_are_passed_over_where_it_is_said(yolo, values):
+    (yolo.root / "p1.txt").write_text(f"0 0.3 0.4 0.2 0.4{POINTS[values]}\n1 0.3 0.4 0.2 0.4\n0 .1 .1 .3 .1 .1 .3\n")
+    for nothing in ("", "[]", "null"):
+        (yolo.root / "data.yaml").write_text(f"kpt_shape: {nothing}\n")
+        assert "p1.png#1" in listed(yolo)
+    (yolo.root / "data.yaml").write_text(f"names: [helmet, head]\nkpt_shape: [3, {values}] # x, y\n")
+    with pytest.raises(UserError, match=rf"data\.yaml says .*set data\.yolo\.keypoints: \[3, {values}\]"):
+        list_images(yolo)
+    pose = yolo.model_copy(update={"yolo": YoloParams.model_validate({"keypoints": [3, values]})})
+    assert list(listed(pose)) == ["p1.png#0", "p1.png#1"]
+    assert load_rgb(pose, "p1.png#0").shape == (40, 40, 3)
+    assert load_rgb(pose, "p1.png#0").min() == 255
+    assert "nor those and 3 keypoints" in refused(pose)["p1.png#2"][1]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("0 0.3 0.4 0.2 0.4" + " 0.3 0.4 2" * 17, "set data.yolo.keypoints: [17, 3]"),
+        ("0 0.3 0.4 0.2 0.4" + " 0.3 0.4 2.0" * 2, "set data.yolo.keypoints: [2, 3] if it is the latter"),
+        ("0 0.3 0.4 0.2 0.4" + " 0.3 0.4 0" * 4, "a polygon or a box with keypoints"),
+    ],
+)
+def test_keypoints_that_nobody_spoke_of_are_no_polygon(line, says):
+    with pytest.raises(DecodeError) as error:
+        parse_box(line)
+    assert says in error.value.reason
+
+
+@pytest.mark.parametrize("line", ["0 0 0 1 0 1 1 0 1 0 0", "0 .1 .1 .9 .1 .9 .9 .5 .95 .1 .9"])
+def test_a_polygon_of_as_many_values_stays_one(line):
+    assert parse_box(line)[1][2] > 0.7
+
+
 def test_boxes_of_a_picture_that_is_not_read_name_it(yolo):
     (yolo.root / "p2.gif").write_bytes(b"GIF89a")
     (yolo.root / "p2.txt").write_text("0 0.5 0.5 0.1 0.1\n")
@@ -625,6 +773,30 @@ def test_a_metadata_row_of_a_photograph_serves_all_its_boxes(yolo):
     images = list_images(yolo).images
     assert images["site"].tolist() == ["north", "north"]
     assert images["photo"].tolist() == ["series 4", "series 4"]
+
+
+@pytest.mark.parametrize("names", ["# classes\nhelmet\nhead\n", "helmet\nhead\nhelmet\n"])
+def test_a_line_of_the_names_that_is_no_class_of_its_own_is_refused(yolo, names):
+    (yolo.root / "obj.names").write_text(names)
+    with pytest.raises(UserError, match=r"obj\.names has the line '(# classes|helmet)', a comment or a class that is"):
+        list_images(yolo)
+
+
+def test_a_pointer_in_place_of_a_text_is_called_so(yolo):
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n"
+    (yolo.root / "p1.txt").write_text(pointer)
+    assert refused(yolo)["p1.txt"] == ("box", "is a Git LFS pointer (run `git lfs pull`)")
+    (yolo.root / "obj.names").write_text(pointer)
+    with pytest.raises(UserError, match=r"obj\.names is a Git LFS pointer"):
+        list_images(yolo)
+
+
+def test_what_programs_write_for_a_missing_label_is_no_class(tmp_path):
+    params = lay(tmp_path, *(f"{number}.png" for number in range(5)), "cat/5.png")
+    rows = ["NaN", "#N/A", "<NA>", "none", "cat"]
+    write_metadata(params, "path,label\n" + "".join(f"{k}.png,{v}\n" for k, v in enumerate(rows)) + "cat/5.png,nan\n")
+    assert listed(params) == {"3.png": "none", "4.png": "cat", "cat/5.png": "cat"}
+    assert {kind for kind, _ in refused(params).values()} == {"label"}
 
 
 def test_names_without_a_class_are_one_sentence(yolo):

@@ -265,6 +265,29 @@ def test_a_jpeg_with_overwritten_bytes_decodes_and_its_decoder_warns(progressive
     assert decoder_warning(encoded(photograph(32, 32))) is None
 
 
+def test_a_png_with_overwritten_bytes_is_shown_with_a_warning():
+    whole = encoded(photograph(320, 240))
+    start = whole.index(b"IDAT") + 4
+    shown = 0
+    for place in range(start + 50, len(whole) - 60, max(1, len(whole) // 40)):
+        damaged = whole[:place] + bytes(byte ^ 0x5A for byte in whole[place : place + 4]) + whole[place + 4 :]
+        assert decoder_warning(damaged) == "Corrupt PNG data: the checksum of chunk IDAT is another"
+        try:
+            shown += decode(damaged).shape == (240, 320, 3)
+        except DecodeError:
+            continue
+    assert shown, "else the warning would not be needed"
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L", "P", "1", "I;16", "RGBA"])
+def test_a_whole_png_is_not_damaged(mode):
+    image = photograph(60, 50)
+    image = Image.fromarray(np.asarray(image.convert("L"), np.uint16) * 257) if mode == "I;16" else image.convert(mode)
+    whole = encoded(image, dpi=(72, 72))
+    assert decoder_warning(whole) is None
+    assert decoder_warning(whole + b"a preview after it" * 9) is None
+
+
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 @pytest.mark.parametrize("options", [{}, {"subsampling": 2}, {"progressive": True}, {"restart_marker_blocks": 3}])
 def test_a_jpeg_of_another_kind_is_not_damaged(mode, options):

@@ -44,6 +44,7 @@ def test_several_labels_in_a_cell_do_not_make_a_semicolon_the_separator():
 def test_what_spreadsheets_write(encoding):
     text = 'sep=;\r\npath;photo;;\r\n;;;\r\n" a.jpg ";pâ;;\r\n\r\n ; ;;\r\n'
     assert rows_of(text.encode(encoding)) == {"a.jpg": {"photo": "pâ"}}
+    assert rows_of("path,тест\nб.jpg,в\n".encode(encoding)) == {"б.jpg": {"тест": "в"}}
     assert rows_of("path,photo\na.jpg,pâ\n".encode(encoding)) == {"a.jpg": {"photo": "pâ"}}
 
 
@@ -93,6 +94,9 @@ def test_what_may_be_a_known_column_is_named_and_not_taken():
         ('path,a\n"a,3\n', "no CSV file"),
         ("path,a\na,ü\n".encode("latin-1"), "no CSV file in UTF-8"),
         (b"PK\x03\x04rest", "spreadsheet"),
+        ("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12\n", "Git LFS pointer"),
+        ("\ufeff\n<!DOCTYPE html><html></html>", "web page, XML or JSON"),
+        ('[{"path": "a.jpg"}]', "web page, XML or JSON"),
     ],
 )
 def test_what_is_no_table_is_one_sentence(text, message):
@@ -169,6 +173,17 @@ def test_the_table_is_found_in_another_case_and_named_in_another_format():
         "metadata.tsv is not read: save it as CSV, as metadata.csv",
         "metadata.xlsx is not read: save it as CSV, as metadata.csv",
     ]
+
+
+def test_a_lock_of_a_spreadsheet_is_no_table():
+    assert find_table(["~$metadata.xlsx", "~$metadata.csv", "._metadata.csv"], "metadata.csv") == (None, [])
+
+
+@pytest.mark.parametrize("time", ["31.03.2026", "2026:01:02 10:00:00", "1774958700", "2026-13-45", "2026-03-31T24:00"])
+def test_a_time_that_is_none_is_said_wherever_a_table_is_read(time):
+    table = parse(f"path,captured_at\na.jpg,2026-03-31T14:05:00Z\nb.jpg,{time}\nc.jpg,\n")
+    (line,) = said("metadata.csv", table, match(table, ["a.jpg", "b.jpg", "c.jpg"]))
+    assert f"1 of 3 rows of metadata.csv have a captured_at that is no time in ISO 8601 (the first: {time} of" in line
 
 
 @pytest.mark.parametrize("name", ["meta_data.csv", "metadata (1).csv", "Metadata - Copy.CSV", "metadata.csv.txt"])

@@ -33,6 +33,24 @@ def test_the_shipped_settings_fit_the_sample_and_themselves():
     assert find_misfits(SHIPPED, None) == []
 
 
+@pytest.mark.parametrize(
+    ("entry", "key"),
+    [
+        ({"backbone": "pixels"}, "candidates.own.architecture"),
+        ({"architecture": "simple_cnn"}, "candidates.own.backbone"),
+        ({"architecture": "transfer", "backbone": "hybrid", "head": {"pooling": "avg"}}, "candidates.own.head.pooling"),
+        ({"architecture": "transfer", "backbone": "hybrid"}, "candidates.own"),
+        ({"architecture": "simple_cnn", "backbone": "pixels", "epoch": 3}, "candidates.own.epoch"),
+        (
+            {"architecture": "simple_cnn", "backbone": "pixels", "start": {"unlabelled": "incomng"}},
+            "candidates.own.start.unlabelled",
+        ),
+    ],
+)
+def test_a_candidate_that_training_would_refuse_is_told_before_anything_is_trained(entry, key):
+    assert keys_of(changed(candidates__own=entry), None) == {key}
+
+
 def test_another_set_s_violation_is_offered_not_assumed():
     (one,) = find_misfits(SHIPPED, MASKS)
     assert one.key == "evaluate.violation_class"
@@ -40,6 +58,12 @@ def test_another_set_s_violation_is_offered_not_assumed():
     assert "null" in one.way_out
     assert find_misfits(changed(evaluate__violation_class=None), MASKS) == []
     assert find_misfits(changed(evaluate__violation_class="without_mask"), MASKS) == []
+
+
+@pytest.mark.parametrize("name", ["With_Mask", "with mask", "with-mask"])
+def test_a_violation_that_is_spelled_otherwise_is_the_class(name):
+    (one,) = find_misfits(changed(evaluate__violation_class=name), Facts(("with_mask", "bare"), ("path", "label")))
+    assert one.way_out == "set with_mask, or null where no class is one"
 
 
 def test_a_section_that_leaves_the_violation_out_has_the_default():

@@ -121,7 +121,10 @@ def test_pictures_that_are_known_teach_nothing_twice(data, tmp_path):
     (tmp_path / "site" / "copy.png").write_bytes((tmp_path / "one.png").read_bytes())
     image_id = hashlib.sha256((tmp_path / "one.png").read_bytes()).hexdigest()
     backbone = data[1].backbone
-    assert len(unlabelled(DataParams(), str(tmp_path), backbone, set())[0]) == 1
+    for name in ("@eaDir/one.png/SYNOPHOTO_THUMB_M.png", "__MACOSX/._one.png", "site/.thumbnails/two.png"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        Image.fromarray(picture(2)).save(tmp_path / name)
+    assert len(unlabelled(DataParams(), str(tmp_path), backbone, set())[0]) == 1, "what systems leave is no picture"
     assert len(unlabelled(DataParams(), str(tmp_path), backbone, {image_id})[0]) == 0
     with pytest.raises(UserError, match=r"names .*nowhere, which is no folder"):
         unlabelled(DataParams(), str(Path("nowhere")), backbone, set())

@@ -41,6 +41,16 @@ def test_a_labels_file_as_others_write_it(text, header, rows, tmp_path):
     assert arrays.read_labels(path, 3, CLASSES) == (header, rows)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("mark", [",", ";", "\t", "|"])
+def test_a_labels_file_in_any_unicode_with_any_separator(mark, encoding, tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_bytes(f"label{mark}photo\r\n0{mark}Übung\r\n1{mark}тест\r\n".encode(encoding))
+    assert arrays.read_labels(path, 2, CLASSES) == (["label", "photo"], [["0", "Übung"], ["1", "тест"]])
+    path.write_bytes("0\n1\n".encode(encoding))
+    assert arrays.read_labels(path, 2, CLASSES) == (["label"], [["0"], ["1"]])
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -98,6 +108,9 @@ def test_an_array_of_something_else_is_refused(array, params):
 def test_a_pickled_array_is_not_opened(params):
     np.save(params.root / "images.npy", np.array([object()]), allow_pickle=True)
     with pytest.raises(UserError, match="is no plain NumPy array"):
+        arrays.open_array(params)
+    (params.root / "images.npy").write_text("version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(UserError, match=r"is no plain NumPy array \(a pickle, or no array at all\)"):
         arrays.open_array(params)
 
 

@@ -68,6 +68,7 @@ SETS = {
     "cityscapes": ({"leftImg8bit/u/a_leftImg8bit.png": None, "gtFine/u/a_gtFine_color.png": None}, "their masks"),
     "voc masks": ({"JPEGImages/a.jpg": None, "SegmentationClass/a.png": None}, "their masks"),
     "boxes and classes": ({"classes.txt": "head\n", "p/a.jpg": None, "p/a.txt": BOX}, "data.yolo.names: classes.txt"),
+    "polygons alone": ({"p/a.jpg": None, "p/a.txt": "0 0.1 0.1 0.3 0.1 0.3 0.5\n"}, "put obj.names beside them"),
     "boxes alone": ({"p/a.jpg": None, "p/a.txt": BOX}, "put obj.names beside them"),
     "arrays": ({"x_train.npy": "x", "y_train.npy": "x"}, "call them images.npy and labels.csv"),
     "shards": ({"x.tfrecord-00000-of-00002": "x"}, "TFRecord"),

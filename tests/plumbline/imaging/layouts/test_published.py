@@ -5,7 +5,7 @@ from PIL import Image
 
 from plumbline.common.errors import UserError
 from plumbline.imaging.collection import list_images
-from plumbline.imaging.layouts.published import find_split, side_of
+from plumbline.imaging.layouts.published import find_split, find_wrapped, photograph, side_of
 from plumbline.imaging.settings import DataParams
 
 
@@ -184,6 +184,42 @@ def test_a_folder_beside_the_split_is_one_of_its_classes_or_refused(published, h
     draw(published.root / "query" / "0.png")
     with pytest.raises(UserError, match=r"holds query/ beside the published split \(Testing, Training\)"):
         list_images(params)
+
+
+def test_pictures_beside_folders_in_the_only_class(tmp_path):
+    for name in ("cat/a.png", "cat/deep/b.png", "cat/deep/er/c.png"):
+        draw(tmp_path / name)
+    assert set(list_images(DataParams(root=tmp_path)).images["label"]) == {"cat"}
+
+
+@pytest.mark.parametrize(
+    ("paths", "found"),
+    [
+        (["photos/cat/a.jpg", "photos/dog/b.jpg"], ("photos/", ["cat", "dog"])),
+        (["a/b/cat/a.jpg", "a/b/dog/x/b.jpg"], ("a/b/", ["cat", "dog"])),
+        (["cat/a.jpg", "cat/monday/b.jpg", "cat/tuesday/b.jpg"], ("", [])),
+        (["cat/gate/a.jpg", "cat/gate/b.jpg"], ("", [])),
+        (["cat/a.jpg", "dog/b.jpg"], ("", [])),
+        (["a.jpg", "photos/cat/a.jpg", "photos/dog/a.jpg"], ("", [])),
+        ([], ("", [])),
+    ],
+)
+def test_a_folder_around_class_folders(paths, found):
+    assert find_wrapped(paths) == found
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("train/cat/a_jpg.rf.0123456789abcdef0123456789abcdef.jpg", "cat/a_jpg"),
+        ("valid/cat/a_jpg.rf.AbCdEfGhIjKlMnOpQrSt.jpg", "cat/a_jpg"),
+        ("cat/a_jpg.rf.0123456789abcdef_jpg.rf.fedcba9876543210.jpg", "cat/a_jpg"),
+        ("cat/a.rf.jpg", "cat/a.rf"),
+        ("a.rf.0123456789abcdef.b.jpg", "a.rf.0123456789abcdef.b"),
+    ],
+)
+def test_what_photograph_a_picture_is_of(path, name):
+    assert photograph(path) == name
 
 
 def test_folds_are_no_classes(tmp_path):
