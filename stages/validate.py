@@ -9,17 +9,49 @@ reports/validation/index.html for people, build/validation.json for programs.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import replacing_folder, write_json
-from plumbline.common.params import load_section, read_params
+from plumbline.common.params import Section, load_section, load_sections, read_params
 from plumbline.common.records import read_table
 from plumbline.imaging.labels import classes_of
 from plumbline.imaging.settings import DataParams
 from plumbline.imaging.validation import ValidateParams, report, validate
 from plumbline.models.fit import Facts, as_sentence, find_misfits
+
+
+def refused_later() -> list[str]:
+    """Return what stages after the training would refuse in their own sections: said now, not hours later."""
+    from monitoring.settings import DriftParams
+    from plumbline.evidence.disturbances import ProbeParams
+    from plumbline.evidence.evaluation import Evaluate
+    from plumbline.evidence.rules import Gate
+    from plumbline.models.ensembles import Ensemble
+    from plumbline.models.training import TrainParams
+    from plumbline.registry.promotion import PromoteParams
+
+    kinds: dict[str, type[Section]] = {
+        "train": TrainParams,
+        "probe": ProbeParams,
+        "evaluate": Evaluate,
+        "gate": Gate,
+        "promote": PromoteParams,
+        "drift": DriftParams,
+    }
+    reads: list[Callable[[], Any]] = [partial(load_section, name, kind, optional=True) for name, kind in kinds.items()]
+    reads.append(partial(load_sections, "ensembles", Ensemble, optional=True))
+    said = []
+    for read in reads:
+        try:
+            read()
+        except UserError as error:
+            said.append(str(error))
+    return said
 
 
 def main() -> None:
@@ -36,14 +68,16 @@ def main() -> None:
     root = DataParams.model_validate(settings.get("data") or {}).root
     facts = Facts(tuple(sorted(classes_of(manifest["label"]))), tuple(manifest.columns), root)
     misfits = find_misfits(settings, facts)
+    refused = refused_later()
     with replacing_folder(artefacts.VALIDATION_PAGES) as docs:
         import great_expectations as gx
 
         from plumbline.pages.validation import write_docs
 
         found = validate(manifest, quarantine, group.columns, params, docs, group.blank_words)
-        if misfits:
-            found = replace(found, problem=" ".join(filter(None, [found.problem, as_sentence(misfits, facts)])))
+        if misfits or refused:
+            said = [found.problem, *([as_sentence(misfits, facts)] if misfits else []), *refused]
+            found = replace(found, problem=" ".join(filter(None, said)))
         written = report(manifest, quarantine, found)
         rows = quarantine[["path", "reason"]].to_dict("records")
         write_docs(docs, {**written, "quarantine": rows, "version": gx.__version__})

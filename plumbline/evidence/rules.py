@@ -322,9 +322,6 @@ def beat_rule(rival: str, versus: Mapping[str, Gain], groups: int, sure: float) 
 def shortcut_rules(found: Sequence[Shortcut], bounds: Mapping[str, float]) -> list[Rule]:
     """Judge the shortcuts that have a bound. Pictures of a single site have none called `site`."""
     names = [shortcut.name for shortcut in found]
-    unknown = sorted(set(bounds) - {*names, "site"})
-    if unknown:
-        raise UserError(f"params.yaml: gate.shortcut_auc names '{unknown[0]}', known are {', '.join(names)}.")
     rules = [shortcut_rule(shortcut, bounds[shortcut.name]) for shortcut in found if shortcut.name in bounds]
     if "site" in set(bounds) - set(names):
         reason = "the pictures have no column `site`, or are all of one"

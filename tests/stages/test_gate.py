@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from fabricated import CLASSES, predictions, split_table, write_project
+from pydantic import ValidationError
 from recorded import certificate_json
 from statsmodels.stats.multitest import multipletests
 
@@ -210,8 +211,8 @@ def test_a_gain_over_a_rival_that_may_be_chance_asks_for_groups():
     versus = {"16x16 pixels": versus["16x16 pixels"].model_copy(update=lost)}
     rule = rules.beat_rule("16x16 pixels", versus, 50, sure=0.9)
     assert (rule.passed, rule.more_test_groups) == (False, None)
-    with pytest.raises(UserError, match="names 'nobody'"):
-        rules.beat_rule("nobody", versus, 50, sure=0.9)
+    with pytest.raises(ValidationError, match="'nobody' is none of those"):
+        rules.Gate(beat=("nobody",))
 
 
 def test_only_a_slice_that_is_surely_bad_fails():

@@ -121,7 +121,7 @@ def test_a_network_without_maps_and_a_probe_without_zooms_are_not_judged():
 
 
 def test_a_shortcut_bound_that_names_no_audit_is_refused(project):
-    with pytest.raises(UserError, match=r"gate\.shortcut_auc names 'boarder', known are metadata"):
+    with pytest.raises(UserError, match=r"gate\.shortcut_auc: .*'boarder' is none of .* metadata, framing, thumbnail"):
         decide(shortcut_auc={"boarder": 0.8})
 
 

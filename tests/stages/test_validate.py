@@ -318,6 +318,23 @@ def test_a_run_that_stops_writes_its_report_first(project):
     assert "cat/&lt;i&gt;gone&lt;/i&gt;.jpg" in index
 
 
+def test_what_later_stages_would_refuse_is_said_before_any_training_all_of_it(project):
+    (project / "params.yaml").write_text(
+        "validate: {min_groups: 2}\ngroup: {}\nevaluate: {violation_class: dgo, costs: 3}\n"
+        "gate: {beat: [majority], alpha: 0.1}\nensembles: {vote: {kind: loud}}\npromote: {onnx_tolerence: 1}\n"
+    )
+    with pytest.raises(UserError) as told:
+        stage.main()
+    for words in (
+        "evaluate.violation_class is dgo",
+        "evaluate.costs: Input should be",
+        "gate.beat: Value error, 'majority' is none of those that `evaluate` measures: majority class, 16x16 pixels",
+        "ensembles.vote.kind: Input should be",
+        "promote.onnx_tolerence: Extra inputs are not permitted",
+    ):
+        assert words in str(told.value), told.value
+
+
 def test_ties_of_more_rows_than_a_byte_counts_hold():
     """100 pictures of 50 photographs: pandas numbers the photographs in 8 bits."""
     manifest = pd.DataFrame({"photo": [f"p{n // 2}" for n in range(100)], "person": [None] * 98 + ["ann", "ann"]})
