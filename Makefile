@@ -14,7 +14,7 @@ export GX_ANALYTICS_ENABLED = false
 export MLFLOW_DISABLE_TELEMETRY = true
 
 .DEFAULT_GOAL := help
-.PHONY: help env run serve serve-flows test test-fast coverage lint format deps lock sample clean
+.PHONY: help env run pull serve serve-flows test test-fast coverage lint format deps lock sample clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -23,7 +23,7 @@ env: $(VENV)/.installed$(EXTRA) ## Make the environment in .venv from the hash-p
 
 run: env ## Environment, sample data, `dvc repro`, and where to look next
 	@python -m flows.mend > /dev/null
-	@dvc pull --quiet data.dvc incoming.dvc
+	@$(MAKE) --no-print-directory pull
 	@dvc repro $(if $(filter-out 0,$(PLUMBLINE_VERBOSE)),,--quiet)
 	@python -m plumbline.commands.summary
 
@@ -31,8 +31,13 @@ serve: env ## Serve the champion: a page for people and an API, http://127.0.0.1
 	python -m plumbline.cli serve
 
 serve-flows: env ## Prefect's server, UI and a worker on this machine, and the reports as pages
-	dvc pull --quiet data.dvc incoming.dvc
+	@$(MAKE) --no-print-directory pull
 	python -m flows.serve
+
+pull: ## The pictures that data.dvc names; incoming/ grows by itself, so only where there is none yet
+	@dvc pull --quiet data.dvc || { echo "error: data/ can't be made what data.dvc says it is (\`dvc pull data.dvc\` says why):" \
+	  "keep pictures that you added with \`dvc add data\`, or drop them with \`dvc checkout --force data.dvc\`." >&2; exit 1; }
+	@[ -n "$$(ls -A incoming 2>/dev/null)" ] || dvc pull --quiet incoming.dvc
 
 test: env $(VENV)/.installed-test ## The whole test suite
 	python -m pytest
@@ -61,6 +66,7 @@ sample: env ## Draw the embedded sample anew into data/ and incoming/, and versi
 	mv truth.csv samples/truth.csv
 	dvc add data incoming
 	dvc push data.dvc incoming.dvc
+	@echo "To commit it: git add --force samples/remote (which Git ignores, for pictures of people may be pushed there)"
 
 lock: ## Resolve pyproject.toml into the hash-pinned locks (needs uv)
 	uv pip compile --universal --generate-hashes --no-emit-index-url --no-emit-find-links --python-version 3.11 \

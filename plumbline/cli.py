@@ -170,7 +170,7 @@ def intake(
     ] = None,
     label_tag: Annotated[str | None, typer.Option(help="For an export with several: the choices that label.")] = None,
 ) -> None:
-    """Add labelled pictures to data/ as a new version."""
+    """Add labelled pictures to data/ as a new version: a Git commit, its pictures pushed to DVC's remote."""
     flags = ["--no-training"] if no_training else []
     flags += [word for one in same_as or [] for word in ("--as", one)]
     flags += [word for one in new_class or [] for word in ("--new-class", one)]

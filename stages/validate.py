@@ -8,6 +8,7 @@ reports/validation/index.html for people, build/validation.json for programs.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,7 @@ from plumbline.common.params import Section, load_section, load_sections, read_p
 from plumbline.common.records import read_table
 from plumbline.imaging.labels import classes_of
 from plumbline.imaging.settings import DataParams
-from plumbline.imaging.validation import ValidateParams, report, validate
+from plumbline.imaging.validation import ValidateParams, report, tied_by_columns, validate
 from plumbline.models.fit import Facts, as_sentence, find_misfits
 
 
@@ -52,6 +53,22 @@ def refused_later() -> list[str]:
         except UserError as error:
             said.append(str(error))
     return said
+
+
+def too_few_to_test(groups: Any, settings: dict[str, Any]) -> str | None:
+    """Say, before any training, that this set can't give the test groups that the gate asks for; None where it can."""
+    from plumbline.evidence.rules import Gate
+    from plumbline.leakage.splits import SplitParams
+
+    share = SplitParams.model_validate(settings.get("split") or {}).fractions.test
+    wanted = Gate.model_validate(settings.get("gate") or {}).minimum_test_groups
+    most = math.ceil(share * len(set(groups)))
+    if wanted is None or most >= wanted:
+        return None
+    return (
+        f"the test part can hold {most} independent groups at most, gate.minimum_test_groups asks for {wanted}: the "
+        f"gate will not promote before there are more pictures (some {math.ceil(wanted / share):,} groups)"
+    )
 
 
 def main() -> None:
@@ -85,6 +102,8 @@ def main() -> None:
     if found.problem:
         raise UserError(f"{found.problem} Details: {artefacts.VALIDATION_PAGES / 'index.html'}")
     failed = sum(not one.success for one in found.outcomes)
+    if too_few := too_few_to_test(tied_by_columns(manifest, group.columns, group.blank_words), settings):
+        print(too_few, file=sys.stderr)
     print(
         f"{len(found.outcomes)} expectations, {failed} with warnings; see {artefacts.VALIDATION_PAGES / 'index.html'}",
         file=sys.stderr,

@@ -17,7 +17,7 @@ from plumbline.common.files import replacing_folder, write_json
 from plumbline.common.params import load_section, load_sections, read_params
 from plumbline.common.records import write_record
 from plumbline.models.backbones import Backbone, record_entry, report, resolve_entry
-from plumbline.models.fit import as_sentence, find_misfits
+from plumbline.models.fit import as_sentence, find_misfits, unused_backbones
 from plumbline.registry.place import Place, why_not_here
 
 
@@ -27,8 +27,15 @@ def main() -> None:
     Before that, every name in params.yaml that does not depend on the data is checked: `validate` does so too, but does
     not run again where only a candidate was edited.
     """
-    if misfits := find_misfits(read_params(), None):
+    params = read_params()
+    if misfits := find_misfits(params, None):
         raise UserError(as_sentence(misfits, None))
+    if unused := unused_backbones(params):
+        print(
+            f"no candidate uses {', '.join(unused)}: take these entries out of `backbones` in params.yaml to save the "
+            "time that their features take",
+            file=sys.stderr,
+        )
     with replacing_folder(artefacts.WEIGHTS) as folder:
         for name, entry in load_sections("backbones", Backbone).items():
             resolved = resolve_entry(name, entry)

@@ -21,7 +21,7 @@ PAGES = {
     "drift": artefacts.DRIFT_PAGES / "index.html",
 }
 REGISTRY = "mlflow ui --backend-store-uri sqlite:///registry/mlflow.db"
-KEPT_IN_GIT = ("dvc.lock", "memberships", "params.yaml", "dvc.yaml", "data.dvc")
+KEPT_IN_GIT = ("dvc.lock", "memberships", "params.yaml", "dvc.yaml", "data.dvc", "incoming.dvc")
 
 
 def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:

@@ -324,7 +324,7 @@ class Selection:
                 f"{_points(item.at_most)} with {self.confidence:.0%} confidence"
             )
         if self.order[0] == self.best:
-            return f"{self.best} is the most accurate candidate, and none is simpler"
+            return f"{self.best} is the most accurate candidate, and no other of the finalists is simpler"
         return (
             f"{self.best} is the most accurate candidate, and no simpler one is shown to be within "
             f"{_points(self.margin)} of it"

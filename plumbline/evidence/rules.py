@@ -372,7 +372,8 @@ def probe_rules(found: ProbeEvidence | None, bounds: Looks) -> list[Rule]:
 
 
 def _probe_rule(name: str, figure: float, bound: float, passed: bool, line: str, meaning: str) -> Rule:
-    return Rule(f"probe: {name}", figure, bound, passed, line if passed else f"{line}: {meaning}")
+    judged = f"{line}; judged by {figure:.2f}, the end of its 95% interval that speaks for the model"
+    return Rule(f"probe: {name}", figure, bound, passed, judged if passed else f"{judged}: {meaning}")
 
 
 def groups_rule(groups: int, minimum: int) -> Rule:

@@ -66,6 +66,14 @@ def as_sentence(misfits: Sequence[Misfit], facts: Facts | None) -> str:
     return f"params.yaml does not fit {what}: {lines}.{help_}"
 
 
+def unused_backbones(params: Mapping[str, Any]) -> list[str]:
+    """Return the entries of `backbones` that nothing in params.yaml uses: their features are computed all the same."""
+    used = {PIXELS, *(_get(params, key) or "mobilenet_v2" for key in ("group.embedding", "leakage.features"))}
+    for section in ("candidates", "ablations"):
+        used |= {str(entry.get("backbone")) for _, entry in _entries(params, section)}
+    return [name for name, _ in _entries(params, "backbones") if name not in used]
+
+
 def offered_violations(classes: Collection[str]) -> list[str]:
     """Classes whose name says that something is missing (`without_mask`, `no helmet`, `unmasked`), the surest first.
 

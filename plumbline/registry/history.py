@@ -166,7 +166,8 @@ def carry_out(registry: Registry, action: Entry) -> Entry:
 
 def in_words(entry: Entry) -> str:
     """Return the entry as one sentence."""
-    subject = f"version {entry.version}" if entry.version else entry.candidate or "the candidate"
+    unnamed = "an earlier version" if entry.action == "rollback" else entry.candidate or "the candidate"
+    subject = f"version {entry.version}" if entry.version else unnamed
     way = "to" if entry.action == "rollback" else "of"
     force = " by force" if entry.forced else ""
     return (

@@ -144,7 +144,7 @@ def test_the_cheapest_of_those_shown_is_chosen_whatever_the_order_and_a_cheap_be
     assert [item.shown for item in found.comparisons] == [False, True, True]
     found = select(right[::-1])
     assert (found.best, found.chosen) == ("m0", "m0")
-    assert found.why == "m0 is the most accurate candidate, and none is simpler"
+    assert found.why == "m0 is the most accurate candidate, and no other of the finalists is simpler"
 
 
 def test_one_candidate_one_group_and_no_picture_right_are_no_accident():

@@ -335,6 +335,14 @@ def test_what_later_stages_would_refuse_is_said_before_any_training_all_of_it(pr
         assert words in str(told.value), told.value
 
 
+def test_a_set_that_can_never_hold_the_gates_test_groups_is_told_before_training(project, capsys):
+    stage.main()
+    assert "gate.minimum_test_groups asks for 40: the gate will not promote" in capsys.readouterr().err
+    assert stage.too_few_to_test(range(267), {}) is None, "15% of 267 groups are 40.05"
+    assert stage.too_few_to_test(range(260), {}).startswith("the test part can hold 39 independent groups at most")
+    assert stage.too_few_to_test(range(20), {"gate": {"minimum_test_groups": None}}) is None
+
+
 def test_ties_of_more_rows_than_a_byte_counts_hold():
     """100 pictures of 50 photographs: pandas numbers the photographs in 8 bits."""
     manifest = pd.DataFrame({"photo": [f"p{n // 2}" for n in range(100)], "person": [None] * 98 + ["ann", "ann"]})

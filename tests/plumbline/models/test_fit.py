@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from plumbline.models.fit import Facts, as_sentence, find_misfits, offered_violations
+from plumbline.models.fit import Facts, as_sentence, find_misfits, offered_violations, unused_backbones
 
 SHIPPED = yaml.safe_load((Path(__file__).parents[3] / "params.yaml").read_text())
 HELMETS = Facts(("with_helmet", "without_helmet"), ("path", "label", "photo", "site"))
@@ -137,3 +137,14 @@ def test_all_are_in_one_message():
 )
 def test_sections_that_are_none_are_left_to_their_stages(broken):
     assert find_misfits({"backbones": {"pixels": {}}, **broken}, HELMETS) == []
+
+
+def test_backbones_that_nothing_uses_are_named():
+    params = {
+        "backbones": {"pixels": {}, "mobilenet_v2": {}, "vgg16": {}, "mobilenet": {}, "hybrid": {}},
+        "candidates": {"a": {"backbone": "mobilenet"}},
+        "ablations": {"a": {"backbone": "hybrid"}},
+    }
+    assert unused_backbones(params) == ["vgg16"], "mobilenet_v2 is what groups and the price of leakage look at"
+    looked_at = {"group": {"embedding": "pixels"}, "leakage": {"features": "vgg16"}}
+    assert unused_backbones(params | looked_at) == ["mobilenet_v2"]
