@@ -1,11 +1,13 @@
 """The house's rules: imports run downwards, stages are leaves, and dvc.yaml names all the code that a stage runs."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import networkx
 import pytest
 import yaml
@@ -165,3 +167,62 @@ def test_no_reason_is_kept_for_a_module_that_is_tested_or_gone():
     reasons = set(WITHOUT_A_TEST_OF_ITS_OWN)
     assert reasons - set(modules()) == set()
     assert reasons & imported_by_tests() == set()
+
+
+def in_git():
+    """Every file that Git knows, and every folder that holds one."""
+    done = subprocess.run(["git", "ls-files", "-z"], cwd=TOP, capture_output=True, text=True, check=True)
+    files = [Path(name) for name in done.stdout.split("\0") if name]
+    return {path.as_posix() for file in files for path in (file, *file.parents)}
+
+
+def links(text):
+    """The addresses in a page's links and pictures, in Markdown or HTML, that are not in a block of code."""
+    text = re.sub(r"^```.*?^```|`[^`\n]*`", "", text, flags=re.DOTALL | re.MULTILINE)
+    found = re.findall(r"\]\(\s*<?([^)\s>]+)|^\[[^\]]+\]:\s*(\S+)|(?:href|src)=\"([^\"]+)", text, re.MULTILINE)
+    return ["".join(one) for one in found]
+
+
+def broken(page, text, known):
+    """The links of `text` to a file beside it that is not in `known`."""
+    for link in links(text):
+        target = link.split("#")[0]
+        if target and not re.match(r"[a-z]+:", target) and os.path.normpath(page.parent / target) not in known:
+            yield f"{page}: {link}"
+
+
+def pages():
+    """What people read in the repository, with its text: Markdown, and the prose of notebooks."""
+    for path in [TOP / "README.md", TOP / "CONTRIBUTING.md", *sorted((TOP / "docs").rglob("*.md"))]:
+        yield path.relative_to(TOP), path.read_text()
+    for path in sorted((TOP / "docs").rglob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        yield path.relative_to(TOP), "\n\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+
+
+def test_links_lead_to_files_in_git():
+    known = in_git()
+    assert [link for page, text in pages() for link in broken(page, text, known)] == []
+
+
+def test_a_link_that_leads_nowhere_is_found():
+    text = (
+        '[a](b.md) [c](../d.md#e) ![f](<g.png>) [h](https://i) [j](#k) <img src="l.png">\n[m]: n.md\n`[o](p.md)`\n'
+        "```\n[q](r.md)\n```\n[s](../t)\n"
+    )
+    known = {"docs", "docs/b.md", "t"}
+    assert list(broken(Path("docs/page.md"), text, known)) == [
+        f"docs/page.md: {link}" for link in ("../d.md#e", "g.png", "l.png", "n.md")
+    ]
+
+
+def test_notebooks_are_kept_without_what_they_said():
+    for path in (TOP / "docs").rglob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=nbformat.NO_CONVERT)
+        nbformat.validate(notebook)
+        assert (notebook.nbformat, notebook.nbformat_minor) == (4, 5)
+        assert notebook.metadata.kernelspec.name == "python3"
+        for cell in notebook.cells:
+            assert not re.fullmatch(r"[0-9a-f]{8}", cell.id), f"{path}: give the cell {cell.id} a name"
+            if cell.cell_type == "code":
+                assert (cell.outputs, cell.execution_count) == ([], None), f"{path}: clear the outputs of {cell.id}"

@@ -1,6 +1,7 @@
 """What a DVC user does, in a real Git and DVC repository: run, run again, change one thing, kill it, experiment."""
 
 import contextlib
+import hashlib
 import json
 import os
 import random
@@ -11,9 +12,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pandas as pd
 import pytest
 import yaml
+from nbclient import NotebookClient
 
 from samples.draw import write_sample
 
@@ -185,6 +188,63 @@ def test_the_corrupt_pictures_are_quarantined_with_their_reason(finished):
     quarantine = pd.read_csv(finished.path / "build/quarantine.csv")
     assert len(quarantine) == 2
     assert quarantine["reason"].str.len().min() > 0
+
+
+def tour(project):
+    """Run a copy of docs/tour.ipynb in a project's docs/; what it said, and the types of its outputs."""
+    (project / "docs").mkdir()
+    shutil.copy(TOP / "docs/tour.ipynb", project / "docs")
+    notebook = nbformat.read(project / "docs/tour.ipynb", as_version=4)
+    place = {"metadata": {"path": str(project / "docs")}}
+    NotebookClient(notebook, kernel_name="python3", timeout=300, allow_errors=True, resources=place).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    assert [one["evalue"] for one in outputs if one["output_type"] == "error"] == []
+    said = [one["text"] if "text" in one else one["data"]["text/plain"] for one in outputs]
+    return "\n".join(said), {kind for one in outputs for kind in one.get("data", {})}
+
+
+def contents(folder):
+    """The sha256 of every file below a folder, by path."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_the_tour_shows_a_run_and_leaves_it_as_it_is(workspace, monkeypatch, tmp_path):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    before = contents(workspace.path / "build")
+    said, kinds = tour(workspace.path)
+    assert contents(workspace.path / "build") == before
+    assert f"The project is {workspace.path}." in said
+    pictures = len(pd.read_parquet(workspace.path / "build/manifest.parquet"))
+    assert f"{pictures} pictures of 2 classes" in said
+    decision, drift = workspace.json("build/decision.json"), workspace.json("build/drift.json")
+    assert f"{decision['verdict']}: {decision['candidate']} " in said
+    groups, leakage = workspace.json("build/group.json"), workspace.json("build/leakage.json")
+    assert f"{pictures} pictures in {groups['groups']} groups" in said
+    assert "A group of near-duplicates" in said
+    assert leakage["price_sentence"] in said
+    for words in ("with_helmet", "without_helmet", "2 in quarantine", *CANDIDATES, drift["reason"]):
+        assert words in said
+    for site in drift["sites"].values():
+        assert site["said"] in said
+    assert {"image/png", "text/html"} <= kinds
+
+
+def test_the_tour_says_what_is_missing(monkeypatch, tmp_path):
+    """Where no stage has run, each part says so in the sentence of who reads the file, and the next one is tried."""
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("PYTHONPATH", str(TOP))
+    (tmp_path / "dvc.yaml").touch()
+    said, _ = tour(tmp_path)
+    for name, stage in (
+        ("manifest.parquet", "ingest"),
+        ("group.json", "group"),
+        ("leakage.json", "leakage"),
+        ("leaderboard.json", "evaluate"),
+        ("drift.json", "drift"),
+    ):
+        assert f"build/{name} is missing: run `dvc repro {stage}`." in said
+    assert not (tmp_path / "build").exists()
 
 
 def test_running_again_does_nothing(workspace):
