@@ -34,7 +34,9 @@ def clone(tmp_path):
 
 
 def environment():
-    return {**os.environ, "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
+    outer = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")  # `make test` is a make of its own: this one knows nothing of it
+    mine = {name: value for name, value in os.environ.items() if name not in outer}
+    return {**mine, "PATH": f"{sys.prefix}/bin:{os.environ['PATH']}", "DVC_NO_ANALYTICS": "1"}
 
 
 def pull(root):

@@ -9,6 +9,7 @@ from running import Project, until
 from benchmarks.tiny_project import SIZE, pictures
 from plumbline.registry import bundle
 from plumbline.registry.export import OnnxModel
+from serving.settings import ServingParams
 
 pytestmark = pytest.mark.slow
 
@@ -54,7 +55,7 @@ def test_health_and_metadata(triton):
     assert metadata["versions"] == ["1"]
     assert metadata["inputs"] == [{"name": "pixels", "datatype": "FP32", "shape": [-1, SIZE, SIZE, 3]}]
     assert [one["name"] for one in metadata["outputs"]] == ["probabilities", "embedding"]
-    assert triton.get_model_config("plumbline")["max_batch_size"] == 16
+    assert triton.get_model_config("plumbline")["max_batch_size"] == ServingParams().batch
 
 
 @pytest.mark.parametrize("kind", ["FP32", "UINT8"])
