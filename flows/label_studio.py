@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from flows.batch import METADATA, Refusal
-from plumbline.common.errors import UserError, one_line
+from plumbline.common.errors import UserError, causes, one_line
 from plumbline.common.files import write_table
 from plumbline.imaging.decode import SUFFIXES, DecodeError, picture_suffix
 from plumbline.imaging.labels import LabelError, read_label, shown
@@ -420,22 +420,16 @@ def _free_name(name: str, taken: set[str]) -> str:
     return free
 
 
-def _causes(error: BaseException | None) -> Iterator[BaseException]:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
 def _status(error: Exception) -> int | None:
     """What a server answered, None where it did not; 408 and 429 ask to come again, as 503 does."""
-    told = (getattr(one, "status", None) for one in _causes(error))
+    told = (getattr(one, "status", None) for one in causes(error))
     found = next((status for status in told if isinstance(status, int)), None)
     return 503 if found in (408, 429) else found
 
 
 def _lost_line(error: Exception) -> bool:
     """Whether a server was not reached: fsspec calls the file missing then, and the cause by its name."""
-    names = [base.__name__ for one in _causes(error) for base in type(one).__mro__]
+    names = [base.__name__ for one in causes(error) for base in type(one).__mro__]
     return any(word in name for name in names for word in ("Connection", "Timeout"))
 
 

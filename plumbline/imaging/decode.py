@@ -29,6 +29,7 @@ MAX_PIXELS = 50_000_000
 SMALL_SIDE = 96
 LETTERBOX_GREY = 127
 
+LFS_POINTER = b"version https://git-lfs"  # how the text begins that Git leaves in place of a file
 _ORIENTATION = 0x0112
 _TO_UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -47,7 +48,7 @@ _OTHER_KINDS = {
     b"PK\x03\x04": "a ZIP archive",
     b"\x1f\x8b": "a gzip archive",
     b"\x93NUMPY": "a NumPy array",
-    b"version https://git-lfs": "a Git LFS pointer (run `git lfs pull`)",
+    LFS_POINTER: "a Git LFS pointer (run `git lfs pull`)",
 }
 
 

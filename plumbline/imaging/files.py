@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
-from plumbline.imaging.decode import SUFFIXES, DecodeError, decode_image
+from plumbline.imaging.decode import LFS_POINTER, SUFFIXES, DecodeError, decode_image
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.pictures import Refused
 from plumbline.imaging.settings import DataParams
@@ -148,7 +148,7 @@ def read_picture(params: DataParams, path: str) -> tuple[bytes, Image.Image] | R
 def read_text(params: DataParams, path: str) -> str:
     """Return a small UTF-8 text file; DecodeError as `read_bytes`."""
     content = read_bytes(params, path)
-    if content.startswith(b"version https://git-lfs"):
+    if content.startswith(LFS_POINTER):
         raise DecodeError("is a Git LFS pointer (run `git lfs pull`)")
     try:
         return content.decode("utf-8-sig")

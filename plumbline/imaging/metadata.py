@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from plumbline.common.errors import UserError
+from plumbline.imaging.decode import LFS_POINTER
 from plumbline.imaging.labels import shown as printable
 from plumbline.imaging.litter import is_litter
 
@@ -211,7 +212,7 @@ def table_text(content: bytes, shown: str) -> str:
     """Return the text of a table in any Unicode encoding; UserError, in which it is called `shown`, for other bytes."""
     if content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UserError(f"{shown} is a spreadsheet or an archive, not a text file: save it as CSV in UTF-8.")
-    if content.startswith(b"version https://git-lfs"):
+    if content.startswith(LFS_POINTER):
         raise UserError(f"{shown} is a Git LFS pointer, not the file itself: run `git lfs pull`.")
     if content.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] in (b"<", b"{", b"["):
         raise UserError(f"{shown} is a web page, XML or JSON, not a table: save it as CSV in UTF-8.")
