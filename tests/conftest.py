@@ -11,6 +11,15 @@ NO_BROWSER = (
     "no browser was found: install Debian's chromium (apt-get install chromium), or name one in CHROMIUM, or run "
     "`playwright install chromium`"
 )
+# Files that take minutes, the longest first.
+LONGEST = (
+    "test_pipeline.py",
+    "test_train.py",
+    "test_served.py",
+    "test_deployed.py",
+    "test_promote_faults.py",
+    "test_promote_kinds.py",
+)
 
 
 def find_browser() -> str | None:
@@ -50,6 +59,11 @@ def pytest_terminal_summary(terminalreporter):
 
 
 def pytest_collection_modifyitems(items):
-    """Files with slow tests first: begun last, one of them would leave the other processor without work."""
+    """The longest files first, then those with slow tests: begun last, one would leave the other processor idle."""
     slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+
+    def place(item):
+        name = item.path.name
+        return (LONGEST.index(name) if name in LONGEST else len(LONGEST), item.path not in slow)
+
+    items.sort(key=place)

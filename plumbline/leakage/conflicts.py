@@ -10,11 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from plumbline.common.progress import progress
 from plumbline.imaging.hashing import stored_thumbnail
 from plumbline.leakage.alignment import (
     NOTHING,
     Affine,
     Grey,
+    Local,
     Overlap,
     align_whole,
     compare_colours,
@@ -27,7 +29,7 @@ from plumbline.leakage.alignment import (
     thumbnail,
     turned,
 )
-from plumbline.leakage.copies import CERTAIN, SAME_COLOURS
+from plumbline.leakage.copies import CERTAIN, SAME_COLOURS, all_cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -65,12 +67,21 @@ def conflicting_pairs(
     """
     row = {path: i for i, path in enumerate(manifest["path"])}
     label = manifest["label"].to_numpy()
-    found = []
-    for edge in edges[edges["verified"] & edges["kind"].isin(LIKENESS)].itertuples():
-        a, b = row[edge.path_a], row[edge.path_b]
-        if label[a] != label[b] and (edge.kind in CERTAIN or same_shot(picture(a), picture(b))):
-            found.append((str(edge.path_a), str(edge.path_b)))
-    return found
+    asked = [
+        (row[edge.path_a], row[edge.path_b], edge.kind in CERTAIN)
+        for edge in edges[edges["verified"] & edges["kind"].isin(LIKENESS)].itertuples()
+        if label[row[edge.path_a]] != label[row[edge.path_b]]
+    ]
+
+    def conflicts(pair: tuple[int, int, bool]) -> bool:
+        a, b, certain = pair
+        return certain or same_shot(picture(a), picture(b))
+
+    with all_cores() as pool:
+        verdicts = progress(pool.map(conflicts, asked), "compare copies' labels", total=len(asked), unit="pair")
+        found = [pair for pair, verdict in zip(asked, verdicts, strict=True) if verdict]
+    path = manifest["path"].tolist()
+    return [(str(path[a]), str(path[b])) for a, b, _ in found]
 
 
 def same_shot(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
@@ -78,9 +89,10 @@ def same_shot(a: NDArray[np.uint8], b: NDArray[np.uint8]) -> bool:
     another colour."""
     a, b = shrink(a), shrink(b)
     first, second = _with_thumbnail(a), _with_thumbnail(b)
+    seen = local_features(first[0]), local_features(second[0])
     tries = [
-        _by_local_features(first[0], second[0], flip=False),
-        _by_local_features(first[0], second[0], flip=True),
+        _by_local_features(*seen, flip=False),
+        _by_local_features(mirrored(seen[0]), seen[1], flip=True),
         _as_a_whole(first[0], second[0], flip=False),
         _as_a_whole(first[0], second[0], flip=True),
     ]
@@ -102,14 +114,12 @@ def _with_thumbnail(picture: NDArray[np.uint8]) -> tuple[Grey, Grey]:
     return grey, stored_thumbnail(Image.fromarray(picture), grey)
 
 
-def _by_local_features(a: Grey, b: Grey, flip: bool) -> tuple[Overlap, Affine | None, bool]:
+def _by_local_features(a: Local, b: Local, flip: bool) -> tuple[Overlap, Affine | None, bool]:
     """The overlap found by local features, the map between the thumbnails, and whether `a` was mirrored."""
-    first, second = local_features(a), local_features(b)
-    first = mirrored(first) if flip else first
-    _, affine = locate_local(first, second)
+    _, affine = locate_local(a, b)
     if affine is None:
         return NOTHING, None, flip
-    return compare_overlap(first.grey, second.grey, affine), on_thumbnails(affine, first.grey, second.grey), flip
+    return compare_overlap(a.grey, b.grey, affine), on_thumbnails(affine, a.grey, b.grey), flip
 
 
 def _as_a_whole(a: Grey, b: Grey, flip: bool) -> tuple[Overlap, Affine | None, bool]:

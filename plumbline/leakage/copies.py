@@ -370,7 +370,7 @@ class _Search:
             return [_prove(thumbnail(p.a), thumbnail(p.b), p.tries, self.params) for p in pairs]
 
         total, pairs = ways.by_pair(self.pictures.fingerprints.boxes)
-        with _all_cores() as pool:
+        with all_cores() as pool:
             bar = progress(range(total), "verify", unit="pair")
             while batch := list(islice(pairs, BATCH)):
                 list(islice(bar, len(batch)))
@@ -407,7 +407,7 @@ class _Search:
             thumbs = (self.pictures.thumbnail(a), self.pictures.thumbnail(b))
             return _overlay(features.get(a), features.get(b), near, thumbs, self.params)
 
-        with _all_cores() as pool:
+        with all_cores() as pool:
             pairs = iter(zip(first.tolist(), second.tolist(), cosine.tolist(), strict=True))
             bar = progress(range(len(first)), "verify neighbours", unit="pair")
             while batch := list(islice(pairs, BATCH)):
@@ -422,7 +422,7 @@ class _Search:
 
 
 @contextmanager
-def _all_cores() -> Iterator[ThreadPoolExecutor]:
+def all_cores() -> Iterator[ThreadPoolExecutor]:
     """A pool with a thread for each core; OpenCV and matrix products use one thread each meanwhile."""
     import cv2
     from threadpoolctl import threadpool_limits
