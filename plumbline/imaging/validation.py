@@ -321,10 +321,9 @@ def find_warnings(manifest: pd.DataFrame, outcomes: Sequence[Outcome]) -> list[s
     for one in outcomes:
         if not one.success and one.expectation.severity == "warning":
             notes = one.expectation.notes
-            named = (
-                f"{len(one.failing)} (first: {one.failing[0]})" if one.failing else f"all together ({one.observed:.3g})"
-            )
-            found.append(f"{notes}: not so for {named}.")
+            # Of an expectation on a whole column, such as a mean, no row fails by itself.
+            named = f"not so for {len(one.failing)} (first: {one.failing[0]})" if one.failing else None
+            found.append(f"{notes}: {named or f'it is {one.observed:.3g}'}.")
     return found
 
 
