@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,9 +69,9 @@ def of_photographs(boxes: pd.DataFrame, splits: pd.DataFrame) -> str:
     """Return what the detection pipeline has, a line for each side of the split: photographs and boxes by class."""
     placed = boxes.merge(splits[["path", "split"]], on="path")
     lines = [f"{len(splits)} photographs in {splits['group'].nunique()} groups, {len(boxes):,} boxes"]
-    for side, photographs in splits["split"].value_counts().items():
-        of_side = sorted(placed.loc[placed["split"] == side, "label"].value_counts().items(), key=str)
-        named = ", ".join(f"{n:,} {label}" for label, n in of_side) or "no box"
+    for side, photographs in Counter(splits["split"]).most_common():
+        of_side = Counter(placed.loc[placed["split"] == side, "label"])
+        named = ", ".join(f"{count:,} {label}" for label, count in sorted(of_side.items())) or "no box"
         lines.append(f"  {side + ':':<21}{photographs} photographs, {named}")
     return "\n".join(lines)
 
