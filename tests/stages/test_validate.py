@@ -400,6 +400,17 @@ def test_one_class_is_enough_to_detect_and_background_needs_no_groups():
     assert "class head has 1 group of pictures" in of_boxes(photographs_of(["helmet"] * 9 + ["head"]))
 
 
+def test_photographs_without_one_usable_box_are_one_sentence(tmp_path):
+    manifest, broken = (
+        photographs_of(["background"] * 30),
+        quarantine_of(("a.jpg#0", "reaches outside", "box", "helmet")),
+    )
+    said = "no photograph has a box that can be used (the first: a.jpg#0 reaches outside)"
+    assert of_boxes(manifest, broken).startswith(said)
+    found = validate(manifest, broken, GROUPING, ValidateParams(), tmp_path, boxes=boxes_of(manifest))
+    assert found.problem.startswith(said)
+
+
 def test_quarantined_boxes_are_counted_among_boxes():
     manifest = photographs_of(["head;helmet"] * 20)
     one = ("1.jpg#3", "reaches outside", "box", "helmet")
