@@ -12,6 +12,7 @@ from PIL import Image
 
 from plumbline.common.progress import progress
 from plumbline.imaging.hashing import stored_thumbnail
+from plumbline.imaging.pictures import BOX_COUNT
 from plumbline.leakage.alignment import (
     NOTHING,
     Affine,
@@ -60,6 +61,9 @@ def conflicting_pairs(
 ) -> list[tuple[str, str]]:
     """Return the pairs that show the same shot under different labels.
 
+    Of whole photographs only those of the same pixels: a copy that was cropped has lost some of the boxes, and with
+    them perhaps a class, and neither is wrong.
+
     Args:
         manifest: path, label.
         edges: path_a, path_b, kind, verified.
@@ -67,9 +71,10 @@ def conflicting_pairs(
     """
     row = {path: i for i, path in enumerate(manifest["path"])}
     label = manifest["label"].to_numpy()
+    kinds = CERTAIN if BOX_COUNT in manifest else LIKENESS
     asked = [
         (row[edge.path_a], row[edge.path_b], edge.kind in CERTAIN)
-        for edge in edges[edges["verified"] & edges["kind"].isin(LIKENESS)].itertuples()
+        for edge in edges[edges["verified"] & edges["kind"].isin(kinds)].itertuples()
         if label[row[edge.path_a]] != label[row[edge.path_b]]
     ]
 
