@@ -10,8 +10,9 @@ from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.records import read_record, read_records
 from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
-from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, result_of
+from plumbline.evidence.results import PASSED, result_of
 from plumbline.registry.place import git
+from plumbline.registry.records import read_by_force
 
 PAGES = {
     "leaderboard": artefacts.LEADERBOARD_PAGE.path,
@@ -36,10 +37,9 @@ def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:
             f"  {row.parameters:>10,}  {row.weights}"
         )
     lines.append(f"{decision.verdict}: {decision.candidate} (* the one chosen)")
-    words = {FAILED: "not met", NOT_JUDGED: "not judged", NOT_APPLICABLE: "not applicable"}
     for rule in decision.rules:
         if result_of(rule) != PASSED:
-            lines.append(f"  {words[result_of(rule)]}: {rule.name}: {rule.reason}")
+            lines.append(f"  {result_of(rule)}: {rule.name}: {rule.reason}")
     return "\n".join(lines)
 
 
@@ -63,7 +63,10 @@ def went_wrong(evaluation: Evaluation) -> list[str]:
 def main() -> None:
     """Print the table of build/leaderboard.json and build/decision.json, the pages that exist, and what went wrong."""
     leaderboard = read_records(artefacts.LEADERBOARD, LeaderboardRow)
-    print(table(leaderboard, read_record(artefacts.DECISION, Decision)))
+    decision = read_record(artefacts.DECISION, Decision)
+    print(table(leaderboard, decision))
+    if forced := read_by_force(decision):
+        print(forced)
     for what, page in PAGES.items():
         if page.exists():
             print(f"  {what + ':':<21}{page.resolve().as_uri()}")
