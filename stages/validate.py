@@ -95,7 +95,7 @@ def main() -> None:
         if misfits or refused:
             said = [found.problem, *([as_sentence(misfits, facts)] if misfits else []), *refused]
             found = replace(found, problem=" ".join(filter(None, said)))
-        written = report(manifest, quarantine, found)
+        written = report(manifest, quarantine, found, group.columns)
         rows = quarantine[["path", "reason"]].to_dict("records")
         write_docs(docs, {**written, "quarantine": rows, "version": gx.__version__})
     write_json(artefacts.VALIDATION, written)

@@ -126,6 +126,16 @@ def tied_by_columns(manifest: pd.DataFrame, grouping: Sequence[str], blank_words
     return connected_components(graph, directed=False)[1][: len(manifest)]
 
 
+def what_groups_are(manifest: pd.DataFrame, grouping: Sequence[str]) -> str:
+    """Return in a sentence what the groups counted here are: those of columns, since copies are looked for later."""
+    there = [name for name in grouping if name in manifest]
+    tied = "Every picture counts as a group here: the data has no column that ties them (group.columns)"
+    if there:
+        named = f"{', '.join(there[:-1])} or {there[-1]}" if len(there) > 1 else there[0]
+        tied = f"Groups are counted by columns only here: pictures of one {named} are a group, one without is its own"
+    return f"{tied}. Near-duplicates are joined later, by `group`: what the leakage certificate counts may be fewer."
+
+
 def find_problem(
     manifest: pd.DataFrame, quarantine: pd.DataFrame, classes: pd.DataFrame, params: ValidateParams
 ) -> str | None:
@@ -251,7 +261,7 @@ def class_expectations(params: ValidateParams) -> list[Expectation]:
         Expectation(
             "expect_column_values_to_be_between",
             {"column": "groups", "min_value": params.min_groups},
-            notes=f"Each class has {params.min_groups} groups of pictures or more (validate.min_groups)",
+            notes=f"Each class has {params.min_groups} groups by columns or more (validate.min_groups)",
         ),
     ]
 
@@ -291,14 +301,20 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def report(manifest: pd.DataFrame, quarantine: pd.DataFrame, found: Validated) -> dict[str, Any]:
-    """Return build/validation.json: the verdict, the counts, and each expectation with the rows that fail it."""
+def report(
+    manifest: pd.DataFrame, quarantine: pd.DataFrame, found: Validated, grouping: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Return build/validation.json: the verdict, the counts, and each expectation with the rows that fail it.
+
+    `grouping` are the columns that tie pictures, of which the manifest may have none.
+    """
     return {
         "success": found.problem is None,
         "problem": found.problem,
         "warnings": found.warnings,
         "counts": {"pictures": len(manifest), "quarantined": len(quarantine)},
         "classes": found.classes.to_dict("records"),
+        "groups": what_groups_are(manifest, grouping),
         "expectations": [
             {
                 "table": one.table,

@@ -18,6 +18,7 @@ from plumbline.imaging.validation import (
     manifest_expectations,
     tied_by_columns,
     validate,
+    what_groups_are,
 )
 from stages import validate as stage
 
@@ -349,3 +350,20 @@ def test_ties_of_more_rows_than_a_byte_counts_hold():
     tied = tied_by_columns(manifest, ["photo", "video", "person"])
     assert len(set(tied)) == 50
     assert tied[0] == tied[1] != tied[2]
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        (["photo", "person"], "by columns only here: pictures of one photo or person are a group"),
+        (["video"], "by columns only here: pictures of one video are a group"),
+        ([], "Every picture counts as a group here"),
+    ],
+)
+def test_what_a_group_is_before_copies_are_looked_for(columns, says):
+    table = pd.DataFrame({"path": ["a"], **{name: ["x"] for name in columns}})
+    said = what_groups_are(table, ["photo", "video", "person"])
+    assert says in said
+    assert said.endswith(
+        "Near-duplicates are joined later, by `group`: what the leakage certificate counts may be fewer."
+    )
