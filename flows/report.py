@@ -16,15 +16,16 @@ from plumbline.common import artefacts
 from plumbline.common.errors import one_line
 from plumbline.common.records import read_record, read_records
 from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
-from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, result_of
+from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, Result, result_of
 from plumbline.leakage.records import Certificate
+from plumbline.registry.records import read_by_force
 
 Say = Callable[[str], None]
 Table = list[dict[str, Any]]
 
 EVERY = 1.0  # seconds between two looks at how far a run is
-MET = {PASSED: "yes", FAILED: "**no**", NOT_JUDGED: "**not judged**", NOT_APPLICABLE: "not applicable"}
-TITLES = {"Not met": FAILED, "Not judged": NOT_JUDGED, "Not applicable": NOT_APPLICABLE, "Met": PASSED}
+ORDER: tuple[Result, ...] = (FAILED, NOT_JUDGED, NOT_APPLICABLE, PASSED)
+ALARMING = (FAILED, NOT_JUDGED)
 ACCURACY = "Accuracy of each candidate, with 95% intervals"
 
 
@@ -92,7 +93,8 @@ def publish_results(root: Path) -> None:
         create_table_artifact(rows, key="leaderboard", description=ACCURACY)
     if decision:
         verdict = f"{decision.verdict}: {decision.candidate}"
-        create_markdown_artifact(decision_text(decision), key="decision", description=verdict)
+        text = decision_text(decision, read_by_force(decision, root))
+        create_markdown_artifact(text, key="decision", description=verdict)
     if (root / artefacts.CERTIFICATE).is_file():
         certificate = read_record(root / artefacts.CERTIFICATE, Certificate)
         found = _pairs(certificate.pairs_across_splits)
@@ -132,20 +134,25 @@ def leaderboard_table(rows: Sequence[LeaderboardRow], chosen: str | None, failed
     return compared + [{"candidate": f"{name} (failed)", **nothing} for name in failed]
 
 
-def decision_text(decision: Decision) -> str:
+def decision_text(decision: Decision, forced: str | None = None) -> str:
     """Return the decision as Markdown: verdict, its sentence, every rule with its figure, then why.
 
-    The reasons are a list because Prefect's tables don't wrap: a column of sentences would run off the page.
+    `forced` is the sentence that it was overruled by force. The reasons are a list because Prefect's tables don't wrap:
+    a column of sentences would run off the page.
     """
     lines = [f"# {decision.verdict}: {decision.candidate}", "", decision.reason, ""]
-    lines += ["| rule | figure | bound | met |", "| --- | --- | --- | --- |"]
+    lines += [f"**{one_line(forced)}**", ""] if forced else []
+    lines += ["| rule | figure | bound | result |", "| --- | --- | --- | --- |"]
     for rule in decision.rules:
-        cells = [rule.name, _short(rule.value), _short(rule.bound), MET[result_of(rule)]]
+        result = result_of(rule)
+        shown = f"**{result}**" if result in ALARMING else result
+        cells = [rule.name, _short(rule.value), _short(rule.bound), shown]
         lines.append("| " + " | ".join(cells) + " |")
-    for title, result in TITLES.items():
+    for result in ORDER:
         rules = [rule for rule in decision.rules if result_of(rule) == result]
         if rules:
-            lines += ["", f"**{title}**", "", *(f"- {rule.name}: {one_line(rule.reason)}" for rule in rules)]
+            lines += ["", f"**{result.capitalize()}**", ""]
+            lines += [f"- {rule.name}: {one_line(rule.reason)}" for rule in rules]
     return "\n".join(lines)
 
 

@@ -59,8 +59,7 @@ def serve(root: Path, port: int, ready: threading.Event | None = None) -> None:
     with guarded() as children:
         start = ["server", "start", "--host", "127.0.0.1", "--port", str(port)]
         _background("server", [*prefect, *start], root, env, children, ended)
-        pages = ["-m", "http.server", str(port + 1), "--bind", "127.0.0.1", "--directory", str(artefacts.REPORTS)]
-        _background("pages", [sys.executable, *pages], root, env, children, ended)
+        _background("pages", [sys.executable, "-m", "flows.pages", str(port + 1)], root, env, children, ended)
         _wait_for(env["PREFECT_API_URL"] + "/health", ended)
         _once("setup", [sys.executable, "-m", "flows.setup"], root, env, children)
         _once("deploy", [*prefect, "--no-prompt", "deploy", "--all"], root, env, children)

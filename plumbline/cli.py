@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import runpy
 import sys
+import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +25,30 @@ app = typer.Typer(
 )
 flows = typer.Typer(help="Prefect: the same stages on a schedule, on more machines.", no_args_is_help=True)
 app.add_typer(flows, name="flows", rich_help_panel=None)
+
+
+def _version() -> str:
+    """The version of the code that runs: of the project it stands in, else of the installed package."""
+    project = Path(__file__).parents[1] / "pyproject.toml"
+    if project.is_file():
+        return str(tomllib.loads(project.read_text(encoding="utf-8"))["project"]["version"])
+    return metadata.version("plumbline")
+
+
+def _say_version(wanted: bool) -> None:
+    if wanted:
+        print(f"plumbline {_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def plumbline(
+    shown: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """A pipeline for image classifiers that have to be trusted. Run it in the project's top folder."""
+
 
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the registry's log.")]
 
@@ -132,6 +158,8 @@ def promote(
     asked = {"--here": here, "--force": force, "--dry-run": dry_run}
     flags = [name for name, wanted in asked.items() if wanted]
     run_module("stages.promote", *flags, *(["--reason", reason] if reason else []))
+    if force and not dry_run:
+        run_module("stages.leaderboard")  # whose page says what was overruled
 
 
 @app.command()

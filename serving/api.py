@@ -140,7 +140,7 @@ def _add_predictions(router: APIRouter, service: Service) -> None:
     async def feedback(request: Request) -> JSONResponse:
         """Say what a picture really shows; when this is answered, it is on the disk."""
         content = await read_json(request, FEEDBACK_BYTES, limits.upload_seconds)
-        return await _feedback(service, content, client_of(request))
+        return JSONResponse(await keep_label(service, content, client_of(request)), 201)
 
     async def accuracy() -> JSONResponse:
         """How often the champion was right, by day, on what was labelled."""
@@ -228,7 +228,8 @@ async def _in_turns(service: Service, some: Callable[[], Awaitable[list[Upload]]
     return whole
 
 
-async def _feedback(service: Service, content: Any, client: str) -> JSONResponse:
+async def keep_label(service: Service, content: Any, client: str) -> dict[str, Any]:
+    """Keep what `content` ({id, label}) says of an answer, and return it; ProblemError where it can't be kept."""
     if service.params.record == "none":
         raise ProblemError(409, "No answer is kept here (serving.record is none), so none can be labelled.")
     identity, label = (content.get("id"), content.get("label")) if isinstance(content, dict) else (None, None)
@@ -247,7 +248,7 @@ async def _feedback(service: Service, content: Any, client: str) -> JSONResponse
         raise ProblemError(
             507, "The label could not be kept (disk full or record locked): send it again later."
         ) from None
-    return JSONResponse({"number": number, "id": identity, "label": label, "version": service.version}, 201)
+    return {"number": number, "id": identity, "label": label, "version": service.version}
 
 
 # ----------------------------------------------------------------------------------------------------------- health

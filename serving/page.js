@@ -43,16 +43,67 @@
       one.querySelector(".bars").append(label, bar, figure);
     }
     one.querySelector(".because").textContent = answer.because.map((why) => "Unsure, for " + why + ".").join(" ");
+    judge(one, answer);
     if (answer.overlay) {
       const image = one.querySelector("img");
       if (image) { image.src = answer.overlay.picture; image.alt = "The picture in grey, orange where covering it speaks against " + answer.overlay.label; }
     }
   };
 
+  const authorised = () => (key && key.value ? { Authorization: "Bearer " + key.value } : {});
+
+  const field = (name, checked) => {
+    const label = document.createElement("label"), box = document.createElement("input");
+    box.type = "checkbox"; box.name = "label"; box.value = name; box.checked = checked;
+    label.append(box, " " + name);
+    return label;
+  };
+
+  // A person says of an answer whether it was right, or what the picture shows; shown where answers are kept.
+  const judge = (one, answer) => {
+    const feedback = one.querySelector(".feedback");
+    if (!feedback) return;
+    const right = feedback.querySelector(".right"), wrong = feedback.querySelector(".wrong"), kept = feedback.querySelector(".kept");
+    const truth = feedback.querySelector(".truth"), classes = Object.keys(answer.probabilities);
+    feedback.querySelector("legend").textContent = "Was the answer for " + one.querySelector(".file").textContent + " right?";
+    right.hidden = !answer.labels.length;
+    if ("several" in document.getElementById("card").dataset || answer.labels.length !== 1) {
+      const words = document.createElement("span");
+      words.textContent = "Wrong, it shows:";
+      truth.replaceChildren(words, ...classes.map((name) => field(name, answer.labels.includes(name))));
+    } else {
+      for (const name of classes) if (!answer.labels.includes(name)) truth.querySelector("select").add(new Option(name));
+    }
+    let sending = false;
+    const send = async (label) => {
+      if (sending) return;
+      sending = true;
+      kept.textContent = "";
+      try {
+        const response = await fetch("/v1/feedback", {
+          method: "POST", body: JSON.stringify({ id: answer.id, label }), headers: { "Content-Type": "application/json", ...authorised() },
+        });
+        const content = await response.json();
+        if (response.ok) kept.textContent = "Kept: it is " + label.split(";").join(", ") + ". Thank you.";
+        else kept.append(badge("reject", "NOT KEPT"), " " + content.detail);
+      } catch {
+        kept.append(badge("reject", "NOT KEPT"), " The server does not answer: try again in a moment.");
+      }
+      sending = false;
+    };
+    right.addEventListener("submit", (event) => { event.preventDefault(); send(answer.labels.join(";")); });
+    wrong.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const said = new FormData(wrong).getAll("label").join(";");
+      if (said) send(said); else kept.textContent = "Say what it shows first.";
+    });
+    feedback.hidden = false;
+  };
+
   const ask = async (file) => {
     const one = card(file), body = new FormData();
     body.append("file", file, file.name || "pasted.png");
-    const headers = key && key.value ? { Authorization: "Bearer " + key.value } : {};
+    const headers = authorised();
     try {
       for (let tries = 0; ; tries++) {
         const response = await fetch("/v1/predict" + (explain.checked ? "?explain=true" : ""), { method: "POST", body, headers });

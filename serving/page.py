@@ -1,6 +1,7 @@
 """The page for people, at `/`: with a script that answers in place, and without one by plain forms.
 
 A plain form post (field `file`, to `/` or `/predict`) is answered with HTML: label and confidence = 100 x max softmax.
+Where answers are kept, another (`id` and `label`, to `/feedback`) says what a picture really shows.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ from fastapi.responses import HTMLResponse
 
 from plumbline.imaging.decode import DecodeError, decode_resized
 from plumbline.pages.template import data_uri, read_asset, render_page
-from serving.api import Service, check_key, client_of, given_key
+from serving.api import FEEDBACK_BYTES, Service, check_key, client_of, given_key, keep_label
 from serving.problems import ProblemError
-from serving.uploads import Form, read_form
+from serving.uploads import Form, read_fields, read_form
 
 HERE = Path(__file__).parent
 SHOWN = 320  # pixels of the pictures in an answer to a plain form
@@ -40,9 +41,22 @@ def router(service: Service) -> APIRouter:
             return _page(service, problem=problem)
         return _page(service, answers=_with_pictures(form, content["answers"], service), version=content["version"])
 
+    async def feedback(request: Request) -> HTMLResponse:
+        try:
+            form = await read_fields(request, FEEDBACK_BYTES, service.params.limits.upload_seconds)
+            check_key(service, request, given_key(request) or form.get("key", [""])[0])
+            if not form.get("label"):
+                raise ProblemError(422, "Say what the picture shows.")
+            said = {"id": form.get("id", [""])[0], "label": ";".join(form.get("label", []))}
+            kept = await keep_label(service, said, client_of(request))
+        except ProblemError as problem:
+            return _page(service, problem=problem)
+        return _page(service, kept=kept["label"], status=201)
+
     routes.add_api_route("/", page, methods=["GET"])
     routes.add_api_route("/", post, methods=["POST"])
     routes.add_api_route("/predict", post, methods=["POST"])
+    routes.add_api_route("/feedback", feedback, methods=["POST"])
     return routes
 
 
@@ -64,6 +78,8 @@ def _page(
     answers: list[dict[str, Any]] | None = None,
     problem: ProblemError | None = None,
     version: int | None = None,
+    kept: str | None = None,
+    status: int = 200,
 ) -> HTMLResponse:
     served, nonce = service.answering.engine.champion, secrets.token_urlsafe(16)
     html = render_page(
@@ -77,6 +93,8 @@ def _page(
         most=service.params.limits.pictures,
         keys=service.keys.wanted,
         answers=answers or [],
+        feedback=service.params.record != "none",
+        kept=kept,
         problem=problem.detail if problem else None,
     )
     policy = (
@@ -86,4 +104,4 @@ def _page(
     headers = {"Content-Security-Policy": policy, **(problem.headers if problem else {})}
     if version is not None:
         headers["Plumbline-Version"] = str(version)
-    return HTMLResponse(html, problem.status if problem else 200, headers)
+    return HTMLResponse(html, problem.status if problem else status, headers)

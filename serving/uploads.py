@@ -9,6 +9,7 @@ import zlib
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from urllib.parse import parse_qs
 
 from starlette.datastructures import Headers, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -87,6 +88,18 @@ async def read_form(request: Request, limits: Limits, most: int) -> Form:
     if not form.files:
         raise ProblemError(422, "The request holds no file: add at least one picture.")
     return Form([_bounded(file, limits) for file in form.files], form.fields)
+
+
+async def read_fields(request: Request, most: int, seconds: float) -> dict[str, list[str]]:
+    """Return the fields of a plain form without files, of at most `most` bytes; each may be there several times."""
+    if media_type(request) != "application/x-www-form-urlencoded":
+        raise ProblemError(415, "Send the form as application/x-www-form-urlencoded, as browsers do.")
+    body = await read_body(request, most, seconds)
+    try:
+        found = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=FIELDS)
+    except ValueError:
+        raise ProblemError(400, "The form can't be read: send it as browsers do.") from None
+    return {name: [_text(value) for value in values] for name, values in found.items()}
 
 
 async def _parse(headers: Headers, body: bytes, most: int) -> Form:

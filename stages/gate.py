@@ -12,11 +12,9 @@ from plumbline.common.params import load_section
 from plumbline.common.records import read_record, read_table, write_record
 from plumbline.evidence.candidates import read_candidates, read_unseen
 from plumbline.evidence.records import Evaluation, RaceRecord
-from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, result_of
+from plumbline.evidence.results import printed
 from plumbline.evidence.rules import Gate, choose, decide, leaks_between
 from plumbline.leakage.records import Certificate
-
-WORDS = {PASSED: "pass      ", FAILED: "FAIL      ", NOT_JUDGED: "NOT JUDGED", NOT_APPLICABLE: "n/a       "}
 
 
 def main() -> None:
@@ -32,7 +30,7 @@ def main() -> None:
     decision = decide(selection, evaluation, leaks, params, candidates[selection.chosen].latency, race)
     write_record(artefacts.DECISION, decision)
     for rule in decision.rules:
-        print(f"{WORDS[result_of(rule)]}  {rule.name}: {rule.reason}")
+        print(f"{printed(rule)}  {rule.name}: {rule.reason}")
     print(f"{decision.verdict}: {decision.reason}")
 
 

@@ -1,7 +1,8 @@
 """Stage `leaderboard`: the page that a manager reads and an engineer drills into; it computes nothing new.
 
 Reads build/evaluation.json, build/decision.json, build/candidates/*/, build/ensembles/*/ and build/features/pixels/,
-writes reports/leaderboard.html, which links to the other reports.
+writes reports/leaderboard.html, which links to the other reports. Where build/promotion.json is about this decision and
+says that it was overruled by force, the page does too; `plumbline promote --force` makes it anew.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from plumbline.evidence.candidates import read_candidates
 from plumbline.evidence.records import Decision, Evaluation
 from plumbline.models.features import open_features
 from plumbline.pages.leaderboard import render
+from plumbline.registry.records import read_by_force
 
 OTHER_REPORTS = (
     ("Leakage certificate", artefacts.CERTIFICATE_PAGE.path),
@@ -36,6 +38,7 @@ def main() -> None:
     def picture(path: str) -> NDArray[np.uint8]:
         return np.asarray(features.values[features.rows_of([path])[0], 0], dtype=np.uint8)
 
+    forced = read_by_force(decision)
     page = render(
         evaluation,
         decision,
@@ -43,9 +46,12 @@ def main() -> None:
         picture,
         links=[(title, beside(path)) for title, path in OTHER_REPORTS if path.is_file()],
         cards={name: beside(path) for name in candidates if (path := artefacts.CARDS / f"{name}.html").is_file()},
+        forced=forced,
     )
     write_text(artefacts.LEADERBOARD_PAGE, page)
     print(f"{decision.verdict}: {decision.reason}")
+    if forced:
+        print(forced)
     print(f"open {artefacts.LEADERBOARD_PAGE.path.resolve().as_uri()}")
 
 

@@ -11,12 +11,13 @@ or workspace that `promote.place` does not allow, the registry is not touched at
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from plumbline.common import artefacts
-from plumbline.common.errors import run
+from plumbline.common.errors import UserError, run
 from plumbline.common.params import load_section
-from plumbline.common.records import write_record
+from plumbline.common.records import read_record, write_record
 from plumbline.common.served import ServedAs
 from plumbline.registry.promotion import (
     Project,
@@ -30,6 +31,7 @@ from plumbline.registry.promotion import (
     read_pictures,
     rollback,
 )
+from plumbline.registry.records import Promotion, still_forced
 
 
 def main() -> None:
@@ -44,11 +46,15 @@ def main() -> None:
         wish = Wish(found.force, found.reason.strip(), found.dry_run, found.here)
         served = load_section("serving", ServedAs, optional=True).state
         project = Project(artefacts.BUILD, Path(), read_pictures, load_network, compare, served)
-        result = promote(params, wish, project)
+        before = None
+        with suppress(UserError):  # none yet, or a damaged one: it is written anew
+            before = read_record(artefacts.PROMOTION, Promotion)
+        result = still_forced(promote(params, wish, project), before)
         if not wish.dry_run:
             write_record(artefacts.PROMOTION, result)
+        how = f"{result.outcome} by force" if wish.force and result.outcome == "promoted" else result.outcome
         champion = "" if result.outcome == "not here" else f" Champion: version {result.champion or 'none'}."
-        print(f"{result.outcome}: {result.reason}{champion}")
+        print(f"{how}: {result.reason}{champion}")
 
 
 if __name__ == "__main__":

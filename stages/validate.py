@@ -98,7 +98,7 @@ def main() -> None:
         if misfits or refused:
             said = [found.problem, *([as_sentence(misfits, facts)] if misfits else []), *refused]
             found = replace(found, problem=" ".join(filter(None, said)))
-        written = report(manifest, quarantine, found, boxes)
+        written = report(manifest, quarantine, found, boxes, group.columns)
         rows = quarantine[["path", "reason"]].to_dict("records")
         drawn = photographs(found, manifest, boxes, lambda path: load_rgb(data, path)) if boxes is not None else []
         write_docs(docs, {**written, "quarantine": rows, "version": gx.__version__}, drawn)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.common import artefacts
-from plumbline.common.errors import UserError
+from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_table, write_text
 from plumbline.common.params import PARAMS, load_section
 from plumbline.common.records import write_record
@@ -256,8 +256,8 @@ def _tiny(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def main() -> None:
-    """Audit the folders of the command line; exit code 0 clean, 1 leaks, 2 bad input."""
-    sys.exit(audit(sys.argv[1:]))
+    """Audit the folders of the command line; exit code 0 clean, 1 leaks, 2 bad input or any other error."""
+    run(lambda: sys.exit(audit(sys.argv[1:])), failed=BAD_INPUT)
 
 
 if __name__ == "__main__":

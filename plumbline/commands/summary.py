@@ -12,8 +12,9 @@ from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.records import read_record, read_records, read_table
 from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
-from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, result_of
+from plumbline.evidence.results import PASSED, result_of
 from plumbline.registry.place import git
+from plumbline.registry.records import read_by_force
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -41,10 +42,9 @@ def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:
             f"  {row.parameters:>10,}  {row.weights}"
         )
     lines.append(f"{decision.verdict}: {decision.candidate} (* the one chosen)")
-    words = {FAILED: "not met", NOT_JUDGED: "not judged", NOT_APPLICABLE: "not applicable"}
     for rule in decision.rules:
         if result_of(rule) != PASSED:
-            lines.append(f"  {words[result_of(rule)]}: {rule.name}: {rule.reason}")
+            lines.append(f"  {result_of(rule)}: {rule.name}: {rule.reason}")
     return "\n".join(lines)
 
 
@@ -86,7 +86,10 @@ def main() -> None:
         _print_pages()
         return
     leaderboard = read_records(artefacts.LEADERBOARD, LeaderboardRow)
-    print(table(leaderboard, read_record(artefacts.DECISION, Decision)))
+    decision = read_record(artefacts.DECISION, Decision)
+    print(table(leaderboard, decision))
+    if forced := read_by_force(decision):
+        print(forced)
     _print_pages(f"  {'registry:':<21}{REGISTRY}")
     wrong = went_wrong(read_record(artefacts.EVALUATION, Evaluation))
     if wrong:

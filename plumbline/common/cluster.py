@@ -24,6 +24,7 @@ from typing import Any, ClassVar, Protocol, TypeVar
 
 from plumbline.common.errors import UserError, one_line
 from plumbline.common.files import file_digest
+from plumbline.common.quiet import hush
 from plumbline.common.store import STORE, Arrays, DamagedError, Store, open_store
 
 SCHEDULER = "DASK_SCHEDULER_ADDRESS"
@@ -152,6 +153,7 @@ def _fetch(store: Store, name: str) -> Arrays:
 
 def carry_out(work: Work[Task], store: Store | None, task: Task) -> Outcome:
     """Compute a partition, or find it in the store; runs on this machine or on a worker."""
+    hush()  # a worker is nobody's command: nothing else has done so there
     if work.code != work.loaded:
         raise UserError(
             f"the Dask worker on {socket.gethostname()} has other code loaded than this run: bring its folder to the "

@@ -1,6 +1,7 @@
 """How a rule of the gate ended: passed, failed, not judged because its figure was not measured, or not applicable.
 
-A rule is not applicable where the data has nothing that it could be about; it then stands in nobody's way.
+A rule is not applicable where the data has nothing that it could be about; it then stands in nobody's way. Pages,
+terminal, registry and artifacts say these very words.
 """
 
 from __future__ import annotations
@@ -23,6 +24,12 @@ def result_of(rule: Rule) -> Result:
     if not rule.judged:
         return NOT_JUDGED
     return PASSED if rule.passed else FAILED
+
+
+def printed(rule: Rule) -> str:
+    """Return the result as a terminal shows it: what may stand in the way in capitals, all of one width."""
+    result = result_of(rule)
+    return f"{result.upper() if result in (FAILED, NOT_JUDGED) else result:<{len(NOT_APPLICABLE)}}"
 
 
 def stands_in_the_way(rule: Rule, unjudged: Literal["hold", "allow"]) -> bool:

@@ -140,6 +140,16 @@ def tied_by_columns(manifest: pd.DataFrame, grouping: Sequence[str], blank_words
     return connected_components(graph, directed=False)[1][: len(manifest)]
 
 
+def what_groups_are(manifest: pd.DataFrame, grouping: Sequence[str]) -> str:
+    """Return in a sentence what the groups counted here are: those of columns, since copies are looked for later."""
+    there = [name for name in grouping if name in manifest]
+    tied = "Every picture counts as a group here: the data has no column that ties them (group.columns)"
+    if there:
+        named = f"{', '.join(there[:-1])} or {there[-1]}" if len(there) > 1 else there[0]
+        tied = f"Groups are counted by columns only here: pictures of one {named} are a group, one without is its own"
+    return f"{tied}. Near-duplicates are joined later, by `group`: what the leakage certificate counts may be fewer."
+
+
 def find_problem(
     manifest: pd.DataFrame,
     quarantine: pd.DataFrame,
@@ -292,7 +302,7 @@ def class_expectations(params: ValidateParams, fewest: int = 2) -> list[Expectat
         Expectation(
             "expect_column_values_to_be_between",
             {"column": "groups", "min_value": params.min_groups},
-            notes=f"Each class has {params.min_groups} groups of pictures or more (validate.min_groups)",
+            notes=f"Each class has {params.min_groups} groups by columns or more (validate.min_groups)",
         ),
     ]
 
@@ -335,9 +345,16 @@ def _count(number: int, noun: str) -> str:
 
 
 def report(
-    manifest: pd.DataFrame, quarantine: pd.DataFrame, found: Validated, boxes: pd.DataFrame | None = None
+    manifest: pd.DataFrame,
+    quarantine: pd.DataFrame,
+    found: Validated,
+    boxes: pd.DataFrame | None = None,
+    grouping: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return build/validation.json: the verdict, the counts, and each expectation with the rows that fail it."""
+    """Return build/validation.json: the verdict, the counts, and each expectation with the rows that fail it.
+
+    `grouping` are the columns that tie pictures, of which the manifest may have none.
+    """
     counts = {"pictures": len(manifest), "quarantined": len(quarantine)}
     if boxes is not None:
         counts |= {"boxes": len(boxes), "background": int((manifest[BOX_COUNT] == 0).sum())}
@@ -347,6 +364,7 @@ def report(
         "warnings": found.warnings,
         "counts": counts,
         "classes": found.classes.to_dict("records"),
+        "groups": what_groups_are(manifest, grouping),
         "expectations": [
             {
                 "table": one.table,

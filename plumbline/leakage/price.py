@@ -76,10 +76,31 @@ def sentence(found: Price | None) -> str:
     if found is None:
         return "The price can't be told: it takes two classes, each with at least 5 groups."
     name, best = max(found.classifiers.items(), key=lambda item: item[1].naive)
-    return (
+    claim = (
         f"A random split would have claimed {best.naive:.3f}; honest is {best.grouped:.3f} "
-        f"({name.replace('_', ' ')}; {best.points:.1f} points, 95% interval {best.low:.1f} to "
-        f"{best.high:.1f})."
+        f"({name.replace('_', ' ')}; {points(best.points)} points, 95% interval {points(best.low)} to "
+        f"{points(best.high)})."
+    )
+    return " ".join(filter(None, [claim, why_negative(best)]))
+
+
+def points(value: float) -> str:
+    """Return points with one decimal; what rounds to nothing has no sign."""
+    return f"{value:z.1f}"
+
+
+def why_negative(found: ClassifierPrice) -> str | None:
+    """Return what it means that the random split scored lower, in a sentence; None where it did not.
+
+    Copies on both sides can only help a classifier, unless their labels differ.
+    """
+    if float(points(found.points)) >= 0:
+        return None
+    if float(points(found.high)) >= 0:
+        return "The random split scored lower, which is chance of the draw: the interval holds 0, no price was found."
+    return (
+        "The random split scored lower by more than chance of the draw (the interval lies below 0), as it does where "
+        "pictures of one group have different labels: look at the label conflicts."
     )
 
 

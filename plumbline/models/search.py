@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 AS_IT_STANDS = "as it stands"
 HEADS: dict[str, tuple[int, ...]] = {"linear": (), "128": (128,), "256": (256,), "256-128": (256, 128)}
-SPACE = 2  # another number where `propose` asks for something else: trials of another space are another study
+DIGITS = 3  # of a number between bounds: more say nothing, and read badly in params.yaml
+SPACE = 3  # another number where `propose` asks for something else: trials of another space are another study
 
 
 Settings = dict[str, Any]
@@ -51,7 +52,7 @@ def propose(trial: optuna.Trial, candidate: Candidate, features: Features) -> Se
     """Return what this trial changes in the candidate's entry. The entry's own values are always among the choices."""
     rate = candidate.learning_rate
     changes: Settings = {
-        "learning_rate": trial.suggest_float("learning_rate", min(1e-5, rate), max(1e-2, rate), log=True),
+        "learning_rate": _suggest(trial, "learning_rate", rate, min(1e-5, rate), 1e-2, log=True),
         "batch_size": trial.suggest_categorical("batch_size", _with((16, 32, 64, 128), candidate.batch_size)),
     }
     if candidate.architecture in (TRANSFER, TRIPLET) and features.views:
@@ -62,15 +63,26 @@ def propose(trial: optuna.Trial, candidate: Candidate, features: Features) -> Se
         heads = HEADS | {_head_name(candidate.head.hidden): candidate.head.hidden}
         hidden = heads[trial.suggest_categorical("hidden", list(heads))]
         head: Settings = {**candidate.head.model_dump(mode="json"), "hidden": list(hidden)}
-        head["dropout"] = trial.suggest_float("dropout", 0.0, max(0.6, candidate.head.dropout)) if hidden else 0.0
+        head["dropout"] = _suggest(trial, "dropout", candidate.head.dropout, 0.0, 0.6) if hidden else 0.0
         if len(features.shape) > 1:
             poolings = _with(("flatten", "average"), candidate.head.pooling)
             head["pooling"] = trial.suggest_categorical("pooling", poolings)
         return {**changes, "head": head}
     changes["width"] = trial.suggest_categorical("width", _with((0.25, 0.5, 0.75, 1.0), candidate.width))
     changes["mirror"] = trial.suggest_categorical("mirror", [False, True])
-    changes["brightness"] = trial.suggest_float("brightness", 0.0, max(0.4, candidate.brightness))
+    changes["brightness"] = _suggest(trial, "brightness", candidate.brightness, 0.0, 0.4)
     return changes
+
+
+def _suggest(trial: optuna.Trial, name: str, own: float, low: float, high: float, log: bool = False) -> float:
+    """A number between `low` and `high`, or the entry's `own` if larger, of `DIGITS` significant digits.
+
+    The rounded value is what the trial trains with, so what --write puts down is what was judged; the entry's own value
+    stays as it was written.
+    """
+    high = max(high, own)
+    value = trial.suggest_float(name, low, high, log=log)
+    return value if value == own else min(float(f"{value:.{DIGITS}g}"), high)
 
 
 def starting_point(candidate: Candidate) -> Settings:
@@ -126,11 +138,18 @@ def search(
     def report(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:
         if trial.state == TrialState.COMPLETE:
             accuracy = trial.user_attrs["val_accuracy"]
-            say(f"trial {trial.number}: validation loss {trial.value:.4f}, accuracy {accuracy:.3f}: {trial.params}")
+            tried = {**trial.params, **_numbers(trial.user_attrs["changes"])}
+            say(f"trial {trial.number}: validation loss {trial.value:.4f}, accuracy {accuracy:.3f}: {tried}")
 
     study.optimize(objective, n_trials=trials, callbacks=[report], catch=())
     result: Settings = study.best_trial.user_attrs["changes"]
     return result
+
+
+def _numbers(changes: Settings) -> Settings:
+    """The changes that are numbers, those of the head among them: as they were trained with."""
+    flat = {**changes, **changes.get("head", {})}
+    return {name: value for name, value in flat.items() if isinstance(value, float)}
 
 
 def as_it_stands(study: optuna.Study, *states: optuna.trial.TrialState) -> optuna.trial.FrozenTrial | None:

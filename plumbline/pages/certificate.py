@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.leakage.certificate import Inputs, examples, largest, why_paired
+from plumbline.leakage.price import points, why_negative
 from plumbline.leakage.records import Certificate, Pair, Price
 from plumbline.pages.template import data_uri, render_page
 
@@ -46,6 +47,7 @@ def page(inputs: Inputs, result: Certificate, picture: Picture) -> str:
         examples=[(kind, [pair(one) for one in pairs]) for kind, pairs in examples(inputs.edges, set(about))],
         apart=[pair(one) for one in result.closest_apart[:SHOWN_APART]],
         bars=price_bars(result.price),
+        points=points,
     )
 
 
@@ -59,6 +61,8 @@ def price_bars(found: Price | None) -> list[dict[str, object]]:
         {
             "name": name.replace("_", " "),
             **scores.content(),
+            "says": f"{points(scores.points)} points{'' if (why := why_negative(scores)) else ' too much'}",
+            "why": why,
             "start": start,
             "naive_at": (scores.naive - start) / (1 - start),
             "grouped_at": (scores.grouped - start) / (1 - start),

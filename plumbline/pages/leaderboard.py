@@ -102,11 +102,12 @@ def render(
     picture: Picture,
     links: list[tuple[str, str]],
     cards: dict[str, str],
+    forced: str | None = None,
 ) -> str:
     """Return the whole page as HTML that loads nothing else.
 
     `picture` returns the pixels (H, W, 3) for a path, `links` are (title, address) of other reports that exist, `cards`
-    the address of a candidate's card by name.
+    the address of a candidate's card by name, `forced` the sentence that it was promoted by force, or None.
     """
     chosen, selection = decision.candidate, selection_of(decision)
     names = in_order(evaluation, chosen)
@@ -132,6 +133,7 @@ def render(
         chosen=chosen,
         chosen_entry=evaluation.candidates[chosen],
         headline=headline(decision),
+        forced=forced,
         notes=notes(evaluation, decision),
         rows=[row(name, evaluation, decision, selection, candidates[name].latency) for name in names],
         references=references(evaluation),

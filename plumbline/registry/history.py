@@ -185,6 +185,12 @@ def champions(log: Sequence[Entry]) -> list[int]:
     return order
 
 
+def forced_because(log: Sequence[Entry], version: int) -> str | None:
+    """Return why `version` was made champion by force when it last became champion; None where it was not."""
+    moved = [entry for entry in log if entry.outcome == "done" and entry.champion_after == version]
+    return moved[-1].reason if moved and moved[-1].forced else None
+
+
 def last_champion(registry: Registry) -> int | None:
     """Return the version that was champion last, even one that is gone by now; None if there never was one."""
     return next(reversed(champions(entries(registry))), None)

@@ -25,8 +25,8 @@ from plumbline.common.errors import UserError
 from plumbline.common.params import Section, load_section
 from plumbline.common.records import write_record
 from plumbline.common.served import CHALLENGER, CHAMPION, ServedAs
-from plumbline.evidence.records import AgainstChampion, Decision, LeaderboardRow
-from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, result_of
+from plumbline.evidence.records import AgainstChampion, Decision, LeaderboardRow, Rule
+from plumbline.evidence.results import FAILED, NOT_JUDGED, result_of
 from plumbline.imaging.decode import Fit
 from plumbline.registry import bundle
 from plumbline.registry import history as journal
@@ -36,7 +36,7 @@ from plumbline.registry.chosen import Chosen, Pictures, provenance, read_chosen,
 from plumbline.registry.folder import build_folder, serving
 from plumbline.registry.history import Entry
 from plumbline.registry.place import Place, is_newer, why_not_here, why_older
-from plumbline.registry.records import Compared, Outcome, Promotion, Provenance
+from plumbline.registry.records import Compared, Outcome, Promotion, Provenance, digest_of
 from plumbline.registry.trial import Trial, better, in_words, read_verdict
 from plumbline.registry.versions import PREVIOUS, Registry
 from plumbline.tasks.task import Task
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
 
 
 COMMIT_TAG = "git commit"
-WORDS = {PASSED: "passed", FAILED: "**failed**", NOT_JUDGED: "not judged", NOT_APPLICABLE: "not applicable"}
 
 
 class PromoteParams(Section):
@@ -338,14 +337,16 @@ class _Step:
         why = f"These weights are version {version}, champion already."
         if not self.wish.dry_run:
             journal.append(self.opened, self._entry("unchanged", why, version))
-        return self._outcome("unchanged", why, version, None)
+        done = self._outcome("unchanged", why, version, None)
+        return done.model_copy(update={"forced": journal.forced_because(journal.entries(self.opened), version)})
 
     def move(self, version: int | None, comparison: Compared) -> Promotion:
         if self.wish.dry_run or version is None:
             return self._outcome("would promote", "Nothing was changed: --dry-run.", self.champion, comparison)
         why = self.wish.reason if self.wish.force else f"Every rule passed. {self.wish.reason}".strip()
         journal.carry_out(self.opened, self._entry("begun", why, version))
-        return self._outcome("promoted", why, version, comparison)
+        done = self._outcome("promoted", why, version, comparison)
+        return done.model_copy(update={"forced": self.wish.reason if self.wish.force else None})
 
     def put_on_trial(self, version: int | None, so_far: str, comparison: Compared) -> Promotion:
         if self.wish.dry_run or version is None:
@@ -399,6 +400,7 @@ def outcome(
         champion_before=champion_before,
         comparison=comparison,
         registry=registry.shown_uri(uri),
+        decision_sha256=digest_of(decision),
     )
 
 
@@ -450,7 +452,7 @@ def params_of(chosen: Chosen) -> dict[str, str]:
 def description_of(chosen: Chosen, origin: Provenance, comparison: Compared, wish: Wish) -> str:
     """Return the version's page in Markdown: the verdict, its rules, where it comes from."""
     rules = [
-        f"| {rule.name} | {_short(rule.value)} | {_short(rule.bound)} | {WORDS[result_of(rule)]} |"
+        f"| {rule.name} | {_short(rule.value)} | {_short(rule.bound)} | {_result(rule)} |"
         for rule in [*chosen.decision.rules, *comparison.rules]
     ]
     lines = [
@@ -466,6 +468,11 @@ def description_of(chosen: Chosen, origin: Provenance, comparison: Compared, wis
         f"commit {origin.git_commit or 'none'}, weights {chosen.row.weights}.",
     ]
     return "\n".join(lines)[:5000]
+
+
+def _result(rule: Rule) -> str:
+    result = result_of(rule)
+    return f"**{result}**" if result == FAILED else result
 
 
 def _short(value: Any) -> str:
@@ -545,16 +552,44 @@ def history(params: PromoteParams) -> list[str]:
         records = opened.client.search_model_versions(f"name = '{opened.model}'")
         gone = journal.what_became_of_it(opened) if champion is None else ""
     lines = [f"Registry {registry.shown_uri(uri)}, model {opened.model}"]
-    for record in sorted(records, key=lambda record: int(record.version)):
-        roles = {challenger: " challenger", champion: " champion", previous: " previous"}.get(int(record.version), "")
+    by_number = {int(record.version): record for record in records}
+    once = set(journal.champions(log))
+    roles = {challenger: "challenger", champion: "champion", previous: "previous"}
+    for number in range(1, max([0, *by_number, *once]) + 1):
+        record = by_number.get(number)
+        if record is None:
+            lines.append(f"  version {number} {_was(number, once)}: was deleted in MLflow")
+            continue
         accuracy = record.tags.get("test accuracy", "")
         back = f"; rolled back: {record.tags[registry.WITHDRAWN_TAG]}" if registry.WITHDRAWN_TAG in record.tags else ""
-        lines.append(f"  version {record.version}{roles}: {record.tags.get('candidate')}, accuracy {accuracy}{back}")
-    settled = {entry.settles for entry in log}
-    log = [entry for entry in log if journal.digest(entry) not in settled]  # their outcome is shown
-    lines += [f"{entry.number:4d} {entry.at[:19].replace('T', ' ')} {journal.in_words(entry)}" for entry in log]
+        role = roles.get(number) or _was(number, once)
+        lines.append(f"  version {number} {role}: {record.tags.get('candidate')}, accuracy {accuracy}{back}")
+    lines += _log_lines(log)
     problems += [f"there is no champion: {gone}; `plumbline rollback --to VERSION` makes one"] if gone else []
     return lines + [f"WARNING: {problem}" for problem in problems]
+
+
+def _was(version: int, once: set[int]) -> str:
+    return "once champion" if version in once else "never champion"
+
+
+def _log_lines(log: Sequence[Entry]) -> list[str]:
+    """One line an action, with the numbers of all its entries: `1-2` has begun as 1 and ended as 2. None is skipped."""
+    begun = {journal.digest(entry): entry.number for entry in log}
+    settled = {entry.settles for entry in log}
+    lines, due = [], 1
+    seen = {entry.number for entry in log}
+    for entry in log:
+        gap = [number for number in range(due, entry.number) if number not in seen]
+        lines += [f"{number:>7} is missing: it was taken out of the registry's log" for number in gap]
+        due = entry.number + 1
+        if journal.digest(entry) in settled:
+            continue  # its outcome is shown
+        first = begun.get(entry.settles)
+        joint = "-" if first == entry.number - 1 else ","
+        number = str(entry.number) if first is None else f"{first}{joint}{entry.number}"
+        lines.append(f"{number:>7} {entry.at[:19].replace('T', ' ')} {journal.in_words(entry)}")
+    return lines
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

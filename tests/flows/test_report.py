@@ -51,12 +51,19 @@ def test_figures_of_a_decision():
     ]
     text = report.decision_text(Decision(verdict="HOLD", candidate="x", reason="Why.", rules=rules))
     assert text.splitlines()[6:] == [
-        "| one | – | 100 | yes |",
-        "| two | 0.234 | 0.85 | **no** |",
-        "| 3 | 5 | 50,000 | yes |",
-        *("", "**Not met**", "", "- two: so it is"),
-        *("", "**Met**", "", "- one: so it is", "- 3: so it is"),
+        "| one | – | 100 | passed |",
+        "| two | 0.234 | 0.85 | **failed** |",
+        "| 3 | 5 | 50,000 | passed |",
+        *("", "**Failed**", "", "- two: so it is"),
+        *("", "**Passed**", "", "- one: so it is", "- 3: so it is"),
     ]
+
+
+def test_a_decision_that_was_overruled_says_so():
+    decision = Decision(verdict="HOLD", candidate="x", reason="Why.", rules=[])
+    assert "**Promoted by force: two\u00a0words**".replace("\u00a0", " ") in report.decision_text(
+        decision, "Promoted by force: two\nwords"
+    )
 
 
 def test_a_page_that_nobody_serves_is_no_link(tmp_path, monkeypatch):

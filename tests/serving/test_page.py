@@ -1,11 +1,13 @@
 """The page for people, in a real browser, and the plain form that needs none."""
 
 import re
+import sqlite3
+from contextlib import closing
 
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from running import png
+from running import Project, png
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
 
@@ -148,6 +150,84 @@ def serious_without_script(page):
     """Axe needs scripts; at least every picture has words and every field a label."""
     images = page.locator("#cards img")
     return images.count() == 2 and all(images.nth(n).get_attribute("alt") for n in range(2))
+
+
+def labels_of(project):
+    with closing(sqlite3.connect(project.root / "served/record.sqlite")) as database:
+        return database.execute("select id, label from labels order by number").fetchall()
+
+
+def kept(page, card):
+    """What the card says once something was sent; it is told to screen readers, too."""
+    said = page.locator("#cards .card").nth(card).get_by_role("status")
+    said.filter(has_text=re.compile(r"Kept|NOT KEPT|first")).wait_for()
+    return said.inner_text()
+
+
+def test_a_person_says_by_keyboard_whether_an_answer_was_right(page, files, project):
+    page.set_input_files("#files", files[:1])
+    answered(page, 1)
+    before = len(labels_of(project))
+    group = page.get_by_role("group", name="Was the answer for yes.png right?")
+    group.get_by_role("button", name="Right").focus()
+    page.keyboard.press("Enter")
+    assert kept(page, 0) == "Kept: it is with_helmet. Thank you."
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.tagName") == "SELECT"
+    assert group.get_by_label("Wrong, it is").locator("option").all_inner_texts() == ["without_helmet"]
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.get_by_text("Kept: it is without_helmet. Thank you.").wait_for()
+    (first, right), (second, wrong) = labels_of(project)[before:]
+    assert (first == second, right, wrong) == (True, "with_helmet", "without_helmet")
+
+
+@pytest.mark.parametrize("fails", ["refused", "away"])
+def test_feedback_that_is_not_kept_is_said_clearly_and_can_be_sent_again(chromium, service, files, fails):
+    context = chromium.new_context(**DESK)
+    page = context.new_page()
+    page.goto(service.url)
+    page.set_input_files("#files", files[:1])
+    answered(page, 1)
+    problem = {"detail": "No answer of this id is kept here."}
+
+    def fail(route):
+        route.abort() if fails == "away" else route.fulfill(status=404, json=problem)
+
+    page.route("**/v1/feedback", fail)
+    page.get_by_role("button", name="Right").click()
+    words = "The server does not answer: try again in a moment." if fails == "away" else problem["detail"]
+    assert kept(page, 0) == f"NOT KEPT {words}"
+    page.unroute("**/v1/feedback")
+    page.get_by_role("button", name="Right").click()
+    page.get_by_text("Kept: it is with_helmet. Thank you.").wait_for()
+    context.close()
+
+
+def test_without_scripts_feedback_is_a_plain_form(chromium, service, files, project):
+    context = chromium.new_context(java_script_enabled=False, **DESK)
+    page = context.new_page()
+    page.goto(service.url)
+    page.set_input_files("#files", files[:1])
+    page.click("#ask button")
+    page.get_by_role("group", name="Was the answer for yes.png right?").get_by_role("button", name="Send").click()
+    assert page.inner_text("#said") == "Kept: it is without_helmet. Thank you."
+    assert labels_of(project)[-1][1] == "without_helmet"
+    context.close()
+    unknown = service.client.post("/feedback", data={"id": "0" * 32, "label": "with_helmet"})
+    assert (unknown.status_code, "No answer of this id is kept here." in unknown.text) == (404, True)
+    assert service.client.post("/feedback", data={"id": "x"}).status_code == 422
+    assert service.client.post("/feedback", json={"id": "x"}).status_code == 415
+
+
+def test_where_no_answer_is_kept_none_is_asked_for(chromium, tmp_path, registered, files):
+    quiet = Project(tmp_path / "quiet", registered).champion(1).settings(record="none")
+    with quiet.serving("--workers", "1") as service:
+        assert 'action="/feedback"' not in service.client.get("/").text
+        for page in opened(chromium, service, **DESK):
+            page.set_input_files("#files", files[:1])
+            assert "with_helmet" in answered(page, 1)[0]
+            assert page.locator(".feedback").count() == 0
 
 
 @pytest.mark.parametrize("path", ["/", "/predict"])

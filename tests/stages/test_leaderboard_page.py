@@ -9,10 +9,18 @@ from pathlib import Path
 import pytest
 import yaml
 from fabricated import write_project
+from markupsafe import escape
 
+from plumbline.commands import summary
+from plumbline.commands.summary import table
+from plumbline.common import artefacts
 from plumbline.common.files import write_json
+from plumbline.common.records import read_record, read_records, write_record
+from plumbline.evidence.records import Decision, LeaderboardRow
+from plumbline.evidence.results import result_of
 from plumbline.pages.charts import Frame, axes, ticks
 from plumbline.pages.leaderboard import chance, figure, title_of
+from plumbline.registry.records import Promotion, digest_of
 from stages import evaluate, gate, leaderboard, race
 
 
@@ -75,6 +83,68 @@ def test_a_class_name_cannot_become_markup(tmp_path, monkeypatch):
     text = Path("reports/leaderboard.html").read_text(encoding="utf-8")
     assert "<b>a</b>" not in text
     assert "&lt;b&gt;a&lt;/b&gt;" in text
+
+
+@pytest.fixture
+def held(tmp_path, monkeypatch):
+    """A project whose decision is HOLD: a rule fails for lack of test groups."""
+    monkeypatch.chdir(tmp_path)
+    write_project(tmp_path, {"small": 3.5})
+    params = yaml.safe_load((tmp_path / "params.yaml").read_text())
+    params["gate"] = {**(params.get("gate") or {}), "minimum_test_groups": 10_000}
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    evaluate.main()
+    race.main()
+    return tmp_path
+
+
+def test_page_terminal_and_summary_say_the_same_word_of_a_rule(held, capsys):
+    gate.main()
+    terminal = capsys.readouterr().out
+    leaderboard.main()
+    page = Path("reports/leaderboard.html").read_text(encoding="utf-8")
+    decision = read_record(artefacts.DECISION, Decision)
+    lacking = next(rule for rule in decision.rules if rule.name == "test groups")
+    assert (decision.verdict, result_of(lacking)) == ("HOLD", "failed")
+    assert lacking.more_test_groups
+    for rule in decision.rules:
+        word = result_of(rule)
+        assert re.search(rf"(?mi)^{word} +{re.escape(rule.name)}: ", terminal), rule.name
+        row = re.search(
+            rf'<th scope="row">{re.escape(escape(rule.name))}</th>\s*<td>\s*<span[^>]*>([^<]*)</span>', page
+        )
+        assert row[1] == word
+    assert "  failed: test groups: " in table(read_records(artefacts.LEADERBOARD, LeaderboardRow), decision)
+
+
+def test_a_promotion_by_force_stands_on_the_page_of_the_decision_that_it_overruled(held, capsys):
+    gate.main()
+    decision = read_record(artefacts.DECISION, Decision)
+    done = Promotion(
+        outcome="promoted",
+        reason="x",
+        verdict="HOLD",
+        candidate="small",
+        champion=3,
+        champion_before=2,
+        comparison=None,
+        registry="r",
+        forced="gate 4 <opens>",
+        decision_sha256=digest_of(decision),
+    )
+    said = "Promoted by force as version 3, although the gate said HOLD: gate 4 &lt;opens&gt;"
+    write_record(artefacts.PROMOTION, done)
+    leaderboard.main()
+    page = Path("reports/leaderboard.html").read_text(encoding="utf-8")
+    assert f'<li class="alarm">{said}</li>' in page
+    assert '<span class="badge reject">PROMOTED BY FORCE</span>' in page
+    capsys.readouterr()
+    summary.main()
+    assert "Promoted by force as version 3, although the gate said HOLD: gate 4 <opens>" in capsys.readouterr().out
+    for other in ({"forced": None}, {"decision_sha256": "of another decision"}):
+        write_record(artefacts.PROMOTION, done.model_copy(update=other))
+        leaderboard.main()
+        assert "by force" not in Path("reports/leaderboard.html").read_text(encoding="utf-8").lower()
 
 
 @pytest.mark.browser

@@ -18,8 +18,8 @@ from plumbline.leakage.certificate import Inputs, certificate, report, why_paire
 from plumbline.leakage.crossings import crossing_pairs, group_sizes
 from plumbline.leakage.groups import GroupParams, describe_pictures, grey_reader, group_images
 from plumbline.leakage.price import price, sentence
-from plumbline.leakage.records import Grouping, Pair
-from plumbline.pages.certificate import page
+from plumbline.leakage.records import ClassifierPrice, Grouping, Pair, Price
+from plumbline.pages.certificate import page, price_bars
 from stages import leakage
 
 NO_EDGES = pd.DataFrame(
@@ -120,6 +120,31 @@ def test_without_copies_the_price_is_nothing():
     found = price(*clusters(1, groups=240), repeats=4, most=1000, seed=0)
     for scores in found.classifiers.values():
         assert scores.low <= 0 <= scores.high or abs(scores.points) < 3
+
+
+@pytest.mark.parametrize(
+    ("figures", "says"),
+    [
+        ((-0.6, -1.9, 0.7), "chance of the draw: the interval holds 0, no price was found"),
+        ((-3.0, -4.1, -2.2), "lower by more than chance of the draw (the interval lies below 0)"),
+        ((0.4, -0.8, 1.5), None),
+        ((0.0, 0.0, 0.0), None),
+        ((-0.04, -1.0, 1.0), None),
+    ],
+)
+def test_a_negative_price_is_explained_and_only_that(figures, says):
+    points, low, high = figures
+    scores = ClassifierPrice(naive=0.9 + points / 100, grouped=0.9, points=points, low=low, high=high)
+    found = Price(images=9, repeats=2, folds=5, classifiers={"nearest_neighbour": scores})
+    (bar,) = price_bars(found)
+    assert "-0.0" not in sentence(found)
+    if says is None:
+        assert (bar["why"], "lower" in sentence(found)) == (None, False)
+        assert bar["says"].endswith("points too much")
+    else:
+        assert says in bar["why"]
+        assert sentence(found).endswith(bar["why"])
+        assert bar["says"] == f"{points:.1f} points"
 
 
 def test_the_price_is_the_same_twice_and_drawn_from_whole_groups():

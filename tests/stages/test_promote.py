@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -23,7 +24,7 @@ from plumbline.registry.champion import champion_predictions, unseen_pictures
 from plumbline.registry.chosen import read_chosen, read_decision, weights_digest
 from plumbline.registry.export import OnnxModel
 from plumbline.registry.promotion import PromoteParams, Wish, history, judge_comparison, parse, promote, rollback
-from plumbline.registry.records import Compared
+from plumbline.registry.records import Compared, by_force, still_forced
 from plumbline.registry.trial import ServedVerdict, Trial, keep_verdict
 from stages import promote as stage
 
@@ -360,7 +361,7 @@ def test_features_that_no_longer_match_the_pictures_are_refused(project):
     assert (champion(), versions()) == (None, 0)
 
 
-def test_force_overrules_a_hold_and_is_recorded_everywhere(project):
+def test_force_overrules_a_hold_and_is_recorded_everywhere(project, tmp_path):
     promote(PARAMS, Wish(), project("good"))
     result = promote(PARAMS, Wish(force=True, reason="site 4 opens tomorrow"), project("bad", "REJECT"))
     assert (result.outcome, champion()) == ("promoted", 2)
@@ -369,6 +370,15 @@ def test_force_overrules_a_hold_and_is_recorded_everywhere(project):
     assert version.tags["forced because"] == "site 4 opens tomorrow"
     entry = journal.entries(registry.open_registry())[-1]
     assert (entry.forced, entry.reason, entry.verdict) == (True, "site 4 opens tomorrow", "REJECT")
+    said = "Promoted by force as version 2, although the gate said REJECT: site 4 opens tomorrow"
+    decision = read_decision(tmp_path / "build")
+    assert by_force(result, decision) == said
+    again = promote(PARAMS, Wish(), whole_project(tmp_path))
+    assert (again.outcome, by_force(again, decision)) == ("refused", None), "the gate still says REJECT"
+    assert by_force(still_forced(again, result), decision) == said
+    assert by_force(still_forced(again.model_copy(update={"champion": 1}), result), decision) is None
+    overruled = promote(PARAMS, Wish(force=True, reason="as before"), whole_project(tmp_path))
+    assert (overruled.outcome, by_force(overruled, decision)) == ("unchanged", said)
 
 
 @pytest.mark.parametrize("arguments", [["--force"], ["--force", "--reason", " "], ["rollback", "--reason", ""]])
@@ -473,6 +483,34 @@ def test_history_tells_the_whole_story(project):
     assert "Rollback to version 1 done" in text
     assert "begun" not in text
     assert "WARNING" not in text
+    numbers = re.findall(r"(?m)^ *([\d-]+) \d{4}-\d\d-\d\d ", text)
+    assert numbers == ["1-2", "3-4", "5", "6-7"], "no number is skipped without a word"
+
+
+def test_history_says_why_a_number_is_missing(project):
+    for name in ("good", "better"):
+        promote(PARAMS, Wish(), project(name))
+    promote(PARAMS, Wish(force=True, reason="third"), project("bad", "HOLD"))
+    opened = registry.open_registry()
+    opened.client.delete_registered_model_alias("plumbline", "previous")
+    opened.client.delete_model_version("plumbline", "2")
+    lines = history(PARAMS)
+    assert lines[1].startswith("  version 1 once champion: tiny")
+    assert lines[2] == "  version 2 once champion: was deleted in MLflow"
+    assert lines[3].startswith("  version 3 champion: tiny")
+
+
+def test_no_entry_of_the_log_is_skipped_without_a_word():
+    def entry(number, outcome, settles=""):
+        return journal.Entry(
+            "promote", outcome, "why", number=number, settles=settles, at=f"2026-01-0{number}T00:00:00"
+        )
+
+    begun = entry(1, "begun")
+    log = [begun, entry(2, "refused"), entry(4, "done", journal.digest(begun)), entry(5, "begun")]
+    numbers = [line.split()[0] for line in promotion._log_lines(log)]
+    assert numbers == ["2", "3", "1,4", "5"]
+    assert promotion._log_lines(log)[1].endswith("3 is missing: it was taken out of the registry's log")
 
 
 @pytest.mark.parametrize(

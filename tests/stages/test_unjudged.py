@@ -74,7 +74,7 @@ def test_by_parameter_it_may_be_let_through_and_is_still_not_called_passed(proje
     assert decision.verdict == "PROMOTE"
     assert result_of(rule(decision, "latency in ms")) == NOT_JUDGED
     assert "not judged, and allowed so by gate.unjudged: latency in ms" in decision.reason
-    assert "NOT JUDGED  latency in ms" in capsys.readouterr().out
+    assert "NOT JUDGED      latency in ms" in capsys.readouterr().out
 
 
 def test_a_rule_switched_off_is_no_rule_that_was_not_judged(project):
@@ -159,7 +159,7 @@ def test_a_bound_on_the_site_of_pictures_of_one_site_is_shown_as_not_applicable_
     found = rule(decision, "shortcut: site")
     assert (result_of(found), found.passed, decision.verdict) == (NOT_APPLICABLE, False, "PROMOTE")
     assert decision.reason.endswith("It passes every rule; not applicable: shortcut: site.")
-    assert "n/a         shortcut: site" in capsys.readouterr().out
+    assert "not applicable  shortcut: site" in capsys.readouterr().out
     assert "| shortcut: site | – | 0.85 | not applicable |" in decision_text(decision)
     assert "  not applicable: shortcut: site" in table(read_records(artefacts.LEADERBOARD, LeaderboardRow), decision)
     leaderboard.main()

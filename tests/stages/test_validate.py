@@ -19,6 +19,7 @@ from plumbline.imaging.validation import (
     manifest_expectations,
     tied_by_columns,
     validate,
+    what_groups_are,
 )
 from stages import validate as stage
 
@@ -460,3 +461,20 @@ def test_a_run_on_photographs_checks_boxes_and_shows_them(tmp_path, monkeypatch)
     assert figures[0] == thin
     assert len(re.findall(r"<rect class=\"b[12]\"", index)) >= 12
     assert re.findall(r"https?:", index) == []
+
+
+@pytest.mark.parametrize(
+    ("columns", "says"),
+    [
+        (["photo", "person"], "by columns only here: pictures of one photo or person are a group"),
+        (["video"], "by columns only here: pictures of one video are a group"),
+        ([], "Every picture counts as a group here"),
+    ],
+)
+def test_what_a_group_is_before_copies_are_looked_for(columns, says):
+    table = pd.DataFrame({"path": ["a"], **{name: ["x"] for name in columns}})
+    said = what_groups_are(table, ["photo", "video", "person"])
+    assert says in said
+    assert said.endswith(
+        "Near-duplicates are joined later, by `group`: what the leakage certificate counts may be fewer."
+    )

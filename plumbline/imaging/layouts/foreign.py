@@ -11,12 +11,12 @@ from shlex import quote
 from plumbline.common.errors import UserError
 from plumbline.imaging.decode import DecodeError
 from plumbline.imaging.files import read_bytes
+from plumbline.imaging.layouts.published import OF_PICTURES as _IMAGES
 from plumbline.imaging.pictures import is_picture_name
 from plumbline.imaging.settings import DataParams
 
 _HEAD = 65_536  # bytes of a file that are looked at, at its beginning and at its end
 _MOST = 30  # files of a kind that are looked at
-_IMAGES = {"images", "image", "imgs", "img", "jpegimages", "leftimg8bit", "photos", "rgb", "inputs"}
 _MASKS = {
     *("mask", "masks", "segmentation", "segmentations", "segmentationclass", "segmentationobject", "seg", "trimaps"),
     *("gtfine", "gtcoarse", "gt", "groundtruth", "ground_truth", "labels", "label", "annotations", "annotation"),

@@ -53,8 +53,18 @@ _SLIPS = 0.9  # of difflib's likeness: vaildation and traning are slips of the p
 _FOLD = re.compile(r"(?:fold|split|cv|part|partition)[ _.-]*\d+|\d+[ _.-]*fold", re.I)
 # How Roboflow names the copies that it augments, and those of copies that were brought to it again.
 AUGMENTED = re.compile(r"\.rf\.[0-9A-Za-z]{16,}(_[a-z]{3,4}\.rf\.[0-9A-Za-z]{16,})*$")
-# A folder below a side that only says what is in it: train/images/cat.
-_OF_PICTURES = {"image", "images", "img", "imgs", "jpegimages", "picture", "pictures", "photo", "photos"}
+# A folder that only says that pictures are in it: train/images/cat, or images/ beside labels/ and masks/.
+OF_PICTURES = {
+    *("image", "images", "img", "imgs", "jpegimages", "picture", "pictures", "photo", "photos"),
+    *("leftimg8bit", "rgb", "inputs"),
+}
+# Words in names of folders that say where, when or in which series pictures were taken, and not what they show.
+_WHERE = {
+    *("site", "camera", "cam", "location", "loc", "place", "plant", "factory", "gate", "hall", "yard", "room"),
+    *("building", "station", "store", "shop", "farm", "field", "hospital", "clinic", "lab", "city", "region", "area"),
+    *("zone", "device", "scanner", "video", "clip", "sequence", "seq", "scene", "session", "batch", "shift", "day"),
+    *("week", "month", "year", "subject", "patient", "person", "user"),
+}
 
 
 _ACCENTS = dict.fromkeys(range(0x300, 0x36F))
@@ -136,10 +146,13 @@ def settle_split(found: Found, params: DataParams) -> None:
         _refuse_class_and_side(tops, params)
         _refuse_wrapped(found, params)
         _settle_inside_classes(found, params)
+        _refuse_sites([PurePosixPath(row["path"]).parts[:-1] for row in found.rows], params)
         return
     if params.published_split == "refuse":
         raise UserError(_how_to_settle(sides, params))
     _refuse_strangers(sides, tops, found, params)
+    below = [parts for row in found.rows if (parts := PurePosixPath(row["path"]).parts[:-1])]
+    _refuse_sites([tuple(_without_sides(top, inside)) for top, *inside in below if top in sides], params)
     rows = []
     for row in found.rows:
         top, *inside = PurePosixPath(row["path"]).parts[:-1] or ("",)
@@ -162,7 +175,7 @@ def settle_split(found: Found, params: DataParams) -> None:
 def _without_sides(top: str, inside: Sequence[str]) -> list[str]:
     """The folders below `top` that say what a picture shows; archives repeat the side: seg_train/seg_train/forest."""
     names = list(dropwhile(lambda name: name == top or side_of(name) is not None, inside))
-    return names[1:] if len(names) > 1 and names[0].casefold() in _OF_PICTURES else names
+    return names[1:] if len(names) > 1 and names[0].casefold() in OF_PICTURES else names
 
 
 def _refuse_strangers(sides: dict[str, Side], tops: Collection[str], found: Found, params: DataParams) -> None:
@@ -261,6 +274,38 @@ def _refuse_folds(tops: Collection[str], found: Found, params: DataParams) -> No
             "their class folders together, `split` and the gate part them anew; or call them train and test and set "
             "data.published_split."
         )
+
+
+def _refuse_sites(folders: Sequence[tuple[str, ...]], params: DataParams) -> None:
+    """Folders of sites that hold the classes, site_a/cat and site_b/cat; `folders` are those above each picture.
+
+    They are where every folder holds the same two or more, all pictures lie in these, and these are not called as sites
+    or series are while the outer ones are not: cat/gate_1 and dog/gate_1 are classes.
+    """
+    if params.layout != "auto":
+        return
+    inner: dict[str, set[str]] = {}
+    for around in filter(None, folders):
+        inner.setdefault(around[0], set()).update(around[1:2] or [""])
+    held = next(iter(inner.values()), set())
+    if len(inner) < 2 or len(held) < 2 or "" in held or any(some != held for some in inner.values()):
+        return
+    if find_split(held) or (all(map(_says_where, held)) and not all(map(_says_where, inner))):
+        return
+    tops, classes = sorted(inner), sorted(held)
+    places = ", ".join(f"{params.root}/{name}" for name in classes[:2])
+    raise UserError(
+        f"the folders of {params.root}/ ({', '.join(tops[:4])}) hold the same folders each ({', '.join(classes[:4])}), "
+        "as sites do and classes don't: put the pictures of all of them into one folder per class "
+        f"({places}) and name the site of each in a column `site` of metadata.csv; where the outer folders are the "
+        "classes, set data.layout: folders."
+    )
+
+
+def _says_where(name: str) -> bool:
+    """Whether a folder's name is that of a site or a series, or a number or date."""
+    words = [word for word in re.split(r"[^a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name).casefold()) if word]
+    return bool(_FOLD.fullmatch(name)) or not any(map(str.isalpha, name)) or bool(_WHERE & set(words))
 
 
 def _how_to_settle(sides: dict[str, Side], params: DataParams) -> str:

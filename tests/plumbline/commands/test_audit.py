@@ -1,12 +1,15 @@
 """`plumbline audit`: sides are named, leaks are found and counted, bad input is exit code 2."""
 
+import errno
 import json
 import shutil
+import sys
 
 import pandas as pd
 import pytest
 
 from drawn import scene
+from plumbline import commands
 from plumbline.commands.audit import BAD_INPUT, CLEAN, LEAKS, audit, name_sides, read_unlabelled
 from plumbline.common.errors import UserError
 from plumbline.imaging.settings import DataParams
@@ -117,3 +120,15 @@ def test_pictures_without_classes_are_read_and_the_others_passed_over(tmp_path, 
     assert set(side.manifest["label"]) == {""}
     assert (len(side.fingerprints), len(side.thumbnails)) == (2, 2)
     assert "broken.jpg" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_is_a_sentence_and_bad_input(split, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(commands.audit, "write_table", full)
+    monkeypatch.setattr(sys, "argv", ["plumbline audit", "--no-embeddings", "train", "test"])
+    with pytest.raises(SystemExit) as ended:
+        commands.audit.main()
+    assert ended.value.code == BAD_INPUT
+    assert "error: " in capsys.readouterr().err

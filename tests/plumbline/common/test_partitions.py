@@ -1,5 +1,7 @@
 """A partition is computed once, found in the store afterwards, and never taken over where code or data differ."""
 
+import os
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,13 @@ def test_a_worker_with_other_code_computes_nothing(store):
     with pytest.raises(UserError, match="has other code loaded than this run"):
         carry_out(other, store, 3)
     assert other.computed == []
+
+
+def test_a_worker_leaves_out_the_lines_of_tensorflow(monkeypatch):
+    for name in ("TF_CPP_MIN_LOG_LEVEL", "PLUMBLINE_VERBOSE"):
+        monkeypatch.delenv(name, raising=False)
+    carry_out(Squares(), None, 3)
+    assert os.environ["TF_CPP_MIN_LOG_LEVEL"] == "2"
 
 
 def test_data_that_changes_while_it_is_read_is_not_stored(store, tmp_path):

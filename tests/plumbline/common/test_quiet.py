@@ -1,14 +1,17 @@
 """TensorFlow's own lines are silent unless asked for; what a crash says is not."""
 
 import os
+import re
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 from plumbline.common.quiet import VERBOSE, hush, without_future_warnings
 
+TOP = Path(__file__).resolve().parents[3]
 OURS = (VERBOSE, "TF_CPP_MIN_LOG_LEVEL", "PYTHONFAULTHANDLER")
 COMPUTES = """
 from plumbline.common.quiet import hush
@@ -91,3 +94,20 @@ def test_warnings_of_what_will_change_are_for_developers(monkeypatch):
         with without_future_warnings():
             warnings.warn("will change", FutureWarning, stacklevel=1)
     assert [one.category for one in caught] == [UserWarning, FutureWarning]
+
+
+HANDS_OVER = {"plumbline/cli.py", "stages/drift.py"}
+"""Run others' mains, which run so."""
+WITHOUT_NETWORKS = {"serving/fetch.py"}
+
+
+def test_every_command_that_people_or_stages_call_is_hushed():
+    """They all begin by `plumbline.common.errors.run`, which hushes; what begins otherwise hushes by itself."""
+    loud = []
+    for room in ("plumbline", "stages", "monitoring", "flows", "serving"):
+        for path in (TOP / room).rglob("*.py"):
+            name, text = path.relative_to(TOP).as_posix(), path.read_text(encoding="utf-8")
+            begins = 'if __name__ == "__main__":' in text and name not in HANDS_OVER | WITHOUT_NETWORKS
+            if begins and not re.search(r"^ +(return )?run\(|^ +hush\(\)", text, re.M):
+                loud.append(name)
+    assert loud == []

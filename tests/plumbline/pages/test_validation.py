@@ -27,6 +27,7 @@ SUMMARY = {
     "problem": None,
     "warnings": ["one <warning>"],
     "classes": [{"class": "cat", "pictures": 3, "groups": 2}],
+    "groups": "Groups are counted <by columns> only.",
     "expectations": [
         {
             "success": False,
@@ -59,4 +60,5 @@ def test_the_index_links_each_expectation_to_its_page(docs):
     assert '<a class="muted" href="validations/pictures/run/1.html">pictures, width</a>' in index
     assert "cat/1.jpg" in index
     assert "one &lt;warning&gt;" in index
+    assert "Groups are counted &lt;by columns&gt; only." in index
     assert re.findall(r"https?:", index) == []

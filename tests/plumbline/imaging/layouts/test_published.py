@@ -251,3 +251,62 @@ def test_the_command_that_is_offered_can_be_typed_as_it_stands(tmp_path):
         list_images(DataParams(root=tmp_path / "my data"))
     assert f"`plumbline audit '{tmp_path}/my data/test (1)' '{tmp_path}/my data/train (1)'`" in str(error.value)
     assert f"`plumbline init '{tmp_path}/my data' --published-split merge`" in str(error.value)
+
+
+SITES = {
+    "sites": ("site_a", "site_b"),
+    "towns": ("berlin", "paris", "rom"),
+    "dates": ("2024-01", "2024-02"),
+    "numbered": ("gate1", "gate2"),
+}
+
+
+@pytest.mark.parametrize("sites", SITES.values(), ids=SITES)
+def test_sites_that_hold_the_classes_are_no_classes(tmp_path, sites):
+    for site in sites:
+        for label in ("cat", "dog"):
+            draw(tmp_path / site / label / "deeper" / "0.png")
+    params = DataParams(root=tmp_path)
+    with pytest.raises(
+        UserError, match=r"hold the same folders each \(cat, dog\), as sites do and classes don't"
+    ) as error:
+        list_images(params)
+    assert "a column `site` of metadata.csv" in str(error.value)
+    assert "\n" not in str(error.value)
+    asked = list_images(params.model_copy(update={"layout": "folders"}))
+    assert set(asked.images["label"]) == set(sites), "where the settings say that the folders are the classes"
+
+
+def test_sites_inside_the_sides_of_a_split_are_no_classes(tmp_path):
+    for side in ("train", "test"):
+        for place in ("site_a/cat", "site_a/dog", "site_b/cat", "site_b/dog"):
+            draw(tmp_path / side / place / "0.png")
+    with pytest.raises(UserError, match=r"\(site_a, site_b\) hold the same folders each \(cat, dog\)"):
+        list_images(DataParams(root=tmp_path, published_split="merge"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("cat/site_a/0.png", "cat/site_b/0.png", "dog/site_a/0.png", "dog/site_b/0.png"),
+        ("cat/gate 1/0.png", "cat/gate 2/0.png", "dog/gate 1/0.png", "dog/gate 2/0.png"),
+        ("cat/2024-01-01/0.png", "cat/2024-01-02/0.png", "dog/2024-01-01/0.png", "dog/2024-01-02/0.png"),
+        ("cat/1/0.png", "cat/2/0.png", "dog/1/0.png", "dog/2/0.png"),
+        ("site_a/cat/0.png", "site_a/dog/0.png", "site_b/cat/0.png"),
+        ("site_a/cat/0.png", "site_a/dog/0.png", "site_b/cat/0.png", "site_b/dog/0.png", "site_b/0.png"),
+        ("cat/images/0.png", "dog/images/0.png"),
+    ],
+)
+def test_folders_below_the_classes_that_may_be_sites_or_nothing_are_left_alone(tmp_path, names):
+    for name in names:
+        draw(tmp_path / name)
+    assert set(list_images(DataParams(root=tmp_path)).images["label"]) == {name.split("/")[0] for name in names}
+
+
+@pytest.mark.parametrize("name", ["images", "JPEGImages", "rgb", "inputs", "leftImg8bit", "photo"])
+def test_a_folder_that_only_holds_pictures_is_one_by_any_of_its_names(tmp_path, name):
+    for side in ("train", "test"):
+        for label in ("cat", "dog"):
+            draw(tmp_path / side / name / label / "0.png")
+    found = list_images(DataParams(root=tmp_path, published_split="merge"))
+    assert set(found.images["label"]) == {"cat", "dog"}
