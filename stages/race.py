@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 import sys
+import time
 
 from plumbline.common import artefacts
 from plumbline.common.errors import run
@@ -22,7 +23,7 @@ from plumbline.common.records import read_record, read_table, write_record
 from plumbline.common.store import open_store
 from plumbline.evidence.candidates import TrainedCandidate, read_candidates
 from plumbline.evidence.evaluation import names_of_all
-from plumbline.evidence.race import Entrant, Terms, all_folds, disturbing, race, validation_alone
+from plumbline.evidence.race import Answers, Entrant, Terms, all_folds, disturbing, race, validation_alone
 from plumbline.evidence.rules import Gate, standing
 from plumbline.evidence.unseen import Unseen
 from plumbline.models.candidates import Candidate
@@ -51,7 +52,20 @@ def main() -> None:
     entrants = [entrant(one, candidates, train.folds) for one in standing(candidates, gate).values()]
     terms = Terms(count_folds(part), train.minutes, gate.margin, gate.confidence, gate.alpha)
     runs = {"auto": race, "validation": validation_alone, "cross_validation": all_folds}
-    found = runs[gate.selection](entrants, unseen.answers, terms)
+
+    def look(names: list[str], asked: int) -> Answers:
+        before, began = len(answers.trained), time.monotonic()
+        found = unseen.answers(names, asked)
+        if trained_for := len(answers.trained) - before:
+            seconds = time.monotonic() - began
+            print(
+                f"race: {len(names)} candidates on validation and {asked} of {terms.folds} folds: {trained_for} "
+                f"trainings in {seconds:.0f} s",
+                file=sys.stderr,
+            )
+        return found
+
+    found = runs[gate.selection](entrants, look, terms)
     with replacing_folder(artefacts.RACE) as folder:
         write_record(folder / artefacts.RACE_RECORD, found)
         for name in found.finalists:

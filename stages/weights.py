@@ -18,7 +18,7 @@ from plumbline.common.errors import UserError, run
 from plumbline.common.files import replacing_folder, write_json, write_text
 from plumbline.common.params import load_section, load_sections, read_params
 from plumbline.common.records import write_record
-from plumbline.models.backbones import Backbone, record_entry, report, resolve_entry
+from plumbline.models.backbones import Backbone, called, origin_of, record_entry, resolve_entry
 from plumbline.models.fit import as_sentence, find_misfits, unused_backbones
 from plumbline.registry.place import Place, why_not_here
 
@@ -38,12 +38,15 @@ def main() -> None:
             "time that their features take",
             file=sys.stderr,
         )
+    found: dict[str, list[str]] = {}
     with replacing_folder(artefacts.WEIGHTS) as folder:
         for name, entry in load_sections("backbones", Backbone).items():
             resolved = resolve_entry(name, entry)
             write_record(folder / f"{name}.json", record_entry(name, entry, resolved))
             for network, weights in zip(entry.networks_of(name), resolved, strict=True):
-                print(report(weights, network), file=sys.stderr)
+                found.setdefault(origin_of(weights), []).append(called(weights, network))
+    for origin, names in found.items():
+        print(f"{', '.join(names)}: {origin}", file=sys.stderr)
     with replacing_folder(artefacts.CODE) as folder:
         for stage in LISTED:
             write_text(folder / f"{stage}.txt", listing(f"stages.{stage}"))

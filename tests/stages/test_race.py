@@ -396,6 +396,8 @@ def test_what_a_kill_or_a_damaged_file_leaves_is_taken_up(project, monkeypatch, 
     stage.main()
     said = capsys.readouterr().err
     assert f"build/folds/{first[3]} is damaged" in said
+    assert len(re.findall(r"race: 2 candidates on validation and \d of 2 folds: \d trainings in \d+ s", said)) <= 2
+    assert "epochs in" not in said, "a line for a round, not for each of its trainings"
     assert "4 folds asked, 2 of them trained for" in said
     assert (files(), race_json()) == (first, record)
 
