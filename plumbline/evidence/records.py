@@ -192,7 +192,7 @@ class ProbeEvidence(Record):
 
 
 class Disturbing(Record):
-    """Whether a backbone sees disturbed test pictures: `not_measured` is the reason why not, None where it does."""
+    """Whether a backbone is worth looking into (disturbed test pictures, Grad-CAM): `not_measured` says why not."""
 
     not_measured: str | None
 

@@ -197,9 +197,15 @@ def test_train_of_no_candidate_is_a_sentence(features):
 
 
 def test_card_is_one_page_of_the_candidate(candidate):
+    told = artefacts.RACE / artefacts.DISTURB / "pixels.json"
+    write_record(told, Disturbing(not_measured="nobody asks"))
+    run(card, "lenet5")
+    assert "not measured, for nobody asks" in Path("reports/candidates/lenet5.html").read_text()
+    write_record(told, Disturbing(not_measured=None))
     run(card, "lenet5")
     page = Path("reports/candidates/lenet5.html").read_text()
     assert "lenet5" in page
+    assert "not measured" not in page
     assert "12 test pictures" in page or "of 12" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 
