@@ -33,7 +33,8 @@ def main() -> None:
     missing = [name for name in absent if name not in not_made]
     manifest, pixels = pictures_of(next(iter(candidates.values())))
     probed = probes.read_probes(artefacts.BUILD, candidates)
-    evaluation = evaluate(candidates, missing, manifest, pixels, params, probed, not_made)
+    not_probed = probes.read_not_probed(artefacts.BUILD, candidates)
+    evaluation = evaluate(candidates, missing, manifest, pixels, params, probed, not_made, not_probed)
     rows = leaderboard(evaluation)
     write_record(artefacts.EVALUATION, evaluation)
     write_json(artefacts.LEADERBOARD, [row.content() for row in rows])

@@ -3,30 +3,33 @@
 All candidates are judged on validation. With gate.selection auto, those that it does not tell apart are trained again
 without a fold of the training pictures and asked about it, fold by fold, until they are told apart or train.minutes
 are spent. Reads build/candidates/, build/ensembles/, build/features/ and build/splits.parquet, writes build/race/
-(race.json, and each finalist's predictions of pictures it never saw). build/folds/ keeps every answer about a fold
-under a digest of all that it depends on: a new candidate costs its own folds, and what was finished before a kill is
-found again.
+(race.json, each finalist's predictions of pictures it never saw, and by backbone whether stage `disturb` is worth its
+time: a file each, so that another race does not disturb again what was disturbed). build/folds/ keeps every answer
+about a fold under a digest of all that it depends on: a new candidate costs its own folds, and what was finished before
+a kill is found again.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+import time
 
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_table
 from plumbline.common.params import load_section
-from plumbline.common.records import read_table, write_record
+from plumbline.common.records import read_record, read_table, write_record
 from plumbline.common.store import open_store
 from plumbline.evidence.candidates import TrainedCandidate, read_candidates
 from plumbline.evidence.evaluation import names_of_all
-from plumbline.evidence.race import Entrant, Terms, all_folds, race, validation_alone
+from plumbline.evidence.race import Answers, Entrant, Terms, all_folds, disturbing, race, validation_alone
 from plumbline.evidence.rules import Gate, standing
 from plumbline.evidence.unseen import Unseen
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import open_features
 from plumbline.models.folds import FoldAnswers, count_folds, folds_of
+from plumbline.models.records import BackboneRecord
 from plumbline.models.training import TrainParams
 
 
@@ -49,17 +52,44 @@ def main() -> None:
     entrants = [entrant(one, candidates, train.folds) for one in standing(candidates, gate).values()]
     terms = Terms(count_folds(part), train.minutes, gate.margin, gate.confidence, gate.alpha)
     runs = {"auto": race, "validation": validation_alone, "cross_validation": all_folds}
-    found = runs[gate.selection](entrants, unseen.answers, terms)
+
+    def look(names: list[str], asked: int) -> Answers:
+        before, began = len(answers.trained), time.monotonic()
+        found = unseen.answers(names, asked)
+        if trained_for := len(answers.trained) - before:
+            seconds = time.monotonic() - began
+            print(
+                f"race: {len(names)} candidates on validation and {asked} of {terms.folds} folds: {trained_for} "
+                f"trainings in {seconds:.0f} s",
+                file=sys.stderr,
+            )
+        return found
+
+    found = runs[gate.selection](entrants, look, terms)
     with replacing_folder(artefacts.RACE) as folder:
         write_record(folder / artefacts.RACE_RECORD, found)
         for name in found.finalists:
             write_table(folder / f"{name}.parquet", unseen.table(name, found.folds))
+        standing_on = {one for name in found.finalists for one in backbones_of(candidates[name])}
+        left_out = []
+        for file in sorted(artefacts.FEATURES.path.glob(f"*/{artefacts.BACKBONE}")):
+            name = file.parent.name
+            verdict = disturbing(read_record(file, BackboneRecord).weights, name in standing_on)
+            write_record(folder / artefacts.DISTURB / f"{name}.json", verdict)
+            left_out += [name] if verdict.not_measured else []
     # Answers that this run did not use are removed: the same run leaves the same files.
     for file in artefacts.FOLDS.path.iterdir():
         if file.name not in answers.used:
             file.unlink()
     print(f"{len(answers.used)} folds asked, {len(answers.trained)} of them trained for", file=sys.stderr)
+    if left_out:
+        print(f"not probed: candidates on {', '.join(left_out)}: random weights, and none of them is in question")
     print(found.why)
+
+
+def backbones_of(candidate: TrainedCandidate) -> set[str]:
+    """Return the names of the backbones that a candidate stands on, or its members do."""
+    return {member.backbone for member in candidate.model.members} or {candidate.model.backbone}
 
 
 def entrant(candidate: TrainedCandidate, candidates: dict[str, TrainedCandidate], folds: int) -> Entrant:

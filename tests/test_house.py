@@ -1,6 +1,7 @@
 """The house's rules: imports run downwards, stages are leaves, and dvc.yaml names all the code that a stage runs."""
 
 import ast
+import hashlib
 import os
 import re
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 import yaml
 
 from plumbline.commands.deps import PIPELINES
-from plumbline.common.closure import closure, code_digest, direct_imports
+from plumbline.common import artefacts
+from plumbline.common.closure import LISTED, closure, code_digest, direct_imports, listing
 
 TOP = Path(__file__).resolve().parents[1]
 ROOMS = ("plumbline", "stages", "monitoring", "serving")
@@ -26,14 +28,17 @@ def stages(pipeline):
         one = stage.get("do", stage)
         module = re.search(r"-m (\S+)(?: (\w+))?", one["cmd"])
         runs = f"stages.{module[2]}" if module[1] == "plumbline.common.warm" else module[1]
-        yield name, runs, [dep.removeprefix(up) for dep in one["deps"] if not up or dep.startswith(up)]
+        of_code = (up, f"{artefacts.CODE}/")
+        yield name, runs, [dep.removeprefix(up) for dep in one["deps"] if dep.startswith(of_code)]
 
 
 STAGES = [(str(pipeline), *stage) for pipeline in PIPELINES for stage in stages(pipeline)]
 
 
 def missing(module, deps, top=TOP):
-    """The files that `module` runs and `deps` do not name, neither one by one nor by their folder."""
+    """The files that `module` runs and `deps` do not name: one by one, by their folder, or by the list of them all."""
+    if f"{artefacts.CODE}/{module.removeprefix('stages.')}.txt" in deps:
+        return []
     named = [Path(dep) for dep in deps if "$" not in dep]
     return sorted(
         path.as_posix() for path in closure(module, top) if not any(path == dep or dep in path.parents for dep in named)
@@ -56,10 +61,29 @@ def test_a_stage_depends_on_no_code_that_is_not_there():
 
 
 def test_a_dependency_that_is_left_out_is_found():
-    deps = next(deps for _, name, _, deps in STAGES if name == "featurize")
+    deps = next(deps for _, name, _, deps in STAGES if name == "weights")
     without = [dep for dep in deps if dep != "plumbline/imaging/decode.py"]
     assert len(without) == len(deps) - 1
-    assert missing("stages.featurize", without) == ["plumbline/imaging/decode.py"]
+    assert missing("stages.weights", without) == ["plumbline/imaging/decode.py"]
+    deps = next(deps for _, name, _, deps in STAGES if name == "featurize")
+    without = [dep for dep in deps if dep != "build/code/featurize.txt"]
+    assert "plumbline/imaging/decode.py" in missing("stages.featurize", without)
+
+
+def test_the_list_of_a_stages_code_changes_with_the_code_that_it_runs_and_with_no_other(project):
+    before = listing("stages.draw", project)
+    lines = [line.split("  ") for line in before.splitlines()]
+    assert {Path(name) for _, name in lines} == closure("stages.draw", project)
+    assert all(hashlib.sha256((project / name).read_bytes()).hexdigest() == digest for digest, name in lines)
+    (project / "plumbline/types.py").write_text("OTHER = 1\n")
+    assert listing("stages.draw", project) == before
+    (project / "plumbline/page.css").write_text("body {}")
+    assert listing("stages.draw", project) != before
+
+
+def test_stages_with_many_items_depend_on_the_list_of_their_code():
+    items = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]
+    assert set(LISTED) == {name for name, stage in items.items() if "foreach" in stage}
 
 
 @pytest.fixture

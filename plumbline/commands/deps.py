@@ -1,7 +1,8 @@
 """Write the code that each stage runs into its `deps` in every dvc.yaml: `make deps`, after a change of imports.
 
 What a stage runs is the import closure of its module (plumbline.common.closure), and tests/test_house.py fails where
-`deps` lack some of it. Whole rooms are named where a run costs little, single files where it is dear.
+`deps` lack some of it. Whole rooms are named where a run costs little, single files where it is dear, and one list of
+them (build/code/STAGE.txt, which stage `weights` writes on every run) by stages with an item for each candidate.
 """
 
 from __future__ import annotations
@@ -11,27 +12,30 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from plumbline.common.closure import closure
+from plumbline.common import artefacts
+from plumbline.common.closure import LISTED, closure
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_text
 
 DVC_YAML = Path("dvc.yaml")
 PIPELINES = (DVC_YAML, Path("detection/dvc.yaml"))
 """Each pipeline runs in its own folder, so it names code above that with ../."""
-DEAR = {"featurize", "train", "card", "disturb", "probe", "ablation", "weights"}
-"""Stages that take minutes, or that such stages wait for: a change elsewhere in a room must not run them again."""
+DEAR = {"weights"}
+"""Stages that those wait for which take minutes: a change elsewhere in a room must not run them again."""
 EARLY = {"validate", "group", "split", "leakage"}
 """Stages before any training: of these rooms they depend on single files, not on every architecture."""
 LATE_ROOMS = ("plumbline/models/", "plumbline/tasks/")
 CHOSEN = {"train": ["plumbline/models/architectures/${item.architecture}.py"]}
 """Code that a stage chooses by a name in params.yaml, which no import shows."""
-_CODE = re.compile(r"(\.\./)*(plumbline|stages|monitoring)\b")
+_CODE = re.compile(rf"(\.\./)*(plumbline|stages|monitoring)\b|{artefacts.CODE}\b")
 _STAGE = re.compile(r"(?m)^(?=  [a-z_]+:)")
 
 
 def code_deps(stage: str, files: Iterable[Path]) -> list[str]:
-    """Return what stage `stage` has to name of the `files` that it runs: files, or the rooms they are in."""
+    """Return what stage `stage` has to name of the `files` that it runs: files, their rooms, or the list of them."""
     named = {_named(stage, path.as_posix()) for path in files}
+    if stage in LISTED:
+        named = {f"{artefacts.CODE}/{stage}.txt"}
     return [*sorted(named), *CHOSEN.get(stage, [])]
 
 
@@ -77,8 +81,14 @@ def _rewritten(block: str, top: Path, file: Path) -> str:
         end += 1
     kept = [line for line in lines[start + 1 : end] if not _CODE.match(line.strip()[2:])]
     up = "../" * len(file.parent.parts)
-    code = [f"{indent}- {up}{dep}" for dep in code_deps(stage, closure(f"stages.{stage}", top.resolve()))]
+    needed = code_deps(stage, closure(f"stages.{stage}", top.resolve()))
+    code = [f"{indent}- {dep if _is_list(dep) else up + dep}" for dep in needed]
     return "\n".join([*lines[: start + 1], *kept, *code, *lines[end:]])
+
+
+def _is_list(dep: str) -> bool:
+    """Whether a dependency is a list of code, which each pipeline writes into its own folder."""
+    return dep.startswith(f"{artefacts.CODE}/")
 
 
 def main() -> None:

@@ -16,6 +16,7 @@ REPORTS = Path("reports")
 
 # Tables, arrays and JSON of the data.
 WEIGHTS = Artefact("build/weights", "weights", "BACKBONE.json: plumbline.models.records.WeightsRecord")
+CODE = Artefact("build/code", "weights", "STAGE.txt: sha256 and path of every file that this stage runs")
 PLACE = Artefact("build/place.json", "weights", "whether a model may be promoted from here, and why not")
 MANIFEST = Artefact("build/manifest.parquet", "ingest", "a row per picture: path, id, label, measures, metadata")
 QUARANTINE = Artefact("build/quarantine.csv", "ingest", "a row per file that is not used: path, reason, kind, ...")
@@ -39,9 +40,9 @@ FEATURES = Artefact("build/features", "featurize", "BACKBONE/: VALUES, INDEX, BA
 CANDIDATES = Artefact("build/candidates", "train", "CANDIDATE/: MODEL, HEAD_WEIGHTS, HISTORY, PREDICTIONS, COST")
 ENSEMBLES = Artefact("build/ensembles", "ensemble", "NOT_MADE; ENSEMBLE/: as a candidate's, and MEMBERS")
 FOLDS = Artefact("build/folds", "race", "CANDIDATE-FOLD-DIGEST.npz: what it says of the fold, trained without it")
-RACE = Artefact("build/race", "race", "RACE_RECORD; CANDIDATE.parquet: as PREDICTIONS, of pictures that select")
-DISTURBED = Artefact("build/disturbed", "disturb", "BACKBONE/: VALUES, INDEX, CONDITIONS")
-PROBES = Artefact("build/probes", "probe", "CANDIDATE/: ANSWERS, ATTENTION")
+RACE = Artefact("build/race", "race", "RACE_RECORD; DISTURB; CANDIDATE.parquet: as PREDICTIONS, pictures that select")
+DISTURBED = Artefact("build/disturbed", "disturb", "BACKBONE/: VALUES, INDEX, CONDITIONS, or NOT_MEASURED")
+PROBES = Artefact("build/probes", "probe", "CANDIDATE/: ANSWERS, ATTENTION, or NOT_MEASURED")
 ABLATIONS = Artefact("build/ablations", "ablation", "CANDIDATE.json: plumbline.evidence.records.AblationResult")
 TRIALS = Artefact("build/tune", "plumbline tune", "CANDIDATE.db: Optuna's study; CANDIDATE.json: its winner")
 VERIFICATION = Artefact("build/verification", "plumbline similar", "NAME.csv: the ROC of pairs of test pictures")
@@ -71,6 +72,7 @@ INDEX = Artefact("index.parquet", "featurize", "path, id, of disturbed pictures 
 BACKBONE = Artefact("backbone.json", "featurize", "plumbline.models.records.BackboneRecord")
 BACKBONE_WEIGHTS = Artefact("backbone.weights.h5", "featurize", "weights of the network that made the features")
 CONDITIONS = Artefact("conditions.json", "disturb", "a list of the conditions' names")
+NOT_MEASURED = Artefact("not_measured.json", "disturb", "plumbline.evidence.records.Disturbing, with the reason")
 
 # Inside the folder of a candidate (CANDIDATES, ENSEMBLES).
 MODEL = Artefact("model.json", "train", "plumbline.models.records.ModelRecord")
@@ -83,6 +85,7 @@ NOT_MADE = Artefact("not_made.json", "ensemble", "the ensembles that have no fol
 
 # Inside the folder of the race (RACE).
 RACE_RECORD = Artefact("race.json", "race", "plumbline.evidence.records.RaceRecord")
+DISTURB = Artefact("disturb", "race", "BACKBONE.json: plumbline.evidence.records.Disturbing")
 
 # Inside the folder of a probe (PROBES).
 ANSWERS = Artefact("answers.parquet", "probe", "path, condition, p_CLASS by class")

@@ -1,7 +1,8 @@
 """Which of this project's own files a module's result can depend on: its import closure, read from the source.
 
-It answers three questions: which code dependencies a stage needs in dvc.yaml (`make deps`), whether they are complete
-(a test), and whether rows computed earlier may be used again (`featurize` and `ingest`).
+It answers four questions: which code dependencies a stage needs in dvc.yaml (`make deps`), whether they are complete
+(a test), whether rows computed earlier may be used again (`featurize` and `ingest`), and which files with what content
+each of the stages LISTED runs here and now (`weights` writes it).
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ TOP = Path(__file__).resolve().parents[2]
 ASSETS = (".j2", ".css", ".js")
 PATHS_ALONE = Path("plumbline/common/artefacts.py")
 """Left out of every closure: it holds only paths, which dvc.yaml names itself (tests/test_artefacts.py)."""
+LISTED = ("featurize", "train", "card", "disturb", "probe", "ablation")
+"""Stages with an item for each backbone or candidate, some ninety in all. Each depends on one list of its code: sixty
+files named one by one in each made a dvc.lock of 20,000 lines, which DVC reads and writes again after every item."""
 
 
 def closure(module: str, top: Path = TOP) -> set[Path]:
@@ -57,7 +61,14 @@ def code_digest(module: str) -> str:
     return digest.hexdigest()
 
 
-def _named_in(path: Path, top: Path) -> list[Path | None]:
+def listing(module: str, top: Path = TOP) -> str:
+    """Return a line for every file in the closure of `module`, sorted by path: its content's sha256, and its path."""
+    digests = {path.as_posix(): hashlib.sha256((top / path).read_bytes()).hexdigest() for path in closure(module, top)}
+    return "".join(f"{digests[path]}  {path}\n" for path in sorted(digests))
+
+
+@cache
+def _named_in(path: Path, top: Path) -> tuple[Path | None, ...]:
     tree = ast.parse((top / path).read_text(encoding="utf-8"))
     found: list[Path | None] = []
     for node in _outside_type_checking(tree):
@@ -68,7 +79,7 @@ def _named_in(path: Path, top: Path) -> list[Path | None]:
             found += [_file_of(f"{node.module}.{alias.name}", top) for alias in node.names]
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.endswith(ASSETS):
             found += _assets(path, node.value, top)
-    return found
+    return tuple(found)
 
 
 def _included_by(path: Path, top: Path) -> list[Path]:

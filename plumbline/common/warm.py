@@ -29,7 +29,18 @@ from plumbline.common.quiet import hush
 from plumbline.common.surroundings import address_here
 
 IDLE = 30.0
-PRELOADED = ("tensorflow", "keras", "pandas", "pyarrow.parquet", "cv2", "h5py", "stages.train", "stages.featurize")
+PRELOADED = (
+    "tensorflow",
+    "keras",
+    "pandas",
+    "pyarrow.parquet",
+    "cv2",
+    "h5py",
+    "jinja2",
+    "scipy.optimize",
+    "stages.train",
+    "stages.featurize",
+)
 
 
 def main(arguments: list[str]) -> None:

@@ -71,12 +71,14 @@ def evaluate(
     params: Evaluate,
     probed: dict[str, probes.Probe] | None = None,
     not_made: dict[str, str] | None = None,
+    not_probed: dict[str, str] | None = None,
 ) -> Evaluation:
     """Return all figures on the candidates and their data.
 
     `manifest` and `pixels` (N, H, W, 3) hold the pictures that the candidates predicted, in their tables' order;
     `missing` names candidates of params.yaml without a result; `probed` holds the answers of probed candidates
-    to disturbed test pictures; `not_made` names ensembles that could not be made, with the reason.
+    to disturbed test pictures; `not_made` names ensembles that could not be made, `not_probed` candidates whose probes
+    were left out, with the reason.
     """
     first = next(iter(candidates.values()))
     classes = first.classes
@@ -125,6 +127,7 @@ def evaluate(
             for name, candidate in candidates.items()
         },
         not_made=not_made or {},
+        not_probed=not_probed or {},
     )
 
 

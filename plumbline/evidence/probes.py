@@ -12,9 +12,10 @@ import pandas as pd
 
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
+from plumbline.common.records import read_record
 from plumbline.evidence.candidates import Predictions, TrainedCandidate, folder_of
 from plumbline.evidence.intervals import draw_weights, group_codes, rate_with_interval
-from plumbline.evidence.records import AttentionEvidence, ConditionAnswers, Figure, ProbeEvidence
+from plumbline.evidence.records import AttentionEvidence, ConditionAnswers, Disturbing, Figure, ProbeEvidence
 from plumbline.models.combination import read_head, stacked, stacking_inputs
 from plumbline.tasks.scores import Floats
 
@@ -43,13 +44,27 @@ def zoom_name(factor: float) -> str:
 def read_probes(build: Path, candidates: dict[str, TrainedCandidate]) -> dict[str, Probe]:
     """Return the probes of the candidates that were probed; an ensemble's are put together from its members'."""
     folder = artefacts.PROBES.inside(build)
-    found = {name: _read(folder / name, one) for name, one in candidates.items() if (folder / name).is_dir()}
+    left_out = read_not_probed(build, candidates)
+    probed = [name for name in candidates if name not in left_out and (folder / name).is_dir()]
+    found = {name: _read(folder / name, candidates[name]) for name in probed}
     for name, candidate in candidates.items():
         members = [found.get(member.name) for member in candidate.model.members]
         complete = [member for member in members if member is not None]
         if complete and len(complete) == len(members):
             head = folder_of(artefacts.CANDIDATES.inside(build), name) / artefacts.HEAD_WEIGHTS
             found[name] = _combined(complete, candidate, head)
+    return found
+
+
+def read_not_probed(build: Path, candidates: dict[str, TrainedCandidate]) -> dict[str, str]:
+    """Return the candidates whose probes were left out, with the reason; of an ensemble its member's."""
+    folder = artefacts.PROBES.inside(build)
+    files = {name: folder / name / artefacts.NOT_MEASURED for name in candidates}
+    found = {name: read_record(file, Disturbing).not_measured or "" for name, file in files.items() if file.is_file()}
+    for name, candidate in candidates.items():
+        left_out = next((member.name for member in candidate.model.members if member.name in found), None)
+        if left_out is not None:
+            found[name] = f"its member {left_out} was not probed"
     return found
 
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.evidence.records import Ended, RaceRecord, RaceRound
+from plumbline.evidence.records import Disturbing, Ended, RaceRecord, RaceRound
 from plumbline.evidence.selection import best_of, shortfalls
+from plumbline.models.records import WeightsRecord
 from plumbline.tasks.scores import Floats, Ints
 
 
@@ -181,3 +182,15 @@ def seconds_of(entrants: Iterable[Entrant]) -> float:
     for one in entrants:
         asked.update(one.seconds)
     return sum(asked.values())
+
+
+def disturbing(weights: WeightsRecord, stands_on_it: bool) -> Disturbing:
+    """Return whether a backbone is to see disturbed test pictures, six passes of it, which only judge who is chosen.
+
+    One whose weights are random for want of others is worth that only where a finalist stands on it.
+    """
+    if stands_on_it or not weights.worthless:
+        return Disturbing(not_measured=None)
+    return Disturbing(
+        not_measured="its backbone's weights are random for want of others, and no candidate on it is still in question"
+    )

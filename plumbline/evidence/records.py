@@ -191,6 +191,12 @@ class ProbeEvidence(Record):
     lines: tuple[str, ...] = ()
 
 
+class Disturbing(Record):
+    """Whether a backbone is worth looking into (disturbed test pictures, Grad-CAM): `not_measured` says why not."""
+
+    not_measured: str | None
+
+
 class ConformalSets(Record):
     """Sets of classes that hold the right one with probability `level`, from the `groups` of validation.
 
@@ -235,7 +241,8 @@ class CandidateEvidence(Record):
 class Evaluation(Record):
     """build/evaluation.json: all figures on the candidates and their data, without a verdict.
 
-    `missing` names candidates of params.yaml without a result, `not_made` ensembles that could not be made, and why.
+    `missing` names candidates of params.yaml without a result, `not_made` ensembles that could not be made, and why,
+    `not_probed` candidates whose probes were left out, and why.
     """
 
     classes: tuple[str, ...]
@@ -251,6 +258,7 @@ class Evaluation(Record):
     baselines: dict[str, dict[str, Figure]]
     candidates: dict[str, CandidateEvidence]
     not_made: dict[str, str] = Field(default_factory=dict)
+    not_probed: dict[str, str] = Field(default_factory=dict)
 
 
 class LeaderboardRow(Record):

@@ -68,12 +68,16 @@ def record_entry(name: str, entry: Backbone, weights: list[Weights]) -> WeightsR
     return join_records(name, entry.weights, weights, entry.networks_of(name))
 
 
-def report(weights: Weights, network: str | None = None) -> str:
-    """One line for the log, with a warning where random weights were not asked for."""
-    name = weights.backbone if network in (None, weights.backbone) else f"{weights.backbone} ({network})"
+def called(weights: Weights, network: str) -> str:
+    """Return the backbone's name, and its network's where that is another, for the log."""
+    return weights.backbone if network == weights.backbone else f"{weights.backbone} ({network})"
+
+
+def origin_of(weights: Weights) -> str:
+    """Return where the weights come from, for the log, with a warning where random ones were not asked for."""
     if weights.origin == "none":
-        return f"{name}: the pictures themselves, no weights"
+        return "the pictures themselves, no weights"
     if weights.origin == "random":
         asked = "as asked" if weights.requested == "random" else "NO PRETRAINED WEIGHTS FOUND"
-        return f"{name}: random weights ({asked})"
-    return f"{name}: {weights.origin} weights from {weights.path}"
+        return f"random weights ({asked})"
+    return f"{weights.origin} weights from {weights.path}"

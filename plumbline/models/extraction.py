@@ -115,8 +115,11 @@ class Extractor:
     parts: tuple[Part, ...]
 
 
-def build_extractor(backbone: Recipe, weights_files: list[Path | None]) -> Extractor:
-    """Build what `describe_backbone` describes, from RGB pixels (N, S, S, 3) in [0, 255]."""
+def build_extractor(backbone: Recipe, weights_files: list[Path | None], settled: bool = True) -> Extractor:
+    """Build what `describe_backbone` describes, from RGB pixels (N, S, S, 3) in [0, 255].
+
+    `settled` as in `build_backbone`.
+    """
     import keras
     import tensorflow as tf
 
@@ -132,7 +135,8 @@ def build_extractor(backbone: Recipe, weights_files: list[Path | None]) -> Extra
     for name, file in zip(names, weights_files, strict=True):
         policy = backbone.precision if isinstance(backbone.precision, str) else backbone.precision[name]
         with precision("float32" if policy == "uint8" else policy):
-            network = build_backbone(name, backbone.network_size, str(file) if file else None, backbone.seed or 0)
+            place = str(file) if file else None
+            network = build_backbone(name, backbone.network_size, place, backbone.seed or 0, settled)
         networks.append(network)
         lower, upper = cut(network, backbone.freeze)
         if lower is None:
@@ -254,7 +258,7 @@ def stored_extractor(backbone: Recipe, weights: Path) -> Extractor:
 
     Random weights are read as well: drawn anew they would differ where threads share the generator.
     """
-    extractor = build_extractor(backbone, [None] * len(backbone.network_names))
+    extractor = build_extractor(backbone, [None] * len(backbone.network_names), settled=False)
     if extractor.networks is not None:
         load_stored(extractor.networks, weights)
     return extractor

@@ -165,14 +165,16 @@ def scale_pixels(pixels: keras.KerasTensor, scaling: Scaling) -> keras.KerasTens
     )(pixels)
 
 
-def build_backbone(name: str, image_size: int | None, weights: str | None, seed: int = 0) -> keras.Model:
+def build_backbone(
+    name: str, image_size: int | None, weights: str | None, seed: int = 0, settled: bool = True
+) -> keras.Model:
     """Return network `name` without its top, frozen, from scaled pixels (N, S, S, 3) to feature maps (N, h, w, c).
 
     `image_size` None leaves S free, as long as it is a multiple of 32.
 
     `weights` is a file that `load_weights` reads, or None for random weights drawn with `seed`, with batch
     normalisation settled on noise: an untrained network's own statistics (mean 0, variance 1) would let the signal
-    shrink to nothing in some fifty layers.
+    shrink to nothing in some fifty layers. `settled` False leaves that out, where stored weights are loaded next.
 
     EfficientNet is used without its own scaling layers, which Keras builds differently with and without ImageNet
     weights and ONNX can't represent; `scale_pixels` gives the same numbers.
@@ -191,7 +193,7 @@ def build_backbone(name: str, image_size: int | None, weights: str | None, seed:
     whole, backbone = backbone, _behind_normalization(backbone)
     if weights is not None:
         _load(backbone, whole, weights, network)
-    else:
+    elif settled:
         _settle_batch_normalisation(backbone, network.scaling, image_size or ANY_SIZE, seed)
     backbone.trainable = False
     return backbone
@@ -254,7 +256,7 @@ def build_collected(names: list[str], image_size: int | None, weights: str | Non
     """Rebuild the backbones of `names` from the one file that `collect(...).save_weights` wrote (None: random)."""
     if len(names) == 1:
         return [build_backbone(names[0], image_size, weights)]
-    backbones = [build_backbone(name, image_size, None) for name in names]
+    backbones = [build_backbone(name, image_size, None, settled=weights is None) for name in names]
     if weights is not None:
         load_stored(collect(backbones), weights)
     return backbones

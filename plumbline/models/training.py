@@ -146,10 +146,12 @@ class TrainingSet:
         return predictions_of(self.splits, self.targets, p)
 
 
-def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int) -> Trained:
+def train(
+    name: str, candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int, told: bool = True
+) -> Trained:
     """Train candidate `name` on the training pictures of `splits` (path, id, label, group, split).
 
-    The test pictures are only predicted; training does not use them.
+    The test pictures are only predicted; training does not use them. `told`: a line on stderr says how it went.
     """
     if candidate.augmented and not features.views and not features.backbone.views_left_out:
         raise UserError(
@@ -178,7 +180,8 @@ def train(name: str, candidate: Candidate, splits: pd.DataFrame, features: Featu
     predictions = data.predictions(network, candidate.batch_size)
     model = model_record(name, candidate, data, network, fitted, seed)
     model = model.model_copy(update=_particulars(candidate, features, fitted.status, start + 1, before))
-    print(summary(model, fitted, time.monotonic() - began), file=sys.stderr)
+    if told:
+        print(summary(model, fitted, time.monotonic() - began), file=sys.stderr)
     return Trained(network, fitted.history, predictions, model)
 
 

@@ -161,10 +161,10 @@ def heated(picture: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.
     return np.asarray(picture * (1 - share) + colours * share, dtype=np.uint8)
 
 
-def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
+def make_card(folder: Path, features: Path, pictures: Pictures, no_heat: str | None = None) -> str:
     """The page of the candidate in `folder`, whose backbone is in `features`.
 
-    `pictures(paths, size)` yields (size, size, 3) uint8 RGB in order.
+    `pictures(paths, size)` yields (size, size, 3) uint8 RGB in order. `no_heat` says why Grad-CAM is left out.
     """
     record = read_record(folder / artefacts.MODEL, ModelRecord)
     predictions = read_table(folder / artefacts.PREDICTIONS, stage=f"train@{folder.name}")
@@ -178,7 +178,7 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
     shown = pd.concat([hits, misses])
     pixels = np.stack(list(pictures(list(shown["path"]), size)))
     surest = probabilities_in(shown, classes).argmax(axis=1)
-    heat = attention(model, pixels.astype(np.float32), surest)
+    heat = None if no_heat else attention(model, pixels.astype(np.float32), surest)
     heats = [
         Picture.of(row, pixels[n] if heat is None else heated(pixels[n], heat[n]))
         for n, row in enumerate(shown.itertuples())
@@ -200,6 +200,7 @@ def make_card(folder: Path, features: Path, pictures: Pictures) -> str:
         hits=heats[: len(hits)],
         misses=heats[len(hits) :],
         has_heat=heat is not None,
+        no_heat=no_heat,
         sets=about_sets(predictions, classes, task),
         cost=read_cost(folder),
         megabytes=_megabytes(folder / artefacts.HEAD_WEIGHTS, features / artefacts.BACKBONE_WEIGHTS),

@@ -143,11 +143,20 @@ def render(
             for name in names
             if evaluation.candidates[name].probes is not None
         ],
+        not_probed=by_reason(evaluation.not_probed),
         panels=[panel(candidates[name], evaluation, name == chosen, thumbnails) for name in names],
         links=links,
         cards=cards,
         splits=SPLITS,
     )
+
+
+def by_reason(reasons: dict[str, str]) -> dict[str, list[str]]:
+    """Return the names that share a reason, by reason."""
+    found: dict[str, list[str]] = {}
+    for name, why in reasons.items():
+        found.setdefault(why, []).append(name)
+    return found
 
 
 def selection_of(decision: Decision) -> Selection:

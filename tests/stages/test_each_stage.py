@@ -1,6 +1,7 @@
 """Each stage's `main`, one after the other in one small project: what it reads, what it writes, what it refuses."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -11,8 +12,12 @@ import yaml
 from fabricated import CLASSES, draw_people
 from PIL import Image
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
-from plumbline.evidence.probes import COVERED, ELSEWHERE
+from plumbline.common.records import write_record
+from plumbline.evidence.candidates import read_candidates
+from plumbline.evidence.probes import COVERED, ELSEWHERE, read_not_probed, read_probes
+from plumbline.evidence.records import Disturbing
 from stages import ablation, card, disturb, drift, featurize, group, ingest, probe, split, train, weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("data")]
@@ -100,6 +105,7 @@ def candidate(features):
 
 @pytest.fixture(scope="module")
 def disturbed(candidate):
+    write_record(artefacts.RACE / artefacts.DISTURB / "pixels.json", Disturbing(not_measured=None))
     run(disturb, "pixels")
     return pd.read_parquet("build/disturbed/pixels/index.parquet")
 
@@ -191,9 +197,15 @@ def test_train_of_no_candidate_is_a_sentence(features):
 
 
 def test_card_is_one_page_of_the_candidate(candidate):
+    told = artefacts.RACE / artefacts.DISTURB / "pixels.json"
+    write_record(told, Disturbing(not_measured="nobody asks"))
+    run(card, "lenet5")
+    assert "not measured, for nobody asks" in Path("reports/candidates/lenet5.html").read_text()
+    write_record(told, Disturbing(not_measured=None))
     run(card, "lenet5")
     page = Path("reports/candidates/lenet5.html").read_text()
     assert "lenet5" in page
+    assert "not measured" not in page
     assert "12 test pictures" in page or "of 12" in page
     assert "http://" not in page.replace("http://www.w3.org", "")
 
@@ -205,6 +217,24 @@ def test_disturb_keeps_a_row_for_each_condition(disturbed):
     assert len(disturbed) == 10
     assert not np.array_equal(values[:, names.index(COVERED)], values[:, names.index(ELSEWHERE)])
     assert set(disturbed["path"]) <= set(pd.read_parquet("build/splits.parquet").query("split == 'test'")["path"])
+
+
+def test_what_the_race_left_out_is_neither_disturbed_nor_probed_and_says_why(candidate, data, tmp_path, monkeypatch):
+    """A worthless backbone that nobody in question stands on: two small files, and no network is built."""
+    shutil.copytree(data, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    kept = artefacts.RACE / artefacts.DISTURB / "pixels.json"
+    write_record(kept, Disturbing(not_measured="nobody asks"))
+    run(disturb, "pixels")
+    run(probe, "lenet5")
+    assert [path.name for path in Path("build/disturbed/pixels").iterdir()] == ["not_measured.json"]
+    assert [path.name for path in Path("build/probes/lenet5").iterdir()] == ["not_measured.json"]
+    found, _ = read_candidates(Path("build/candidates"), ["lenet5"])
+    assert read_not_probed(Path("build"), found) == {"lenet5": "nobody asks"}
+    assert read_probes(Path("build"), found) == {}
+    kept.unlink()
+    with pytest.raises(UserError, match=r"pixels\.json is missing: run `dvc repro race`"):
+        run(disturb, "pixels")
 
 
 def test_probe_answers_every_condition(disturbed):

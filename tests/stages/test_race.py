@@ -28,6 +28,7 @@ from plumbline.evidence.race import (
     Entrant,
     Terms,
     all_folds,
+    disturbing,
     is_settled,
     race,
     validation_alone,
@@ -38,10 +39,10 @@ from plumbline.models import folds as folds_module
 from plumbline.models.backbones import Backbone, resolve_entry
 from plumbline.models.extraction import featurize
 from plumbline.models.folds import count_folds, folds_of
-from plumbline.models.records import ModelRecord
+from plumbline.models.records import MemberRecord, ModelRecord, WeightsRecord
 from stages import race as stage
 from stages import train as train_stage
-from stages.race import entrant
+from stages.race import backbones_of, entrant
 
 PICTURES = 100  # in validation and in each fold, a group each
 
@@ -294,6 +295,36 @@ def run_again(capsys) -> tuple[int, int]:
     return int(asked), int(trained_for)
 
 
+def test_a_worthless_backbone_is_disturbed_only_for_a_finalist():
+    def told(requested, origin, stands):
+        weights = WeightsRecord(backbone="b", requested=requested, origin=origin, file=None, sha256=None)
+        return disturbing(weights, stands).not_measured
+
+    assert told("auto", "random", False).startswith("its backbone's weights are random for want of others")
+    for one in (("auto", "random", True), ("random", "random", False), ("auto", "imagenet", False)):
+        assert told(*one) is None, one
+
+
+def test_the_race_says_of_every_backbone_whether_it_is_disturbed(project, capsys):
+    told = artefacts.RACE / artefacts.DISTURB / "mobilenet.json"
+    assert json.loads(told.read_text()) == {"not_measured": None}
+    nobody = artefacts.FEATURES / "inception_v3" / artefacts.BACKBONE
+    nobody.parent.mkdir()
+    record = json.loads((artefacts.FEATURES / "mobilenet" / artefacts.BACKBONE).read_text())
+    weights = {**record["weights"], "requested": "auto", "origin": "random"}
+    nobody.write_text(json.dumps({**record, "backbone": "inception_v3", "weights": weights}))
+    stage.main()
+    assert "not probed: candidates on inception_v3: random weights" in capsys.readouterr().out
+    assert "no candidate on it is still in question" in told.with_name("inception_v3.json").read_text()
+    assert json.loads(told.read_text()) == {"not_measured": None}
+
+
+def test_an_ensemble_stands_on_its_members_backbones():
+    members = (MemberRecord(name="a", backbone="vgg16"), MemberRecord(name="b", backbone="pixels"))
+    both = TrainedCandidate("m", SimpleNamespace(members=members, backbone=""), pd.DataFrame(), pd.DataFrame())
+    assert backbones_of(both) == {"vgg16", "pixels"}
+
+
 def test_finalists_answer_for_pictures_that_they_never_saw(project):
     found = race_json()
     assert (found["ended"], found["finalists"], found["folds"]) == ("folds", ["a", "b"], 2)
@@ -365,6 +396,8 @@ def test_what_a_kill_or_a_damaged_file_leaves_is_taken_up(project, monkeypatch, 
     stage.main()
     said = capsys.readouterr().err
     assert f"build/folds/{first[3]} is damaged" in said
+    assert len(re.findall(r"race: 2 candidates on validation and \d of 2 folds: \d trainings in \d+ s", said)) <= 2
+    assert "epochs in" not in said, "a line for a round, not for each of its trainings"
     assert "4 folds asked, 2 of them trained for" in said
     assert (files(), race_json()) == (first, record)
 

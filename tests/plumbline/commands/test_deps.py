@@ -64,6 +64,13 @@ def test_a_dear_stage_names_single_files(project, monkeypatch):
     assert "      - plumbline/common\n      - plumbline/models/pen.py\n" in found
 
 
+def test_a_stage_with_many_items_names_the_list_of_its_code(project, monkeypatch):
+    monkeypatch.setattr(deps, "LISTED", ("draw",))
+    listed = YAML.replace("      - plumbline/old.py\n", "      - build/code/draw.txt\n")
+    assert deps.with_code_deps(YAML, project) == listed
+    assert deps.with_code_deps(listed, project) == listed
+
+
 def test_code_that_is_chosen_by_name_comes_last(project, monkeypatch):
     monkeypatch.setattr(deps, "CHOSEN", {"draw": ["plumbline/models/${item.pen}.py"]})
     assert "      - stages/draw.py\n      - plumbline/models/${item.pen}.py\n" in deps.with_code_deps(YAML, project)

@@ -146,6 +146,10 @@ def test_efficientnet_without_its_scaling_layers_gives_the_published_networks_ou
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-4 * np.abs(theirs).max())
     backbone.save_weights(tmp_path / "ours.weights.h5")
     again = build_backbone("efficientnet_b0", 64, str(tmp_path / "ours.weights.h5"))
+    unsettled = build_backbone("efficientnet_b0", 64, None, settled=False)
+    load_stored(unsettled, tmp_path / "ours.weights.h5")
+    for left, right in zip(backbone.get_weights(), unsettled.get_weights(), strict=True):
+        np.testing.assert_array_equal(left, right)
     for left, right in zip(backbone.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(left, right)
 

@@ -7,7 +7,7 @@ import pytest
 
 from plumbline.common.errors import UserError
 from plumbline.models import weights
-from plumbline.models.backbones import Backbone, record_entry, report, resolve_entry
+from plumbline.models.backbones import Backbone, called, origin_of, record_entry, resolve_entry
 from plumbline.models.networks import NETWORKS
 from plumbline.models.precision import choose_precision, processor_flags
 from plumbline.models.weights import resolve_weights
@@ -48,8 +48,8 @@ def test_auto_takes_the_directory_before_the_keras_cache(directory, tmp_path):
 def test_auto_without_any_says_so_aloud():
     found = resolve()
     assert found.origin == "random"
-    assert "NO PRETRAINED WEIGHTS FOUND" in report(found)
-    assert "NO PRETRAINED" not in report(resolve("random"))
+    assert "NO PRETRAINED WEIGHTS FOUND" in origin_of(found)
+    assert "NO PRETRAINED" not in origin_of(resolve("random"))
 
 
 def test_imagenet_fails_with_one_sentence_where_it_cant_be_had():
@@ -135,7 +135,7 @@ def test_several_networks_are_recorded_one_by_one(directory):
     record = record_entry("hybrid", entry, weights)
     assert record.origin == "random (resnet50), imagenet (mobilenet_v2)"
     assert [one.origin for one in record.networks] == ["imagenet", "random"]
-    assert "hybrid (resnet50): random weights (NO PRETRAINED" in report(weights[1], "resnet50")
+    assert called(weights[1], "resnet50") == "hybrid (resnet50)"
     (directory / V2.local_file).write_bytes(b"other bytes")
     assert record_entry("hybrid", entry, resolve_entry("hybrid", entry)).sha256 != record.sha256
 
