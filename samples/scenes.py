@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 CLASSES = ("helmet", "head")
 WIDTH, HEIGHT = 480, 360
 SUPERSAMPLING = 2
-SEEN = 0.3  # share of a head that must be visible for it to have a box
+SEEN = 0.3  # share of a head that must be visible for it to have a box ...
+NARROWEST = 6  # ... and pixels of its shorter side
 Edges = tuple[float, float, float, float]
 
 
@@ -229,6 +230,8 @@ def _label(name: str, mask: Floats, whole: Floats) -> Label | None:
     if len(rows) < SEEN * np.count_nonzero(whole) or not len(rows):
         return None
     high, wide = mask.shape
+    if min(np.ptp(rows), np.ptp(columns)) + 1 < NARROWEST * SUPERSAMPLING:
+        return None
     edges = (columns.min() / wide, rows.min() / high, (columns.max() + 1) / wide, (rows.max() + 1) / high)
     return Label(name, (float(edges[0]), float(edges[1]), float(edges[2]), float(edges[3])))
 
@@ -320,7 +323,7 @@ def metadata_table(items: Sequence[Item]) -> pd.DataFrame:
     rows = [
         {
             "path": item.path,
-            "video": item.video,
+            "video": item.video or item.photo,
             "site": item.scene.site,
             "camera": item.scene.camera,
             "captured_at": item.scene.captured_at.isoformat(),

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.imaging.boxes import EDGES
+from plumbline.imaging.pictures import BOX_COUNT
 from plumbline.pages.template import HERE, data_uri, render_page
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph on the page, with its boxes; `noted` says that some expectation names it or a box of it."""
+    """A photograph on the page, with its boxes; `noted`: an expectation on boxes or their number names it."""
 
     path: str
     image: str
@@ -64,13 +65,14 @@ class Photograph:
 def photographs(
     found: Validated, manifest: pd.DataFrame, boxes: pd.DataFrame, picture: Callable[[str], NDArray[np.uint8]]
 ) -> list[Photograph]:
-    """Return up to SHOWN photographs with their boxes: half of them such as an expectation names, where there are some.
+    """Return up to SHOWN photographs with their boxes: half of them such as an expectation on boxes names, if any.
 
     The others lie evenly in the manifest. `picture` gives a path's pixels (H, W, 3), upright.
     """
     paths = manifest["path"].tolist()
-    named = {name for one in found.outcomes if one.table in ("manifest", "boxes") for name in one.failing}
-    noted = [path for path in paths if path in named or any(name.startswith(f"{path}, box ") for name in named)]
+    about = [one for one in found.outcomes if one.table == "boxes" or one.expectation.bounds.get("column") == BOX_COUNT]
+    named = {name.rpartition(", box ")[0] or name for one in about for name in one.failing}
+    noted = [path for path in paths if path in named]
     chosen = noted[: SHOWN // 2]
     others = [path for path in paths if path not in chosen]
     step = max(1, len(others) // max(1, SHOWN - len(chosen)))
