@@ -5,7 +5,8 @@
 Runs `dvc repro` of this repository's HEAD from nothing in a clone under /tmp, on the embedded sample or on a folder of
 photographs. A `sitecustomize` on the stages' path notes of every process of a stage when it began, when it ended and
 how long it spent in import statements. What a stage does between, tracing its networks included, is work; the rest of
-the wall time is start-up: interpreters, imports, DVC itself and the way to the warm process and back.
+the wall time is start-up: interpreters, imports, DVC itself and the way to the warm process and back. `by kind` sums
+the items of a stage: seconds, and how many processors were busy meanwhile.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from plumbline.common.files import write_json
 
 NOTES = "PLUMBLINE_BENCHMARK_NOTES"
 OBSERVER = f'''
-import atexit, builtins, json, os, sys, time
+import atexit, builtins, json, os, resource, sys, time
 
 notes, original, leave = os.environ.get("{NOTES}"), builtins.__import__, os._exit
 state = {{"began": time.time(), "imports": 0.0, "depth": 0}}
@@ -40,8 +41,10 @@ def timed_import(*arguments, **named):
             state["imports"] += time.perf_counter() - start
 
 def write():
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    note = {{"ended": time.time(), "processor": used.ru_utime + used.ru_stime, "arguments": sys.argv}}
     with open(notes, "a") as file:
-        file.write(json.dumps({{**state, "ended": time.time(), "arguments": sys.argv}}) + "\\n")
+        file.write(json.dumps({{**state, **note}}) + "\\n")
 
 def write_and_leave(code):
     write()
@@ -82,6 +85,11 @@ def shares(observed: dict[str, Any]) -> dict[str, Any]:
         - note["imports"]
         for note in stages
     }
+    by_kind: dict[str, list[float]] = {}
+    for note in stages:
+        spent = by_kind.setdefault(Path(note["arguments"][0]).stem, [0.0, 0.0])
+        spent[0] += note["ended"] - note["began"]
+        spent[1] += note["processor"]
     working, imports = sum(work.values()), sum(note["imports"] for note in stages)
     return {
         "seconds": observed["seconds"],
@@ -90,6 +98,10 @@ def shares(observed: dict[str, Any]) -> dict[str, Any]:
         "rest of start-up": observed["seconds"] - working - imports,
         "start-up share": 1 - working / observed["seconds"],
         "stages": len(stages),
+        "by kind": {
+            kind: {"seconds": round(wall, 1), "processors": round(processor / wall, 2)}
+            for kind, (wall, processor) in sorted(by_kind.items(), key=lambda item: -item[1][0])
+        },
         "longest": dict(sorted(work.items(), key=lambda item: -item[1])[:12]),
     }
 

@@ -377,11 +377,11 @@ def test_what_a_kill_or_a_damaged_file_leaves_is_taken_up(project, monkeypatch, 
     first = files()
     honest, calls = folds_module.train, []
 
-    def killed(*arguments):
+    def killed(*arguments, **named):
         calls.append(arguments[0])
         if len(calls) == 2:
             raise KeyboardInterrupt
-        return honest(*arguments)
+        return honest(*arguments, **named)
 
     for name in first[:2]:
         (artefacts.FOLDS / name).unlink()
