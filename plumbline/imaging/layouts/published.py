@@ -65,7 +65,8 @@ _WHERE = {
     *("zone", "device", "scanner", "video", "clip", "sequence", "seq", "scene", "session", "batch", "shift", "day"),
     *("week", "month", "year", "subject", "patient", "person", "user"),
 }
-
+# Names of classes that say what is not there: of folders that hold each other these are the classes.
+_DENIES = re.compile(r"(?:no|non|not|without|un|missing|lacks?)(?:[ _-]|(?-i:(?=[A-Z])))", re.I)
 
 _ACCENTS = dict.fromkeys(range(0x300, 0x36F))
 
@@ -279,8 +280,9 @@ def _refuse_folds(tops: Collection[str], found: Found, params: DataParams) -> No
 def _refuse_sites(folders: Sequence[tuple[str, ...]], params: DataParams) -> None:
     """Folders of sites that hold the classes, site_a/cat and site_b/cat; `folders` are those above each picture.
 
-    They are where every folder holds the same two or more, all pictures lie in these, and these are not called as sites
-    or series are while the outer ones are not: cat/gate_1 and dog/gate_1 are classes.
+    They are where every folder holds the same two or more, all pictures lie in these, and the names say so: the outer
+    ones are called as sites or series are and the inner ones are not (gate_1/cat), or one of the inner ones denies
+    something (berlin/no_helmet). Where no name tells, as in cat/indoor or berlin/cat, the outer folders are classes.
     """
     if params.layout != "auto":
         return
@@ -290,7 +292,9 @@ def _refuse_sites(folders: Sequence[tuple[str, ...]], params: DataParams) -> Non
     held = next(iter(inner.values()), set())
     if len(inner) < 2 or len(held) < 2 or "" in held or any(some != held for some in inner.values()):
         return
-    if find_split(held) or (all(map(_says_where, held)) and not all(map(_says_where, inner))):
+    outer_are_places = all(map(_says_where, inner)) and not all(map(_says_where, held))
+    inner_are_classes = any(map(_DENIES.match, held)) and not any(map(_DENIES.match, inner))
+    if find_split(held) or not (outer_are_places or inner_are_classes):
         return
     tops, classes = sorted(inner), sorted(held)
     places = ", ".join(f"{params.root}/{name}" for name in classes[:2])

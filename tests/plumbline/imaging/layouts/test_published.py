@@ -255,7 +255,6 @@ def test_the_command_that_is_offered_can_be_typed_as_it_stands(tmp_path):
 
 SITES = {
     "sites": ("site_a", "site_b"),
-    "towns": ("berlin", "paris", "rom"),
     "dates": ("2024-01", "2024-02"),
     "numbered": ("gate1", "gate2"),
 }
@@ -277,6 +276,14 @@ def test_sites_that_hold_the_classes_are_no_classes(tmp_path, sites):
     assert set(asked.images["label"]) == set(sites), "where the settings say that the folders are the classes"
 
 
+@pytest.mark.parametrize("label", ["no_helmet", "without helmet", "NoHelmet", "not-worn"])
+def test_towns_that_hold_what_is_there_and_what_is_not_are_no_classes(tmp_path, label):
+    for name in (f"berlin/{label}/0.png", "berlin/helmet/0.png", f"paris/{label}/0.png", "paris/helmet/0.png"):
+        draw(tmp_path / name)
+    with pytest.raises(UserError, match=r"\(berlin, paris\) hold the same folders each"):
+        list_images(DataParams(root=tmp_path))
+
+
 def test_sites_inside_the_sides_of_a_split_are_no_classes(tmp_path):
     for side in ("train", "test"):
         for place in ("site_a/cat", "site_a/dog", "site_b/cat", "site_b/dog"):
@@ -292,6 +299,9 @@ def test_sites_inside_the_sides_of_a_split_are_no_classes(tmp_path):
         ("cat/gate 1/0.png", "cat/gate 2/0.png", "dog/gate 1/0.png", "dog/gate 2/0.png"),
         ("cat/2024-01-01/0.png", "cat/2024-01-02/0.png", "dog/2024-01-01/0.png", "dog/2024-01-02/0.png"),
         ("cat/1/0.png", "cat/2/0.png", "dog/1/0.png", "dog/2/0.png"),
+        ("cat/indoor/0.png", "cat/outdoor/0.png", "dog/indoor/0.png", "dog/outdoor/0.png"),
+        ("no_helmet/rom/0.png", "no_helmet/ulm/0.png", "helmet/rom/0.png", "helmet/ulm/0.png"),
+        ("notes/a/0.png", "notes/nobody/0.png", "letters/a/0.png", "letters/nobody/0.png"),
         ("site_a/cat/0.png", "site_a/dog/0.png", "site_b/cat/0.png"),
         ("site_a/cat/0.png", "site_a/dog/0.png", "site_b/cat/0.png", "site_b/dog/0.png", "site_b/0.png"),
         ("cat/images/0.png", "dog/images/0.png"),
