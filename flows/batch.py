@@ -20,8 +20,8 @@ from pydantic import Field
 
 from plumbline.common.errors import UserError
 from plumbline.common.params import Section
-from plumbline.imaging.collection import find_layout
 from plumbline.imaging.labels import SEVERAL, LabelError, label_classes, read_label, shown
+from plumbline.imaging.layouts.which import find_layout
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import Ingested, IngestParams, ingest
 from plumbline.imaging.metadata import ISO_TIME, find_table

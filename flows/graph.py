@@ -57,7 +57,9 @@ def look(root: Path) -> Outlook:
 
 
 def read_graph(root: Path) -> dict[str, Node]:
-    """Return every pipeline stage under `root` and the data sources they rest on, dependencies first.
+    """Return every stage of the pipeline at `root` and the data sources they rest on, dependencies first.
+
+    Pipelines in folders below, such as detection/, are others'.
 
     Raises UserError with DVC's own words where the folder is no DVC project or its files can't be read.
     """
@@ -69,7 +71,7 @@ def _read(repo: Repo, root: Path) -> dict[str, Node]:
     import networkx
 
     graph = repo.index.graph
-    wanted = {stage for stage in graph if not stage.is_data_source}
+    wanted = {stage for stage in graph if _is_own(stage, root)}
     wanted |= {ancestor for stage in wanted for ancestor in networkx.descendants(graph, stage)}
     # Edges point from a stage to what it depends on.
     ordered = reversed(list(networkx.lexicographical_topological_sort(graph.subgraph(wanted), key=_address(root))))
@@ -98,7 +100,7 @@ def data_version(root: Path) -> str:
 def _data_version(repo: Repo, root: Path) -> str:
     sources = sorted((stage for stage in repo.index.stages if stage.is_data_source), key=_address(root))
     graph = repo.index.graph
-    used = {other for stage in graph if not stage.is_data_source for other in graph.successors(stage)}
+    used = {other for stage in graph if _is_own(stage, root) for other in graph.successors(stage)}
     hashes = [
         str(out.hash_info.value)[:7] for stage in sources if stage in used for out in stage.outs if out.hash_info.value
     ]
@@ -158,6 +160,11 @@ def _repo(root: Path) -> Iterator[Repo]:
                 yield repo
         except DvcException as error:
             raise UserError(f"{root} can't be used as a DVC project: {first_line(error)}.") from None
+
+
+def _is_own(stage: Stage, root: Path) -> bool:
+    """Is it a stage of the dvc.yaml at `root`?"""
+    return not stage.is_data_source and os.path.relpath(stage.path, root) == "dvc.yaml"
 
 
 def _find(repo: Repo, root: Path, names: Iterable[str]) -> dict[str, Stage]:

@@ -49,8 +49,9 @@ from plumbline.common import artefacts
 from plumbline.common.errors import UserError, one_line, run
 from plumbline.common.files import write_text
 from plumbline.common.params import PARAMS, load_section
-from plumbline.imaging.collection import find_layout, list_images
+from plumbline.imaging.collection import list_images
 from plumbline.imaging.labels import shown
+from plumbline.imaging.layouts.which import find_layout
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.manifest import IngestParams, ingest
 from plumbline.imaging.metadata import Metadata, find_table, meaning, read_table, written_path

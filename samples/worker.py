@@ -115,12 +115,20 @@ def draw_gear(rng: Rng, with_helmet: bool, person: Person) -> Gear:
 
 def build(person: Person, pose: Pose, gear: Gear) -> list[Placed]:
     """Return the worker as placed solids around the head's centre (head heights)."""
-    camera = rotation(pitch=pose.camera_pitch)
-    head_turn = camera @ rotation(pose.yaw, pose.pitch, pose.roll)
-    body_turn = camera @ rotation(pose.body_yaw)
-    neck = head_turn @ NECK
+    body_turn = rotation(pitch=pose.camera_pitch) @ rotation(pose.body_yaw)
+    neck = _head_turn(pose) @ NECK
     body = place(_body(np.random.default_rng(person.seed), person, pose), body_turn, neck - body_turn @ NECK)
-    return place(_head(person, gear), head_turn) + body
+    return build_head(person, pose, gear) + body
+
+
+def build_head(person: Person, pose: Pose, gear: Gear) -> list[Placed]:
+    """Return the head and what it carries alone: what a box is drawn around."""
+    return place(_head(person, gear), _head_turn(pose))
+
+
+def _head_turn(pose: Pose) -> Floats:
+    turn: Floats = rotation(pitch=pose.camera_pitch) @ rotation(pose.yaw, pose.pitch, pose.roll)
+    return turn
 
 
 def build_hat(colour: Floats, seed: int, turn: Floats) -> list[Placed]:

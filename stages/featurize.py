@@ -20,7 +20,7 @@ from plumbline.models.records import WeightsRecord
 def main() -> None:
     """Read build/manifest.parquet and the data, write build/features/BACKBONE."""
 
-    from plumbline.imaging.collection import find_layout
+    from plumbline.imaging.layouts.which import find_layout
     from plumbline.imaging.settings import DataParams
 
     name = name_given("backbones")

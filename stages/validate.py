@@ -72,7 +72,7 @@ def too_few_to_test(groups: Any, settings: dict[str, Any]) -> str | None:
 
 
 def main() -> None:
-    """Read build/manifest.parquet and quarantine.csv, write build/validation.json and reports/validation/."""
+    """Read build/manifest.parquet, quarantine.csv and boxes.parquet, write build/validation.json and its pages."""
     import pandas as pd
 
     from plumbline.leakage.groups import GroupParams
@@ -82,27 +82,32 @@ def main() -> None:
     manifest = read_table(artefacts.MANIFEST)
     quarantine = pd.read_csv(artefacts.QUARANTINE, dtype=str, keep_default_na=False)
     settings = read_params()
-    root = DataParams.model_validate(settings.get("data") or {}).root
-    facts = Facts(tuple(sorted(classes_of(manifest["label"]))), tuple(manifest.columns), root)
+    data = DataParams.model_validate(settings.get("data") or {})
+    boxes = read_table(artefacts.BOXES) if data.task == "detect" else None
+    classes = classes_of(manifest["label"]) if boxes is None else set(boxes["label"])
+    facts = Facts(tuple(sorted(classes)), tuple(manifest.columns), data.root)
     misfits = find_misfits(settings, facts)
-    refused = refused_later()
+    refused = refused_later() if boxes is None else []
     with replacing_folder(artefacts.VALIDATION_PAGES) as docs:
         import great_expectations as gx
 
-        from plumbline.pages.validation import write_docs
+        from plumbline.imaging.reading import load_rgb
+        from plumbline.pages.validation import photographs, write_docs
 
-        found = validate(manifest, quarantine, group.columns, params, docs, group.blank_words)
+        found = validate(manifest, quarantine, group.columns, params, docs, group.blank_words, boxes)
         if misfits or refused:
             said = [found.problem, *([as_sentence(misfits, facts)] if misfits else []), *refused]
             found = replace(found, problem=" ".join(filter(None, said)))
-        written = report(manifest, quarantine, found)
+        written = report(manifest, quarantine, found, boxes)
         rows = quarantine[["path", "reason"]].to_dict("records")
-        write_docs(docs, {**written, "quarantine": rows, "version": gx.__version__})
+        drawn = photographs(found, manifest, boxes, lambda path: load_rgb(data, path)) if boxes is not None else []
+        write_docs(docs, {**written, "quarantine": rows, "version": gx.__version__}, drawn)
     write_json(artefacts.VALIDATION, written)
     if found.problem:
         raise UserError(f"{found.problem} Details: {artefacts.VALIDATION_PAGES / 'index.html'}")
     failed = sum(not one.success for one in found.outcomes)
-    if too_few := too_few_to_test(tied_by_columns(manifest, group.columns, group.blank_words), settings):
+    groups = tied_by_columns(manifest, group.columns, group.blank_words)
+    if boxes is None and (too_few := too_few_to_test(groups, settings)):
         print(too_few, file=sys.stderr)
     print(
         f"{len(found.outcomes)} expectations, {failed} with warnings; see {artefacts.VALIDATION_PAGES / 'index.html'}",

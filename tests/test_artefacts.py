@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from plumbline.commands.deps import PIPELINES
 from plumbline.common import artefacts
 from plumbline.common.files import Artefact
 
@@ -19,8 +20,9 @@ WHOLE = {name: one for name, one in ALL.items() if Path(one.name).parts[0] in ma
 
 
 def outs():
-    """(path, stage) of everything under build/ and reports/ that dvc.yaml says is written."""
-    for stage, item in yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"].items():
+    """(path, stage) of everything under build/ and reports/ that a pipeline says is written."""
+    pipelines = [yaml.safe_load((TOP / file).read_text())["stages"] for file in PIPELINES]
+    for stage, item in (pair for pipeline in pipelines for pair in pipeline.items()):
         one = item.get("do", item)
         for kind in ("outs", "metrics", "plots"):
             for out in one.get(kind, []):

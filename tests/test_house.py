@@ -12,22 +12,24 @@ import networkx
 import pytest
 import yaml
 
+from plumbline.commands.deps import PIPELINES
 from plumbline.common.closure import closure, code_digest, direct_imports
 
 TOP = Path(__file__).resolve().parents[1]
 ROOMS = ("plumbline", "stages", "monitoring", "serving")
 
 
-def stages():
-    """Each stage of dvc.yaml with its module, one entry for a group of `foreach`."""
-    for name, stage in yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"].items():
+def stages(pipeline):
+    """Each stage of a dvc.yaml with its module and its deps from the top, one entry for a group of `foreach`."""
+    up = "../" * len(pipeline.parent.parts)
+    for name, stage in yaml.safe_load((TOP / pipeline).read_text())["stages"].items():
         one = stage.get("do", stage)
         module = re.search(r"-m (\S+)(?: (\w+))?", one["cmd"])
         runs = f"stages.{module[2]}" if module[1] == "plumbline.common.warm" else module[1]
-        yield name, runs, one["deps"]
+        yield name, runs, [dep.removeprefix(up) for dep in one["deps"] if not up or dep.startswith(up)]
 
 
-STAGES = list(stages())
+STAGES = [(str(pipeline), *stage) for pipeline in PIPELINES for stage in stages(pipeline)]
 
 
 def missing(module, deps, top=TOP):
@@ -38,21 +40,23 @@ def missing(module, deps, top=TOP):
     )
 
 
-@pytest.mark.parametrize(("name", "module", "deps"), STAGES, ids=[name for name, _, _ in STAGES])
-def test_a_stage_depends_on_all_the_code_that_it_runs(name, module, deps):
+@pytest.mark.parametrize(
+    ("pipeline", "name", "module", "deps"), STAGES, ids=[f"{pipeline}:{name}" for pipeline, name, _, _ in STAGES]
+)
+def test_a_stage_depends_on_all_the_code_that_it_runs(pipeline, name, module, deps):
     assert module == f"stages.{name}"
-    assert missing(module, deps) == [], f"dvc.yaml: {name} runs this code and does not depend on it"
+    assert missing(module, deps) == [], f"{pipeline}: {name} runs this code and does not depend on it"
 
 
 def test_a_stage_depends_on_no_code_that_is_not_there():
-    for name, _, deps in STAGES:
+    for pipeline, name, _, deps in STAGES:
         for dep in deps:
             if "$" not in dep and dep.split("/")[0] in ROOMS:
-                assert (TOP / dep).exists(), f"dvc.yaml: {name} depends on {dep}"
+                assert (TOP / dep).exists(), f"{pipeline}: {name} depends on {dep}"
 
 
 def test_a_dependency_that_is_left_out_is_found():
-    deps = next(deps for name, _, deps in STAGES if name == "featurize")
+    deps = next(deps for _, name, _, deps in STAGES if name == "featurize")
     without = [dep for dep in deps if dep != "plumbline/imaging/decode.py"]
     assert len(without) == len(deps) - 1
     assert missing("stages.featurize", without) == ["plumbline/imaging/decode.py"]
@@ -109,7 +113,7 @@ def test_packages_hold_nothing_but_a_docstring():
 
 def test_stages_are_those_of_dvc_yaml_and_nothing_else():
     files = {path.stem for path in (TOP / "stages").iterdir() if path.suffix == ".py"} - {"__init__"}
-    assert files == {name for name, _, _ in STAGES}
+    assert files == {name for _, name, _, _ in STAGES}
     assert not [path for path in (TOP / "stages").iterdir() if path.is_dir() and path.name != "__pycache__"]
 
 

@@ -1,4 +1,4 @@
-"""Write the code that each stage runs into its `deps` in dvc.yaml: `make deps`, after a change of imports.
+"""Write the code that each stage runs into its `deps` in every dvc.yaml: `make deps`, after a change of imports.
 
 What a stage runs is the import closure of its module (plumbline.common.closure), and tests/test_house.py fails where
 `deps` lack some of it. Whole rooms are named where a run costs little, single files where it is dear.
@@ -16,6 +16,8 @@ from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_text
 
 DVC_YAML = Path("dvc.yaml")
+PIPELINES = (DVC_YAML, Path("detection/dvc.yaml"))
+"""Each pipeline runs in its own folder, so it names code above that with ../."""
 DEAR = {"featurize", "train", "card", "disturb", "probe", "ablation", "weights"}
 """Stages that take minutes, or that such stages wait for: a change elsewhere in a room must not run them again."""
 EARLY = {"validate", "group", "split", "leakage"}
@@ -23,7 +25,7 @@ EARLY = {"validate", "group", "split", "leakage"}
 LATE_ROOMS = ("plumbline/models/", "plumbline/tasks/")
 CHOSEN = {"train": ["plumbline/models/architectures/${item.architecture}.py"]}
 """Code that a stage chooses by a name in params.yaml, which no import shows."""
-_CODE = re.compile(r"(plumbline|stages|monitoring)\b")
+_CODE = re.compile(r"(\.\./)*(plumbline|stages|monitoring)\b")
 _STAGE = re.compile(r"(?m)^(?=  [a-z_]+:)")
 
 
@@ -43,8 +45,13 @@ def _named(stage: str, file: str) -> str:
     return file if alone else f"{first}/{second}"
 
 
-def with_code_deps(text: str, top: Path = Path()) -> str:
-    """Return dvc.yaml's text with the code in every stage's `deps` as it is now; all else stays as it is.
+def with_code_deps(text: str, top: Path = Path(), file: Path = DVC_YAML) -> str:
+    """Return the text of a dvc.yaml with the code in every stage's `deps` as it is now; all else stays as it is.
+
+    Args:
+        text: of the pipeline `file`.
+        top: the project's top folder.
+        file: where the pipeline lies, from there.
 
     Raises UserError where a stage has no `deps` as a list of lines.
     """
@@ -52,38 +59,42 @@ def with_code_deps(text: str, top: Path = Path()) -> str:
     if not mark:
         head, mark, rest = "", "stages:\n", text.removeprefix("stages:\n")
     body, plots, tail = rest.partition("\nplots:\n")
-    blocks = [_rewritten(block, top) if block.startswith("  ") else block for block in _STAGE.split(body)]
+    blocks = [_rewritten(block, top, file) if block.startswith("  ") else block for block in _STAGE.split(body)]
     return head + mark + "".join(blocks) + plots + tail
 
 
-def _rewritten(block: str, top: Path) -> str:
+def _rewritten(block: str, top: Path, file: Path) -> str:
     stage = block.strip().partition(":")[0]
     if not (top / "stages" / f"{stage}.py").is_file():
         return block
     lines = block.split("\n")
     start = next((number for number, line in enumerate(lines) if line.strip() == "deps:"), None)
     if start is None:
-        raise UserError(f"{DVC_YAML}: stage {stage} has no line `deps:`: add one, with a dependency on each line.")
+        raise UserError(f"{file}: stage {stage} has no line `deps:`: add one, with a dependency on each line.")
     indent = " " * (len(lines[start]) - len(lines[start].lstrip()) + 2)
     end = start + 1
     while end < len(lines) and lines[end].startswith(indent + "- "):
         end += 1
     kept = [line for line in lines[start + 1 : end] if not _CODE.match(line.strip()[2:])]
-    code = [f"{indent}- {dep}" for dep in code_deps(stage, closure(f"stages.{stage}", top.resolve()))]
+    up = "../" * len(file.parent.parts)
+    code = [f"{indent}- {up}{dep}" for dep in code_deps(stage, closure(f"stages.{stage}", top.resolve()))]
     return "\n".join([*lines[: start + 1], *kept, *code, *lines[end:]])
 
 
 def main() -> None:
-    """Rewrite dvc.yaml of the current folder; say what changed."""
+    """Rewrite the pipelines of the current folder; say what changed."""
     if not DVC_YAML.is_file():
         raise UserError(f"{DVC_YAML} is missing: run this in the project's top folder.")
-    before = DVC_YAML.read_text(encoding="utf-8")
-    after = with_code_deps(before)
-    if after == before:
-        print(f"{DVC_YAML}: every stage names the code that it runs.", file=sys.stderr)
-        return
-    write_text(DVC_YAML, after)
-    print(f"{DVC_YAML}: deps are as the imports are now; see `git diff {DVC_YAML}`.", file=sys.stderr)
+    for file in PIPELINES:
+        if not file.is_file():
+            continue
+        before = file.read_text(encoding="utf-8")
+        after = with_code_deps(before, file=file)
+        if after == before:
+            print(f"{file}: every stage names the code that it runs.", file=sys.stderr)
+            continue
+        write_text(file, after)
+        print(f"{file}: deps are as the imports are now; see `git diff {file}`.", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_text
 from plumbline.common.params import PARAMS, read_params, with_value
-from plumbline.imaging.collection import Collection, find_layout, list_images
+from plumbline.imaging.collection import Collection, list_images
 from plumbline.imaging.labels import classes_of, label_classes, shown
 from plumbline.imaging.layouts.arrays import open_array, read_labels
 from plumbline.imaging.layouts.published import wrapped_sentence
+from plumbline.imaging.layouts.which import find_layout
 from plumbline.imaging.settings import DataParams
 from plumbline.models.fit import Facts, as_sentence, find_misfits, offered_violations
 

@@ -21,6 +21,9 @@ MANIFEST = Artefact("build/manifest.parquet", "ingest", "a row per picture: path
 QUARANTINE = Artefact("build/quarantine.csv", "ingest", "a row per file that is not used: path, reason, kind, ...")
 FINGERPRINTS = Artefact("build/fingerprints.npy", "ingest", "perceptual hashes by picture and window, uint64")
 THUMBNAILS = Artefact("build/thumbnails.npy", "ingest", "a small picture each, grey and colours (N, 81, 96), uint8")
+BOXES = Artefact(
+    "build/boxes.parquet", "ingest", "of whole photographs: path, label, left, top, right, bottom as shares"
+)
 VALIDATION = Artefact("build/validation.json", "validate", "the verdict, and each expectation with its failing rows")
 GROUPS = Artefact("build/groups.parquet", "group", "path, group")
 EDGES = Artefact("build/edges.parquet", "group", "pairs that were joined: path_a, path_b, kind, distance, score")

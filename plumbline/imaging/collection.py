@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 from plumbline.common.errors import UserError
 from plumbline.imaging.files import shown_path
 from plumbline.imaging.labels import LabelError, classes_as_written, read_label, shown
-from plumbline.imaging.layouts import arrays, folders, yolo
+from plumbline.imaging.layouts import arrays, folders, photographs, yolo
 from plumbline.imaging.layouts.interface import Layout
 from plumbline.imaging.layouts.published import AUGMENTED, photograph
+from plumbline.imaging.layouts.which import find_layout
 from plumbline.imaging.litter import is_litter
 from plumbline.imaging.metadata import Matches, Metadata, Values, match, read_table, said, unread_tables
-from plumbline.imaging.pictures import RESERVED, Found, Refused, is_picture_name, source_of
+from plumbline.imaging.pictures import RESERVED, Found, Marked, Refused, source_of
 from plumbline.imaging.settings import DataParams
 
 if TYPE_CHECKING:
@@ -29,10 +30,14 @@ LAYOUTS: dict[str, Layout] = {"folders": folders, "arrays": arrays, "yolo": yolo
 
 @dataclass(frozen=True)
 class Collection:
-    """The pictures of a folder before decoding: `images` (path, label, then metadata columns) and what was refused."""
+    """The pictures of a folder before decoding: `images` (path, label, then metadata columns) and what was refused.
+
+    `boxes`: those of whole photographs, in the order of `images`.
+    """
 
     images: pd.DataFrame
     refused: list[Refused]
+    boxes: list[Marked]
 
 
 def list_images(params: DataParams) -> Collection:
@@ -47,7 +52,7 @@ def list_images(params: DataParams) -> Collection:
     if state := _unusable(root):
         raise UserError(f"{root}/ {state}: run `dvc pull` for the sample, or put a folder of pictures per class there.")
     layout = find_layout(params)
-    found = LAYOUTS[layout].list_pictures(params)
+    found = (photographs if params.task == "detect" else LAYOUTS[layout]).list_pictures(params)
     if not found.rows and not found.refused:
         raise UserError(
             f"{root}/ holds no pictures: run `dvc pull` for the sample, or put a folder of JPEG, PNG, BMP or WebP "
@@ -58,7 +63,8 @@ def list_images(params: DataParams) -> Collection:
     _check_labels(found)
     columns = list(dict.fromkeys(["path", "label", *(key for row in found.rows for key in row)]))
     values = [[row.get(column) for column in columns] for row in found.rows]
-    return Collection(pd.DataFrame(values, columns=columns, dtype=object), sorted(found.refused, key=lambda r: r.path))
+    images = pd.DataFrame(values, columns=columns, dtype=object)
+    return Collection(images, sorted(found.refused, key=lambda r: r.path), found.boxes)
 
 
 def _check_labels(found: Found) -> None:
@@ -109,25 +115,6 @@ def _unusable(root: Path) -> str | None:
         return f"can't be listed ({error.strerror})"
 
 
-def find_layout(params: DataParams) -> str:
-    """Return `params.layout`, or what the files at the root say it is: arrays, yolo, else folders."""
-    if params.layout != "auto":
-        return params.layout
-    if not params.root.is_dir():
-        return "folders"
-    inside = [Path(entry) for entry in os.scandir(params.root) if entry.is_dir() and not is_litter(entry.name)]
-    if (params.root / params.arrays.images).is_file():
-        for folder in inside:
-            if any(is_picture_name(entry.name) for entry in os.scandir(folder)):
-                raise UserError(
-                    f"{params.root}/ holds {params.arrays.images} and pictures in {shown(folder.name)}/ as well, and "
-                    "one of them would be left out: set data.layout to arrays or folders, or move one elsewhere."
-                )
-        return "arrays"
-    is_yolo = any((folder / params.yolo.names).is_file() for folder in (params.root, *inside))
-    return "yolo" if is_yolo else "folders"
-
-
 def _join_metadata(found: Found, params: DataParams) -> None:
     """Put metadata columns on the rows (a row for a YOLO photograph serves all its boxes) and settle the labels."""
     table = read_table(params.root, params.metadata, RESERVED)
@@ -148,7 +135,8 @@ def _join_metadata(found: Found, params: DataParams) -> None:
     classes |= _class_folders(found.rows, known)
     kept = []
     for row, values in zip(found.rows, known, strict=True):
-        refused = _settle_label(row, values.get("label"), classes, params)
+        # Whole photographs have the label of their boxes, whatever the table says.
+        refused = _settle_label(row, values.get("label"), classes, params) if params.task == "crops" else None
         if refused is not None:
             found.refused.append(refused)
             continue

@@ -214,6 +214,15 @@ def _png_warning(data: bytes) -> str | None:
     return None
 
 
+def stored_orientation(data: bytes) -> tuple[tuple[int, int], int]:
+    """Return a picture's (width, height) as stored, and its EXIF orientation, 1 to 8; DecodeError as `decode`."""
+    try:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            return image.size, _orientation(image)
+    except Exception:
+        raise DecodeError(_what_else(data)) from None
+
+
 def picture_suffix(data: bytes) -> str:
     """Return the usual suffix of a picture's format, such as `.jpg`; DecodeError where it can't be read.
 

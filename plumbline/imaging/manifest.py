@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -29,12 +30,14 @@ from plumbline.common.parallel import cores, in_order, in_order_by_processes
 from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.common.store import Arrays
+from plumbline.imaging.boxes import BACKGROUND, Settled, box_table, label_of, settle_boxes
 from plumbline.imaging.collection import list_images
-from plumbline.imaging.decode import DecodeError, shrink_grey
+from plumbline.imaging.decode import DecodeError, shrink_grey, stored_orientation
 from plumbline.imaging.describe import MEASURES
+from plumbline.imaging.files import read_bytes
 from plumbline.imaging.hashing import STORED, WINDOWS, fingerprint, stored_thumbnail
 from plumbline.imaging.measures import Row, measures_of
-from plumbline.imaging.pictures import COMPUTED, WARNING, Picture, Refused, source_of
+from plumbline.imaging.pictures import BOX_COUNT, COMPUTED, WARNING, Picture, Refused, source_of
 from plumbline.imaging.reading import read_source, source_states
 from plumbline.imaging.settings import DataParams
 
@@ -63,12 +66,14 @@ class Ingested:
     quarantine: path, reason, kind (see plumbline.imaging.pictures.Refused), label.
     fingerprints: (N, 2, 37) uint64, see plumbline.imaging.hashing.fingerprint.
     thumbnails: (N, 81, 96) uint8, see plumbline.imaging.hashing.stored_thumbnail.
+    boxes: of whole photographs (plumbline.imaging.boxes.COLUMNS), whose manifest has the column BOX_COUNT; else None.
     """
 
     manifest: pd.DataFrame
     quarantine: pd.DataFrame
     fingerprints: NDArray[np.uint64]
     thumbnails: NDArray[np.uint8]
+    boxes: pd.DataFrame | None = None
 
 
 @dataclass(frozen=True)
@@ -102,6 +107,18 @@ def ingest(data: DataParams, params: IngestParams) -> Ingested:
         else:
             fingerprints[len(rows)], thumbnails[len(rows)] = one.fingerprint, one.thumbnail
             rows.append(one.row)
+    settled = Settled()
+    if data.task == "detect":
+        sizes = {str(row["path"]): (int(row["width"]), int(row["height"])) for row in rows}
+        settled = settle_boxes(collection.boxes, sizes, partial(_as_stored, data))
+        refused += settled.refused
+        if settled.resized:
+            print(
+                f"{settled.resized} boxes were drawn on a larger or smaller copy of their photograph", file=sys.stderr
+            )
+    if settled.lost:
+        used = [number for number, row in enumerate(rows) if row["path"] not in settled.lost]
+        rows, fingerprints, thumbnails = [rows[i] for i in used], fingerprints[used], thumbnails[used]
     computed = pd.DataFrame(rows, columns=[name for name in COMPUTED if name != "label"])
     kept = images[images["path"].isin(computed["path"])].reset_index(drop=True)
     computed.insert(COMPUTED.index("label"), "label", kept["label"])
@@ -114,7 +131,26 @@ def ingest(data: DataParams, params: IngestParams) -> Ingested:
         columns=list(QUARANTINE),
         dtype=object,
     )
-    return Ingested(manifest, quarantine, fingerprints[: len(rows)], thumbnails[: len(rows)])
+    boxes = None
+    if data.task == "detect":
+        boxes = box_table(settled.boxes)
+        manifest = _with_boxes(manifest, boxes)
+    return Ingested(manifest, quarantine, fingerprints[: len(rows)], thumbnails[: len(rows)], boxes)
+
+
+def _with_boxes(manifest: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
+    """The manifest of whole photographs: labelled by the boxes that are left, with their number."""
+    labels = boxes.groupby("path")["label"].agg(label_of)
+    counts = boxes["path"].value_counts()
+    label = manifest["path"].map(labels).fillna(BACKGROUND)
+    manifest = manifest.assign(label=label.astype(object))
+    count = manifest["path"].map(counts).fillna(0).astype("int32")
+    manifest.insert(len(COMPUTED), BOX_COUNT, count)
+    return manifest
+
+
+def _as_stored(data: DataParams, path: str) -> tuple[tuple[int, int], int]:
+    return stored_orientation(read_bytes(data, path))
 
 
 def measure(picture: Picture, min_side: int) -> _Measured:

@@ -24,7 +24,8 @@ COMPUTED = (
 )
 PUBLISHED = "published_split"  # the column of those who publish a split: train, validation or test
 WARNING = "decoder_warning"  # the column of what decoders had to guess, where one had to
-RESERVED = (*COMPUTED, PUBLISHED, WARNING)
+BOX_COUNT = "box_count"  # the column of whole photographs: how many boxes each has
+RESERVED = (*COMPUTED, PUBLISHED, WARNING, BOX_COUNT)
 # Pictures and films that can't be read. Other files beside the class folders are taken for notes, these are not.
 UNREAD = (
     *(".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".j2k", ".jxl", ".svg", ".psd", ".tga", ".ico"),
@@ -38,7 +39,8 @@ class Refused:
     """A file, row or box that is not used: its path (escaped where it can't be printed), the reason, and its class.
 
     kind: `name` (not a path on every system), `unreadable` (not a picture), `label` (none, or two that disagree), `box`
-    (a broken line of a YOLO file), `empty` (a class folder without pictures), `missing` (a metadata row, no file).
+    (a box that can't be used, or a photograph without one that can), `empty` (a class folder without pictures),
+    `missing` (a metadata row, no file).
     """
 
     path: str
@@ -62,13 +64,41 @@ class Picture:
     warning: str | None = None
 
 
+@dataclass(frozen=True)
+class Marked:
+    """A labelled box of a whole photograph, as the file of whoever drew it has it.
+
+    `number` names it in that file (line, annotation or object, from 0). The edges are shares of the upright
+    photograph's width and height or, with `size`, pixels of a photograph of that (width, height): (0, 0) where the file
+    doesn't say.
+    """
+
+    path: str
+    number: int
+    label: str
+    left: float
+    top: float
+    right: float
+    bottom: float
+    size: tuple[int, int] | None = None
+
+    @property
+    def name(self) -> str:
+        """What the box is called in reports: `p1.jpg#3`."""
+        return f"{self.path}#{self.number}"
+
+
 @dataclass
 class Found:
-    """What a layout finds before any picture is decoded: `rows` (path, label, columns), the refused, all its files."""
+    """What a layout finds before any picture is decoded: `rows` (path, label, columns), the refused, all its files.
+
+    `boxes`: those of whole photographs, in the order of the rows.
+    """
 
     rows: list[dict[str, Any]] = field(default_factory=list)
     refused: list[Refused] = field(default_factory=list)
     files: set[str] = field(default_factory=set)
+    boxes: list[Marked] = field(default_factory=list)
 
 
 def source_of(path: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from plumbline.common.params import Section
 from plumbline.imaging.decode import LARGEST_LIMIT, MAX_PIXELS
@@ -44,12 +44,15 @@ class YoloParams(Section):
 class DataParams(Section):
     """Where the pictures lie and how they are read.
 
+    `task: crops` makes a picture of each box or file; with `detect` photographs stay whole and their boxes go to
+    build/boxes.parquet, which is the detection pipeline's (detection/dvc.yaml). `coco` and `voc` are read whole only.
     `published_split` says what to do where the folders at the top are called train and test: refuse them (default),
     keep who is on which side (pictures that leak are set aside), or merge them and let `split` draw anew.
     """
 
     root: Path = Path("data")
-    layout: Literal["auto", "folders", "arrays", "yolo"] = "auto"
+    task: Literal["crops", "detect"] = "crops"
+    layout: Literal["auto", "folders", "arrays", "yolo", "coco", "voc"] = "auto"
     published_split: Literal["refuse", "keep", "merge"] = "refuse"
     metadata: str = "metadata.csv"
     label_conflict: Literal["quarantine", "metadata", "folder"] = "quarantine"
@@ -58,3 +61,11 @@ class DataParams(Section):
     max_bytes: int = Field(256_000_000, ge=1)
     arrays: ArrayParams = ArrayParams()
     yolo: YoloParams = YoloParams()
+
+    @model_validator(mode="after")
+    def _task_fits_layout(self) -> DataParams:
+        if self.task == "detect" and self.layout in ("folders", "arrays"):
+            raise ValueError(f"layout {self.layout} has no boxes, which task detect needs: set auto, yolo, coco or voc")
+        if self.task == "crops" and self.layout in ("coco", "voc"):
+            raise ValueError(f"layout {self.layout} is read as whole photographs only: set task: detect in detection/")
+        return self

@@ -17,11 +17,13 @@ from pydantic import Field
 
 from plumbline.common import artefacts
 from plumbline.common.params import Section
+from plumbline.imaging.box_expectations import BoxBounds, box_expectations, count_expectation, describe_boxes
+from plumbline.imaging.boxes import BACKGROUND
 from plumbline.imaging.expectations import Checked, Expectation, Outcome, check
 from plumbline.imaging.labels import alike, classes_as_written, shown
 from plumbline.imaging.layouts.published import wrapped_sentence
 from plumbline.imaging.metadata import BLANK_WORDS, ISO_TIME, grouping_values
-from plumbline.imaging.pictures import RESERVED, WARNING
+from plumbline.imaging.pictures import BOX_COUNT, RESERVED, WARNING, source_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +41,7 @@ class ValidateParams(Section):
     max_side: int = Field(10_000, ge=1)
     brightness: tuple[float, float] = (0.03, 0.97)
     contrast: tuple[float, float] = (0.02, 0.5)
+    boxes: BoxBounds = BoxBounds()
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def validate(
     params: ValidateParams,
     docs: Path,
     blank_words: Sequence[str] = BLANK_WORDS,
+    boxes: pd.DataFrame | None = None,
 ) -> Validated:
     """Check a manifest and its quarantine; Great Expectations writes its pages into folder `docs`.
 
@@ -66,14 +70,18 @@ def validate(
         quarantine: path, reason, kind, label.
         grouping: the columns that tie pictures into groups (those that exist).
         blank_words: values of these that say nothing.
+        boxes: of whole photographs, as ingest writes them; None for pictures of a class each.
     """
-    classes = count_classes(manifest, quarantine, grouping, params, blank_words)
-    problem = find_problem(manifest, quarantine, classes, params)
+    classes = count_classes(manifest, quarantine, grouping, params, blank_words, boxes)
+    problem = find_problem(manifest, quarantine, classes, params, boxes)
     tables = [
         Checked("manifest", manifest, "path", manifest_expectations(manifest, grouping, params)),
-        Checked("classes", classes, "class", class_expectations(params)),
+        Checked("classes", classes, "class", class_expectations(params, fewest=2 if boxes is None else 1)),
         Checked("quarantine", quarantine, "path", quarantine_expectations(len(manifest), params)),
     ]
+    if boxes is not None:
+        described = describe_boxes(boxes, manifest)
+        tables.append(Checked("boxes", described, "box", box_expectations(params.classes, params.boxes)))
     outcomes = check(tables, docs)
     broken = next((one for one in outcomes if not one.success and one.expectation.severity == "critical"), None)
     if problem is None and broken is not None:
@@ -88,19 +96,25 @@ def count_classes(
     grouping: Sequence[str],
     params: ValidateParams,
     blank_words: Sequence[str] = BLANK_WORDS,
+    boxes: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Return class, pictures, groups for each class wanted or found, quarantine included; `a;b` counts for both.
 
-    A group is a set of pictures tied by the grouping columns, directly or through others.
+    A group is a set of pictures tied by the grouping columns, directly or through others. Of whole photographs the
+    number of `boxes`, too; photographs without a box are of no class.
     """
     import pandas as pd
 
     group = tied_by_columns(manifest, grouping, blank_words)
     parts = pd.DataFrame({"class": manifest["label"].map(classes_as_written), "group": group}).explode("class")
     met = set(parts["class"]) | {part for label in quarantine["label"] for part in classes_as_written(label)}
+    if boxes is not None:
+        parts, met = parts[parts["class"] != BACKGROUND], met - {BACKGROUND}
     names = list(params.classes) or sorted(met)
     grouped = parts.groupby("class")["group"]
     counts = pd.DataFrame({"pictures": grouped.size(), "groups": grouped.nunique()}).reindex(names, fill_value=0)
+    if boxes is not None:
+        counts["boxes"] = boxes["label"].value_counts().reindex(names, fill_value=0)
     return counts.astype("int64").rename_axis("class").reset_index()
 
 
@@ -127,11 +141,22 @@ def tied_by_columns(manifest: pd.DataFrame, grouping: Sequence[str], blank_words
 
 
 def find_problem(
-    manifest: pd.DataFrame, quarantine: pd.DataFrame, classes: pd.DataFrame, params: ValidateParams
+    manifest: pd.DataFrame,
+    quarantine: pd.DataFrame,
+    classes: pd.DataFrame,
+    params: ValidateParams,
+    boxes: pd.DataFrame | None = None,
 ) -> str | None:
-    """Return the sentence that stops the run (of several the gravest), None where there is none."""
+    """Return the sentence that stops the run (of several the gravest), None where there is none.
+
+    Quarantined `boxes` of whole photographs are counted among boxes, not among photographs.
+    """
     missing = quarantine[quarantine["kind"] == "missing"]
     refused = quarantine[~quarantine["kind"].isin(["missing", "empty"])]
+    if boxes is not None:
+        single = refused["path"].map(lambda path: source_of(path) != path).astype(bool)
+        spoilt, refused = refused[single], refused[~single]
+        share_of_boxes = len(spoilt) / max(1, len(spoilt) + len(boxes))
     share = len(refused) / max(1, len(refused) + len(manifest))
     empty = classes[classes["pictures"] == 0]["class"].tolist()
     few = classes[classes["groups"] < params.min_groups]
@@ -147,19 +172,28 @@ def find_problem(
             f"{params.max_quarantined:.1%} by validate.max_quarantined; first: {worst['path']} {worst['reason']}): "
             f"repair or remove those in {artefacts.QUARANTINE}."
         )
+    if boxes is not None and share_of_boxes > params.max_quarantined:
+        worst = spoilt.iloc[0]
+        return (
+            f"{len(spoilt)} of {len(spoilt) + len(boxes)} boxes are quarantined ({share_of_boxes:.1%}, at most "
+            f"{params.max_quarantined:.1%} by validate.max_quarantined; first: {worst['path']} {worst['reason']}): "
+            f"correct those in {artefacts.QUARANTINE}, for what they mark is on photographs that are used."
+        )
     if empty:
         refused_of = refused[[empty[0] in classes_as_written(label) for label in refused["label"]]]
         first = f" (first: {refused_of['path'].iloc[0]} {refused_of['reason'].iloc[0]})" if len(refused_of) else ""
         return (
             f"class {shown(empty[0])} has no usable picture{first}: put some into its folder, or remove it (from the "
             "data, or from validate.classes)."
+            if boxes is None
+            else f"class {shown(empty[0])} has no usable box{first}: mark some, or take it out of validate.classes."
         )
     if twins := find_twins(classes["class"], params):
         return (
             f"the classes {' and '.join(twins)} differ only in case, spaces, hyphens or Unicode form: call them the "
             "same in the data, or list both under validate.classes if they are two."
         )
-    if len(classes) < 2:
+    if len(classes) < 2 and boxes is None:
         if len(classes) and (said := wrapped_sentence("data", classes["class"].iloc[0], manifest["path"].tolist())):
             return said
         only = f"only the class {classes['class'].iloc[0]}" if len(classes) else "no class"
@@ -206,6 +240,7 @@ def manifest_expectations(manifest: pd.DataFrame, grouping: Sequence[str], param
     ]
     if params.classes:
         wanted = set(params.classes)
+        wanted |= {BACKGROUND} if BOX_COUNT in manifest else set()
         known = [label for label in sorted(set(manifest["label"])) if set(classes_as_written(label)) <= wanted]
         expected.append(
             Expectation(
@@ -228,6 +263,8 @@ def manifest_expectations(manifest: pd.DataFrame, grouping: Sequence[str], param
     for column in (name for name in grouping if name in manifest):
         note = f"Grouping column {column} has a value; a picture without one may be parted from its like"
         expected.append(Expectation("expect_column_values_to_not_be_null", {"column": column}, "warning", note))
+    if BOX_COUNT in manifest:
+        expected.append(count_expectation(params.boxes, BOX_COUNT))
     if WARNING in manifest:
         bounds = {"column": WARNING}
         note = "The picture's decoder warns of nothing; a damaged file may show grey or shifted parts"
@@ -239,10 +276,11 @@ def manifest_expectations(manifest: pd.DataFrame, grouping: Sequence[str], param
     return expected
 
 
-def class_expectations(params: ValidateParams) -> list[Expectation]:
+def class_expectations(params: ValidateParams, fewest: int = 2) -> list[Expectation]:
     """What the table of classes must be."""
+    enough = "There are two classes or more" if fewest > 1 else "There is a class"
     return [
-        Expectation("expect_table_row_count_to_be_between", {"min_value": 2}, notes="There are two classes or more"),
+        Expectation("expect_table_row_count_to_be_between", {"min_value": fewest}, notes=enough),
         Expectation(
             "expect_column_values_to_be_between",
             {"column": "pictures", "min_value": 1},
@@ -283,7 +321,10 @@ def find_warnings(manifest: pd.DataFrame, outcomes: Sequence[Outcome]) -> list[s
     for one in outcomes:
         if not one.success and one.expectation.severity == "warning":
             notes = one.expectation.notes
-            found.append(f"{notes}: not so for {len(one.failing)} (first: {one.failing[0]}).")
+            named = (
+                f"{len(one.failing)} (first: {one.failing[0]})" if one.failing else f"all together ({one.observed:.3g})"
+            )
+            found.append(f"{notes}: not so for {named}.")
     return found
 
 
@@ -291,13 +332,18 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def report(manifest: pd.DataFrame, quarantine: pd.DataFrame, found: Validated) -> dict[str, Any]:
+def report(
+    manifest: pd.DataFrame, quarantine: pd.DataFrame, found: Validated, boxes: pd.DataFrame | None = None
+) -> dict[str, Any]:
     """Return build/validation.json: the verdict, the counts, and each expectation with the rows that fail it."""
+    counts = {"pictures": len(manifest), "quarantined": len(quarantine)}
+    if boxes is not None:
+        counts |= {"boxes": len(boxes), "background": int((manifest[BOX_COUNT] == 0).sum())}
     return {
         "success": found.problem is None,
         "problem": found.problem,
         "warnings": found.warnings,
-        "counts": {"pictures": len(manifest), "quarantined": len(quarantine)},
+        "counts": counts,
         "classes": found.classes.to_dict("records"),
         "expectations": [
             {

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from plumbline.imaging.hashing import stored_thumbnail
+from plumbline.imaging.pictures import BOX_COUNT
 from plumbline.leakage.alignment import (
     NOTHING,
     Affine,
@@ -58,6 +59,9 @@ def conflicting_pairs(
 ) -> list[tuple[str, str]]:
     """Return the pairs that show the same shot under different labels.
 
+    Of whole photographs only those of the same pixels: a copy that was cropped has lost some of the boxes, and with
+    them perhaps a class, and neither is wrong.
+
     Args:
         manifest: path, label.
         edges: path_a, path_b, kind, verified.
@@ -66,7 +70,8 @@ def conflicting_pairs(
     row = {path: i for i, path in enumerate(manifest["path"])}
     label = manifest["label"].to_numpy()
     found = []
-    for edge in edges[edges["verified"] & edges["kind"].isin(LIKENESS)].itertuples():
+    kinds = CERTAIN if BOX_COUNT in manifest else LIKENESS
+    for edge in edges[edges["verified"] & edges["kind"].isin(kinds)].itertuples():
         a, b = row[edge.path_a], row[edge.path_b]
         if label[a] != label[b] and (edge.kind in CERTAIN or same_shot(picture(a), picture(b))):
             found.append((str(edge.path_a), str(edge.path_b)))

@@ -24,6 +24,7 @@ from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.imaging.labels import label_classes
 from plumbline.imaging.metadata import BLANK_WORDS, grouping_values
+from plumbline.imaging.pictures import BOX_COUNT
 
 MEMBERSHIPS = Path("memberships")
 SIDES = ("train", "validation", "test")  # where two sides claim a picture, the one listed first here gives way
@@ -117,6 +118,8 @@ def _refuse_nothing_left(manifest: pd.DataFrame, keep: NDArray[np.bool_], aside:
     """Raise UserError where no picture, or none of some class, is left."""
     if manifest.empty:
         raise UserError(f"{artefacts.MANIFEST} names no picture: put photographs into data/ and run ingest again.")
+    if BOX_COUNT in manifest:  # photographs without a box are of no class
+        manifest, keep = manifest[manifest[BOX_COUNT] > 0], keep[manifest[BOX_COUNT].to_numpy() > 0]
     classes = manifest["label"].map(label_classes).map(frozenset)  # helmet;vest belongs to both
     for label in (None, *sorted(frozenset().union(*classes))):
         here = np.array([label is None or label in names for names in classes])
@@ -153,7 +156,8 @@ def draw(
         cost = (weight * need[g] * (2 * (have - target) + need[g])).sum(axis=1)
         side_of[g] = int(np.argmin(cost))
         have[side_of[g]] += need[g]
-    _fill_gaps(images["label"].to_numpy(), part, side_of, free=locked == NEW)
+    needed = images[BOX_COUNT].to_numpy() > 0 if BOX_COUNT in images else np.ones(len(images), bool)
+    _fill_gaps(images["label"].to_numpy(), part, side_of, locked == NEW, needed)
     return side_of[part]
 
 
@@ -169,10 +173,18 @@ def _profiles(images: pd.DataFrame, stratify: Sequence[str]) -> NDArray[np.float
 
 
 def _fill_gaps(
-    labels: NDArray[np.object_], part: NDArray[np.int64], side_of: NDArray[np.int64], free: NDArray[np.bool_]
+    labels: NDArray[np.object_],
+    part: NDArray[np.int64],
+    side_of: NDArray[np.int64],
+    free: NDArray[np.bool_],
+    needed: NDArray[np.bool_],
 ) -> None:
-    """Give every side at least one group of every class: the smallest new group moves from the side with the most."""
+    """Give every side at least one group of every class: the smallest new group moves from the side with the most.
+
+    Pictures that are not `needed`, photographs without a box, may be missing from a side.
+    """
     sizes = np.bincount(part, minlength=len(side_of))
+    labels, part = labels[needed], part[needed]
     classes = pd.Series(labels).map(label_classes).map(frozenset)  # helmet;vest belongs to both
     for label in sorted(frozenset().union(*classes)):
         members = np.unique(part[classes.map(lambda names, label=label: label in names).to_numpy()])

@@ -52,7 +52,13 @@ class Facts:
 
 def find_misfits(params: Mapping[str, Any], facts: Facts | None) -> list[Misfit]:
     """Return every setting that names something missing; without `facts`, those that don't depend on the data."""
-    found = [*_networks(params), *_candidates(params), *_weights_files(params)]
+    detects = _get(params, "data.task") == "detect"  # whose candidates are detectors, with settings of their own
+    found = [
+        *_networks(params),
+        *([] if detects else _candidates(params)),
+        *_embeddings(params),
+        *_weights_files(params),
+    ]
     if facts is not None:
         found = [*_classes(params, facts), *_columns(params, facts), *_files(params, facts), *found]
     return found
@@ -216,12 +222,18 @@ def _candidates(params: Mapping[str, Any]) -> list[Misfit]:
             found.append(Misfit(f"ablations.{name}", "is named after no candidate", f"call it {offer}"))
         if entry.get("backbone") is not None:
             found += _backbone(f"ablations.{name}.backbone", entry["backbone"], backbones)
-    for key in ("group.embedding", "leakage.features"):
-        if _get(params, key) is not None:
-            found += _backbone(key, _get(params, key), backbones)
     if PIXELS not in backbones and "evaluate" in params:
         way_out = "add `pixels: {image_size: 64}`"
         found.append(Misfit("backbones", f"has no entry {PIXELS}, which `evaluate` looks at", way_out))
+    return found
+
+
+def _embeddings(params: Mapping[str, Any]) -> list[Misfit]:
+    backbones = dict(_entries(params, "backbones"))
+    found = []
+    for key in ("group.embedding", "leakage.features"):
+        if backbones and _get(params, key) is not None:
+            found += _backbone(key, _get(params, key), backbones)
     return found
 
 

@@ -47,8 +47,8 @@ def refuse_foreign(params: DataParams, files: Sequence[str]) -> None:
             raise UserError(f"{params.root}/ is {what}, which is not read yet: {way}.")
 
 
-def _head(params: DataParams, path: str) -> str:
-    """What tells whose file it is: its beginning and its end, in UTF-8 or with the mark of UTF-16."""
+def head_of(params: DataParams, path: str) -> str:
+    """Return what tells whose file it is: its beginning and its end, in UTF-8 or with the mark of UTF-16."""
     try:
         content = read_bytes(params, path)
     except DecodeError:
@@ -59,14 +59,14 @@ def _head(params: DataParams, path: str) -> str:
     return seen.decode("utf-8-sig", "replace")
 
 
-def _ends(files: Sequence[str], *suffixes: str, depth: int = 4) -> list[str]:
-    """The first files with one of these endings, those nearest to the top first."""
+def ending_in(files: Sequence[str], *suffixes: str, depth: int = 4) -> list[str]:
+    """Return the first files with one of these endings, those nearest to the top first."""
     found = [path for path in files if path.lower().endswith(suffixes) and path.count("/") < depth]
     return sorted(found, key=lambda path: (path.count("/"), path))[:_MOST]
 
 
 def _darknet_of_roboflow(params: DataParams, files: Sequence[str]) -> str | None:
-    names = _ends(files, "_darknet.labels")
+    names = ending_in(files, "_darknet.labels")
     if not names:
         return None
     name = PurePosixPath(names[0]).name
@@ -74,14 +74,14 @@ def _darknet_of_roboflow(params: DataParams, files: Sequence[str]) -> str | None
 
 
 def _ultralytics(params: DataParams, files: Sequence[str]) -> str | None:
-    for path in _ends(files, ".yaml", ".yml", depth=3):
-        text = _head(params, path)
+    for path in ending_in(files, ".yaml", ".yml", depth=3):
+        text = head_of(params, path)
         keys = set(re.findall(r"""(?:^|[{,])\s*["']?(names|nc|train|val|path)["']?\s*:""", text, re.M))
         if keys & {"names", "nc"} and keys & {"train", "val", "path", "nc"}:
             maker = "a Roboflow export for YOLO" if "roboflow" in text.lower() else "an Ultralytics YOLO set"
             return f"{maker} ({path})"
-    boxes = {_twin(path) for path in files if path.lower().endswith(".txt") and "labels" in _folders(path)}
-    if boxes and any(_twin(path) in boxes for path in files if is_picture_name(path) and _folders(path) & _IMAGES):
+    boxes = {twin_of(path) for path in files if path.lower().endswith(".txt") and "labels" in _folders(path)}
+    if boxes and any(twin_of(path) in boxes for path in files if is_picture_name(path) and _folders(path) & _IMAGES):
         is_studio = "classes.txt" in files or "notes.json" in files
         return (
             "a YOLO export of Label Studio (images/, labels/, classes.txt)"
@@ -95,8 +95,8 @@ def _folders(path: str) -> set[str]:
     return {part.lower() for part in PurePosixPath(path).parts[:-1]}
 
 
-def _twin(path: str) -> str:
-    """A name that a picture under images/ shares with its boxes under labels/."""
+def twin_of(path: str) -> str:
+    """Return a name that a picture under images/ shares with its boxes under labels/."""
     parts = [
         ("*" if part.lower() in {"labels", *_IMAGES} else part) for part in PurePosixPath(path).with_suffix("").parts
     ]
@@ -104,8 +104,8 @@ def _twin(path: str) -> str:
 
 
 def _coco(params: DataParams, files: Sequence[str]) -> str | None:
-    for path in _ends(files, ".json"):
-        text = _head(params, path)
+    for path in ending_in(files, ".json"):
+        text = head_of(params, path)
         if "createml" in path.lower() or re.search(r'"annotations"\s*:\s*\[\s*{\s*"(label|coordinates)"', text):
             return f"a CreateML export ({path})"
         if "_via_" in text:
@@ -124,8 +124,8 @@ def _coco(params: DataParams, files: Sequence[str]) -> str | None:
 
 
 def _voc(params: DataParams, files: Sequence[str]) -> str | None:
-    for path in _ends(files, ".xml", depth=6):
-        text = _head(params, path)
+    for path in ending_in(files, ".xml", depth=6):
+        text = head_of(params, path)
         if "<annotations" in text:
             return f"a CVAT export ({path})"
         if ("<annotation" in text and "<object" in text) or ("<annotation" in text and "<filename" in text):
@@ -135,8 +135,8 @@ def _voc(params: DataParams, files: Sequence[str]) -> str | None:
 
 def _by_its_words(params: DataParams, files: Sequence[str]) -> str | None:
     """Annotation tools whose files hold words of their own; boxes in a table."""
-    for path in _ends(files, ".json", ".jsonl", ".ndjson", ".manifest", ".csv"):
-        text = _head(params, path)
+    for path in ending_in(files, ".json", ".jsonl", ".ndjson", ".manifest", ".csv"):
+        text = head_of(params, path)
         for what, words in _WORDS.items():
             if (any if what in _EITHER else all)(word in text for word in words):
                 return f"{what} ({path})"
@@ -166,7 +166,7 @@ def _boxes_without_names(params: DataParams, files: Sequence[str]) -> str | None
     there = set(files)
     beside = (str(PurePosixPath(path).with_suffix(".txt")) for path in files if is_picture_name(path))
     for path in [path for path in beside if path in there][:_MOST]:
-        first = _head(params, path).lstrip().partition("\n")[0].split()
+        first = head_of(params, path).lstrip().partition("\n")[0].split()
         if (len(first) == 5 or len(first) > 6) and all(re.fullmatch(r"\d+(\.\d*)?(e-?\d+)?", word) for word in first):
             known = [one for one in files if re.fullmatch(r"(.*/)?(classes\.txt|[^/]+\.names)", one, re.I)]
             name = PurePosixPath(known[0]).name if known else "obj.names"
@@ -186,15 +186,15 @@ def _other_roboflow(params: DataParams, files: Sequence[str]) -> str | None:
         "_annotations.txt": "a Roboflow export of boxes as text",
         "_label_map.pbtxt": "a Roboflow export as TFRecord",
     }.items():
-        if names := _ends(files, ending):
+        if names := ending_in(files, ending):
             way = "|name it metadata.csv, with the columns path and label" if ending == "_classes.csv" else ""
             return f"{what} ({names[0]}){way}"
     return None
 
 
 def _label_studio(params: DataParams, files: Sequence[str]) -> str | None:
-    for path in _ends(files, ".json"):
-        head = _head(params, path).lstrip()
+    for path in ending_in(files, ".json"):
+        head = head_of(params, path).lstrip()
         if not head.startswith("[") and not ('"annotations"' in head and '"data"' in head):
             continue  # not worth parsing: a COCO file may have hundreds of megabytes
         try:
@@ -207,8 +207,8 @@ def _label_studio(params: DataParams, files: Sequence[str]) -> str | None:
             return f"an export of Label Studio ({path})|{way}"
         if _is_task(tasks):
             return f"a task of Label Studio ({path})|export all of them as one JSON, for `plumbline intake`"
-    for path in _ends(files, ".csv", ".tsv", ".jsonl"):
-        header = _head(params, path).partition("\n")[0]
+    for path in ending_in(files, ".csv", ".tsv", ".jsonl"):
+        header = head_of(params, path).partition("\n")[0]
         if {"annotator", "annotation_id"} <= set(re.split(r"[,\t\r\"]+", header)):
             return f"an export of Label Studio as a table ({path})|export it as JSON, for `plumbline intake`"
     return None
@@ -239,7 +239,7 @@ def _packed(params: DataParams, files: Sequence[str]) -> str | None:
     if shards := [path for path in files if re.search(r"tfrecord.*-\d+-of-\d+$", path)]:
         return f"a set in TFRecord ({shards[0]})"
     for what, suffixes in kinds.items():
-        if names := _ends(files, *suffixes):
+        if names := ending_in(files, *suffixes):
             name, _, way = what.partition("|")
             return f"{name} ({names[0]})" + (f"|{way}" if way else "")
     return None

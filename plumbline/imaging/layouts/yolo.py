@@ -35,7 +35,7 @@ def list_pictures(params: DataParams) -> Found:
     found.files = set(files := walk(params, found.refused))
     boxes = {_stem(path): path for path in files if PurePosixPath(path).suffix.lower() == ".txt"}
     named = [path for path in files if PurePosixPath(path).name == params.yolo.names]
-    names = {str(PurePosixPath(path).parent): _read_names(params, path) for path in named}
+    names = {str(PurePosixPath(path).parent): read_names(params, path) for path in named}
     for path in named:
         _refuse_another_order(params, path, names[str(PurePosixPath(path).parent)], found.files)
     pictures = [path for path in files if is_picture_name(path)]
@@ -51,7 +51,7 @@ def list_pictures(params: DataParams) -> Found:
     with_picture = {_stem(path) for path in pictures}
     unread = {_stem(path): path for path in files if PurePosixPath(path).suffix.lower() in UNREAD}
     for stem, path in boxes.items():
-        if stem not in with_picture and _looks_like_boxes(params, path):
+        if stem not in with_picture and looks_like_boxes(params, path):
             why = "holds boxes, but there is no picture beside it"
             if stem in unread:
                 why = f"holds boxes of {PurePosixPath(unread[stem]).name}, which is not read: convert it to JPEG or PNG"
@@ -175,7 +175,8 @@ def box_file(params: DataParams, picture: str) -> str:
     return next((path for path in tried if (params.root / path).is_file()), tried[0])
 
 
-def _read_names(params: DataParams, path: str) -> list[str]:
+def read_names(params: DataParams, path: str) -> list[str]:
+    """Return the classes of an obj.names, one of each line; UserError where a line is none."""
     try:
         names = [line.strip() for line in read_lines(params, path)]
     except DecodeError as error:
@@ -225,15 +226,15 @@ def _other_lists(params: DataParams, path: str, files: Collection[str]) -> Itera
             pass  # notes of another kind
     for one in sorted(files):
         if PurePosixPath(one).suffix.lower() in (".yaml", ".yml") and PurePosixPath(one).parent in above:
-            found = _described(params, one)
-            _check_keypoints(params, one, found.get("kpt_shape"))
+            found = described(params, one)
+            check_keypoints(params, one, found.get("kpt_shape"))
             named = found.get("names")
             pairs = named.items() if isinstance(named, dict) else enumerate(named if isinstance(named, list) else [])
             yield one, {int(number): str(name).strip() for number, name in pairs if str(number).isdecimal()}
 
 
-def _described(params: DataParams, path: str) -> dict[str, Any]:
-    """What a YAML file says, every value as text (a class may be called `no`); nothing where it is none."""
+def described(params: DataParams, path: str) -> dict[str, Any]:
+    """Return what a YAML file says, every value as text (a class may be called `no`); nothing where it is none."""
     try:
         text = read_text(params, path)
         found = yaml.load(text, yaml.BaseLoader) if len(text) <= LONGEST_YAML else None
@@ -242,7 +243,7 @@ def _described(params: DataParams, path: str) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _check_keypoints(params: DataParams, path: str, said: Any) -> None:
+def check_keypoints(params: DataParams, path: str, said: Any) -> None:
     """UserError where data.yaml and params.yaml disagree about keypoints: then boxes would be read as polygons."""
     numbers = re.findall(r"\d+", str(said))
     if not numbers or numbers == [str(one) for one in params.yolo.keypoints or ()]:
@@ -266,7 +267,8 @@ def _names_for(picture: str, names: Mapping[str, list[str]], params: DataParams)
     )
 
 
-def _looks_like_boxes(params: DataParams, path: str) -> bool:
+def looks_like_boxes(params: DataParams, path: str) -> bool:
+    """Return whether a text begins with the line of a box."""
     try:
         parse_box(next(iter(read_lines(params, path)), ""), params.yolo.keypoints)
     except DecodeError:

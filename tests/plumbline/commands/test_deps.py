@@ -87,6 +87,14 @@ def test_what_cannot_be_rewritten_is_a_sentence(project, monkeypatch):
         deps.main()
 
 
-def test_this_projects_own_file_is_up_to_date():
-    text = (TOP / "dvc.yaml").read_text()
-    assert deps.with_code_deps(text, TOP) == text, "run `make deps`"
+def test_a_pipeline_in_a_folder_names_code_above_it(project):
+    text = YAML.replace("- plumbline/old.py", "- ../plumbline/old.py")
+    written = deps.with_code_deps(text, project, Path("detection/dvc.yaml"))
+    assert "      - build/splits.parquet\n      - ../plumbline/common\n      - ../plumbline/models\n" in written
+    assert "old.py" not in written
+
+
+@pytest.mark.parametrize("file", deps.PIPELINES, ids=str)
+def test_this_projects_own_files_are_up_to_date(file):
+    text = (TOP / file).read_text()
+    assert deps.with_code_deps(text, TOP, file) == text, "run `make deps`"
