@@ -83,6 +83,7 @@ def one_seed(work: Path, params: dict[str, Any], seed: int) -> dict[str, Any]:
         run("maps", name, made=artefacts.MAPS / name)
     for name in params["detectors"]:
         run("detector", name)
+    run("leakage", made=None)
     run("detection")
     evidence = read_record(work / artefacts.DETECTION, DetectionEvidence)
     detectors = {

@@ -59,6 +59,7 @@ DECISION = Artefact("build/decision.json", "gate", "plumbline.evidence.records.D
 PROMOTION = Artefact("build/promotion.json", "promote", "plumbline.registry.records.Promotion")
 DRIFT = Artefact("build/drift.json", "drift", "the verdict of each site's last window")
 
+DETECTION_DECISION = Artefact("build/detection_decision.json", "judge", "plumbline.evidence.records.Decision")
 DETECTION = Artefact("build/detection.json", "detection", "plumbline.evidence.detection.DetectionEvidence")
 
 # Pages.

@@ -12,10 +12,11 @@ from PIL import Image
 from plumbline.common.errors import UserError
 from plumbline.common.records import read_record, write_record
 from plumbline.evidence.detection import DetectionEvidence
+from plumbline.evidence.records import Decision
 from plumbline.models.backbones import Backbone, record_entry, resolve_entry
 from plumbline.models.detector_training import load_detector
 from plumbline.models.scene_maps import open_maps
-from stages import detection, detector, maps
+from stages import detection, detector, judge, maps
 
 PARAMS = {
     "data": {"task": "detect"},
@@ -27,7 +28,12 @@ PARAMS = {
         "later": {"architecture": "se_resnet50_two_head", "maps": "pixels_64"},
     },
     "evaluate": {"violation_class": "head", "resamples": 100},
+    "gate": {"minimum_test_groups": 40},
 }
+CERTIFICATE = {
+    "pairs_across_splits": 0, "pairs": [], "images": 12, "groups": 12, "sides": {}, "set_aside": [], "group_sizes": [],
+    "kinds": [], "closest_apart": [], "embeddings": "none", "price": None, "price_sentence": "not measured",
+}  # fmt: skip
 SPLITS = ["train"] * 6 + ["validation"] * 3 + ["test"] * 3
 
 
@@ -87,6 +93,11 @@ def test_from_photographs_to_the_page(project, monkeypatch, capsys):
     assert evidence.detectors["grid"].splits["test"].photographs == 3
     assert "grid finds boxes best" in (project / "reports/detection.html").read_text()
     assert "later: no result in build/detectors/later" in capsys.readouterr().out
+    (project / "build/leakage.json").write_text(json.dumps(CERTIFICATE))
+    call(monkeypatch, judge)
+    decision = read_record("build/detection_decision.json", Decision)
+    assert decision.verdict in ("HOLD", "REJECT"), "three test groups are too few for anything"
+    assert "test groups" in capsys.readouterr().out
 
 
 def test_without_a_detector_there_is_nothing_to_say(project, monkeypatch):
