@@ -20,6 +20,8 @@ from plumbline.evidence.intervals import draw_groups, group_codes
 from plumbline.evidence.records import Costs, Figure
 from plumbline.models.detector import DetectorRecord
 from plumbline.models.records import Cost
+from plumbline.tasks.boxes import iou
+from plumbline.tasks.scores import Floats
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,7 +73,8 @@ def read_detectors(folder: Path, names: Sequence[str]) -> tuple[dict[str, Traine
     """Return the trained detectors among `names` in `folder`, and the names that have no result."""
     import pandas as pd
 
-    found, missing = {}, []
+    found: dict[str, Trained] = {}
+    missing: list[str] = []
     for name in names:
         own = folder / name
         if not (own / artefacts.DETECTOR).is_file():
@@ -100,9 +103,7 @@ def evaluate(
     classes = next(iter(detectors.values())).record.classes
     violation = params.violation_class if params.violation_class in classes else None
     costs = Costs(**params.costs.model_dump())
-    made = {}
-    for name, one in detectors.items():
-        made[name] = _evidence(one, photographs, boxes, violation, costs, params)
+    made = {name: _evidence(one, photographs, boxes, violation, costs, params) for name, one in detectors.items()}
     return DetectionEvidence(
         classes=classes,
         violation_class=violation,
@@ -125,8 +126,10 @@ def _evidence(
     costs: Costs,
     params: DetectionParams,
 ) -> DetectorEvidence:
-    splits, raised, overlaps = {}, {}, {}
-    threshold = None
+    splits: dict[str, DetectionFigures] = {}
+    raised: dict[str, Alarms] = {}
+    overlaps: dict[str, float | None] = {}
+    threshold: float | None = None
     for split in JUDGED:
         own = photographs[photographs["split"] == split]
         splits[split] = figures(own, boxes, one.detections, one.record.classes, params.resamples, params.seed)
@@ -210,14 +213,12 @@ def worst_first(
     return sorted(judged, key=lambda one: (-one.mistakes, one.path))
 
 
-def _shares(box: np.ndarray, size: np.ndarray) -> tuple[float, float, float, float]:
+def _shares(box: Floats, size: Floats) -> tuple[float, float, float, float]:
     left, top, right, bottom = (box / size).tolist()
     return left, top, right, bottom
 
 
 def _best_overlap(scene: Scene, row: int) -> float | None:
-    from plumbline.tasks.boxes import iou
-
     return float(iou(scene.detections[row : row + 1], scene.boxes).max()) if len(scene.boxes) else None
 
 

@@ -84,7 +84,9 @@ def figures(
     """
     codes = group_codes(photographs["group"])
     draws = draw_groups(int(codes.max()) + 1, resamples, seed)[:, codes]
-    values, drawn, made = {}, {}, {}
+    values: dict[str, Floats] = {}
+    drawn: dict[str, Floats] = {}
+    made: dict[str, ClassFigures] = {}
     for label in classes:
         scenes = list(scenes_of(photographs, boxes, detections, label))
         matches = match(scenes)
@@ -102,12 +104,19 @@ def figures(
             by_size=by_size,
         )
     present = [label for label in classes if made[label].boxes]
-    wanted = boxes["path"].value_counts().reindex(photographs["path"], fill_value=0).to_numpy()
-    over = {
-        name: _mean_figure([values[one] for one in present], [drawn[one] for one in present], which, wanted, codes)
-        for name, which in (("map", slice(None)), ("map50", AT_50), ("map75", AT_75))
-    }
-    return DetectionFigures(photographs=len(photographs), groups=len(np.unique(codes)), classes=made, **over)
+    in_all = boxes["path"].value_counts().reindex(photographs["path"], fill_value=0).to_numpy()
+
+    def mean(which: int | slice) -> Figure | None:
+        return _mean_figure([values[one] for one in present], [drawn[one] for one in present], which, in_all, codes)
+
+    return DetectionFigures(
+        photographs=len(photographs),
+        groups=len(np.unique(codes)),
+        map=mean(slice(None)),
+        map50=mean(AT_50),
+        map75=mean(AT_75),
+        classes=made,
+    )
 
 
 def _value(value: float) -> float | None:

@@ -274,7 +274,9 @@ def _optimizer(schedule: Any, detector: Detector, slowly: set[str]) -> Any:
 
     class TwoRates(keras.optimizers.AdamW):  # type: ignore[misc]
         def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-            factor = detector.tuned_rate if variable.path in slowly else 1.0
+            # TensorFlow's own variable comes here, whose name is not Keras' path.
+            path = self._trainable_variables[self._get_variable_index(variable)].path
+            factor = detector.tuned_rate if path in slowly else 1.0
             super().update_step(gradient, variable, learning_rate * factor)
 
     averaged = {"use_ema": True, "ema_momentum": detector.average} if detector.average else {}
@@ -285,7 +287,8 @@ def _batches(
     scenes: Scenes, design: Design, detector: Detector, classes: int, seed: int, first_epoch: int, epochs: int
 ) -> Any:
     def made() -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
-        for epoch in range(first_epoch, first_epoch + epochs):
+        # One epoch more than is asked for: Keras takes a batch too many, and warns where there is none.
+        for epoch in range(first_epoch, first_epoch + epochs + 1):
             drawn = examples_in_batches(scenes, design, detector, classes, seed, epoch)
             yield from islice(drawn, max(1, len(scenes) // detector.batch_size))
 

@@ -31,7 +31,7 @@ def iou(first: Floats, second: Floats) -> Floats:
 
 
 def giou(first: Floats, second: Floats) -> Floats:
-    """Return the generalised IoU of every pair of boxes, (N, M), in (-1, 1].
+    """Return the generalised IoU of every pair of boxes, (N, M), in [-1, 1].
 
     IoU less the share of the smallest box around both that neither covers, so that boxes apart are told from boxes far
     apart (Rezatofighi et al. 2019, arXiv:1902.09630).

@@ -219,4 +219,5 @@ class Fcos:
         logs = answers[..., classes : classes + 4]
         away = keras.ops.exp(keras.ops.minimum(logs, FARTHEST)) * (strides[:, None] / size).astype(np.float32)
         middle = (centres / size).astype(np.float32)
-        return keras.ops.concatenate([middle - away[..., :2], middle + away[..., 2:]], axis=-1)
+        low = keras.ops.subtract(middle, away[..., :2])  # NumPy's own minus can't take a symbolic tensor
+        return keras.ops.concatenate([low, away[..., 2:] + middle], axis=-1)

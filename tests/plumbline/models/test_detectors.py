@@ -157,7 +157,7 @@ def test_squares_are_found_by_their_colour(architecture):
     )  # fmt: skip
     sizes = pd.DataFrame({"path": paths, "width": SIDE, "height": SIDE})
     found = [average_precision(match(list(scenes_of(sizes, truth, table, of))))[0] for of in ("red", "blue")]
-    least = {"frozen_mobilenet": 0.8, "yolo_grid": 0.5, "sliding_window": 0.4, "se_resnet50_two_head": 0.3}
+    least = {"frozen_mobilenet": 0.4, "yolo_grid": 0.5, "sliding_window": 0.4, "se_resnet50_two_head": 0.3}
     assert np.mean(found) > least[architecture]
 
 

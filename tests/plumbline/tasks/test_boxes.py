@@ -67,7 +67,7 @@ def test_overlaps_are_symmetric_and_bounded(values):
     overlap, general = boxes.iou(some, some), boxes.giou(some, some)
     assert (overlap == overlap.T).all()
     assert ((overlap >= 0) & (overlap <= 1)).all()
-    assert ((general <= overlap + 1e-12) & (general > -1)).all()
+    assert ((general <= overlap + 1e-12) & (general >= -1)).all()
     filled = boxes.areas(some) > 0
     assert np.diag(overlap)[filled].tolist() == pytest.approx([1.0] * int(filled.sum()))
 
