@@ -14,7 +14,7 @@ export GX_ANALYTICS_ENABLED = false
 export MLFLOW_DISABLE_TELEMETRY = true
 
 .DEFAULT_GOAL := help
-.PHONY: help env run pull serve serve-flows test test-fast coverage lint format deps lock sample clean
+.PHONY: help env run run-detection pull serve serve-flows test test-fast coverage lint format deps lock sample clean
 
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -26,6 +26,12 @@ run: env ## Environment, sample data, `dvc repro`, and where to look next
 	@$(MAKE) --no-print-directory pull
 	@dvc repro $(if $(filter-out 0,$(PLUMBLINE_VERBOSE)),,--quiet)
 	@python -m plumbline.commands.summary
+
+run-detection: env ## Whole photographs: sample, `dvc repro` in detection/, and where to look next
+	@dvc pull --quiet detection/data.dvc || { echo "error: detection/data/ can't be made what detection/data.dvc says it is:" \
+	  "keep photographs that you added with \`dvc add data\` there, or drop them with \`dvc checkout --force data.dvc\`." >&2; exit 1; }
+	@cd detection && dvc repro $(if $(filter-out 0,$(PLUMBLINE_VERBOSE)),,--quiet)
+	@cd detection && python -m plumbline.commands.summary
 
 serve: env ## Serve the champion: a page for people and an API, http://127.0.0.1:8080
 	python -m plumbline.cli serve
@@ -58,14 +64,17 @@ format: $(VENV)/.installed-test ## Let ruff format and sort the code
 	ruff check --fix .
 	ruff format .
 
-deps: env ## After a change of imports: name in dvc.yaml the code that each stage runs
+deps: env ## After a change of imports: name in each dvc.yaml the code that its stages run
 	python -m plumbline.commands.deps
 
-sample: env ## Draw the embedded sample anew into data/ and incoming/, and version it
+sample: env ## Draw the embedded samples anew into data/, incoming/ and detection/data/, and version them
 	python -m samples.draw .
 	mv truth.csv samples/truth.csv
 	dvc add data incoming
-	dvc push data.dvc incoming.dvc
+	python -m samples.scenes detection
+	mv detection/scenes.csv samples/scenes.csv
+	cd detection && dvc add data
+	dvc push data.dvc incoming.dvc detection/data.dvc
 	@echo "To commit it: git add --force samples/remote (which Git ignores, for pictures of people may be pushed there)"
 
 lock: ## Resolve pyproject.toml into the hash-pinned locks (needs uv)
@@ -77,7 +86,7 @@ lock: ## Resolve pyproject.toml into the hash-pinned locks (needs uv)
 		--custom-compile-command "make lock" -c requirements.lock docker/serving.in -o requirements-serving.lock
 
 clean: ## Remove results; data, the registry and the environment stay
-	rm -rf build reports
+	rm -rf build reports detection/build detection/reports
 
 # The locks name every package with its hash, so pip has nothing to resolve: --no-deps.
 $(VENV)/.installed: requirements.lock

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_text
 from plumbline.common.params import PARAMS, read_params, with_value
+from plumbline.imaging.boxes import BACKGROUND
 from plumbline.imaging.collection import Collection, list_images
 from plumbline.imaging.labels import classes_of, label_classes, shown
 from plumbline.imaging.layouts.arrays import open_array, read_labels
@@ -61,8 +62,9 @@ def fit(
         data = _fit_arrays(found, data)
     collection = list_images(data)
     labels = Counter(collection.images["label"])
-    classes = tuple(sorted(classes_of(labels)))
-    if len(classes) < 2:
+    whole = data.task == "detect"
+    classes = tuple(sorted(classes_of(labels) - ({BACKGROUND} if whole else set())))
+    if len(classes) < 2 and not whole:
         if classes and (said := wrapped_sentence(str(root), classes[0], collection.images["path"].tolist())):
             raise UserError(said)
         only = f"only the class {classes[0]}" if classes else "no class"
@@ -75,10 +77,7 @@ def fit(
     if listed and set(listed) != set(classes):
         found.changes["validate.classes"] = []
     _fit_columns(found, settings, collection.images)
-    counts = Counter(name for label, count in labels.items() for name in label_classes(label) for _ in range(count))
-    described = ", ".join(f"{counts[name]} {shown(name)}" for name in classes)
-    several = ", some with several labels" if any(len(label_classes(label)) > 1 for label in labels) else ""
-    found.said.insert(0, f"{root}/: {len(collection.images)} pictures ({described}){several}.")
+    found.said.insert(0, f"{root}/: {_described_boxes(collection) if whole else _described(labels, classes)}.")
     if collection.refused:
         found.said.append(f"{len(collection.refused)} files can't be used{_first_refused(collection)}.")
     changed = with_changes(settings, found.changes)
@@ -87,6 +86,19 @@ def fit(
     if left:
         found.said.append(as_sentence(left, None))
     return found
+
+
+def _described(labels: Counter[str], classes: tuple[str, ...]) -> str:
+    counts = Counter(name for label, count in labels.items() for name in label_classes(label) for _ in range(count))
+    several = ", some with several labels" if any(len(label_classes(label)) > 1 for label in labels) else ""
+    named = ", ".join(f"{counts[name]} {shown(name)}" for name in classes)
+    return f"{labels.total()} pictures ({named}){several}"
+
+
+def _described_boxes(collection: Collection) -> str:
+    counts = sorted(Counter(box.label for box in collection.boxes).items())
+    named = ", ".join(f"{count} {shown(name)}" for name, count in counts)
+    return f"{len(collection.images)} photographs, {len(collection.boxes)} boxes ({named})"
 
 
 def with_changes(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from plumbline.common import artefacts
 from plumbline.common.errors import run
-from plumbline.common.records import read_record, read_records
+from plumbline.common.records import read_record, read_records, read_table
 from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
 from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, result_of
 from plumbline.registry.place import git
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PAGES = {
     "leaderboard": artefacts.LEADERBOARD_PAGE.path,
@@ -60,20 +65,44 @@ def went_wrong(evaluation: Evaluation) -> list[str]:
     return lines + [f"{name}: {said}" for name, one in evaluation.candidates.items() for said in one.model.trouble]
 
 
+def of_photographs(boxes: pd.DataFrame, splits: pd.DataFrame) -> str:
+    """Return what the detection pipeline has, a line for each side of the split: photographs and boxes by class."""
+    placed = boxes.merge(splits[["path", "split"]], on="path")
+    lines = [f"{len(splits)} photographs in {splits['group'].nunique()} groups, {len(boxes):,} boxes"]
+    for side, photographs in Counter(splits["split"]).most_common():
+        of_side = Counter(placed.loc[placed["split"] == side, "label"])
+        named = ", ".join(f"{count:,} {label}" for label, count in sorted(of_side.items())) or "no box"
+        lines.append(f"  {side + ':':<21}{photographs} photographs, {named}")
+    return "\n".join(lines)
+
+
 def main() -> None:
-    """Print the table of build/leaderboard.json and build/decision.json, the pages that exist, and what went wrong."""
+    """Print the table of build/leaderboard.json and build/decision.json, the pages that exist, and what went wrong.
+
+    In the folder of the detection pipeline its photographs and boxes stand in place of the table.
+    """
+    if artefacts.BOXES.path.exists():
+        print(of_photographs(read_table(artefacts.BOXES), read_table(artefacts.SPLITS)))
+        _print_pages()
+        return
     leaderboard = read_records(artefacts.LEADERBOARD, LeaderboardRow)
     print(table(leaderboard, read_record(artefacts.DECISION, Decision)))
-    for what, page in PAGES.items():
-        if page.exists():
-            print(f"  {what + ':':<21}{page.resolve().as_uri()}")
-    print(f"  {'registry:':<21}{REGISTRY}")
-    waiting = to_commit(Path())
-    if waiting:
-        print(f"  {'to keep this run:':<21}git add {shlex.join(waiting)} && git commit")
+    _print_pages(f"  {'registry:':<21}{REGISTRY}")
     wrong = went_wrong(read_record(artefacts.EVALUATION, Evaluation))
     if wrong:
         print("what went wrong:\n  " + "\n  ".join(wrong))
+
+
+def _print_pages(*more: str) -> None:
+    """The pages that exist, `more` lines, and what to commit to keep the run."""
+    for what, page in PAGES.items():
+        if page.exists():
+            print(f"  {what + ':':<21}{page.resolve().as_uri()}")
+    for line in more:
+        print(line)
+    waiting = to_commit(Path())
+    if waiting:
+        print(f"  {'to keep this run:':<21}git add {shlex.join(waiting)} && git commit")
 
 
 if __name__ == "__main__":

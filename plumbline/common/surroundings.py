@@ -22,7 +22,9 @@ def address_here() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     if folder.lstat().st_uid != os.getuid() or folder.lstat().st_mode & 0o077:
         raise OSError(f"{folder} is not private")
-    code = [(str(p), p.stat().st_mtime_ns, p.stat().st_size) for r in ROOMS for p in sorted(Path(r).glob("**/*.py"))]
+    # Of the working folder, whose modules come first, and of this project: a pipeline may run in a folder below it.
+    rooms = sorted({(top / room).resolve() for top in (Path(), Path(__file__).parents[2]) for room in ROOMS})
+    code = [(str(p), p.stat().st_mtime_ns, p.stat().st_size) for room in rooms for p in sorted(room.glob("**/*.py"))]
     environment = sorted((key, value) for key, value in os.environ.items() if key not in VOLATILE)
     lines = [Path("/proc/self", name).read_text().splitlines() for name in ("limits", "cgroup", "status")]
     inherited = [line for part in lines for line in part if line.startswith(INHERITED)]

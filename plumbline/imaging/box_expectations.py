@@ -27,12 +27,12 @@ class BoxBounds(Section):
     max_overlap: intersection over union with another box of the same photograph.
     """
 
-    min_side: float = Field(4, gt=0)
-    max_area: float = Field(0.7, gt=0, le=1)
+    min_side: float = Field(default=4, gt=0)
+    max_area: float = Field(default=0.7, gt=0, le=1)
     aspect: tuple[float, float] = (0.2, 5.0)
-    max_count: int = Field(100, ge=1)
-    max_border: float = Field(0.3, ge=0, le=1)
-    max_overlap: float = Field(0.9, gt=0, le=1)
+    max_count: int = Field(default=100, ge=1)
+    max_border: float = Field(default=0.3, ge=0, le=1)
+    max_overlap: float = Field(default=0.9, gt=0, le=1)
 
 
 def _iou(one: Floats, other: Floats) -> Floats:

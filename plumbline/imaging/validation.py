@@ -79,7 +79,7 @@ def validate(
         Checked("classes", classes, "class", class_expectations(params, fewest=2 if boxes is None else 1)),
         Checked("quarantine", quarantine, "path", quarantine_expectations(len(manifest), params)),
     ]
-    if boxes is not None:
+    if boxes is not None and len(boxes):
         described = describe_boxes(boxes, manifest)
         tables.append(Checked("boxes", described, "box", box_expectations(params.classes, params.boxes)))
     outcomes = check(tables, docs)
@@ -172,6 +172,9 @@ def find_problem(
             f"{params.max_quarantined:.1%} by validate.max_quarantined; first: {worst['path']} {worst['reason']}): "
             f"repair or remove those in {artefacts.QUARANTINE}."
         )
+    if boxes is not None and not len(boxes):
+        first = f" (the first: {spoilt['path'].iloc[0]} {spoilt['reason'].iloc[0]})" if len(spoilt) else ""
+        return f"no photograph has a box that can be used{first}: mark what is to be found, on some of them."
     if boxes is not None and share_of_boxes > params.max_quarantined:
         worst = spoilt.iloc[0]
         return (
@@ -321,10 +324,9 @@ def find_warnings(manifest: pd.DataFrame, outcomes: Sequence[Outcome]) -> list[s
     for one in outcomes:
         if not one.success and one.expectation.severity == "warning":
             notes = one.expectation.notes
-            named = (
-                f"{len(one.failing)} (first: {one.failing[0]})" if one.failing else f"all together ({one.observed:.3g})"
-            )
-            found.append(f"{notes}: not so for {named}.")
+            # Of an expectation on a whole column, such as a mean, no row fails by itself.
+            named = f"not so for {len(one.failing)} (first: {one.failing[0]})" if one.failing else None
+            found.append(f"{notes}: {named or f'it is {one.observed:.3g}'}.")
     return found
 
 

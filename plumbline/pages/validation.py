@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.imaging.boxes import EDGES
 from plumbline.pages.template import HERE, data_uri, render_page
 
 if TYPE_CHECKING:
@@ -84,19 +85,12 @@ def _photograph(
 ) -> Photograph:
     scale = SIDE / max(rgb.shape[:2])
     width, height = round(rgb.shape[1] * scale), round(rgb.shape[0] * scale)
-    rows = boxes.itertuples() if boxes is not None else ()
-    drawn = tuple(
-        Drawn(
-            str(row.label),
-            styles[str(row.label)],
-            round(row.left * width, 1),
-            round(row.top * height, 1),
-            round((row.right - row.left) * width, 1),
-            round((row.bottom - row.top) * height, 1),
-        )
-        for row in rows
-    )
-    return Photograph(path, data_uri(rgb, SIDE), width, height, drawn, noted)
+    drawn = []
+    if boxes is not None:
+        edges = boxes[list(EDGES)].to_numpy(float) * [width, height, width, height]
+        for label, (left, top, right, bottom) in zip(boxes["label"], edges.round(1).tolist(), strict=True):
+            drawn.append(Drawn(label, styles[label], left, top, round(right - left, 1), round(bottom - top, 1)))
+    return Photograph(path, data_uri(rgb, SIDE), width, height, tuple(drawn), noted)
 
 
 def write_docs(docs: Path, summary: Mapping[str, Any], drawn: Sequence[Photograph] = ()) -> None:

@@ -39,6 +39,18 @@ def test_a_new_stage_stands_in_its_place(project):
     assert nodes["card"].upstream == {"gate"}
 
 
+def test_a_pipeline_in_a_folder_below_is_another(project):
+    before, version = graph.read_graph(project.root), graph.data_version(project.root)
+    inner = project.root / "detection"
+    (inner / "data").mkdir(parents=True)
+    (inner / "data" / "1.txt").write_text("one\n")
+    project.dvc("add", "-q", "detection/data")
+    (inner / "dvc.yaml").write_text("stages: {ingest: {cmd: cp data/1.txt x, deps: [data], outs: [x]}}\n")
+    assert graph.read_graph(project.root) == before
+    assert graph.data_version(project.root) == version
+    assert graph.look(project.root).nodes == before
+
+
 def test_one_question_tells_all_that_changed(project):
     assert graph.changed(project.root, STAGES) == set(STAGES) - {"data.dvc"}
     project.dvc("repro", "-q")

@@ -90,6 +90,15 @@ def test_copies_with_opposite_labels_are_listed_side_by_side(site, tmp_path):
     assert "http" not in html.replace("http://www.w3.org", "")
 
 
+def test_of_whole_photographs_only_the_same_pixels_conflict(site):
+    """A photograph that was cropped has lost boxes, and perhaps a class: neither label is wrong."""
+    manifest, found, pictures = grouped(site)
+    whole = manifest.assign(box_count=1)
+    assert conflicting_pairs(whole, found.edges, pictures.grey) == []
+    same = found.edges.assign(kind=found.edges["kind"].replace("near", "same pixels"))
+    assert len(conflicting_pairs(whole, same, pictures.grey)) == 1
+
+
 def test_the_next_shot_of_a_fixed_camera_is_grouped_but_no_conflict(tmp_path):
     room = scene(40, (640, 480))
     shots = {"with_helmet/a.jpg": with_worker(room, 1), "without_helmet/b.jpg": with_worker(room, 2)}

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -308,3 +309,86 @@ def test_a_full_disk_is_one_sentence_that_names_the_file_and_what_was_there_stay
     assert "Traceback" not in done.stderr
     assert (tmp_path / "build" / "manifest.parquet").read_text() == "of the last run"
     assert not [path for path in (tmp_path / "build").iterdir() if path.name.startswith(".")]
+
+
+# ------------------------------------------------------------------------------------------------- whole photographs
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    for number, lines in enumerate(("0 0.5 0.5 0.25 0.5\n1 0.25 0.25 0.1 0.1\n", "0 0.5 0.5 0.2 0.2\n", "")):
+        draw(tmp_path / "data" / f"{number}.jpg", number)
+        (tmp_path / "data" / f"{number}.txt").write_text(lines)
+    (tmp_path / "data" / "obj.names").write_text("helmet\nhead\n")
+    return DataParams(root=tmp_path / "data", task="detect")
+
+
+def test_whole_photographs_have_a_row_each_and_their_boxes_another_table(scenes):
+    draw(scenes.root / "empty.jpg", 9)
+    found = run_ingest(scenes)
+    assert found.manifest["path"].tolist() == ["0.jpg", "1.jpg", "2.jpg", "empty.jpg"]
+    assert found.manifest["label"].tolist() == ["head;helmet", "helmet", "background", "background"]
+    assert found.manifest["box_count"].tolist() == [2, 1, 0, 0]
+    assert found.boxes.values.tolist()[0] == ["0.jpg", "helmet", 0.375, 0.25, 0.625, 0.75]
+    assert found.boxes["path"].tolist() == ["0.jpg", "0.jpg", "1.jpg"]
+    assert load_rgb(scenes, "0.jpg").shape == (120, 160, 3)
+
+
+def test_a_photograph_that_loses_its_last_box_or_its_pixels_is_quarantined_with_the_rows_of_the_arrays(scenes):
+    (scenes.root / "1.txt").write_text("0 0.5 0.5 0.001 0.001\n")
+    (scenes.root / "0.jpg").write_bytes(b"no picture")
+    (scenes.root / "2.txt").write_text("1 0.5 0.5 0.1 0.1\n1 0.5 0.5 0.1 0.1\n")
+    found = run_ingest(scenes)
+    assert found.manifest["path"].tolist() == ["2.jpg"]
+    assert found.boxes["label"].tolist() == ["head"]
+    reasons = dict(zip(found.quarantine["path"], found.quarantine["reason"], strict=True))
+    assert set(reasons) == {"0.jpg", "1.jpg", "1.jpg#0", "2.jpg#1"}
+    assert "less than a pixel of this 160 x 120" in reasons["1.jpg#0"]
+    assert "is there twice" in reasons["2.jpg#1"]
+    alone = run_ingest(DataParams(root=scenes.root, task="detect"))
+    assert np.array_equal(found.fingerprints, alone.fingerprints)
+    assert len(found.fingerprints) == len(found.thumbnails) == 1
+    assert found.fingerprints[0, 0, 0] != 0
+
+
+def test_boxes_lie_on_the_upright_photograph(scenes):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    draw(scenes.root / "0.jpg", 0, exif=exif)  # stored 160 x 120, upright 120 x 160
+    for path in scenes.root.glob("*.txt"):
+        path.unlink()
+    (scenes.root / "obj.names").unlink()
+    one = {"id": 1, "file_name": "0.jpg", "width": 160, "height": 120}
+    boxes = [{"image_id": 1, "category_id": 1, "bbox": [0, 0, 16, 12]}]
+    coco = {"images": [one], "categories": [{"id": 1, "name": "helmet"}], "annotations": boxes}
+    (scenes.root / "boxes.json").write_text(json.dumps(coco))
+    for name in ("1.jpg", "2.jpg"):
+        (scenes.root / name).unlink()
+    assert run_ingest(scenes).boxes[["left", "top", "right", "bottom"]].values.tolist() == [[0.9, 0.0, 1.0, 0.1]]
+
+
+def test_five_hundred_boxes_in_a_photograph_of_twelve_megapixels(scenes):
+    draw(scenes.root / "0.jpg", 0, size=(4000, 3000))
+    lines = [f"0 {(n % 25 + 0.5) / 25:.6f} {(n // 25 + 0.5) / 20:.6f} 0.02 0.02" for n in range(499)]
+    (scenes.root / "0.txt").write_text("\n".join([*lines, "1 0.5 0.5 0.00025 0.000334"]))
+    found = run_ingest(scenes)
+    assert found.manifest["box_count"].tolist() == [500, 1, 0]
+    assert found.manifest["label"].tolist()[0] == "head;helmet"
+    assert found.quarantine.empty
+
+
+@pytest.mark.parametrize(
+    ("task", "outs", "fits"), [("crops", True, False), ("detect", False, False), ("detect", True, True)]
+)
+def test_ingest_writes_boxes_where_its_pipeline_declares_them_and_nowhere_else(scenes, monkeypatch, task, outs, fits):
+    project = scenes.root.parent
+    monkeypatch.chdir(project)
+    declared = "[build/manifest.parquet, build/boxes.parquet]" if outs else "[build/manifest.parquet]"
+    (project / "dvc.yaml").write_text(f"stages: {{ingest: {{cmd: x, outs: {declared}}}}}\n")
+    (project / "params.yaml").write_text(f"data: {{task: {task}}}\ningest: {{}}\n")
+    if fits:
+        stage.main()
+    else:
+        with pytest.raises(UserError, match=f"data.task is {task}, which is for the other pipeline"):
+            stage.main()
+    assert (project / "build" / "boxes.parquet").exists() == fits

@@ -306,3 +306,16 @@ def test_a_broken_memberships_file_is_refused(tmp_path):
 def test_fractions_must_sum_to_one():
     with pytest.raises(UserError, match="must sum to 1"):
         parse_section("split", {"fractions": {"train": 0.9, "validation": 0.2, "test": 0.1}}, SplitParams)
+
+
+def test_photographs_without_a_box_may_be_missing_from_a_side():
+    labels = ["helmet"] * 20 + ["head;helmet"] * 10 + ["background"]
+    manifest = manifest_of([f"{n}.jpg" for n in range(31)], labels)
+    with pytest.raises(UserError, match="class 'background' has 1 group"):
+        split(manifest)
+    counted = manifest.assign(box_count=[1] * 30 + [0])
+    sides = split(counted).splits
+    assert len(sides) == 31
+    assert all((sides[sides["label"] == "head;helmet"]["split"] == side).any() for side in SIDES)
+    aside = pd.DataFrame({"path": ["30.jpg"], "reason": ["x"]})
+    assert len(split(counted, excluded=aside).splits) == 30

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from plumbline.common.errors import UserError
 from plumbline.imaging.metadata import ISO_TIME
@@ -349,3 +350,113 @@ def test_ties_of_more_rows_than_a_byte_counts_hold():
     tied = tied_by_columns(manifest, ["photo", "video", "person"])
     assert len(set(tied)) == 50
     assert tied[0] == tied[1] != tied[2]
+
+
+# ------------------------------------------------------------------------------------------------- whole photographs
+
+
+def photographs_of(labels) -> pd.DataFrame:
+    """A manifest of whole photographs, a path each, with the number of their boxes."""
+    manifest = manifest_of(labels)
+    manifest["path"] = [f"{number}.jpg" for number in range(len(labels))]
+    counts = [0 if label == "background" else len(label.split(";")) for label in labels]
+    manifest.insert(list(manifest.columns).index("colourfulness") + 1, "box_count", counts)
+    return manifest
+
+
+def boxes_of(manifest) -> pd.DataFrame:
+    rows = [
+        (path, name, 0.1 + 0.3 * n, 0.1, 0.3 + 0.3 * n, 0.4)
+        for path, label in zip(manifest["path"], manifest["label"], strict=True)
+        for n, name in enumerate(label.split(";"))
+        if name != "background"
+    ]
+    return pd.DataFrame(rows, columns=["path", "label", "left", "top", "right", "bottom"])
+
+
+def of_boxes(manifest, quarantine=None, **params) -> str | None:
+    quarantine = quarantine_of() if quarantine is None else quarantine
+    settled, boxes = ValidateParams(**{"min_groups": 2, **params}), boxes_of(manifest)
+    classes = count_classes(manifest, quarantine, GROUPING, settled, boxes=boxes)
+    return find_problem(manifest, quarantine, classes, settled, boxes)
+
+
+def test_classes_of_photographs_are_those_of_their_boxes():
+    manifest = photographs_of(["helmet", "head;helmet", "background", "helmet"])
+    classes = count_classes(manifest, quarantine_of(), (), ValidateParams(), boxes=boxes_of(manifest))
+    assert classes.to_dict("list") == {
+        "class": ["head", "helmet"],
+        "pictures": [1, 3],
+        "groups": [1, 3],
+        "boxes": [1, 3],
+    }
+
+
+def test_one_class_is_enough_to_detect_and_background_needs_no_groups():
+    assert of_boxes(photographs_of(["helmet"] * 9 + ["background"])) is None
+    assert of_boxes(photographs_of(["helmet"] * 9), classes=("helmet", "head")) == (
+        "class head has no usable box: mark some, or take it out of validate.classes."
+    )
+    assert "class head has 1 group of pictures" in of_boxes(photographs_of(["helmet"] * 9 + ["head"]))
+
+
+def test_photographs_without_one_usable_box_are_one_sentence(tmp_path):
+    manifest, broken = (
+        photographs_of(["background"] * 30),
+        quarantine_of(("a.jpg#0", "reaches outside", "box", "helmet")),
+    )
+    said = "no photograph has a box that can be used (the first: a.jpg#0 reaches outside)"
+    assert of_boxes(manifest, broken).startswith(said)
+    found = validate(manifest, broken, GROUPING, ValidateParams(), tmp_path, boxes=boxes_of(manifest))
+    assert found.problem.startswith(said)
+
+
+def test_quarantined_boxes_are_counted_among_boxes():
+    manifest = photographs_of(["head;helmet"] * 20)
+    one = ("1.jpg#3", "reaches outside", "box", "helmet")
+    assert of_boxes(manifest, quarantine_of(one, one)) is None
+    said = of_boxes(manifest, quarantine_of(one, one, one))
+    assert said.startswith(
+        "3 of 43 boxes are quarantined (7.0%, at most 5.0% by validate.max_quarantined; first: 1.jpg#3"
+    )
+    photograph = ("99.jpg", "is empty", "unreadable", "")
+    assert "2 of 22 pictures are quarantined" in of_boxes(manifest, quarantine_of(photograph, photograph))
+
+
+def test_a_run_on_photographs_checks_boxes_and_shows_them(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for folder in ("build", "data"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "params.yaml").write_text(
+        "data: {task: detect}\ngroup: {}\n"
+        "validate: {min_groups: 2, classes: [head, helmet], boxes: {max_border: 0.05}}\n"
+        "detectors: {a: {}}\ncandidates: {a: {architecture: none of the crops'}}\ngate: {another: key}\n"
+    )
+    manifest = photographs_of(["head;helmet", "helmet"] * 10 + ["background"])
+    boxes = boxes_of(manifest)
+    boxes.loc[5, "right"] = boxes.loc[5, "left"] + 0.01  # two pixels wide
+    boxes.loc[6:8, "left"] = 0.0
+    manifest.to_parquet("build/manifest.parquet", index=False)
+    boxes.to_parquet("build/boxes.parquet", index=False)
+    quarantine_of().to_csv("build/quarantine.csv", index=False)
+    for path in manifest["path"]:
+        Image.new("RGB", (200, 200), (90, 120, 150)).save(tmp_path / "data" / path)
+    stage.main()
+    report = json.loads((tmp_path / "build" / "validation.json").read_text())
+    assert report["success"] is True
+    assert report["counts"] == {"pictures": 21, "quarantined": 0, "boxes": 30, "background": 1}
+    thin = boxes["path"][5]
+    failing = {one["column"]: one["failing"] for one in report["expectations"] if not one["success"]}
+    assert failing == {
+        "side": [f"{thin}, box 1 (helmet)"],
+        "aspect": [f"{thin}, box 1 (helmet)"],
+        "at_border": [],
+    }
+    share = "5% of the boxes at most touch their photograph's edge (validate.boxes.max_border): it is 0.1."
+    assert share in report["warnings"]
+    index = (tmp_path / "reports" / "validation" / "index.html").read_text()
+    figures = re.findall(r"<figcaption class=\"path\">(\S+) ?<", index)
+    assert len(figures) == 12
+    assert figures[0] == thin
+    assert len(re.findall(r"<rect class=\"b[12]\"", index)) >= 12
+    assert re.findall(r"https?:", index) == []

@@ -277,8 +277,8 @@ def _sides(
     index = Pictures(pictures)
     for side, lines in lists.values():
         for line in lines:
-            if picture := index.find(line):
-                sides.setdefault(picture, set()).add(side)
+            if listed := index.find(line):
+                sides.setdefault(listed, set()).add(side)
     if len({frozenset(some) for some in sides.values()}) < 2:
         return {}  # one part, or the same photographs named for every side
     both = next((picture for picture, some in sides.items() if len(some) > 1), None)

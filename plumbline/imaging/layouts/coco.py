@@ -160,7 +160,7 @@ def _read_annotation(
 
 def _edges(annotation: Mapping[str, Any]) -> Numbers | None:
     """Left, top, right, bottom in pixels: of `bbox`, x y width height, else around the polygons."""
-    box = annotation.get("bbox")
+    box: Any = annotation.get("bbox")
     if _numbers(box) and len(box) == 4:
         x, y, width, height = map(float, box)
         return x, y, x + width, y + height

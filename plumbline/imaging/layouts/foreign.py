@@ -44,7 +44,8 @@ def refuse_foreign(params: DataParams, files: Sequence[str]) -> None:
                 "export it as a folder per class, or (boxes) as YOLO Darknet with obj.names, and bring that; set "
                 "data.layout to read the folder as it lies"
             )
-            raise UserError(f"{params.root}/ is {what}, which is not read yet: {way}.")
+            crops = " as crops (whole photographs are: detection/)" if recognise in _READ_WHOLE else ""
+            raise UserError(f"{params.root}/ is {what}, which is not read yet{crops}: {way}.")
 
 
 def head_of(params: DataParams, path: str) -> str:
@@ -245,6 +246,7 @@ def _packed(params: DataParams, files: Sequence[str]) -> str | None:
     return None
 
 
+_READ_WHOLE = (_ultralytics, _coco, _voc)  # by plumbline.imaging.layouts.photographs
 _RECOGNISERS: tuple[Recogniser, ...] = (
     *(_darknet_of_roboflow, _ultralytics, _label_studio, _coco, _voc, _other_roboflow, _by_its_words, _masks),
     *(_boxes_without_names, _packed),

@@ -47,23 +47,24 @@ def read_voc(params: DataParams, files: Sequence[str]) -> Annotations:
         try:
             root = _parsed(params, file)
         except DecodeError as error:
-            picture = _of(file, None, by_stem, index)
-            if picture:
-                used[picture] = file
-                found.refuse_photograph(picture, f"has boxes that can't be read: {file} {error.reason}")
+            unread = _of(file, None, by_stem, index)
+            if unread:
+                used[unread] = file
+                found.refuse_photograph(unread, f"has boxes that can't be read: {file} {error.reason}")
             else:
                 found.refuse_file(file, error.reason)
             continue
         if root.tag != "annotation":
             continue
-        picture = _of(file, root.findtext("filename"), by_stem, index)
-        if picture is None:
-            found.refuse_file(file, f"holds boxes of {shown(root.findtext('filename'))}, and there is no such picture")
-        elif picture in used:
-            found.refuse_photograph(picture, f"has two files of boxes, {used[picture]} and {file}: remove one")
+        called = root.findtext("filename")
+        own = _of(file, called, by_stem, index)
+        if own is None:
+            found.refuse_file(file, f"holds boxes of {shown(called)}, and there is no such picture")
+        elif own in used:
+            found.refuse_photograph(own, f"has two files of boxes, {used[own]} and {file}: remove one")
         else:
-            used[picture] = file
-            _read_objects(found, params, picture, file, root)
+            used[own] = file
+            _read_objects(found, params, own, file, root)
     if not any(min(box.left, box.top) <= 0 for some in found.boxes.values() for box in some):
         for picture, some in found.boxes.items():
             found.boxes[picture] = [replace(box, left=box.left - 1, top=box.top - 1) for box in some]

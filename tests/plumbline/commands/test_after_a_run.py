@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
 
 from plumbline.commands import plots, summary
@@ -45,6 +46,23 @@ def test_in_a_subfolder_of_a_repository_and_without_one(tmp_path, monkeypatch):
     (inside / "dvc.lock").write_text("")
     (tmp_path / "params.yaml").write_text("not the project's\n")
     assert summary.to_commit(inside) == ["dvc.lock"]
+
+
+def test_after_the_detection_pipeline_photographs_and_boxes_stand_in_place_of_candidates(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "build").mkdir()
+    (tmp_path / "reports").mkdir()
+    (tmp_path / "reports" / "leakage.html").write_text("x")
+    boxes = pd.DataFrame({"path": ["a", "a", "b"], "label": ["helmet", "head", "helmet"]})
+    boxes.to_parquet("build/boxes.parquet")
+    splits = pd.DataFrame({"path": ["a", "b", "c"], "group": ["g", "g", "h"], "split": ["train", "train", "test"]})
+    splits.to_parquet("build/splits.parquet")
+    summary.main()
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.startswith(
+        "3 photographs in 2 groups, 3 boxes train: 2 photographs, 1 head, 2 helmet test: 1 photographs, no box"
+    )
+    assert "leakage.html" in said
 
 
 def test_the_page_for_plots_carries_its_script_and_loads_nothing():

@@ -185,6 +185,16 @@ def test_one_class_alone_is_refused(tmp_path):
         fit({}, tmp_path / "own")
 
 
+def test_whole_photographs_of_one_class_are_enough(tmp_path):
+    for number in range(3):
+        draw(tmp_path / f"{number}.png", number)
+        (tmp_path / f"{number}.txt").write_text("0 0.5 0.5 0.2 0.2\n" * (number > 0))
+    (tmp_path / "obj.names").write_text("helmet\n")
+    found = fit({"data": {"task": "detect"}, "evaluate": {"violation_class": "head"}}, tmp_path)
+    assert found.said[0] == f"{tmp_path}/: 3 photographs, 2 boxes (2 helmet)."
+    assert found.changes == {"evaluate.violation_class": None}
+
+
 def test_a_folder_around_the_class_folders_is_said(tmp_path):
     lay_folders(tmp_path / "own" / "photos", "cat", "dog")
     with pytest.raises(UserError, match=r"holds one folder, photos/, .*\(cat, dog\).* move what photos/ holds up into"):

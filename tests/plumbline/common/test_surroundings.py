@@ -1,8 +1,10 @@
 """Two processes share a warm server only where they were started alike."""
 
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +33,18 @@ def test_what_means_something_is_told_apart_and_the_rest_is_not(tmp_path):
     (tmp_path / "stages").mkdir()
     (tmp_path / "stages" / "new.py").write_text("")
     assert address(tmp_path) != plain, "the code is another"
+
+
+def test_the_code_of_a_pipeline_that_runs_in_a_folder_below_counts(tmp_path):
+    (tmp_path / "stages").mkdir()
+    shutil.copytree(Path(TOP) / "plumbline" / "common", tmp_path / "plumbline" / "common")
+    (tmp_path / "plumbline" / "__init__.py").touch()
+    folder = tmp_path / "detection"
+    folder.mkdir()
+    before = address(folder, PYTHONPATH=str(tmp_path))
+    assert address(folder, PYTHONPATH=str(tmp_path)) == before
+    (tmp_path / "stages" / "new.py").write_text("")
+    assert address(folder, PYTHONPATH=str(tmp_path)) != before
 
 
 def test_a_folder_that_others_may_enter_is_refused(tmp_path, monkeypatch):

@@ -148,3 +148,18 @@ def test_backbones_that_nothing_uses_are_named():
     assert unused_backbones(params) == ["vgg16"], "mobilenet_v2 is what groups and the price of leakage look at"
     looked_at = {"group": {"embedding": "pixels"}, "leakage": {"features": "vgg16"}}
     assert unused_backbones(params | looked_at) == ["mobilenet_v2"]
+
+
+DETECTION = yaml.safe_load((Path(__file__).parents[3] / "detection" / "params.yaml").read_text())
+
+
+def test_the_detection_pipelines_settings_fit_and_its_candidates_are_its_own():
+    scenes = Facts(("head", "helmet"), ("path", "label", "video", "site"))
+    own = {**DETECTION, "evaluate": {"violation_class": "head"}, "candidates": {"a": {"architecture": "a detector"}}}
+    assert find_misfits(own, scenes) == []
+    assert find_misfits({**own, "evaluate": {"violation_class": "without_helmet"}}, scenes)[0].key == (
+        "evaluate.violation_class"
+    )
+    wrong = {**own, "group": {"embedding": "resnet50"}}
+    assert {one.key for one in find_misfits(wrong, None)} == {"group.embedding"}
+    assert find_misfits({**own, "data": {}}, None)[0].key == "candidates.a.architecture"
