@@ -2,6 +2,7 @@
 
 import pytest
 
+from plumbline.commands.summary import of_detectors
 from plumbline.evidence.detection import DetectionEvidence, DetectorEvidence
 from plumbline.evidence.detection_figures import Alarms, DetectionFigures
 from plumbline.evidence.detection_rules import DetectionGate, decide
@@ -34,6 +35,15 @@ def evidence(map50=(0.8, 0.7, 0.9), recall=(0.8, 0.6, 0.9), false=5, latency=20.
         classes=("head", "helmet"), violation_class=violation, costs=Costs(missed_violation=10, false_alarm=1),
         detectors={"one": entry}, missing=(), best="one",
     )  # fmt: skip
+
+
+def test_the_summary_shows_the_one_chosen_and_what_is_not_met():
+    found = evidence(map50=(0.4, 0.3, 0.5))
+    lines = of_detectors(found, decide(found, 10, 0, DetectionGate())).splitlines()
+    assert lines[1].split() == ["*", "one", "0.400", "0.400"]
+    assert lines[2] == "REJECT: one (* the one chosen)"
+    assert lines[3].startswith("  not met: mAP at IoU 0.5")
+    assert len(lines) == 4
 
 
 def test_a_good_detector_is_promoted():
