@@ -92,7 +92,9 @@ def figures(
         matches = match(scenes)
         values[label] = average_precision(matches)
         drawn[label] = np.array([average_precision(matches, times) for times in draws])
-        by_size = {size: _value(average_precision(match(scenes, size=size)).mean()) for size in SIZES if size != "all"}
+        by_size: dict[str, float | None] = {
+            size: _value(average_precision(match(scenes, size=size)).mean()) for size in SIZES if size != "all"
+        }
         recalls = {str(rate): _recall(matches, rate, draws, codes) for rate in FALSE_ALARMS}
         wanted = int(matches.wanted.sum())
         made[label] = ClassFigures(

@@ -21,18 +21,19 @@ from plumbline.tasks.scores import Floats, Ints
 if TYPE_CHECKING:
     import pandas as pd
 
+Size = Literal["all", "small", "medium", "large"]
+
 IOU_THRESHOLDS: Floats = np.linspace(0.5, 0.95, 10)
 RECALLS: Floats = np.linspace(0, 1, 101)
 MOST_DETECTIONS = 100
 """Of a class in a photograph; those with the highest scores count, as in COCO."""
-SIZES: dict[str, tuple[float, float]] = {
+SIZES: dict[Size, tuple[float, float]] = {
     "all": (0.0, 1e10),
     "small": (0.0, 32.0**2),
     "medium": (32.0**2, 96.0**2),
     "large": (96.0**2, 1e10),
 }
 """Areas in the photograph's own pixels, as in COCO, both ends included."""
-Size = Literal["all", "small", "medium", "large"]
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,9 @@ def scenes_of(photographs: pd.DataFrame, boxes: pd.DataFrame, detections: pd.Dat
     truth = dict(list(boxes[boxes["label"] == label].groupby("path")))
     found = dict(list(detections[detections["label"] == label].groupby("path")))
     none = boxes.iloc[:0], detections.iloc[:0]
-    for photograph in photographs.itertuples(index=False):
-        pixels = np.array([photograph.width, photograph.height] * 2, dtype=np.float64)
-        own, seen = truth.get(photograph.path, none[0]), found.get(photograph.path, none[1])
+    sizes = photographs[["width", "height", "width", "height"]].to_numpy(np.float64)
+    for path, pixels in zip(photographs["path"], sizes, strict=True):
+        own, seen = truth.get(path, none[0]), found.get(path, none[1])
         yield Scene(
             own[SIDES].to_numpy(np.float64) * pixels,
             seen[SIDES].to_numpy(np.float64) * pixels,

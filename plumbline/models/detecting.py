@@ -36,14 +36,14 @@ class Found:
 def reported(boxes: Floats, scores: Floats, suppression: Suppression) -> Found:
     """Return what is reported of boxes (P, 4) with scores (P, C): per class, one box around each object."""
     place, kind = np.nonzero(scores >= suppression.least_score)
-    value = scores[place, kind].astype(np.float64)
+    value: Floats = scores[place, kind].astype(np.float64)
     best = np.argsort(-value, kind="stable")[:MOST_COMPARED]
     place, kind, value = place[best], kind[best], value[best]
     candidates = boxes[place].astype(np.float64)
     if suppression.kind == "soft":
         value = soft_nms_per_class(candidates, value, kind, suppression.sigma)
         order = np.argsort(-value, kind="stable")
-        kept = order[value[order] >= suppression.least_score][: suppression.most]
+        kept: Ints = order[value[order] >= suppression.least_score][: suppression.most]
     else:
         kept = nms_per_class(candidates, value, kind, suppression.overlap, suppression.most)
     return Found(candidates[kept], kind[kept], value[kept])
@@ -76,7 +76,10 @@ def detections_table(
     """
     import pandas as pd
 
-    paths_of, boxes, kinds, scores = [], [np.zeros((0, 4))], [np.zeros(0, dtype=np.int64)], [np.zeros(0)]
+    paths_of: list[str] = []
+    boxes: list[Floats] = [np.zeros((0, 4))]
+    kinds: list[Ints] = [np.zeros(0, dtype=np.int64)]
+    scores: list[Floats] = [np.zeros(0)]
     for path, one, affine in zip(paths, found, affines, strict=True):
         own = to_photograph(one.boxes, affine)
         inside = (own[:, 2] > own[:, 0]) & (own[:, 3] > own[:, 1])

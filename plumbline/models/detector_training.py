@@ -55,7 +55,7 @@ class Scenes:
     @property
     def views(self) -> int:
         """Drawn views of each photograph, beside the letterbox."""
-        return self.maps.shape[1] - 1
+        return int(self.maps.shape[1] - 1)
 
     def example(self, row: int, view: int) -> Example:
         """One view of a photograph, with the boxes that can be seen in it."""
@@ -242,6 +242,7 @@ def fit(
             _batches(train, design, detector, classes, seed, len(rows), epochs),
             steps_per_epoch=steps,
             validation_data=_plain(validation, design, detector.batch_size) if len(validation) else None,
+            validation_steps=-(-len(validation) // detector.batch_size) or None,
             epochs=epochs,
             shuffle=False,
             verbose=2 if verbose() else 0,
@@ -287,8 +288,7 @@ def _batches(
     scenes: Scenes, design: Design, detector: Detector, classes: int, seed: int, first_epoch: int, epochs: int
 ) -> Any:
     def made() -> Iterator[tuple[NDArray[Any], NDArray[np.float32]]]:
-        # One epoch more than is asked for: Keras takes a batch too many, and warns where there is none.
-        for epoch in range(first_epoch, first_epoch + epochs + 1):
+        for epoch in range(first_epoch, first_epoch + epochs):
             drawn = examples_in_batches(scenes, design, detector, classes, seed, epoch)
             yield from islice(drawn, max(1, len(scenes) // detector.batch_size))
 
@@ -313,7 +313,7 @@ def _plain(scenes: Scenes, design: Design, batch_size: int) -> Any:
             rows = range(start, min(start + batch_size, len(scenes)))
             yield _stacked([scenes.example(row, 0) for row in rows], design)
 
-    return _dataset(made, scenes, design)
+    return _dataset(made, scenes, design).repeat()
 
 
 def _stacked(some: Sequence[Example], design: Design) -> tuple[NDArray[Any], NDArray[np.float32]]:

@@ -141,7 +141,7 @@ def to_photograph(boxes: Floats, affine: Floats) -> Floats:
     """Boxes (N, 4) in shares of the canvas as shares of the photograph, cut off at its edges."""
     x = np.sort((boxes[:, [0, 2]] - affine[1]) / affine[0], axis=1)
     y = (boxes[:, [1, 3]] - affine[3]) / affine[2]
-    return np.clip(np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1), 0, 1)
+    return np.asarray(np.clip(np.stack([x[:, 0], y[:, 0], x[:, 1], y[:, 1]], axis=1), 0, 1))
 
 
 def visible(boxes: Floats, labels: Ints, window: Sequence[float], size: float) -> tuple[Floats, Ints]:
@@ -150,7 +150,7 @@ def visible(boxes: Floats, labels: Ints, window: Sequence[float], size: float) -
     Those of which less than LEAST_VISIBLE, or a side of less than LEAST_SIDE pixels of a canvas of `size`, is in it
     are left out.
     """
-    low, high = np.array(window[:2] * 2), np.array(window[2:] * 2)
+    low, high = np.tile(window[:2], 2), np.tile(window[2:], 2)
     cut = np.clip(boxes, low, high)
     whole = areas(boxes)
     sides = (cut[:, 2:] - cut[:, :2]).min(axis=1, initial=np.inf) if len(cut) else np.zeros(0)

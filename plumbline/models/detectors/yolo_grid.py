@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import keras
 
 FILTERS = (32, 64, 128, 256)
-"""Of the blocks, each of which but the last halves the maps until they are of the grid's stride."""
+"""Of the first convolution and the blocks, each of which halves the maps until they are of the grid's stride."""
 EMPTY_WEIGHT = 0.5
 BOX_WEIGHT = 5.0
 PRIOR = 0.01
@@ -58,8 +58,10 @@ class YoloGrid:
         pixels = keras.Input(self.problem.shape, name="pixels")
         x = keras.layers.Rescaling(1 / 255)(pixels)
         halvings = int(np.log2(self.problem.strides[0]))
-        for place, filters in enumerate(FILTERS):
-            count = scaled(filters, self.detector.width)
+        first, *rest = (scaled(filters, self.detector.width) for filters in FILTERS)
+        x = keras.layers.Conv2D(first, 3, 2, padding="same", use_bias=False, name="first")(x)
+        x = keras.layers.ReLU()(keras.layers.BatchNormalization(momentum=0.9)(x))
+        for place, count in enumerate(rest, start=1):
             x = residual_block(x, count, 2 if place < halvings else 1)
         x = residual_block(x, scaled(FILTERS[-1], self.detector.width), 1)
         classes, anchors = self.problem.classes, len(self.problem.anchors)
