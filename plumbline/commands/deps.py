@@ -20,13 +20,20 @@ from plumbline.common.files import write_text
 DVC_YAML = Path("dvc.yaml")
 PIPELINES = (DVC_YAML, Path("detection/dvc.yaml"))
 """Each pipeline runs in its own folder, so it names code above that with ../."""
-DEAR = {"weights"}
-"""Stages that those wait for which take minutes: a change elsewhere in a room must not run them again."""
+DEAR = {"weights", "maps", "detector"}
+"""Stages that take minutes, or that such stages wait for: a change elsewhere in a room must not run them again."""
 EARLY = {"validate", "group", "split", "leakage"}
 """Stages before any training: of these rooms they depend on single files, not on every architecture."""
 LATE_ROOMS = ("plumbline/models/", "plumbline/tasks/")
-CHOSEN = {"train": ["plumbline/models/architectures/${item.architecture}.py"]}
-"""Code that a stage chooses by a name in params.yaml, which no import shows."""
+CHOSEN = {
+    "train": ["plumbline/models/architectures/${item.architecture}.py"],
+    "detector": [
+        "plumbline/models/architectures/se_resnet.py",
+        "plumbline/models/detectors/${item.architecture}.py",
+        "plumbline/models/overlaps.py",
+    ],
+}
+"""Code that a stage chooses by a name in params.yaml, and what that stands on, which no import shows."""
 _CODE = re.compile(rf"(\.\./)*(plumbline|stages|monitoring)\b|{artefacts.CODE}\b")
 _STAGE = re.compile(r"(?m)^(?=  [a-z_]+:)")
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.records import read_record, read_records, read_table
+from plumbline.evidence.detection import DetectionEvidence
+from plumbline.evidence.detection_figures import summary as figures_of
 from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
 from plumbline.evidence.results import PASSED, result_of
 from plumbline.registry.place import git
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PAGES = {
+    "detectors": artefacts.DETECTION_PAGE.path,
     "leaderboard": artefacts.LEADERBOARD_PAGE.path,
     "leakage certificate": artefacts.CERTIFICATE_PAGE.path,
     "validation docs": artefacts.VALIDATION_PAGES / "index.html",
@@ -41,11 +44,30 @@ def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:
             f"{mark} {row.candidate:<{width}}  {row.accuracy('validation'):10.3f}  {row.accuracy('test'):.3f}"
             f"  {row.parameters:>10,}  {row.weights}"
         )
-    lines.append(f"{decision.verdict}: {decision.candidate} (* the one chosen)")
-    for rule in decision.rules:
-        if result_of(rule) != PASSED:
-            lines.append(f"  {result_of(rule)}: {rule.name}: {rule.reason}")
-    return "\n".join(lines)
+    return "\n".join([*lines, *_verdict(decision)])
+
+
+def of_detectors(evidence: DetectionEvidence, decision: Decision) -> str:
+    """Return detectors by mAP50 on validation, the chosen one marked, then the verdict and the rules not passed."""
+    found = {
+        name: [figures_of(entry.splits[split])["map50"] or 0.0 for split in ("validation", "test")]
+        for name, entry in evidence.detectors.items()
+    }
+    width = max([len(name) for name in found] + [8])
+    lines = [f"  {'detector':<{width}}  mAP50 on validation  on test"]
+    for name in sorted(found, key=lambda name: -found[name][0]):
+        mark = "*" if name == decision.candidate else " "
+        lines.append(f"{mark} {name:<{width}}  {found[name][0]:19.3f}  {found[name][1]:7.3f}")
+    lines += [f"  {name}: its training failed, there is no result" for name in evidence.missing]
+    return "\n".join([*lines, *_verdict(decision)])
+
+
+def _verdict(decision: Decision) -> list[str]:
+    open_ = [rule for rule in decision.rules if result_of(rule) != PASSED]
+    return [
+        f"{decision.verdict}: {decision.candidate} (* the one chosen)",
+        *(f"  {result_of(rule)}: {rule.name}: {rule.reason}" for rule in open_),
+    ]
 
 
 def to_commit(root: Path) -> list[str]:
@@ -79,10 +101,13 @@ def of_photographs(boxes: pd.DataFrame, splits: pd.DataFrame) -> str:
 def main() -> None:
     """Print the table of build/leaderboard.json and build/decision.json, the pages that exist, and what went wrong.
 
-    In the folder of the detection pipeline its photographs and boxes stand in place of the table.
+    In the folder of the detection pipeline its photographs, boxes and detectors stand in place of the table.
     """
     if artefacts.BOXES.path.exists():
         print(of_photographs(read_table(artefacts.BOXES), read_table(artefacts.SPLITS)))
+        if artefacts.DETECTION_DECISION.path.exists():
+            decision = read_record(artefacts.DETECTION_DECISION, Decision)
+            print(of_detectors(read_record(artefacts.DETECTION, DetectionEvidence), decision))
         _print_pages()
         return
     leaderboard = read_records(artefacts.LEADERBOARD, LeaderboardRow)

@@ -47,6 +47,10 @@ ABLATIONS = Artefact("build/ablations", "ablation", "CANDIDATE.json: plumbline.e
 TRIALS = Artefact("build/tune", "plumbline tune", "CANDIDATE.db: Optuna's study; CANDIDATE.json: its winner")
 VERIFICATION = Artefact("build/verification", "plumbline similar", "NAME.csv: the ROC of pairs of test pictures")
 
+# Detection (its project lies in detection/): as FEATURES and CANDIDATES, of whole photographs.
+MAPS = Artefact("build/maps", "maps", "MAPS/: VALUES, AFFINES, INDEX, MAPS_RECORD, BACKBONE_WEIGHTS")
+DETECTORS = Artefact("build/detectors", "detector", "DETECTOR/: DETECTOR, HEAD_WEIGHTS, HISTORY, DETECTIONS, COST")
+
 # Results.
 EVALUATION = Artefact("build/evaluation.json", "evaluate", "plumbline.evidence.records.Evaluation")
 LEADERBOARD = Artefact("build/leaderboard.json", "evaluate", "a list of plumbline.evidence.records.LeaderboardRow")
@@ -56,6 +60,9 @@ DECISION = Artefact("build/decision.json", "gate", "plumbline.evidence.records.D
 PROMOTION = Artefact("build/promotion.json", "promote", "plumbline.registry.records.Promotion")
 DRIFT = Artefact("build/drift.json", "drift", "the verdict of each site's last window")
 
+DETECTION_DECISION = Artefact("build/detection_decision.json", "judge", "plumbline.evidence.records.Decision")
+DETECTION = Artefact("build/detection.json", "detection", "plumbline.evidence.detection.DetectionEvidence")
+
 # Pages.
 VALIDATION_PAGES = Artefact("reports/validation", "validate", "Great Expectations' data docs, from index.html on")
 CONFLICTS_PAGE = Artefact("reports/label_conflicts.html", "group", "a page: copies with different labels")
@@ -63,6 +70,7 @@ CERTIFICATE_PAGE = Artefact("reports/leakage.html", "leakage", "a page: the leak
 CARDS = Artefact("reports/candidates", "card", "CANDIDATE.html: the card of a candidate")
 ABLATION_PAGES = Artefact("reports/ablations", "ablation", "CANDIDATE.html: the subsets of its networks")
 LEADERBOARD_PAGE = Artefact("reports/leaderboard.html", "leaderboard", "the page that people read")
+DETECTION_PAGE = Artefact("reports/detection.html", "detection", "the page of all detectors that people read")
 DRIFT_PAGES = Artefact("reports/drift", "drift", "index.html: every site; SITE/WINDOW.html: one window")
 AUDIT_PAGE = Artefact("reports/audit.html", "plumbline audit", "the certificate of somebody else's split")
 
@@ -73,6 +81,14 @@ BACKBONE = Artefact("backbone.json", "featurize", "plumbline.models.records.Back
 BACKBONE_WEIGHTS = Artefact("backbone.weights.h5", "featurize", "weights of the network that made the features")
 CONDITIONS = Artefact("conditions.json", "disturb", "a list of the conditions' names")
 NOT_MEASURED = Artefact("not_measured.json", "disturb", "plumbline.evidence.records.Disturbing, with the reason")
+
+# Inside the folder of maps (MAPS).
+AFFINES = Artefact("affines.npy", "maps", "where each view lies on its canvas, (N, views, 4)")
+MAPS_RECORD = Artefact("maps.json", "maps", "plumbline.models.scene_maps.MapsRecord")
+
+# Inside the folder of a detector (DETECTORS).
+DETECTOR = Artefact("detector.json", "detector", "plumbline.models.detector.DetectorRecord")
+DETECTIONS = Artefact("detections.parquet", "detector", "path, split, label, score, left, top, right, bottom")
 
 # Inside the folder of a candidate (CANDIDATES, ENSEMBLES).
 MODEL = Artefact("model.json", "train", "plumbline.models.records.ModelRecord")

@@ -1,0 +1,1 @@
+"""What `detectors` of detection/params.yaml may name: an architecture each."""

@@ -1,0 +1,39 @@
+"""Stage `judge` of detection/: whether the best detector is promoted, held or rejected; a pure decision.
+
+Reads build/detection.json, build/splits.parquet, build/boxes.parquet and build/leakage.json, writes
+build/detection_decision.json.
+"""
+
+from __future__ import annotations
+
+from plumbline.common import artefacts
+from plumbline.common.errors import run
+from plumbline.common.params import load_section
+from plumbline.common.records import read_record, read_table, write_record
+from plumbline.evidence.detection import DetectionEvidence
+from plumbline.evidence.detection_rules import DetectionGate, decide
+from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, result_of
+from plumbline.evidence.rules import leaks_between
+from plumbline.leakage.records import Certificate
+
+WORDS = {PASSED: "pass      ", FAILED: "FAIL      ", NOT_JUDGED: "NOT JUDGED", NOT_APPLICABLE: "n/a       "}
+
+
+def main() -> None:
+    """Write build/detection_decision.json, and say what each rule found."""
+    params = load_section("gate", DetectionGate)
+    evidence = read_record(artefacts.DETECTION, DetectionEvidence)
+    splits, boxes = read_table(artefacts.SPLITS), read_table(artefacts.BOXES)
+    certificate = read_record(artefacts.CERTIFICATE, Certificate)
+    test = splits[splits["split"] == "test"]
+    violations = boxes.loc[boxes["label"] == evidence.violation_class, "path"]
+    groups = test.loc[test["path"].isin(violations), "group"].nunique()
+    decision = decide(evidence, groups, leaks_between(splits, certificate.pairs_across_splits), params)
+    write_record(artefacts.DETECTION_DECISION, decision)
+    for rule in decision.rules:
+        print(f"{WORDS[result_of(rule)]}  {rule.name}: {rule.reason}")
+    print(f"{decision.verdict}: {decision.reason}")
+
+
+if __name__ == "__main__":
+    run(main)
