@@ -161,7 +161,11 @@ class Handler(SimpleHTTPRequestHandler):
         return self._page(render_folder(folder.relative_to(top).as_posix(), entries))
 
     def send_head(self) -> io.BytesIO | BinaryIO | None:
-        """Answer for the top even before there is a folder of reports."""
+        """Answer for the top even before there is a folder of reports, and for the icon that browsers ask for."""
+        if self.path == "/favicon.ico":
+            self.send_response(HTTPStatus.NO_CONTENT)
+            self.end_headers()
+            return None
         if self.path.split("?", 1)[0] in ("/", f"/{INDEX}") and not Path(self.directory).is_dir():
             return self._page(render_reports([]))
         return super().send_head()

@@ -254,3 +254,9 @@ def test_notebooks_are_kept_without_what_they_said():
             assert not re.fullmatch(r"[0-9a-f]{8}", cell.id), f"{path}: give the cell {cell.id} a name"
             if cell.cell_type == "code":
                 assert (cell.outputs, cell.execution_count) == ([], None), f"{path}: clear the outputs of {cell.id}"
+
+
+def test_no_two_files_of_tests_have_one_name():
+    """Pytest imports them by their bare names: of two, one would not run."""
+    names = [path.name for path in (TOP / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))

@@ -82,6 +82,7 @@ def test_the_index_and_a_folder_are_pages_and_what_is_data_is_text(served):
     assert httpx.get(f"{served}/candidates/a%26b%20%3Ci%3E.html").status_code == 200
     assert httpx.head(served).headers["content-length"] == str(len(page.content))
     assert httpx.get(f"{served}/../params.yaml").status_code == 404
+    assert httpx.get(f"{served}/favicon.ico").status_code == 204, "asked for by browsers, whatever a page says"
 
 
 def test_before_the_first_run_the_index_says_what_makes_reports(tmp_path):
