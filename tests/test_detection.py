@@ -52,6 +52,7 @@ def lay_out(root, classes=("helmet", "head")):
     params["group"]["embedding"] = params["leakage"]["features"] = "pixels"
     params["leakage"]["repeats"] = 2
     params["validate"]["min_groups"] = 5
+    params["evaluate"]["violation_class"] = "head" if "head" in classes else None
     (inner / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     shutil.copy(TOP / "detection" / "dvc.yaml", inner / "dvc.yaml")
     return inner

@@ -163,6 +163,7 @@ WITHOUT_A_TEST_OF_ITS_OWN = {
 }
 """Modules that no test imports, each with the reason."""
 ARCHITECTURES = "plumbline.models.architectures."
+DETECTORS = "plumbline.models.detectors."
 
 
 def modules():
@@ -174,8 +175,8 @@ def modules():
 
 
 def imported_by_tests():
-    """The modules that a file in tests/ imports, and the architectures: test_architectures.py builds all by name."""
-    found = {name for name in modules() if name.startswith(ARCHITECTURES)}
+    """The modules that a file in tests/ imports, and architectures and detectors: a test builds all of them by name."""
+    found = {name for name in modules() if name.startswith((ARCHITECTURES, DETECTORS))}
     for path in sorted((TOP / "tests").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):

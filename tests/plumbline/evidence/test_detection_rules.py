@@ -42,7 +42,7 @@ def test_the_summary_shows_the_one_chosen_and_what_is_not_met():
     lines = of_detectors(found, decide(found, 10, 0, DetectionGate())).splitlines()
     assert lines[1].split() == ["*", "one", "0.400", "0.400"]
     assert lines[2] == "REJECT: one (* the one chosen)"
-    assert lines[3].startswith("  not met: mAP at IoU 0.5")
+    assert lines[3].startswith("  failed: mAP at IoU 0.5")
     assert len(lines) == 4
 
 
