@@ -12,11 +12,9 @@ from plumbline.common.params import load_section
 from plumbline.common.records import read_record, read_table, write_record
 from plumbline.evidence.detection import DetectionEvidence
 from plumbline.evidence.detection_rules import DetectionGate, decide
-from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, result_of
+from plumbline.evidence.results import printed
 from plumbline.evidence.rules import leaks_between
 from plumbline.leakage.records import Certificate
-
-WORDS = {PASSED: "pass      ", FAILED: "FAIL      ", NOT_JUDGED: "NOT JUDGED", NOT_APPLICABLE: "n/a       "}
 
 
 def main() -> None:
@@ -31,7 +29,7 @@ def main() -> None:
     decision = decide(evidence, groups, leaks_between(splits, certificate.pairs_across_splits), params)
     write_record(artefacts.DETECTION_DECISION, decision)
     for rule in decision.rules:
-        print(f"{WORDS[result_of(rule)]}  {rule.name}: {rule.reason}")
+        print(f"{printed(rule)}  {rule.name}: {rule.reason}")
     print(f"{decision.verdict}: {decision.reason}")
 
 
