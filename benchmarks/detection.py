@@ -3,9 +3,9 @@
     python -m benchmarks.detection [--data ../shared/data/scenes] [--seeds 0 1 2] [--detectors NAME ...] [--work FOLDER]
 
 The detection pipeline's own stages run in a folder of their own, on another draw of the split and of everything else
-for each seed: ten minutes a seed and detector on two idle cores, or more. PLUMBLINE_WEIGHTS has to name the weights. At the end
-the best detector of the first seed is exported: milliseconds a photograph in ONNX Runtime, with the suppression of
-overlapping boxes apart. What is in FOLDER already (maps, groups) is used again, so that a second run is warm.
+for each seed: ten minutes a seed and detector on two idle cores, or more. PLUMBLINE_WEIGHTS has to name the weights. At
+the end the best detector of the first seed is exported: milliseconds a photograph in ONNX Runtime, with the suppression
+of overlapping boxes apart. What is in FOLDER already (maps, groups) is used again, so that a second run is warm.
 """
 
 from __future__ import annotations
