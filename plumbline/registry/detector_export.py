@@ -1,7 +1,7 @@
 """A detector as ONNX: pixels of a canvas to boxes and scores, the decoding inside, the suppression outside.
 
-Which overlapping box goes is decided in NumPy: its share of the time is small (`python -m benchmarks.detection
---export`), it stays a setting that can be changed without another file, and ONNX has no Soft-NMS.
+Which overlapping box goes is decided in NumPy: so it stays a setting that can be changed without another file, and ONNX
+has no Soft-NMS. `python -m benchmarks.detection` measures its share of the time.
 """
 
 from __future__ import annotations
