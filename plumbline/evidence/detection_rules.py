@@ -8,8 +8,8 @@ from pydantic import Field
 
 from plumbline.common.params import Section
 from plumbline.evidence.detection import DetectionEvidence, DetectorEvidence
-from plumbline.evidence.records import Decision, Rule, Verdict
-from plumbline.evidence.results import FAILED, NOT_JUDGED, result_of, stands_in_the_way
+from plumbline.evidence.records import Decision, Rule
+from plumbline.evidence.results import FAILED, NOT_JUDGED, result_of, verdict_on
 from plumbline.evidence.rules import (
     budget_rule,
     floor_rule,
@@ -48,14 +48,7 @@ def decide(evidence: DetectionEvidence, violation_groups: int, leaks: int, param
     name = evidence.best
     entry = evidence.detectors[name]
     rules = apply_rules(entry, evidence.violation_class, violation_groups, leaks, params)
-    against = [rule for rule in rules if stands_in_the_way(rule, params.unjudged)]
-    lacking = [rule.more_test_groups for rule in against if rule.judged]
-    verdict: Verdict = "HOLD" if against else "PROMOTE"
-    more = None
-    if None in lacking:
-        verdict = "REJECT"
-    elif lacking:
-        more = max(groups for groups in lacking if groups is not None)
+    verdict, more = verdict_on(rules, params.unjudged)
     alarms = entry.alarms.get("validation")
     return Decision(
         verdict=verdict,

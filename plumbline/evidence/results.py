@@ -6,9 +6,10 @@ terminal, registry and artifacts say these very words.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
-from plumbline.evidence.records import Rule
+from plumbline.evidence.records import Rule, Verdict
 
 Result = Literal["passed", "failed", "not judged", "not applicable"]
 PASSED: Result = "passed"
@@ -36,3 +37,15 @@ def stands_in_the_way(rule: Rule, unjudged: Literal["hold", "allow"]) -> bool:
     """Whether a rule prevents promotion: it failed, or it was not judged and `gate.unjudged` is hold."""
     result = result_of(rule)
     return result == FAILED or (result == NOT_JUDGED and unjudged == "hold")
+
+
+def verdict_on(rules: Sequence[Rule], unjudged: Literal["hold", "allow"]) -> tuple[Verdict, int | None]:
+    """Return the verdict, and about how many more test groups would settle a HOLD, None where that is not known.
+
+    REJECT where a rule that was judged stands in the way and no number of test groups would help.
+    """
+    against = [rule for rule in rules if stands_in_the_way(rule, unjudged)]
+    lacking = [rule.more_test_groups for rule in against if rule.judged]
+    if None in lacking:
+        return "REJECT", None
+    return "HOLD" if against else "PROMOTE", max((groups for groups in lacking if groups is not None), default=None)

@@ -30,9 +30,8 @@ from plumbline.evidence.records import (
     Shortcut,
     SliceEvidence,
     SplitEvidence,
-    Verdict,
 )
-from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, result_of, stands_in_the_way
+from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, result_of, stands_in_the_way, verdict_on
 from plumbline.evidence.selection import bootstrap_p, holm, select_simplest
 from plumbline.evidence.shortcuts import SHORTCUTS
 from plumbline.evidence.slices import Slicing
@@ -173,14 +172,7 @@ def decide(
     pictures selected, and who was not among the finalists.
     """
     rules = apply_rules(selection.chosen, evaluation, leaks, params, latency)
-    against = [rule for rule in rules if stands_in_the_way(rule, params.unjudged)]
-    lacking = [rule.more_test_groups for rule in against if rule.judged]
-    verdict: Verdict = "HOLD" if against else "PROMOTE"
-    more = None
-    if None in lacking:
-        verdict = "REJECT"
-    elif lacking:
-        more = max(groups for groups in lacking if groups is not None)
+    verdict, more = verdict_on(rules, params.unjudged)
     entry = evaluation.candidates[selection.chosen]
     return Decision(
         verdict=verdict,

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, field_validator, model_validator
 
+from plumbline.common.errors import UserError
 from plumbline.common.params import Section
 from plumbline.common.records import Record
 from plumbline.tasks.scores import Floats, Ints
@@ -131,6 +132,22 @@ class Problem:
     classes: int
     strides: tuple[int, ...]
     anchors: Floats
+
+
+def needs_maps(detector: Detector, problem: Problem) -> None:
+    """Raise UserError where `maps` keeps pixels, on which no network stands."""
+    if problem.shape[0] == problem.image_size:
+        raise UserError(
+            f"params.yaml: {detector.architecture} needs the maps of a network: maps.{detector.maps} keeps pixels."
+        )
+
+
+def needs_pixels(detector: Detector, problem: Problem) -> None:
+    """Raise UserError where `maps` keeps a network's maps in place of pixels."""
+    if problem.shape[0] != problem.image_size:
+        raise UserError(
+            f"params.yaml: {detector.architecture} learns from pixels: maps.{detector.maps} keeps a network's maps."
+        )
 
 
 class Design(Protocol):

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
-from plumbline.models.detector import Detector, Problem
+from plumbline.models.detector import Detector, Problem, needs_maps
 from plumbline.models.overlaps import overlaps as _overlaps
 from plumbline.tasks.boxes import areas
 from plumbline.tasks.scores import Floats, Ints
@@ -37,10 +37,7 @@ BOX_WEIGHT = 2.0
 
 def design(detector: Detector, problem: Problem) -> Fcos:
     """Return the design; UserError where `maps` keeps pixels, on which no network stands."""
-    if len(problem.shape) != 3 or problem.shape[0] == problem.image_size:
-        raise UserError(
-            f"params.yaml: frozen_mobilenet needs the maps of a network: maps.{detector.maps} keeps pixels."
-        )
+    needs_maps(detector, problem)
     return Fcos(detector, problem)
 
 

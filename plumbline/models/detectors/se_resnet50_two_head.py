@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.common.errors import UserError
 from plumbline.models.architectures.se_resnet import squeeze_and_excite
 from plumbline.models.candidates import scaled
-from plumbline.models.detector import Detector, Problem
+from plumbline.models.detector import Detector, Problem, needs_pixels
 from plumbline.models.overlaps import overlaps
 from plumbline.tasks.boxes import areas
 from plumbline.tasks.scores import Floats, Ints
@@ -32,10 +31,7 @@ BOX_WEIGHT = 5.0
 
 def design(detector: Detector, problem: Problem) -> TwoHeads:
     """Return the design; UserError where `maps` keeps a network's maps in place of pixels."""
-    if problem.shape[0] != problem.image_size:
-        raise UserError(
-            f"params.yaml: se_resnet50_two_head learns from pixels: maps.{detector.maps} keeps a network's maps."
-        )
+    needs_pixels(detector, problem)
     return TwoHeads(detector, problem)
 
 

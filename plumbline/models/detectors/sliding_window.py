@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
-from plumbline.models.detector import Detector, Problem
+from plumbline.models.detector import Detector, Problem, needs_maps
 from plumbline.tasks.boxes import iou
 from plumbline.tasks.scores import Floats, Ints
 
@@ -30,8 +30,7 @@ HARDEST = 3.0
 
 def design(detector: Detector, problem: Problem) -> SlidingWindow:
     """Return the design; UserError where `maps` keeps pixels."""
-    if problem.shape[0] == problem.image_size:
-        raise UserError(f"params.yaml: sliding_window looks at a network's maps: maps.{detector.maps} keeps pixels.")
+    needs_maps(detector, problem)
     return SlidingWindow(detector, problem)
 
 

@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.common.errors import UserError
 from plumbline.models.architectures.se_resnet import residual_block
 from plumbline.models.candidates import scaled
-from plumbline.models.detector import Detector, Problem
+from plumbline.models.detector import Detector, Problem, needs_pixels
 from plumbline.tasks.boxes import size_iou
 from plumbline.tasks.scores import Floats, Ints
 
@@ -34,8 +33,7 @@ LARGEST = 4.0
 
 def design(detector: Detector, problem: Problem) -> YoloGrid:
     """Return the design; UserError where `maps` keeps a network's maps in place of pixels."""
-    if problem.shape[0] != problem.image_size:
-        raise UserError(f"params.yaml: yolo_grid learns from pixels: maps.{detector.maps} keeps a network's maps.")
+    needs_pixels(detector, problem)
     return YoloGrid(detector, problem)
 
 
