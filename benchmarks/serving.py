@@ -1,12 +1,14 @@
 """What serving promises, measured on loopback, beside the plain way: FastAPI that calls `model.predict`.
 
     python -m benchmarks.serving ROOT                         # all of it; ROOT is made, and kept for the next time
-    python -m benchmarks.serving ROOT --only swap --seconds 60
+    python -m benchmarks.serving ROOT --only swap --seconds 220
+    python -m benchmarks.serving ROOT --only peers --peer litserve=/tmp/lit/bin/python bentoml=/tmp/bento/bin/python
 
 MobileNetV2 at 224 pixels with a small head (`make`), JPEGs of 320 x 240 of noise over coarse shapes, no cache. The load
 comes from one process of its own over kept connections, so on two cores it takes its share of what it measures.
 
 throughput  images a second and p99 of concurrent single posts: ours, the plain way, and a bare loop over the same file
+peers       the same of other frameworks in environments of their own (benchmarks/serving_peers.py), ours beside them
 swap        p99 of each second while the champion changes every `--every` seconds; failed requests
 overload    ten times the clients that fill it: goodput, refusals, recovery
 soak        80 percent of capacity with a promotion or rollback every minute: failed requests, memory
@@ -34,6 +36,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from plumbline.common.errors import UserError, run
 
 HERE = Path(__file__).resolve().parents[1]
 SIZE, CLASSES = 224, ("with_helmet", "without_helmet")
@@ -273,6 +277,49 @@ def throughput(root: Path, seconds: float) -> dict[str, Any]:
     }
 
 
+@contextmanager
+def another(tool: str, python: str, root: Path, port: int = 8198) -> Iterator[str]:
+    """Serve the same ONNX file with another framework, in its own environment; yield its address once it answers."""
+    import httpx
+
+    script, model = HERE / "benchmarks" / "serving_peers.py", root / "version-1" / "model.onnx"
+    command = [python, str(script), tool, str(model), str(SIZE), str(port)]
+    with (root / f"{tool}.log").open("w") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True)
+    address, picture = f"http://127.0.0.1:{port}", {"file": ("x.jpg", jpegs(1)[0], "image/jpeg")}
+    try:
+        while True:
+            if process.poll() is not None:
+                raise UserError(f"{tool} did not start: {root / f'{tool}.log'} says why.")
+            try:
+                if httpx.post(f"{address}/v1/predict", files=picture, timeout=60).status_code == 200:
+                    break
+            except httpx.HTTPError:
+                pass
+            time.sleep(0.2)
+        yield address
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def peers(root: Path, seconds: float, pythons: dict[str, str]) -> dict[str, Any]:
+    """Throughput and latencies of 32 clients at once, and of one: ours and each framework's, one after the other."""
+    found: dict[str, Any] = {}
+
+    def measured(address: str) -> dict[str, Any]:
+        run_load(address, 16, 3)
+        lone = run_load(address, 1, min(5.0, seconds)).summary()
+        return {"32 clients": run_load(address, 32, seconds).summary(), "one client": lone}
+
+    with serving(root) as (address, _, _):
+        found["ours"] = measured(address)
+    for tool, python in pythons.items():
+        with another(tool, python, root) as address:
+            found[tool] = measured(address)
+    return found
+
+
 def promote(root: Path, version: int) -> None:
     """Move the alias, as `plumbline rollback` and `promote` do."""
     from plumbline.registry import versions
@@ -392,9 +439,10 @@ def main() -> None:
     """Measure and print JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("root", type=Path)
-    parser.add_argument("--only", choices=["throughput", "swap", "overload", "soak", "files", "cold"])
+    parser.add_argument("--only", choices=["throughput", "peers", "swap", "overload", "soak", "files", "cold"])
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--files", type=int, default=10_000)
+    parser.add_argument("--peer", nargs="+", default=[], metavar="TOOL=PYTHON", help="litserve or bentoml, its Python")
     given = parser.parse_args()
     root = given.root.resolve()
     root.mkdir(parents=True, exist_ok=True)
@@ -403,15 +451,19 @@ def main() -> None:
     parts: dict[str, Callable[[], dict[str, Any]]] = {
         "cold": lambda: cold(root),
         "throughput": lambda: throughput(root, given.seconds),
+        "peers": lambda: peers(root, given.seconds, dict(one.split("=", 1) for one in given.peer)),
         "swap": lambda: swap(root, given.seconds),
         "overload": lambda: overload(root, given.seconds),
         "soak": lambda: soak(root, given.seconds),
         "files": lambda: files(root, given.files),
     }
+    if not given.peer:
+        parts.pop("peers")
+        print("no --peer was named: no other framework is measured", file=sys.stderr)
     for name, part in parts.items():
         if given.only in (None, name):
             print(json.dumps({name: part()}, indent=1), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
