@@ -181,6 +181,7 @@ def test_a_detector_on_the_wrong_maps_is_refused():
             design(Detector(architecture=architecture, maps="m"), problem(other))
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_not_there_or_too_late_is_refused():
     def record(kept):
         return MapsRecord(
