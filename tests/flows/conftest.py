@@ -1,6 +1,7 @@
 """A small real project to run: Git, DVC, a remote in a folder, stages that misbehave when a file tells them to."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -115,6 +116,13 @@ class Project:
     def behave(self, stage):
         (self.root / "misbehave" / stage).unlink()
 
+    def change(self, stage):
+        """Give a stage, or a group of them, another command that does the same: only it runs again."""
+        path = self.root / "dvc.yaml"
+        text, changed = re.subn(rf"cmd: sh (\S*work\.sh {stage}\b)", r"cmd: sh ./\1", path.read_text())
+        assert changed == 1
+        path.write_text(text)
+
     def calls(self, stage):
         path = self.root / "calls" / stage
         return len(path.read_text().splitlines()) if path.exists() else 0
@@ -151,23 +159,24 @@ def template(tmp_path_factory):
 def built_template(template, tmp_path_factory):
     """The same after `dvc repro`."""
     folder = tmp_path_factory.mktemp("built") / "copy"
-    _copy(template, folder).dvc("repro", "-q")
+    copy_of(template, folder).dvc("repro", "-q")
     return folder
 
 
 @pytest.fixture
 def project(template, tmp_path, monkeypatch):
     """A fresh copy with a remote of its own; the current folder."""
-    return _here(_copy(template, tmp_path / "copy"), monkeypatch)
+    return enter(copy_of(template, tmp_path / "copy"), monkeypatch)
 
 
 @pytest.fixture
 def built(built_template, tmp_path, monkeypatch):
     """A fresh copy in which every stage has run."""
-    return _here(_copy(built_template, tmp_path / "copy"), monkeypatch)
+    return enter(copy_of(built_template, tmp_path / "copy"), monkeypatch)
 
 
-def _copy(template, folder):
+def copy_of(template, folder):
+    """Copy a folder with a project and its remote."""
     shutil.copytree(template, folder, symlinks=True)
     project = Project(folder / "project")
     config = project.root / ".dvc" / "config"
@@ -176,7 +185,8 @@ def _copy(template, folder):
     return project
 
 
-def _here(project, monkeypatch):
+def enter(project, monkeypatch):
+    """Make a project the current folder, as flows take it."""
     monkeypatch.chdir(project.root)
     monkeypatch.delenv("PLUMBLINE_WORKSPACE", raising=False)
     return project
