@@ -108,7 +108,7 @@ def drawn(tmp_path_factory):
 def create(path, data):
     for name in CODE:
         if (TOP / name).is_dir():
-            shutil.copytree(TOP / name, path / name, ignore=shutil.ignore_patterns("__pycache__"))
+            shutil.copytree(TOP / name, path / name)  # with __pycache__, where Numba keeps what it compiled in seconds
         elif (TOP / name).exists():
             shutil.copy(TOP / name, path / name)
     workspace = Workspace(path)

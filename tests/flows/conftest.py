@@ -133,34 +133,33 @@ class Project:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory):
+def template(made_once):
     """The project as made once; tests work on copies."""
     os.environ.update(QUIET)
-    root = tmp_path_factory.mktemp("template") / "project"
-    remote = root.parent / "remote"
-    remote.mkdir()
-    project = Project(root)
-    (root / "data" / "with_helmet").mkdir(parents=True)
-    (root / "data" / "with_helmet" / "1.txt").write_text("one\n")
-    (root / "work.sh").write_text(WORK)
-    (root / "dvc.yaml").write_text(PIPELINE)
-    (root / "params.yaml").write_text("data: {}\n")
-    (root / ".gitignore").write_text("/build/\n/calls/\n/misbehave/\n/data\n")
-    project.git("init", "-q")
-    project.dvc("init", "-q")
-    project.dvc("remote", "add", "-q", "-d", "store", str(remote))
-    project.dvc("add", "-q", "data")
-    project.dvc("push", "-q")
-    project.commit("start")
-    return root.parent
+
+    def make(folder):
+        project = Project(folder / "project")
+        (folder / "remote").mkdir()
+        (project.root / "data" / "with_helmet").mkdir(parents=True)
+        (project.root / "data" / "with_helmet" / "1.txt").write_text("one\n")
+        (project.root / "work.sh").write_text(WORK)
+        (project.root / "dvc.yaml").write_text(PIPELINE)
+        (project.root / "params.yaml").write_text("data: {}\n")
+        (project.root / ".gitignore").write_text("/build/\n/calls/\n/misbehave/\n/data\n")
+        project.git("init", "-q")
+        project.dvc("init", "-q")
+        project.dvc("remote", "add", "-q", "-d", "store", str(folder / "remote"))
+        project.dvc("add", "-q", "data")
+        project.dvc("push", "-q")
+        project.commit("start")
+
+    return made_once("template", make)
 
 
 @pytest.fixture(scope="session")
-def built_template(template, tmp_path_factory):
+def built_template(template, made_once):
     """The same after `dvc repro`."""
-    folder = tmp_path_factory.mktemp("built") / "copy"
-    copy_of(template, folder).dvc("repro", "-q")
-    return folder
+    return made_once("built", lambda folder: copy_of(template, folder).dvc("repro", "-q"))
 
 
 @pytest.fixture
@@ -177,7 +176,7 @@ def built(built_template, tmp_path, monkeypatch):
 
 def copy_of(template, folder):
     """Copy a folder with a project and its remote."""
-    shutil.copytree(template, folder, symlinks=True)
+    shutil.copytree(template, folder, symlinks=True, dirs_exist_ok=True)
     project = Project(folder / "project")
     config = project.root / ".dvc" / "config"
     config.write_text(config.read_text().replace(str(template / "remote"), str(folder / "remote")))
