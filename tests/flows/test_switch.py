@@ -28,7 +28,7 @@ def count(event, arguments):
     global left
     writes = event == "open" and arguments[1] in ("w", "wb") or event in ("os.rename", "os.remove", "subprocess.Popen")
     # What is written elsewhere, such as by coverage, is no step of the switch.
-    if not writes or event != "subprocess.Popen" and not os.path.abspath(arguments[0]).startswith(os.getcwd()):
+    if not writes or event != "subprocess.Popen" and not os.path.abspath(str(arguments[0])).startswith(os.getcwd()):
         return
     left -= 1
     if left < 0:
