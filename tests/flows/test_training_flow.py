@@ -168,11 +168,9 @@ training.training()
 """
 
 
-def test_a_decision_is_told_once_though_the_run_that_made_it_was_killed(built, messages):
+def test_a_decision_is_told_once_though_the_run_that_made_it_was_killed(project, messages):
     from prefect.settings import PREFECT_API_URL
 
-    project = built
-    project.change("gate")
     env = {**os.environ, "PREFECT_API_URL": PREFECT_API_URL.value()}
     command = [sys.executable, "-c", KILLED_AFTER_THE_GATE]
     killed = subprocess.run(command, env=env, cwd=project.root, capture_output=True, check=False)
