@@ -1,5 +1,6 @@
 """params.yaml as it comes spells the defaults: a line that is left out changes nothing."""
 
+import functools
 import re
 from pathlib import Path
 
@@ -51,6 +52,7 @@ ENTRIES = {"backbones", "candidates", "ensembles", "ablations", "sites"}  # each
 NAMED_IN_DVC_YAML = {"group.embedding", "leakage.features", "split.seed", "split.fractions", "train.seed"}
 
 
+@functools.cache
 def given() -> dict:
     return yaml.safe_load((TOP / PARAMS).read_text())
 

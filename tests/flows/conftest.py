@@ -1,6 +1,7 @@
 """A small real project to run: Git, DVC, a remote in a folder, stages that misbehave when a file tells them to."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -115,6 +116,13 @@ class Project:
     def behave(self, stage):
         (self.root / "misbehave" / stage).unlink()
 
+    def change(self, stage):
+        """Give a stage, or a group of them, another command that does the same: only it runs again."""
+        path = self.root / "dvc.yaml"
+        text, changed = re.subn(rf"cmd: sh (\S*work\.sh {stage}\b)", r"cmd: sh ./\1", path.read_text())
+        assert changed == 1
+        path.write_text(text)
+
     def calls(self, stage):
         path = self.root / "calls" / stage
         return len(path.read_text().splitlines()) if path.exists() else 0
@@ -125,50 +133,50 @@ class Project:
 
 
 @pytest.fixture(scope="session")
-def template(tmp_path_factory):
+def template(made_once):
     """The project as made once; tests work on copies."""
     os.environ.update(QUIET)
-    root = tmp_path_factory.mktemp("template") / "project"
-    remote = root.parent / "remote"
-    remote.mkdir()
-    project = Project(root)
-    (root / "data" / "with_helmet").mkdir(parents=True)
-    (root / "data" / "with_helmet" / "1.txt").write_text("one\n")
-    (root / "work.sh").write_text(WORK)
-    (root / "dvc.yaml").write_text(PIPELINE)
-    (root / "params.yaml").write_text("data: {}\n")
-    (root / ".gitignore").write_text("/build/\n/calls/\n/misbehave/\n/data\n")
-    project.git("init", "-q")
-    project.dvc("init", "-q")
-    project.dvc("remote", "add", "-q", "-d", "store", str(remote))
-    project.dvc("add", "-q", "data")
-    project.dvc("push", "-q")
-    project.commit("start")
-    return root.parent
+
+    def make(folder):
+        project = Project(folder / "project")
+        (folder / "remote").mkdir()
+        (project.root / "data" / "with_helmet").mkdir(parents=True)
+        (project.root / "data" / "with_helmet" / "1.txt").write_text("one\n")
+        (project.root / "work.sh").write_text(WORK)
+        (project.root / "dvc.yaml").write_text(PIPELINE)
+        (project.root / "params.yaml").write_text("data: {}\n")
+        (project.root / ".gitignore").write_text("/build/\n/calls/\n/misbehave/\n/data\n")
+        project.git("init", "-q")
+        project.dvc("init", "-q")
+        project.dvc("remote", "add", "-q", "-d", "store", str(folder / "remote"))
+        project.dvc("add", "-q", "data")
+        project.dvc("push", "-q")
+        project.commit("start")
+
+    return made_once("template", make)
 
 
 @pytest.fixture(scope="session")
-def built_template(template, tmp_path_factory):
+def built_template(template, made_once):
     """The same after `dvc repro`."""
-    folder = tmp_path_factory.mktemp("built") / "copy"
-    _copy(template, folder).dvc("repro", "-q")
-    return folder
+    return made_once("built", lambda folder: copy_of(template, folder).dvc("repro", "-q"))
 
 
 @pytest.fixture
 def project(template, tmp_path, monkeypatch):
     """A fresh copy with a remote of its own; the current folder."""
-    return _here(_copy(template, tmp_path / "copy"), monkeypatch)
+    return enter(copy_of(template, tmp_path / "copy"), monkeypatch)
 
 
 @pytest.fixture
 def built(built_template, tmp_path, monkeypatch):
     """A fresh copy in which every stage has run."""
-    return _here(_copy(built_template, tmp_path / "copy"), monkeypatch)
+    return enter(copy_of(built_template, tmp_path / "copy"), monkeypatch)
 
 
-def _copy(template, folder):
-    shutil.copytree(template, folder, symlinks=True)
+def copy_of(template, folder):
+    """Copy a folder with a project and its remote."""
+    shutil.copytree(template, folder, symlinks=True, dirs_exist_ok=True)
     project = Project(folder / "project")
     config = project.root / ".dvc" / "config"
     config.write_text(config.read_text().replace(str(template / "remote"), str(folder / "remote")))
@@ -176,7 +184,8 @@ def _copy(template, folder):
     return project
 
 
-def _here(project, monkeypatch):
+def enter(project, monkeypatch):
+    """Make a project the current folder, as flows take it."""
     monkeypatch.chdir(project.root)
     monkeypatch.delenv("PLUMBLINE_WORKSPACE", raising=False)
     return project

@@ -13,6 +13,7 @@ import pytest
 from PIL import Image
 
 from flows.intake import intake, merged_metadata
+from tests.flows.conftest import copy_of, enter
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 
@@ -23,9 +24,10 @@ def draw(path, seed):
     Image.fromarray(small).resize((64, 48), Image.Resampling.BICUBIC).save(path)
 
 
-@pytest.fixture
-def pictures(project):
-    """The project with pictures for data, and a batch of two new ones and a copy beside it."""
+@pytest.fixture(scope="module")
+def stocked(template, tmp_path_factory):
+    """The project with pictures for data, and a batch of two new ones and a copy beside it; copied, never changed."""
+    project = copy_of(template, tmp_path_factory.mktemp("stocked") / "copy")
     shutil.rmtree(project.root / "data")
     for number in range(3):
         draw(project.root / "data" / "with_helmet" / f"{number}.png", number)
@@ -40,7 +42,14 @@ def pictures(project):
     draw(batch / "without_helmet" / "b.png", 22)
     draw(batch / "without_helmet" / "old.png", 9)
     (batch / "metadata.csv").write_text("path,site\nwith_helmet/1.png,gate\n")
-    project.batch = batch
+    return batch.parent
+
+
+@pytest.fixture
+def pictures(stocked, tmp_path, monkeypatch):
+    """A fresh copy of it, the current folder."""
+    project = enter(copy_of(stocked, tmp_path / "copy"), monkeypatch)
+    project.batch = project.root.parent / "batch"
     return project
 
 

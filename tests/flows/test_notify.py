@@ -77,6 +77,7 @@ def test_an_address_that_is_none_is_a_reason(monkeypatch):
     assert notify("drift", "s", "t") == "ValueError: PLUMBLINE_NOTIFY is no URL that Apprise knows"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("server")
 def test_a_block_that_is_not_there_is_a_reason(monkeypatch):
     monkeypatch.setenv("PLUMBLINE_NOTIFY", "slack-webhook/nobody")

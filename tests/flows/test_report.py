@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from recorded import certificate_json
 
 from flows import keeper, report
@@ -74,6 +75,7 @@ def test_a_page_that_nobody_serves_is_no_link(tmp_path, monkeypatch):
     assert report.link("drift", page, tmp_path) == "[drift](http://127.0.0.1:4201/drift/index.html)"
 
 
+@pytest.mark.slow
 def test_a_run_started_by_hand_beats_often_enough_for_the_keeper():
     """Prefect's own 180 s would have a healthy run declared dead after 90 s."""
     ask = (

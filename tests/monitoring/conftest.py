@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from made_up import PARAMS, Site, promote, write_version
 
 
 @pytest.fixture(scope="session")
-def registered(tmp_path_factory):
-    """A project folder with a champion in its registry."""
-    root = tmp_path_factory.mktemp("registered")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(root)
-        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
-        write_version(root / "version")
-        promote(root / "version")
-    return root
+def registered(made_once, tmp_path_factory):
+    """A project folder with a champion in its registry: each process has a copy, since tests promote there."""
+
+    def make(root):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(root)
+            patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+            write_version(root / "version")
+            promote(root / "version")
+
+    folder = tmp_path_factory.mktemp("registered")
+    return shutil.copytree(made_once("registered", make), folder, dirs_exist_ok=True)
 
 
 @pytest.fixture

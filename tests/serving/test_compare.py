@@ -49,6 +49,7 @@ def test_a_real_difference_is_found_on_the_right_side():
         assert bet(pairs, ALPHA).worse < 2 / ALPHA
 
 
+@pytest.mark.slow
 def test_the_interval_holds_the_truth_at_every_look():
     random = np.random.default_rng(2)
     missed = 0

@@ -46,6 +46,7 @@ def test_lenet5_has_the_papers_parameters():
     assert network.count_params() == 456 + 2_416 + 48_120 + 10_164 + 850 == 62_006
 
 
+@pytest.mark.slow
 def test_alexnet_has_the_papers_parameters():
     """The single-tower network: 62,378,344 for ImageNet's 1,000 classes, 55 x 55 x 96 after the first layer."""
     network = network_of("alexnet", 227, classes=1000)

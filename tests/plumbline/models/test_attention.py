@@ -52,6 +52,7 @@ def a_place_that_tells(count, seed):
     return x, shapes[np.arange(count), row, column].astype(np.float32)
 
 
+@pytest.mark.slow
 def test_attention_pooling_finds_the_place_that_tells():
     (x, y), (unseen, truth) = a_place_that_tells(400, 0), a_place_that_tells(400, 1)
 
@@ -59,7 +60,7 @@ def test_attention_pooling_finds_the_place_that_tells():
         keras.utils.set_random_seed(0)
         candidate = Candidate(architecture="transfer", backbone="maps", head=Head(pooling=pooling))
         network = trained(build_network(candidate, (5, 5, 4), 2), x, y, 40, 0.03)
-        return ((network.predict(unseen, verbose=0)[:, 0] > 0.5) == truth).mean(), network
+        return ((np.asarray(network(unseen, training=False))[:, 0] > 0.5) == truth).mean(), network
 
     average, _ = right("average")
     looked, network = right("attention")
@@ -84,6 +85,7 @@ def test_attention_pooling_of_pooled_features_is_one_sentence():
     assert "\n" not in str(told.value)
 
 
+@pytest.mark.slow
 def test_a_network_with_cbam_learns_and_exports(tmp_path):
     random = np.random.default_rng(0)
     pixels = random.integers(0, 100, (96, 32, 32, 3)).astype(np.float32)
@@ -94,7 +96,7 @@ def test_a_network_with_cbam_learns_and_exports(tmp_path):
     keras.utils.set_random_seed(0)
     candidate = Candidate(architecture="compact_cnn", backbone="pixels", width=0.25, attention="cbam")
     network = trained(build_network(candidate, (32, 32, 3), 2), pixels[:64], truth[:64], 12)
-    assert ((network.predict(pixels[64:], verbose=0)[:, 0] > 0.5) == truth[64:]).mean() > 0.9
+    assert ((np.asarray(network(pixels[64:], training=False))[:, 0] > 0.5) == truth[64:]).mean() > 0.9
     plain = candidate.model_copy(update={"attention": "none"})
     assert network.count_params() > build_network(plain, (32, 32, 3), 2).count_params()
     model = with_embedding(network)

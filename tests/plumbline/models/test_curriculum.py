@@ -62,6 +62,7 @@ def test_the_faint_ones_are_left_for_later(data):
     pd.testing.assert_series_equal(easy.splits["split"][~(kept | later)], splits["split"][~(kept | later)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("curriculum", ["sizes", "confidence"])
 def test_a_network_learns_in_order_and_repeats(data, curriculum):
     splits, features, faint = data
@@ -74,6 +75,7 @@ def test_a_network_learns_in_order_and_repeats(data, curriculum):
     np.testing.assert_array_equal(one.predictions["p_b"], same.predictions["p_b"])
 
 
+@pytest.mark.slow
 def test_what_can_not_be_ordered_is_one_sentence(data):
     splits, features, _ = data
     dense = Candidate(architecture="simple_cnn", backbone="pixels", epochs=2, curriculum="sizes")

@@ -10,6 +10,7 @@ from plumbline.models import detecting
 from plumbline.models.detecting import detections_table, reported
 from plumbline.models.detector import Detector, Problem, Suppression, design, detector_names
 from plumbline.models.detector_training import Scenes, detect, examples, fit
+from plumbline.models.detectors import se_resnet50_two_head
 from plumbline.models.fitting import make_deterministic
 from plumbline.models.records import WeightsRecord
 from plumbline.models.scene_maps import MapsRecord, compute_maps, cut_at
@@ -86,6 +87,15 @@ def test_the_two_heads_are_taught_the_largest_box():
     assert planned("se_resnet50_two_head").targets(np.zeros((0, 4)), np.zeros(0, int)).sum() == 0
 
 
+@pytest.mark.slow
+def test_the_two_heads_stand_on_a_resnet50():
+    """A convolution, 16 blocks of three and 4 shortcuts before the box head's own: 49 + 4 + 1, each block added."""
+    network = planned("se_resnet50_two_head", width=0.125).network(None)
+    kinds = [type(layer).__name__ for layer in network.layers]
+    assert (kinds.count("Conv2D"), kinds.count("Add"), kinds.count("Multiply")) == (54, 16, 16)
+    assert network(np.zeros((1, SIDE, SIDE, 3), np.float32)).shape == (1, 1, 2 + 4)
+
+
 def test_windows_are_taught_what_they_show():
     plan = planned("sliding_window")
     box = plan.windows[10:11]
@@ -123,8 +133,12 @@ SETTINGS = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("architecture", SETTINGS)
-def test_squares_are_found_by_their_colour(architecture):
-    """Of the two heads' one object a picture only its box is asked for: in these, both are as good."""
+def test_squares_are_found_by_their_colour(architecture, monkeypatch):
+    """Of the two heads' one object a picture only its box is asked for: in these, both are as good.
+
+    They learn on five blocks of ResNet50's sixteen, a repeated one among them: TensorFlow takes a minute for the whole.
+    """
+    monkeypatch.setattr(se_resnet50_two_head, "BLOCKS", (2, 1, 1, 1))
     photographs, boxes, labels = drawn(24, np.random.default_rng(1))
     kept = "block_5_add" if architecture in ON_MAPS else None
     record = MapsRecord(
@@ -181,6 +195,7 @@ def test_a_detector_on_the_wrong_maps_is_refused():
             design(Detector(architecture=architecture, maps="m"), problem(other))
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_not_there_or_too_late_is_refused():
     def record(kept):
         return MapsRecord(

@@ -39,7 +39,7 @@ def classifier(name, size=64, **settings):
 
 
 def network_of(name, size):
-    return build_backbone(name, size, None) if name in NETWORKS else classifier(name, size)
+    return build_backbone(name, size, None, settled=False) if name in NETWORKS else classifier(name, size)
 
 
 def pictures(size, count=2):

@@ -105,6 +105,7 @@ def check_served(model, pixels, predictions, tmp_path, tolerance):
     return ((served[:, 1] > 0.5) == (predictions["label"] == "b"))[test].mean()
 
 
+@pytest.mark.slow
 def test_a_network_on_prepared_pixels_serves_what_was_evaluated(tmp_path):
     entry = Backbone(network="pixels", image_size=SIZE, preprocess=Preprocess(noise="median", colour="shades_of_grey"))
     settings = {"architecture": "compact_cnn", "width": 0.25, "batch_size": 8, "epochs": 20, "precision": "float32"}
@@ -116,6 +117,7 @@ def test_a_network_on_prepared_pixels_serves_what_was_evaluated(tmp_path):
     assert check_served(model, pixels, predictions, tmp_path, 1e-3) > 0.9
 
 
+@pytest.mark.slow
 def test_a_frozen_network_at_several_sizes_serves_what_was_evaluated(tmp_path):
     entry = Backbone(
         network="efficientnet_lite0",
@@ -134,6 +136,7 @@ def test_a_frozen_network_at_several_sizes_serves_what_was_evaluated(tmp_path):
     assert sum(row.parameters for row in rows) == model.count_params(), "each layer once, though it sees two sizes"
 
 
+@pytest.mark.slow
 def test_several_sizes_are_the_mean_of_each(tmp_path):
     pixels, table = pictures(2)
     shrunk = np.asarray(keras.layers.Resizing(32, 32)(pixels))

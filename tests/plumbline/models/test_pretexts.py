@@ -44,6 +44,7 @@ def test_any_size_of_maps_is_decoded_to_the_pictures_size(architecture):
     assert any(id(variable) in shared for variable in model.trainable_variables)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["denoising", "colourisation"])
 def test_it_gives_back_more_than_the_mean_and_repeats(method):
     found = []

@@ -80,6 +80,7 @@ def separation(network, pixels):
     return (likeness.argmax(axis=1) % 2 == np.arange(len(seen)) % 2).mean()
 
 
+@pytest.mark.slow
 def test_it_learns_what_makes_pictures_alike_without_labels():
     pixels = np.stack([picture(n) for n in range(COUNT)])
     start = Start(epochs=12)
@@ -95,6 +96,7 @@ def test_it_learns_what_makes_pictures_alike_without_labels():
     np.testing.assert_array_equal(found["after"][2], found["again"][2])
 
 
+@pytest.mark.slow
 def test_training_starts_there_and_says_what_it_learnt_from(data, tmp_path, monkeypatch):
     splits, features = data
     for number in range(200, 206):

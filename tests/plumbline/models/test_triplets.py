@@ -80,6 +80,7 @@ def drawn(classes, count, seed=0):
     return splits, Features(values, splits[["path", "id"]], backbone, None)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("classes", "mining"), [(2, "semi_hard"), (3, "hard")])
 def test_an_embedding_learns_and_exports(classes, mining, tmp_path):
     splits, features = drawn(classes, 300)
@@ -114,6 +115,7 @@ def test_an_embedding_learns_and_exports(classes, mining, tmp_path):
     assert check_export(model, tmp_path / "model.onnx", pictures, 1e-4) <= 1e-4
 
 
+@pytest.mark.slow
 def test_a_new_class_needs_five_pictures():
     """Prototypes of an embedding trained on three classes: a fourth is told from five of its pictures."""
     splits, features = drawn(3, 300)
