@@ -27,9 +27,8 @@ THUMBNAIL = (96, 72)  # width, height
 CELL = 4  # pixels of a thumbnail, each way, that share one colour
 CELLS = (THUMBNAIL[1] // CELL, THUMBNAIL[0] // CELL)  # rows, columns
 MIN_CELLS = 20
-LOCAL_SIDE = 320  # longer side at which pictures with local features are laid over one another
-FEATURE_SIDE = 256  # longer side at which these features are taken, and their number: 320 and 400 take twice the time
-LOCAL_FEATURES = 256  # for 2 more of 210 pairs of which each kept 16 to 65% of one photograph, and none more of copies
+LOCAL_SIDE = 320  # longer side at which local features are taken
+LOCAL_FEATURES = 256  # 400 take twice the time and find 2 more of 210 pairs that share 16 to 65% of a photograph
 MIN_INLIERS = 6
 SLACK = 0.88  # scale up to which a part has room to be looked for; a whole picture is looked for by its middle
 MAX_SCALE = 4.0
@@ -404,20 +403,14 @@ def _after(place: tuple[float, float, float, float], warp: Affine) -> Affine:
 
 
 def local_features(grey: Grey) -> Local:
-    """Return SIFT features, as RootSIFT (Arandjelovic and Zisserman 2012), and the picture shrunk to 320 pixels.
-
-    The features are those of the picture shrunk further, to 256; their points are in pixels of that of 320.
-    """
+    """Return SIFT features of a picture shrunk to 320 pixels, as RootSIFT (Arandjelovic and Zisserman 2012)."""
     small = shrink(grey)
-    seen = shrink(small, FEATURE_SIDE)
     sift = cv2.SIFT.create(nfeatures=LOCAL_FEATURES, contrastThreshold=0.02)
-    keypoints, raw = sift.detectAndCompute(seen, None)
+    keypoints, raw = sift.detectAndCompute(small, None)
     if raw is None or not len(keypoints):
         return Local(small, np.zeros((0, 2), np.float32), np.zeros((0, 128), np.float32))
     descriptors = np.sqrt(raw / np.maximum(raw.sum(axis=1, keepdims=True), 1e-9)).astype(np.float32)
-    larger = np.array([small.shape[1] / seen.shape[1], small.shape[0] / seen.shape[0]], np.float32)
-    points = (np.array([k.pt for k in keypoints], np.float32) + 0.5) * larger - 0.5
-    return Local(small, points, descriptors)
+    return Local(small, np.array([k.pt for k in keypoints], np.float32), descriptors)
 
 
 def mirrored(local: Local) -> Local:
