@@ -28,13 +28,15 @@ CELL = 4  # pixels of a thumbnail, each way, that share one colour
 CELLS = (THUMBNAIL[1] // CELL, THUMBNAIL[0] // CELL)  # rows, columns
 MIN_CELLS = 20
 LOCAL_SIDE = 320  # longer side at which local features are taken
-LOCAL_FEATURES = 400
+LOCAL_FEATURES = 256  # 400 take twice the time and find 2 more of 210 pairs that share 16 to 65% of a photograph
 MIN_INLIERS = 6
 SLACK = 0.88  # scale up to which a part has room to be looked for; a whole picture is looked for by its middle
 MAX_SCALE = 4.0
 MAX_ANISOTROPY = 1.6  # a 4:3 picture stretched to 16:9 has 1.33
 MAX_ROTATION = 30.0  # degrees
 MIN_OVERLAP = 0.25  # share of the smaller picture; less may be a caption, at the top of one and the foot of the other
+COARSE = 2  # pixels of a thumbnail, each way, that are one where an overlay is tried first
+HOPELESS = 0.2  # so much below the asked score it is not tried further; of 1,184 planted copies' pairs none is 0.11
 BLOCKS = 10  # the overlap is compared in about BLOCKS x BLOCKS pieces of a whole picture
 MIN_BLOCKS = 5  # pieces with something to see in them
 FLAT = 3.0  # grey levels: a piece whose standard deviation is lower shows nothing
@@ -48,6 +50,9 @@ NEAR = 13  # pixels of a thumbnail, each way, that are looked at to tell whether
 SAME_SHAPE = 0.5  # ... by the absolute value of their correlation
 TONED = 6.0  # levels of colour that brightness does not explain, below which a picture is black and white, or sepia
 FADED = 0.7  # agreement of colours from which the paler picture is taken for a faded version of the other
+
+# The places of a mirror image's descriptor in the picture's own: see `mirrored`.
+MIRROR_IMAGE = np.arange(128).reshape(4, 4, 8)[::-1][..., [0, 7, 6, 5, 4, 3, 2, 1]].ravel()
 
 
 @dataclass(frozen=True)
@@ -206,17 +211,24 @@ def compare_thumbnails(a: Grey, b: Grey, place: tuple[float, float, float, float
     Args:
         a, b: (72, 96) grey, or (81, 96) with colours below (see plumbline.imaging.hashing.stored_thumbnail).
         place: left, top, right, bottom in shares of `a`, from `locate`.
-        min_score: of an overlap with a lower score the colours are not looked at, which saves a third of the time.
+        min_score: of an overlap with a lower score the colours are not looked at, and one that half the resolution
+            shows to be far below it is not refined, which saves half of the time.
     """
     grey_a, grey_b = grey_of(a), grey_of(b)
-    ecc, warp = _refined(part(grey_a, place), grey_b)
+    wanted = part(grey_a, place)
+    rough = _roughly_refined(wanted, grey_b)
+    if rough is not None:
+        overlap = compare_overlap(wanted, grey_b, _inverse(rough), blur=0.0)
+        if overlap.score < min_score - HOPELESS:
+            return Likeness(0.0, overlap, 0.0, 0, UNKNOWN)
+    ecc, warp = _refined(wanted, grey_b)
     if warp is None:
         return UNLIKE
     affine = _inverse(_after(place, warp))  # pixels of a to pixels of b
     overlap, blocks = _overlap_and_blocks(grey_a, grey_b, affine, blur=0.0)
     level = min(TEXTURED, max(FLAT, TEXTURED_SHARE * float(grey_b.std())))
     textured = blocks[0][blocks[1] > level]
-    firm = float(np.quantile(textured, 0.25)) if len(textured) else 0.0
+    firm = _quantile(np.sort(textured), 0.25) if len(textured) else 0.0
     colours = compare_colours(a, b, affine) if overlap.score >= min_score else UNKNOWN
     return Likeness(ecc, overlap, firm, len(textured), colours)
 
@@ -345,19 +357,40 @@ def _unlike_brightness(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArra
 
 
 def _refined(a: Grey, b: Grey) -> tuple[float, Affine | None]:
-    """The ECC of two greys of one size and the affine from pixels of `b` to pixels of `a`; None where there is none.
+    """The ECC of two greys of one size and the affine from pixels of `b` to pixels of `a`; None where there is none."""
+    ecc, warp = _ecc(a, b, blur=5, gain=1e-3)  # 1e-4: twice the time, same verdicts
+    return (ecc, warp) if warp is not None and plausible(warp) else (0.0, None)
+
+
+def _roughly_refined(a: Grey, b: Grey) -> Affine | None:
+    """About the same affine, found at half the resolution in a third of the time; None where none is found.
+
+    To begin `_refined` there would save more, but moves scores by 0.03 either way and costs one of ciFAIR's pairs.
+    """
+    size = (a.shape[1] // COARSE, a.shape[0] // COARSE)
+    small = [np.asarray(cv2.resize(grey, size, interpolation=cv2.INTER_AREA), np.uint8) for grey in (a, b)]
+    # The blur is small like the picture: after one of 5 pixels, 6 of 1,184 copies would be called hopeless.
+    _, warp = _ecc(small[0], small[1], blur=3, gain=3e-3)
+    if warp is None or not plausible(warp):
+        return None
+    middle = (COARSE - 1) / 2  # of the pixels that became one
+    shift = COARSE * warp[:, 2] + middle - warp[:, :2] @ np.array([middle, middle])
+    return np.column_stack([warp[:, :2], shift])
+
+
+def _ecc(a: Grey, b: Grey, blur: int, gain: float) -> tuple[float, Affine | None]:
+    """Maximise the ECC of two greys of one size over affine maps from pixels of `b` to pixels of `a`.
 
     Evangelidis and Psarakis 2008, "Parametric image alignment using enhanced correlation coefficient maximization".
+    It ends after 30 steps, or where a step gains less than `gain`.
     """
+    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, gain)
     start = np.eye(2, 3, dtype=np.float32)
-    stop = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 30, 1e-3)  # 1e-4: twice the time, same verdicts
     try:
-        whole = np.full_like(a, 255)
-        ecc, warp = cv2.findTransformECC(b, a, start, cv2.MOTION_AFFINE, stop, whole, 5)
+        ecc, warp = cv2.findTransformECC(b, a, start, cv2.MOTION_AFFINE, stop, np.full_like(a, 255), blur)
     except cv2.error:  # no texture, or the overlap ran off the picture
         return 0.0, None
-    warp = np.asarray(warp, np.float64)
-    return (float(ecc), warp) if plausible(warp) else (0.0, None)
+    return float(ecc), np.asarray(warp, np.float64)
 
 
 def _inverse(affine: Affine) -> Affine:
@@ -386,11 +419,9 @@ def mirrored(local: Local) -> Local:
     A descriptor is a 4 x 4 grid of 8 orientations in its keypoint's own frame; a mirror image reverses the grid's rows
     and the sense of the orientations.
     """
-    grid = local.descriptors.reshape(-1, 4, 4, 8)[:, ::-1, :, :]
-    descriptors = grid[..., [0, 7, 6, 5, 4, 3, 2, 1]].reshape(-1, 128)
     points = local.points.copy()
     points[:, 0] = local.grey.shape[1] - 1 - points[:, 0]
-    return Local(np.ascontiguousarray(local.grey[:, ::-1]), points, np.ascontiguousarray(descriptors))
+    return Local(np.ascontiguousarray(local.grey[:, ::-1]), points, np.take(local.descriptors, MIRROR_IMAGE, axis=1))
 
 
 def align_local(a: Local, b: Local, ratio: float = 0.8) -> tuple[int, Overlap]:
@@ -407,7 +438,7 @@ def locate_local(a: Local, b: Local, ratio: float = 0.8) -> tuple[int, Affine | 
     """
     if min(len(a.points), len(b.points)) < MIN_INLIERS:
         return 0, None
-    chosen = _matches(a.descriptors @ b.descriptors.T, ratio)
+    chosen = _matches(b.descriptors @ a.descriptors.T, ratio)
     rows = np.flatnonzero(chosen >= 0)
     if len(rows) < MIN_INLIERS:
         return 0, None
@@ -436,28 +467,33 @@ def on_thumbnails(affine: Affine, a: Grey, b: Grey) -> Affine:
 
 @njit(cache=True, nogil=True)
 def _matches(similarity: NDArray[np.float32], ratio: float) -> NDArray[np.int64]:
-    """For each row the best column, where clearly better than the second best, else -1 (unit vectors)."""
-    chosen = np.full(similarity.shape[0], -1, np.int64)
-    for i in range(similarity.shape[0]):
-        best, second, at = -2.0, -2.0, -1
-        for j in range(similarity.shape[1]):
+    """For each column the best row, where clearly better than the second best, else -1 (unit vectors).
+
+    Row after row, so that the processor compares many columns at once: an eighth of the time of one after the other.
+    """
+    rows, columns = similarity.shape
+    best, second = np.full(columns, np.float32(-2)), np.full(columns, np.float32(-2))
+    for i in range(rows):
+        for j in range(columns):
             s = similarity[i, j]
-            if s > best:
-                second, best, at = best, s, j
-            elif s > second:
-                second = s
-        if 2 - 2 * best < ratio * ratio * (2 - 2 * second):  # |x - y|^2 = 2 - 2 x.y
-            chosen[i] = at
+            second[j] = max(second[j], min(best[j], s))
+            best[j] = max(best[j], s)
+    chosen = np.full(columns, -1, np.int64)
+    for j in range(columns):
+        if 2 - 2 * best[j] < ratio * ratio * (2 - 2 * second[j]):  # |x - y|^2 = 2 - 2 x.y
+            i = 0
+            while similarity[i, j] != best[j]:
+                i += 1
+            chosen[j] = i
     return chosen
 
 
 def plausible(affine: Affine) -> bool:
     """Return whether an affine map is a plausible re-publication: rotation, scale and stretch within bounds."""
     linear = affine[:, :2]
-    large, small = np.linalg.svd(linear, compute_uv=False)
+    u, (large, small), vt = np.linalg.svd(linear)
     if np.linalg.det(linear) <= 0 or large > MAX_SCALE or small < 1 / MAX_SCALE or large > MAX_ANISOTROPY * small:
         return False
-    u, _, vt = np.linalg.svd(linear)
     rotation = u @ vt
     return bool(abs(np.degrees(np.arctan2(rotation[1, 0], rotation[0, 0]))) <= MAX_ROTATION)
 
@@ -489,8 +525,17 @@ def _overlap_and_blocks(
     scores, texture = _blocks(x, y, np.asarray(inside, np.uint8), _side(height), _side(width))
     if len(scores) < MIN_BLOCKS:
         return Overlap(0.0, 0.0, share, common, len(scores)), (scores, texture)
-    middle, worst = np.quantile(scores, (0.5, 0.02))
-    return Overlap(float(middle), float(worst), share, common, len(scores)), (scores, texture)
+    rising = np.sort(scores)
+    overlap = Overlap(_quantile(rising, 0.5), _quantile(rising, 0.02), share, common, len(scores))
+    return overlap, (scores, texture)
+
+
+def _quantile(rising: NDArray[np.float32], share: float) -> float:
+    """As numpy.quantile of sorted numbers, which takes longer on them than comparing the pictures."""
+    place = share * (len(rising) - 1)
+    below = int(place)
+    low, high = float(rising[below]), float(rising[min(below + 1, len(rising) - 1)])
+    return low + (high - low) * (place - below)
 
 
 def _side(length: int) -> int:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from plumbline.common.parallel import in_order
 from plumbline.common.progress import progress
 from plumbline.imaging.hashing import stored_thumbnail
 from plumbline.imaging.pictures import BOX_COUNT
@@ -30,7 +31,7 @@ from plumbline.leakage.alignment import (
     thumbnail,
     turned,
 )
-from plumbline.leakage.copies import CERTAIN, SAME_COLOURS, all_cores
+from plumbline.leakage.copies import CERTAIN, SAME_COLOURS, one_thread_each
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,8 +83,8 @@ def conflicting_pairs(
         a, b, certain = pair
         return certain or same_shot(picture(a), picture(b))
 
-    with all_cores() as pool:
-        verdicts = progress(pool.map(conflicts, asked), "compare copies' labels", total=len(asked), unit="pair")
+    with one_thread_each():
+        verdicts = progress(in_order(conflicts, asked), "compare copies' labels", total=len(asked), unit="pair")
         found = [pair for pair, verdict in zip(asked, verdicts, strict=True) if verdict]
     path = manifest["path"].tolist()
     return [(str(path[a]), str(path[b])) for a, b, _ in found]

@@ -12,14 +12,15 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice, pairwise
-from typing import TYPE_CHECKING, Any
+from threading import Lock
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 from pydantic import Field
 
-from plumbline.common.parallel import cores
+from plumbline.common.parallel import cores, in_order
 from plumbline.common.params import Section
 from plumbline.common.progress import progress
 from plumbline.leakage.alignment import (
@@ -52,7 +53,6 @@ if TYPE_CHECKING:
 EQUAL_HASHES = 64  # of more pictures with one hash, each is compared with this many
 TRIES = 4  # windows of a pair that are tried before it is given up
 FEATURE_CACHE = 4000  # pictures whose local features are kept: about 180 KB each
-BATCH = 512
 PACK = 16  # pairs in one task of a thread
 # (images, bits): with so many images the search radius is at most so many bits. 11 costs little more than 10, 12 five
 # times as much.
@@ -81,6 +81,10 @@ class CopyParams(Section):
     embedding_cosine: float = Field(default=0.60, ge=-1, le=1)
     embedding_neighbours: int = Field(default=30, ge=1, le=1000)
     min_local_score: float = Field(default=0.85, ge=-1, le=1)
+
+
+_P = TypeVar("_P")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -300,13 +304,15 @@ class _Search:
         """Whether a pair must still be compared: not joined, or on two sides, whose pairs are all listed."""
         return self.joined.find(a) != self.joined.find(b) or self.sides[a] != self.sides[b]
 
+    def is_new(self, a: int, b: int) -> bool:
+        """Whether a pair needs a comparison: still open, and not listed."""
+        return (a, b) not in self.listed and self.is_open(a, b)
+
     def skip(self, a: int, b: int, kind: str, distance: float) -> bool:
         """Whether a pair is joined already and needs no comparison; it is then listed as unverified."""
-        if (a, b) in self.listed:
-            return True
-        if self.is_open(a, b):
+        if self.is_new(a, b):
             return False
-        if self.merge:
+        if self.merge and (a, b) not in self.listed:
             self.join(Edge(a, b, kind, distance, float("nan"), verified=False))
         return True
 
@@ -364,28 +370,39 @@ class _Search:
     def _verify(self, ways: _Ways) -> None:
         """Join the pairs that align in one of their ways, nearest first, on all cores."""
         thumbnail = self.pictures.thumbnail
-        aligned = 0
-
-        def look(pairs: list[_Pair]) -> list[_Proof]:
-            return [_prove(thumbnail(p.a), thumbnail(p.b), p.tries, self.params) for p in pairs]
-
         total, pairs = ways.by_pair(self.pictures.fingerprints.boxes)
-        with all_cores() as pool:
-            bar = progress(range(total), "verify", unit="pair")
-            while batch := list(islice(pairs, BATCH)):
-                list(islice(bar, len(batch)))
-                fresh = [p for p in batch if not self.skip(*p.ends, p.tries[0].kind, p.tries[0].distance)]
-                packs = [fresh[k : k + PACK] for k in range(0, len(fresh), PACK)]
-                for pair, proof in zip(fresh, itertools.chain(*pool.map(look, packs)), strict=True):
-                    # Another pair of this batch may have joined these two meanwhile; then this one counts as not
-                    # compared.
-                    if self.skip(*pair.ends, pair.tries[0].kind, pair.tries[0].distance):
-                        continue
-                    aligned += proof.aligned
-                    edge = Edge(*pair.ends, proof.kind, proof.distance, proof.score)
-                    self.join(edge) if proof.found else self._note(edge)
-            list(bar)
+        aligned = 0
+        for pair, proof in self._compared(
+            progress(pairs, "verify", total=total, unit="pair"),
+            lambda p: (*p.ends, p.tries[0].kind, p.tries[0].distance),
+            lambda p: _prove(thumbnail(p.a), thumbnail(p.b), p.tries, self.params),
+        ):
+            aligned += proof.aligned
+            edge = Edge(*pair.ends, proof.kind, proof.distance, proof.score)
+            self.join(edge) if proof.found else self._note(edge)
         self.copies.looked_at["aligned"] = self.copies.looked_at.get("aligned", 0) + aligned
+
+    def _compared(
+        self,
+        pairs: Iterable[_P],
+        candidate: Callable[[_P], tuple[int, int, str, float]],
+        compare: Callable[[_P], _Result],
+    ) -> Iterator[tuple[_P, _Result]]:
+        """Yield pairs in order with what `compare` returns, on all cores; what a pair before joined is skipped.
+
+        Args:
+            candidate: returns a pair's two rows, kind and distance.
+        """
+
+        def look(pack: list[tuple[_P, bool]]) -> list[tuple[_P, _Result | None]]:
+            return [(pair, compare(pair) if is_new else None) for pair, is_new in pack]
+
+        marked = ((pair, self.is_new(*candidate(pair)[:2])) for pair in pairs)
+        with one_thread_each():
+            for pair, result in itertools.chain.from_iterable(in_order(look, _packs(marked, PACK))):
+                # Pairs in between may have joined these two: one order of edges, however many were under way at once.
+                if not self.skip(*candidate(pair)) and result is not None:
+                    yield pair, result
 
     def _note(self, edge: Edge) -> None:
         """Remember a pair that was not joined if it is among the closest."""
@@ -401,39 +418,42 @@ class _Search:
         )
         self.copies.looked_at["embedding"] = len(first)
         features = _Cache(lambda row: local_features(self.pictures.grey(row)), FEATURE_CACHE)
+        thumbnail = self.pictures.thumbnail
 
-        def look(pair: tuple[int, int, float]) -> Overlap:
+        def overlay(pair: tuple[int, int, float]) -> Overlap:
             a, b, near = pair
-            thumbs = (self.pictures.thumbnail(a), self.pictures.thumbnail(b))
-            return _overlay(features.get(a), features.get(b), near, thumbs, self.params)
+            return _overlay(features.get(a), features.get(b), near, (thumbnail(a), thumbnail(b)), self.params)
 
-        with all_cores() as pool:
-            pairs = iter(zip(first.tolist(), second.tolist(), cosine.tolist(), strict=True))
-            bar = progress(range(len(first)), "verify neighbours", unit="pair")
-            while batch := list(islice(pairs, BATCH)):
-                list(islice(bar, len(batch)))
-                fresh = [p for p in batch if not self.skip(p[0], p[1], "embedding", 1 - p[2])]
-                features.fill({row for p in fresh for row in p[:2]}, pool)
-                for (a, b, near), overlap in zip(fresh, pool.map(look, fresh), strict=True):
-                    edge = Edge(a, b, "embedding", 1 - near, overlap.score)
-                    good = overlap.score >= self.params.min_local_score
-                    self.join(edge) if good else self._note(edge)
-            list(bar)
+        pairs = zip(first.tolist(), second.tolist(), cosine.tolist(), strict=True)
+        for (a, b, near), overlap in self._compared(
+            progress(pairs, "verify neighbours", total=len(first), unit="pair"),
+            lambda p: (p[0], p[1], "embedding", 1 - p[2]),
+            overlay,
+        ):
+            edge = Edge(a, b, "embedding", 1 - near, overlap.score)
+            self.join(edge) if overlap.score >= self.params.min_local_score else self._note(edge)
 
 
 @contextmanager
-def all_cores() -> Iterator[ThreadPoolExecutor]:
-    """A pool with a thread for each core; OpenCV and matrix products use one thread each meanwhile."""
+def one_thread_each() -> Iterator[None]:
+    """OpenCV and matrix products use one thread each meanwhile, so that a thread per core can work on pairs."""
     import cv2
     from threadpoolctl import threadpool_limits
 
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:
-        with threadpool_limits(1), ThreadPoolExecutor(cores()) as pool:
-            yield pool
+        with threadpool_limits(1):
+            yield
     finally:
         cv2.setNumThreads(threads)
+
+
+def _packs(items: Iterable[_P], size: int) -> Iterator[list[_P]]:
+    """Lists of `size` items, each made when it is asked for."""
+    items = iter(items)
+    while pack := list(islice(items, size)):
+        yield pack
 
 
 def _overlay(a: Local, b: Local, cosine: float, thumbs: tuple[Grey, Grey], params: CopyParams) -> Overlap:
@@ -443,7 +463,7 @@ def _overlay(a: Local, b: Local, cosine: float, thumbs: tuple[Grey, Grey], param
     NOTHING where the colours contradict each other.
     """
     upright = _coloured_overlap(a, b, thumbs, params)
-    if upright.score > 0.5 or cosine < MIRROR_COSINE:
+    if upright.score >= params.min_local_score or cosine < MIRROR_COSINE:
         return upright
     other = _coloured_overlap(mirrored(a), b, (turned(thumbs[0]), thumbs[1]), params)
     return max(upright, other, key=lambda o: o.score)
@@ -544,20 +564,29 @@ def nearest_neighbours(
 
 
 class _Cache:
-    """A cache of local features, filled by threads; the least recently used go first."""
+    """A cache of local features for several threads; the least recently used go first."""
 
     def __init__(self, compute: Callable[[int], Local], size: int) -> None:
         self.compute, self.size = compute, size
-        self.values: dict[int, Local] = {}
-
-    def fill(self, rows: set[int], pool: ThreadPoolExecutor) -> None:
-        missing = sorted(rows - self.values.keys())
-        for row in [r for r in self.values if r not in rows][: max(0, len(self.values) + len(missing) - self.size)]:
-            del self.values[row]
-        self.values.update(zip(missing, pool.map(self.compute, missing), strict=True))
+        self.lock = Lock()
+        self.values: dict[int, _Slot] = {}
 
     def get(self, row: int) -> Local:
-        return self.values[row]
+        with self.lock:
+            slot = self.values.pop(row, None) or _Slot()
+            self.values[row] = slot
+            if len(self.values) > self.size:
+                del self.values[next(iter(self.values))]
+        with slot.lock:  # another thread may be at it
+            if slot.value is None:
+                slot.value = self.compute(row)
+            return slot.value
+
+
+@dataclass
+class _Slot:
+    lock: Lock = field(default_factory=Lock)
+    value: Local | None = None
 
 
 def _all_coarse(thumbnail: Callable[[int], Grey], size: int) -> NDArray[np.uint8]:

@@ -4,9 +4,12 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from drawn import grey, scene, with_worker
 from plumbline.leakage.alignment import (
+    HOPELESS,
+    _matches,
     align_local,
     align_thumbnails,
     compare_overlap,
+    compare_thumbnails,
     correlation,
     local_features,
     locate,
@@ -85,6 +88,41 @@ def test_a_thumbnail_is_refined_to_its_rotated_copy():
     assert ecc > 0.9
     assert overlap.score > 0.75
     assert overlap.score > compare_overlap(thumbnail(grey(image)), turned, np.eye(2, 3), blur=0.0).score
+
+
+WHOLE = (0.0, 0.0, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_strangers_are_told_at_half_the_resolution(seed):
+    a, b = thumbnail(grey(scene(seed))), thumbnail(grey(scene(seed + 100)))
+    rough = compare_thumbnails(a, b, WHOLE, min_score=0.75)
+    assert rough.overlap.score < 0.75 - HOPELESS
+    assert rough.textured == 0, "not looked at any further"
+    assert compare_thumbnails(a, b, WHOLE).overlap.score < 0.75, "and looked at further they were strangers as well"
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_a_copy_that_is_moved_and_turned_is_refined_to_the_end(seed):
+    image = scene(seed)
+    moved = image.rotate(3, Image.Resampling.BICUBIC, translate=(12, -7), fillcolor="white")
+    a, b = thumbnail(grey(image)), thumbnail(grey(moved))
+    asked, whatever = (compare_thumbnails(a, b, WHOLE, min_score=least) for least in (0.75, -1.0))
+    assert asked == whatever
+    assert asked.overlap.score > 0.85
+    assert asked.ecc > 0.9
+
+
+def test_a_feature_is_matched_where_the_best_is_clearly_nearer_than_the_second():
+    rng = np.random.default_rng(0)
+    a, b = (rng.random((count, 128)).astype(np.float32) for count in (40, 50))
+    b[7:27] = a[:20] + 0.1 * rng.random((20, 128)).astype(np.float32)
+    a, b = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (a, b))
+    distance = np.linalg.norm(a[:, None] - b[None], axis=2)
+    nearest, second = np.sort(distance, axis=1)[:, :2].T
+    expected = np.where(nearest < 0.8 * second, distance.argmin(axis=1), -1)
+    assert (expected >= 0).sum() >= 20
+    assert np.array_equal(_matches(b @ a.T, 0.8), expected)
 
 
 def test_a_flat_picture_aligns_with_nothing():

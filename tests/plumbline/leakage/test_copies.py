@@ -247,11 +247,14 @@ def test_with_sides_every_pair_between_them_is_listed_and_a_chain_within_one():
 def test_the_number_of_cores_changes_nothing(workers, monkeypatch):
     images = [scene(seed) for seed in range(8)]
     images += [COPIES[kind](image) for image in images[:4] for kind in ("cropped by 10", "mirrored", "re-encoded")]
-    monkeypatch.setattr("plumbline.leakage.copies.cores", lambda: workers)
-    found = find_copies(pictures_of(images), Joined(len(images)), CopyParams())
-    monkeypatch.setattr("plumbline.leakage.copies.cores", lambda: 2)
-    again = find_copies(pictures_of(images), Joined(len(images)), CopyParams())
-    assert str(found) == str(again)
+    monkeypatch.setattr("plumbline.leakage.copies.PACK", 2)  # else all pairs are under way at once
+    found = []
+    for number in (workers, 2):
+        for module in ("common.parallel", "leakage.copies"):
+            monkeypatch.setattr(f"plumbline.{module}.cores", lambda number=number: number)
+        found.append(find_copies(pictures_of(images), Joined(len(images)), CopyParams()))
+    assert any(not edge.verified for edge in found[0].edges), "some pairs were joined by others before their turn"
+    assert str(found[0]) == str(found[1])
 
 
 @pytest.mark.parametrize(
