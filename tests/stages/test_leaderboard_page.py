@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -136,6 +137,7 @@ def test_a_promotion_by_force_stands_on_the_page_of_the_decision_that_it_overrul
         decision_sha256=digest_of(decision),
     )
     said = "Promoted by force as version 3, although the gate said HOLD: gate 4 &lt;opens&gt;"
+    monkeypatch.delitem(sys.modules, "stages.leaderboard")  # which the stage runs as `python -m` would
     monkeypatch.setattr(promote, "promote", lambda *_: done)  # test_promote.py has what it does to the registry
     monkeypatch.setattr("sys.argv", ["stages.promote", "--force", "--reason", "gate 4 <opens>", "--dry-run"])
     promote.main()
