@@ -2,16 +2,16 @@
 
     python -m flows.training [--side-by-side 2] [--elsewhere 'train@*']
 
-A stage that DVC finds unchanged ends at once as Cached. A failed member of a group (`train@x`) fails itself; what
-depends on the whole group goes on with the others. Retries are for failures that can pass; a killed run, started
-again, repeats only unfinished stages, because DVC has the others' results.
+What runs is a task run of its own. What DVC finds up to date is not: all that it finds so at one moment is one task run
+that ends as Cached, and its log names the stages. A failed member of a group (`train@x`) fails itself; what depends on
+the whole group goes on with the others. Retries are for failures that can pass; a killed run, started again, repeats
+only unfinished stages, because DVC has the others' results.
 """
 
 from __future__ import annotations
 
 import argparse
 import queue
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from fnmatch import fnmatch
 from pathlib import Path
@@ -48,32 +48,51 @@ class TrainingRun:
     def __init__(self, root: Path, children: Children, outlook: Outlook, elsewhere: Sequence[str]) -> None:
         self.root, self.children, self.nodes = root, children, outlook.nodes
         self.elsewhere, self.sent = elsewhere, remote.Sent()
-        self.stale = outlook.due  # DVC's answer before anything ran
+        self.stale = outlook.due  # DVC's answer when it was last asked
+        self.since: set[str] = set()  # what ran or failed since then
         self.endings: dict[str, Ending] = {}
-        self._asked: dict[str, bool] = {}
-        self._asking = threading.Lock()
 
-    def is_due(self, name: str) -> bool:
-        """Ask DVC again about this stage, and at once about all others whose inputs are final by now."""
-        with self._asking:
-            if name not in self._asked:
-                free = [n for n, node in self.nodes.items() if node.upstream and node.upstream <= self.endings.keys()]
-                names = [n for n in free if n not in self._asked and not self.is_as_before(self.nodes[n])]
-                due = graph.changed(self.root, names)
-                self._asked.update({n: n in due for n in names})
-            return self._asked[name]
+    def due(self, names: Sequence[str], waiting: Mapping[str, Node]) -> set[str]:
+        """Return those of `names`, whose upstream stages have all ended, that DVC would run now.
 
-    def is_as_before(self, node: Node) -> bool:
-        """Whether nothing that the stage depends on has run, so that DVC's answer at the start still holds."""
-        return all(self.endings[upstream] == "cached" for upstream in node.upstream)
+        Asking DVC opens the project, a second or more: its last answer holds for what rests on nothing that ran since,
+        and it is asked about all that is `waiting` at once.
+        """
+        if any(self.nodes[name].upstream & self.since for name in names):
+            asked = self._at_rest(waiting)
+            try:
+                changed = graph.changed(self.root, asked)
+            except UserError as error:  # each of them, run, fails with DVC's own words or turns out to be up to date
+                get_run_logger().warning("DVC can't say what is up to date: %s", error)
+                changed = set(asked)
+            self.stale = self.stale.difference(asked) | changed
+            self.since.clear()
+        return self.stale.intersection(names)
+
+    def _at_rest(self, waiting: Mapping[str, Node]) -> list[str]:
+        """Those of `waiting` that rest on no stage that runs now: DVC would read what is being written."""
+        moving: set[str] = set()
+        for name, node in self.nodes.items():  # dependencies first
+            if name not in self.endings and (name not in waiting or node.upstream & moving):
+                moving.add(name)
+        return [name for name in waiting if name not in moving]
+
+    def end(self, name: str, ending: Ending) -> None:
+        """Note how a stage ended. The old output of a failed part goes, or its reader would take it for this run's.
+
+        DVC has it in its cache, and removes it itself before a stage runs.
+        """
+        self.endings[name] = ending
+        if ending != "cached":
+            self.since.add(name)
+        if ending in ("failed", "not run") and any(name in node.upstream - node.needed for node in self.nodes.values()):
+            _remove([self.root / out for out in self.nodes[name].outs])
 
 
 @task(task_run_name="{name}", cache_policy=NO_CACHE, retry_condition_fn=may_pass, retry_jitter_factor=0.5)
 def stage(name: str, current: TrainingRun) -> State[Any]:
-    """Bring one stage up to date; ends Cached, Restored (from DVC's cache), Completed, or raises StageFailed."""
+    """Run one stage; ends Restored (from DVC's cache), Completed, or raises StageFailed."""
     node = current.nodes[name]
-    if not needs_run(node, current):
-        return Completed(name="Cached", message="Nothing it depends on has changed.")
     if decides(node):
         news.expect_decision(current.root)
     if any(fnmatch(name, pattern) for pattern in current.elsewhere):
@@ -82,9 +101,17 @@ def stage(name: str, current: TrainingRun) -> State[Any]:
     return run_dvc(name, command, current.root, current.children)
 
 
-def needs_run(node: Node, current: TrainingRun) -> bool:
-    """Whether DVC would run the stage now."""
-    return node.name in current.stale if current.is_as_before(node) else current.is_due(node.name)
+@task(task_run_name="up to date: {what}", cache_policy=NO_CACHE)
+def up_to_date(what: str, names: Sequence[str]) -> State[Any]:
+    """Stand for stages that need nothing, because a task run for each costs a tenth of a second; the log names them."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        group, _, member = name.partition("@")
+        groups.setdefault(group, []).extend([member] if member else [])
+    log = get_run_logger().info
+    for group, members in groups.items():
+        log("%s", f"{group}: {', '.join(members)}" if members else group)
+    return Completed(name="Cached", message="Nothing they depend on has changed.")
 
 
 @flow(
@@ -119,6 +146,7 @@ def training(
             current,
             side_by_side,
             again.submit,
+            up_to_date.submit,
             report.Progress("training", "Stages that ended", logger.warning),
         )
         if any(nodes[name].source and ending == "ran" for name, ending in current.endings.items()):
@@ -132,9 +160,13 @@ def run_graph(
     current: TrainingRun,
     limit: int,
     submit: Callable[..., PrefectFuture[Any]],
+    submit_calm: Callable[..., PrefectFuture[Any]],
     progress: report.Progress,
 ) -> dict[str, State[Any]]:
-    """Submit each stage once what it depends on has ended, at most `limit` at a time; return the final states."""
+    """Submit each stage that must run once what it depends on has ended, at most `limit` at a time, to `submit`.
+
+    What is up to date goes to `submit_calm`, as many stages at once as can be. Returns the final states of the former.
+    """
     futures: dict[str, PrefectFuture[Any]] = {}
     ended: queue.SimpleQueue[str] = queue.SimpleQueue()
     waiting = dict(nodes)
@@ -142,12 +174,16 @@ def run_graph(
     states: dict[str, State[Any]] = {}
     progress.report(0.0)
     while waiting or running:
+        if calm := take_calm(waiting, current):
+            before = sorted({other for name in calm for other in nodes[name].upstream if other not in calm})
+            what = calm[0] if len(calm) == 1 else f"{len(calm)} stages"
+            future = submit_calm(what, calm, wait_for=[allow_failure(futures[other]) for other in before])
+            futures.update(dict.fromkeys(calm, future))
         for name in ready(waiting, current.endings):
             node = waiting[name]
             if may_run(node, current.endings) and len(running) >= limit:
                 continue
             del waiting[name]
-            _remove_leftovers(node, nodes, current)
             # Prefect itself marks a stage whose needed inputs failed as not ready, and draws the edge.
             upstream = [
                 futures[other] if other in node.needed else allow_failure(futures[other])
@@ -158,15 +194,30 @@ def run_graph(
             futures[name] = submit(name, current, wait_for=upstream)
             futures[name].add_done_callback(lambda _future, name=name: ended.put(name))  # type: ignore[misc]
             running.add(name)
-        last = _next(ended)
-        if last is None:
-            continue
-        running.discard(last)
-        futures[last].wait()  # its final state, not what the server knows so far
-        states[last] = futures[last].state
-        current.endings[last] = _ending(states[last])
-        progress.report(round(100 * len(states) / len(nodes), 1))
+        if running and (last := _next(ended)) is not None:
+            running.discard(last)
+            futures[last].wait()  # its final state, not what the server knows so far
+            states[last] = futures[last].state
+            current.end(last, _ending(states[last]))
+        progress.report(round(100 * len(current.endings) / len(nodes), 1))
+    for future in futures.values():
+        future.wait()
     return states
+
+
+def take_calm(waiting: dict[str, Node], current: TrainingRun) -> list[str]:
+    """Take out of `waiting` all that is up to date, whatever of it rests on what else, and note it as cached."""
+    taken: list[str] = []
+    while True:
+        able = [name for name in ready(waiting, current.endings) if may_run(waiting[name], current.endings)]
+        due = current.due(able, waiting)
+        new = [name for name in able if name not in due]
+        if not new:
+            return taken
+        for name in new:
+            del waiting[name]
+            current.end(name, "cached")
+        taken += new
 
 
 def ready(waiting: Mapping[str, Node], endings: Mapping[str, Ending]) -> list[str]:
@@ -211,23 +262,16 @@ def decides(node: Node) -> bool:
     return artefacts.DECISION.name in node.outs
 
 
-def _remove_leftovers(node: Node, nodes: Mapping[str, Node], current: TrainingRun) -> None:
-    """Remove old outputs of failed parts, so that `node` doesn't take them for this run's.
-
-    DVC has them in its cache, and removes them itself before a stage runs.
-    """
+def _remove(paths: Sequence[Path]) -> None:
     import shutil
 
-    for name in node.upstream - node.needed:
-        if current.endings[name] in ("failed", "not run"):
-            for out in nodes[name].outs:
-                path = current.root / out
-                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
+    for path in paths:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink(missing_ok=True)
 
 
 def _ending(state: State[Any]) -> Ending:
     if state.is_completed():
-        return "cached" if state.name == "Cached" else "ran"
+        return "ran"
     return "not run" if state.is_pending() else "failed"
 
 

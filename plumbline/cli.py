@@ -158,8 +158,6 @@ def promote(
     asked = {"--here": here, "--force": force, "--dry-run": dry_run}
     flags = [name for name, wanted in asked.items() if wanted]
     run_module("stages.promote", *flags, *(["--reason", reason] if reason else []))
-    if force and not dry_run:
-        run_module("stages.leaderboard")  # whose page says what was overruled
 
 
 @app.command()

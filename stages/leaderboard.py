@@ -2,7 +2,7 @@
 
 Reads build/evaluation.json, build/decision.json, build/candidates/*/, build/ensembles/*/ and build/features/pixels/,
 writes reports/leaderboard.html, which links to the other reports. Where build/promotion.json is about this decision and
-says that it was overruled by force, the page does too; `plumbline promote --force` makes it anew.
+says that it was overruled by force, the page does too; a promotion by force makes it anew.
 """
 
 from __future__ import annotations
@@ -49,7 +49,6 @@ def main() -> None:
         forced=forced,
     )
     write_text(artefacts.LEADERBOARD_PAGE, page)
-    print(f"{decision.verdict}: {decision.reason}")
     if forced:
         print(forced)
     print(f"open {artefacts.LEADERBOARD_PAGE.path.resolve().as_uri()}")

@@ -11,6 +11,7 @@ or workspace that `promote.place` does not allow, the registry is not touched at
 
 from __future__ import annotations
 
+import runpy
 from contextlib import suppress
 from pathlib import Path
 
@@ -55,6 +56,8 @@ def main() -> None:
         how = f"{result.outcome} by force" if wish.force and result.outcome == "promoted" else result.outcome
         champion = "" if result.outcome == "not here" else f" Champion: version {result.champion or 'none'}."
         print(f"{how}: {result.reason}{champion}")
+        if wish.force and not wish.dry_run:
+            runpy.run_module("stages.leaderboard", run_name="__main__")  # whose page says what was overruled
 
 
 if __name__ == "__main__":

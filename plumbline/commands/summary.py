@@ -11,8 +11,6 @@ from typing import TYPE_CHECKING
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.records import read_record, read_records, read_table
-from plumbline.evidence.detection import DetectionEvidence
-from plumbline.evidence.detection_figures import summary as figures_of
 from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
 from plumbline.evidence.results import PASSED, result_of
 from plumbline.registry.place import git
@@ -20,6 +18,8 @@ from plumbline.registry.records import read_by_force
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from plumbline.evidence.detection import DetectionEvidence
 
 PAGES = {
     "detectors": artefacts.DETECTION_PAGE.path,
@@ -49,6 +49,8 @@ def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:
 
 def of_detectors(evidence: DetectionEvidence, decision: Decision) -> str:
     """Return detectors by mAP50 on validation, the chosen one marked, then the verdict and the rules not passed."""
+    from plumbline.evidence.detection_figures import summary as figures_of
+
     found = {
         name: [figures_of(entry.splits[split])["map50"] or 0.0 for split in ("validation", "test")]
         for name, entry in evidence.detectors.items()
@@ -106,6 +108,8 @@ def main() -> None:
     if artefacts.BOXES.path.exists():
         print(of_photographs(read_table(artefacts.BOXES), read_table(artefacts.SPLITS)))
         if artefacts.DETECTION_DECISION.path.exists():
+            from plumbline.evidence.detection import DetectionEvidence
+
             decision = read_record(artefacts.DETECTION_DECISION, Decision)
             print(of_detectors(read_record(artefacts.DETECTION, DetectionEvidence), decision))
         _print_pages()

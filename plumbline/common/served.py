@@ -1,7 +1,8 @@
 """What was answered at a site and what people said of it: one SQLite file, written by `serving`, read by monitoring.
 
 Tables: `answers` (a row for each answer and role), `seen` (of pictures whose descriptors may be kept: what monitoring
-measures, embedding, small grey), `labels` (in the order they came).
+measures, embedding, small grey), `labels` (in the order they came). The view `last_labels` is the one rule for answers
+that were labelled more than once: the last label counts, in the place of the first.
 """
 
 from __future__ import annotations
@@ -34,6 +35,9 @@ create table if not exists labels (
     number integer primary key autoincrement, id text not null, label text not null, at real not null, by text not null
 );
 create index if not exists labels_id on labels (id);
+create view if not exists last_labels as
+    select id, label, (select min(number) from labels where id = l.id) as first from labels l
+    where number = (select max(number) from labels where id = l.id);
 """
 PATIENCE = 10.0
 CHAMPION, CHALLENGER = "champion", "challenger"
@@ -119,13 +123,13 @@ class Day:
 
 
 def accuracy_by_day(path: Path) -> list[Day]:
-    """Return how often the champion was right, by the day of the answer; of several labels the last counts.
+    """Return how often the champion was right, by the day of the answer.
 
     It is the accuracy on what was labelled: where only doubtful pictures are, it says nothing of the others.
     """
     question = """
         select date(a.at, 'unixepoch'), a.version, count(*), sum(a.label = l.label) from answers a
-        join labels l on l.id = a.id and l.number = (select max(number) from labels where id = a.id)
+        join last_labels l on l.id = a.id
         where a.role = ? group by 1, 2 order by 1, 2
     """
     if not path.is_file():
@@ -146,16 +150,16 @@ class Labelled:
 
 
 def labelled(path: Path, champion: int, challenger: int) -> list[Labelled]:
-    """Return the labelled answers of two versions in the order of the labels; of several labels the first counts.
+    """Return the labelled answers of two versions in the order in which they were first labelled.
 
-    A later label must not change what was counted before it: that would undo what an anytime-valid test promises.
+    A corrected label keeps its place. An anytime-valid test promises nothing where labels were changed because of what
+    it said.
     """
     question = """
-        select l.number, a.id, a.role, a.label = l.label from labels l
+        select l.first, a.id, a.role, a.label = l.label from last_labels l
         join answers a on a.id = l.id
-        where l.number = (select min(number) from labels where id = l.id)
-        and ((a.role = 'champion' and a.version = ?) or (a.role = 'challenger' and a.version = ?))
-        order by l.number, a.role
+        where (a.role = 'champion' and a.version = ?) or (a.role = 'challenger' and a.version = ?)
+        order by l.first, a.role
     """
     if not path.is_file():
         return []

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from plumbline.common import artefacts
+from plumbline.common.overlap import iou
 from plumbline.common.params import Section
 from plumbline.common.records import Record, read_record, read_table
 from plumbline.evidence.detection_figures import AT_50, Alarms, DetectionFigures, alarm_threshold, alarms, figures
@@ -20,7 +21,6 @@ from plumbline.evidence.intervals import draw_groups, group_codes
 from plumbline.evidence.records import Costs, Figure
 from plumbline.models.detector import DetectorRecord
 from plumbline.models.records import Cost
-from plumbline.tasks.boxes import iou
 from plumbline.tasks.scores import Floats
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.common.overlap import areas, iou
 from plumbline.models.detecting import SIDES
-from plumbline.tasks.boxes import areas, iou
 from plumbline.tasks.scores import Floats, Ints
 
 if TYPE_CHECKING:

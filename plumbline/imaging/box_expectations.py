@@ -6,17 +6,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
+from plumbline.common.overlap import Floats, iou
 from plumbline.common.params import Section
 from plumbline.imaging.boxes import EDGES
 from plumbline.imaging.expectations import Expectation
 
 if TYPE_CHECKING:
     import pandas as pd
-
-Floats = NDArray[np.float64]
 
 
 class BoxBounds(Section):
@@ -33,15 +31,6 @@ class BoxBounds(Section):
     max_count: int = Field(default=100, ge=1)
     max_border: float = Field(default=0.3, ge=0, le=1)
     max_overlap: float = Field(default=0.9, gt=0, le=1)
-
-
-def _iou(one: Floats, other: Floats) -> Floats:
-    """Intersection over union of every pair, (N, M), of boxes (N, 4) and (M, 4)."""
-    low = np.maximum(one[:, None, :2], other[None, :, :2])
-    high = np.minimum(one[:, None, 2:], other[None, :, 2:])
-    common = np.prod(np.clip(high - low, 0, None), axis=2)
-    areas = [np.prod(some[:, 2:] - some[:, :2], axis=1) for some in (one, other)]
-    return np.asarray(common / np.maximum(areas[0][:, None] + areas[1][None, :] - common, 1e-300))
 
 
 def describe_boxes(boxes: pd.DataFrame, manifest: pd.DataFrame) -> pd.DataFrame:
@@ -74,7 +63,7 @@ def _largest_overlaps(boxes: pd.DataFrame, edges: Floats) -> Floats:
     largest = np.zeros(len(boxes))
     for rows in boxes.groupby("path", sort=False).indices.values():
         if len(rows) > 1:
-            pairs = _iou(edges[rows], edges[rows])
+            pairs = iou(edges[rows], edges[rows])
             np.fill_diagonal(pairs, 0)
             largest[rows] = pairs.max(axis=1)
     return largest

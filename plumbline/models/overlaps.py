@@ -1,4 +1,4 @@
-"""Overlaps of boxes as tensors, for losses; plumbline.tasks.boxes has them for arrays."""
+"""Overlaps of boxes as tensors, for losses; plumbline.common.overlap has them for arrays."""
 
 from __future__ import annotations
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
+from plumbline.common.overlap import areas
 from plumbline.common.params import Section
 from plumbline.imaging.decode import LETTERBOX_GREY, Pixels, resize
-from plumbline.tasks.boxes import areas
 from plumbline.tasks.scores import Floats, Ints
 
 LEAST_VISIBLE = 0.3

@@ -10,8 +10,8 @@ import time
 
 import pytest
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.sorting import TaskRunSort
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFilter, LogFilterTaskRunId
+from prefect.client.schemas.sorting import LogSort, TaskRunSort
 
 from flows import workspace
 from flows.training import training
@@ -55,12 +55,24 @@ def artifacts(state):
     return {artifact["key"]: artifact["data"] for artifact in found}
 
 
+def logged(state, name, until):
+    """The log of the task run `name`, once it holds the line `until`: lines arrive a moment after they were said."""
+    only = LogFilter(task_run_id=LogFilterTaskRunId(any_=[task_runs(state)[name].id]))
+    with get_client(sync_client=True) as client:
+        for _ in range(50):
+            lines = [log.message for log in client.read_logs(log_filter=only, limit=200, sort=LogSort.TIMESTAMP_ASC)]
+            if until in lines:
+                break
+            time.sleep(0.2)
+    return lines
+
+
 def test_every_stage_becomes_a_task_with_its_true_dependencies(project):
     state = run()
     assert state.is_completed(), state.message
     runs = task_runs(state)
-    assert sorted(runs) == sorted(STAGES)
-    assert endings(state) == {name: "Completed" for name in STAGES if name != "data.dvc"} | {"data.dvc": "Cached"}
+    ran = {name: "Completed" for name in STAGES if name != "data.dvc"}
+    assert endings(state) == ran | {"up to date: data.dvc": "Cached"}
     names = {found.id: name for name, found in runs.items()}
     edges = {
         (name, names[entry.id])
@@ -71,6 +83,7 @@ def test_every_stage_becomes_a_task_with_its_true_dependencies(project):
     }
     assert ("train@p", "features@x") in edges
     assert ("evaluate", "train@r") in edges
+    assert ("ingest", "up to date: data.dvc") in edges
     assert ("train@p", "features@y") not in edges
     assert project.dvc("status").strip() == "Data and pipelines are up to date."
     version = (project.root / "data.dvc").read_text().split("md5: ")[1][:7]
@@ -85,7 +98,10 @@ def test_every_stage_becomes_a_task_with_its_true_dependencies(project):
 def test_nothing_to_do_is_cached_and_a_change_runs_only_what_it_touches(built):
     project = built
     second = run()
-    assert set(endings(second).values()) == {"Cached"}
+    assert endings(second) == {"up to date: 9 stages": "Cached"}
+    assert second.message == "0 stages ran, 9 cached."
+    which = ["data.dvc", "ingest", "features: x, y", "train: p, q, r", "evaluate", "gate"]
+    assert logged(second, "up to date: 9 stages", "gate")[: len(which)] == which
     text = (project.root / "dvc.yaml").read_text()
     (project.root / "dvc.yaml").write_text(
         text.replace("r: y", "r: x")
@@ -94,6 +110,7 @@ def test_nothing_to_do_is_cached_and_a_change_runs_only_what_it_touches(built):
     third = endings(run())
     ran = {name for name, ending in third.items() if ending != "Cached"}
     assert ran == {"train@r", "evaluate", "gate", "card"}
+    assert third.keys() - ran == {"up to date: 6 stages"}
     assert project.calls("ingest") == project.calls("train@p") == 1
 
 
@@ -105,7 +122,9 @@ def test_an_unchanged_result_stops_the_work_there(built):
             "    cmd: sh work.sh ingest\n", "    cmd: sh work.sh ingest\n    always_changed: true\n"
         )
     )
-    assert {name for name, ending in endings(run()).items() if ending != "Cached"} == {"ingest"}
+    ended = endings(run())
+    assert {name for name, ending in ended.items() if ending != "Cached"} == {"ingest"}
+    assert ended.keys() - {"ingest"} == {"up to date: data.dvc", "up to date: 7 stages"}
 
 
 def test_a_failed_candidate_fails_itself_and_the_others_go_on(built):
@@ -132,6 +151,14 @@ def test_what_needs_a_failed_stage_does_not_run(project):
     assert (ended["features@y"], ended["train@q"], ended["train@r"]) == ("Failed", "NotReady", "NotReady")
     assert (ended["train@p"], ended["evaluate"]) == ("Completed", "Completed")
     assert "Not run: train@q, train@r" in state.message
+
+
+def test_stages_fail_by_name_where_dvc_can_no_longer_be_asked(project):
+    project.misbehave("ingest", "echo 'stages: [' > dvc.yaml")
+    state = run()
+    ended = endings(state)
+    assert (ended["ingest"], ended["features@x"], ended["gate"]) == ("Completed", "Failed", "NotReady")
+    assert "dvc.yaml" in state.message
 
 
 def test_without_any_candidate_the_run_fails(project):
@@ -176,7 +203,7 @@ def test_a_decision_is_told_once_though_the_run_that_made_it_was_killed(project,
     killed = subprocess.run(command, env=env, cwd=project.root, capture_output=True, check=False)
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()[-2000:]
     assert messages == []
-    assert endings(run())["gate"] == "Cached"
+    assert endings(run()) == {"up to date: 9 stages": "Cached"}
     assert [(one["what"], one["subject"]) for one in messages] == [("promotion", "PROMOTE: p")]
     assert run().is_completed()
     assert len(messages) == 1
@@ -209,16 +236,7 @@ def test_output_is_streamed_and_bars_become_progress(built):
     project.change("train")
     project.misbehave("train@p", r"printf 'hello from p\n 40%%|####  | 4/10\n'; sleep 2")
     state = run()
-    with get_client(sync_client=True) as client:
-        from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId
-
-        for _ in range(50):
-            only = LogFilter(flow_run_id=LogFilterFlowRunId(any_=[state.state_details.flow_run_id]))
-            lines = {log.message: log for log in client.read_logs(log_filter=only, limit=200, offset=0)}
-            if "hello from p" in lines:
-                break
-            time.sleep(0.2)
-    assert lines["hello from p"].task_run_id == task_runs(state)["train@p"].id
+    assert "hello from p" in logged(state, "train@p", "hello from p")
     assert float(artifacts(state)["progress-train-p"]) == 100.0
 
 

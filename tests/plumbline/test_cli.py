@@ -7,9 +7,6 @@ import tomllib
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
-
-from plumbline import cli
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -73,18 +70,3 @@ def test_the_version_is_the_one_of_the_code_that_runs(tmp_path):
     code, out, err = plumbline(tmp_path, "--version")
     wanted = tomllib.loads((TOP / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
     assert (code, out, err) == (0, f"plumbline {wanted}\n", "")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "modules"),
-    [
-        (["promote", "--force", "--reason", "x"], ["stages.promote", "stages.leaderboard"]),
-        (["promote", "--force", "--reason", "x", "--dry-run"], ["stages.promote"]),
-        (["promote", "--here", "--reason", "x"], ["stages.promote"]),
-    ],
-)
-def test_a_promotion_by_force_makes_the_page_anew(arguments, modules, monkeypatch):
-    ran = []
-    monkeypatch.setattr(cli, "run_module", lambda module, *rest: ran.append(module))
-    assert CliRunner().invoke(cli.app, arguments).exit_code == 0
-    assert ran == modules

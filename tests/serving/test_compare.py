@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from running import Project, until
 
-from plumbline.common.served import Labelled
+from plumbline.common.served import Labelled, accuracy_by_day, labelled
 from plumbline.registry.trial import read_verdict
 from serving.betting import bet, capital
 from serving.compare import compare, pairs_of
@@ -82,17 +82,30 @@ def test_pairs_are_the_same_picture_or_one_of_each():
     assert pairs_of(apart) == ([-1], "one of each")
 
 
-def test_the_first_label_counts_and_a_change_of_mind_does_not_undo_the_past(tmp_path):
+def test_the_last_label_counts_for_accuracy_and_comparison_alike(tmp_path):
     path = tmp_path / "record.sqlite"
     recorder, labels = Recorder(path), Labels(path)
     for role, version, label in (("champion", 1, "yes"), ("challenger", 2, "no")):
         content = {"softmax": {"yes": 0.5, "no": 0.5}, "labels": [label], "confidence": 0.5, "unsure": True}
         recorder.keep(answer_row("a", role, version, "d", "c", "p", content))
     recorder.close()
-    labels.add("a", "no", "x")
-    labels.add("a", "yes", "x")
-    verdict = compare(path, 1, 2, ALPHA)
-    assert (verdict.pairs, verdict.difference, verdict.better) == (1, 1.0, "not settled")
+    for label, difference, right in (("no", 1.0, 0), ("yes", -1.0, 1), ("yes", -1.0, 1), ("no", 1.0, 0)):
+        labels.add("a", label, "x")
+        verdict = compare(path, 1, 2, ALPHA)
+        assert (verdict.pairs, verdict.difference, verdict.better) == (1, difference, "not settled")
+        assert [(day.labelled, day.right) for day in accuracy_by_day(path)] == [(1, right)]
+
+
+def test_a_corrected_label_keeps_its_place(tmp_path):
+    path = tmp_path / "record.sqlite"
+    recorder, labels = Recorder(path), Labels(path)
+    for name in "ab":
+        content = {"softmax": {"yes": 1.0, "no": 0.0}, "labels": ["yes"], "confidence": 1.0, "unsure": False}
+        recorder.keep(answer_row(name, "champion", 1, "d", "c", "p", content))
+    recorder.close()
+    for name, label in (("a", "no"), ("b", "yes"), ("a", "yes"), ("b", "no")):
+        labels.add(name, label, "x")
+    assert [(one.id, one.right) for one in labelled(path, 1, 2)] == [("a", True), ("b", False)]
 
 
 @pytest.mark.slow

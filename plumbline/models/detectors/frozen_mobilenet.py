@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
+from plumbline.common.overlap import areas
 from plumbline.models.detector import Detector, Problem, needs_maps
 from plumbline.models.overlaps import overlaps as _overlaps
-from plumbline.tasks.boxes import areas
 from plumbline.tasks.scores import Floats, Ints
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.common.overlap import areas
 from plumbline.models.architectures.se_resnet import squeeze_and_excite
 from plumbline.models.candidates import scaled
 from plumbline.models.detector import Detector, Problem, needs_pixels
 from plumbline.models.overlaps import overlaps
-from plumbline.tasks.boxes import areas
 from plumbline.tasks.scores import Floats, Ints
 
 if TYPE_CHECKING:

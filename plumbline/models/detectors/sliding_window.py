@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
+from plumbline.common.overlap import iou
 from plumbline.models.detector import Detector, Problem, needs_maps
-from plumbline.tasks.boxes import iou
 from plumbline.tasks.scores import Floats, Ints
 
 if TYPE_CHECKING:

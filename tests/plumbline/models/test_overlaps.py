@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from plumbline.common.overlap import giou, iou
 from plumbline.models.overlaps import overlaps
-from plumbline.tasks.boxes import giou, iou
 
 
 def test_overlaps_are_those_of_arrays():

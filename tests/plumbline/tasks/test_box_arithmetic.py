@@ -6,22 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from plumbline.common.overlap import areas, giou, iou
 from plumbline.tasks import boxes
 
 SQUARES = np.array([[0, 0, 2, 2], [1, 0, 3, 2], [0, 0, 2, 1], [5, 5, 6, 6], [1, 1, 1, 3]], dtype=float)
 
 
 def test_iou_by_hand():
-    assert boxes.iou(SQUARES[:1], SQUARES)[0].tolist() == pytest.approx([1, 1 / 3, 1 / 2, 0, 0])
+    assert iou(SQUARES[:1], SQUARES)[0].tolist() == pytest.approx([1, 1 / 3, 1 / 2, 0, 0])
 
 
 def test_boxes_without_an_area_overlap_nothing():
-    assert boxes.iou(SQUARES[4:], SQUARES[4:]).tolist() == [[0.0]]
+    assert iou(SQUARES[4:], SQUARES[4:]).tolist() == [[0.0]]
 
 
 def test_giou_by_hand():
     """Around the first and the second is 3 x 2, all covered; around the first and the fourth 6 x 6, of which 5 are."""
-    assert boxes.giou(SQUARES[:1], SQUARES)[0, :4].tolist() == pytest.approx([1, 1 / 3, 1 / 2, -31 / 36])
+    assert giou(SQUARES[:1], SQUARES)[0, :4].tolist() == pytest.approx([1, 1 / 3, 1 / 2, -31 / 36])
 
 
 @pytest.mark.parametrize(
@@ -64,11 +65,11 @@ corners = arrays(np.int64, (5, 4), elements=st.integers(0, 12))
 @given(corners)
 def test_overlaps_are_symmetric_and_bounded(values):
     some = np.concatenate([np.minimum(values[:, :2], values[:, 2:]), np.maximum(values[:, :2], values[:, 2:])], 1) * 1.0
-    overlap, general = boxes.iou(some, some), boxes.giou(some, some)
+    overlap, general = iou(some, some), giou(some, some)
     assert (overlap == overlap.T).all()
     assert ((overlap >= 0) & (overlap <= 1)).all()
     assert ((general <= overlap + 1e-12) & (general >= -1)).all()
-    filled = boxes.areas(some) > 0
+    filled = areas(some) > 0
     assert np.diag(overlap)[filled].tolist() == pytest.approx([1.0] * int(filled.sum()))
 
 
@@ -77,7 +78,7 @@ def test_what_is_kept_does_not_overlap_and_what_goes_overlaps_a_better_one(value
     some = np.concatenate([np.minimum(values[:, :2], values[:, 2:]), np.maximum(values[:, :2], values[:, 2:])], 1) * 1.0
     scores = np.array([random.random() for _ in some])
     kept = boxes.nms(some, scores, most)
-    overlap = boxes.iou(some, some)
+    overlap = iou(some, some)
     assert all(overlap[a, b] <= most for a in kept for b in kept if a != b)
     for one in set(range(len(some))) - set(kept.tolist()):
         assert any(overlap[one, better] > most and scores[better] >= scores[one] for better in kept)
