@@ -110,7 +110,7 @@ def up_to_date(what: str, names: Sequence[str]) -> State[Any]:
         groups.setdefault(group, []).extend([member] if member else [])
     log = get_run_logger().info
     for group, members in groups.items():
-        log("%s", f"{group}: {', '.join(members)}" if members else group)
+        log("%s", f"{group}: {', '.join(sorted(members))}" if members else group)
     return Completed(name="Cached", message="Nothing they depend on has changed.")
 
 

@@ -158,7 +158,7 @@ def test_stages_fail_by_name_where_dvc_can_no_longer_be_asked(project):
     state = run()
     ended = endings(state)
     assert (ended["ingest"], ended["features@x"], ended["gate"]) == ("Completed", "Failed", "NotReady")
-    assert "dvc.yaml" in state.message
+    assert "features@x: ended with exit code 255" in state.message
 
 
 def test_without_any_candidate_the_run_fails(project):
