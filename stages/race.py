@@ -27,6 +27,8 @@ from plumbline.evidence.race import Answers, Entrant, Terms, all_folds, disturbi
 from plumbline.evidence.rules import Gate, standing
 from plumbline.evidence.unseen import Unseen
 from plumbline.models.candidates import Candidate
+from plumbline.models.compressed import Compressed
+from plumbline.models.compression import AfterTraining
 from plumbline.models.features import open_features
 from plumbline.models.folds import FoldAnswers, count_folds, folds_of
 from plumbline.models.records import BackboneRecord
@@ -44,8 +46,11 @@ def main() -> None:
     answers = FoldAnswers(splits, part, train.seed, artefacts.FOLDS.path, open_store())
 
     def ask(name: str, number: int) -> pd.DataFrame:
-        candidate = load_section(f"candidates.{name}", Candidate)
-        return answers.of(name, candidate, open_features(artefacts.FEATURES / candidate.backbone), number)
+        compressed = candidates[name].model.compressed
+        candidate = load_section(f"candidates.{compressed.of if compressed else name}", Candidate)
+        features = open_features(artefacts.FEATURES / candidate.backbone)
+        after = after_training(candidates[name], candidate, train.seed) if compressed else None
+        return answers.of(name, candidate, features, number, after)
 
     artefacts.FOLDS.path.mkdir(parents=True, exist_ok=True)
     unseen = Unseen(candidates, ask, gate.resamples, gate.seed)
@@ -95,14 +100,38 @@ def backbones_of(candidate: TrainedCandidate) -> set[str]:
 def entrant(candidate: TrainedCandidate, candidates: dict[str, TrainedCandidate], folds: int) -> Entrant:
     """Return a candidate as the race sees it. A fold takes what training took, on so many fewer pictures.
 
-    Where no candidate's time was measured, none pays for a fold.
+    A compressed one's original is trained for it, and then compressed. Where no candidate's time was measured, none
+    pays for a fold.
     """
     asked = [member.name for member in candidate.model.members] or [candidate.name]
     measured = [one.seconds for one in candidates.values() if one.seconds is not None]
     longest = max(measured, default=math.inf)  # one whose time was not measured may be the slowest
-    took = {name: candidates[name].seconds for name in asked}
-    seconds = {name: (folds - 1) / folds * (longest if one is None else one) for name, one in took.items()}
+
+    def took(name: str) -> float:
+        one = candidates.get(name)
+        own = longest if one is None or one.seconds is None else one.seconds
+        return own + took(one.model.compressed.of) if one is not None and one.model.compressed else own
+
+    seconds = {name: (folds - 1) / folds * took(name) for name in asked}
     return Entrant(candidate.name, (candidate.parameters,), seconds)
+
+
+def after_training(one: TrainedCandidate, original: Candidate, seed: int) -> AfterTraining:
+    """Return what is done to compressed candidate `one`'s `original` once it is trained without a fold."""
+    from plumbline.imaging.reading import iter_rgb
+    from plumbline.imaging.settings import DataParams
+
+    data, model = load_section("data", DataParams), one.model
+    assert model.compressed is not None
+    return AfterTraining(
+        entry=load_section(f"compressed.{one.name}", Compressed),
+        recipe=model.compressed.recipe,
+        candidate=original,
+        features=artefacts.FEATURES / original.backbone,
+        fit=model.fit,
+        pictures=lambda paths: iter_rgb(data, paths, (model.image_size, model.image_size), fit=model.fit),
+        seed=seed,
+    )
 
 
 if __name__ == "__main__":

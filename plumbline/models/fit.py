@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from plumbline.imaging.labels import same_but_for_spelling, shown
 from plumbline.models.candidates import Candidate, architecture_names
+from plumbline.models.compressed import Compressed
 from plumbline.models.networks import NETWORKS
 from plumbline.models.weights import PIXELS
 
@@ -55,7 +56,7 @@ def find_misfits(params: Mapping[str, Any], facts: Facts | None) -> list[Misfit]
     detects = _get(params, "data.task") == "detect"  # whose candidates are detectors, with settings of their own
     found = [
         *_networks(params),
-        *([] if detects else _candidates(params)),
+        *([] if detects else [*_candidates(params), *_compressed(params)]),
         *_embeddings(params),
         *_weights_files(params),
     ]
@@ -225,6 +226,30 @@ def _candidates(params: Mapping[str, Any]) -> list[Misfit]:
     if PIXELS not in backbones and "evaluate" in params:
         way_out = "add `pixels: {image_size: 64}`"
         found.append(Misfit("backbones", f"has no entry {PIXELS}, which `evaluate` looks at", way_out))
+    return found
+
+
+def _compressed(params: Mapping[str, Any]) -> list[Misfit]:
+    candidates = dict(_entries(params, "candidates"))
+    taken = {**candidates, **dict(_entries(params, "ensembles"))}
+    found = []
+    for name, entry in _entries(params, "compressed") if candidates else ():
+        key, of = f"compressed.{name}", entry.get("of")
+        try:
+            Compressed.model_validate(entry)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join([key, *map(str, first["loc"])])
+            found.append(Misfit(where, f"can't be used ({shown(first['msg'])})", "correct it"))
+            continue
+        if name in taken:
+            found.append(Misfit(key, "has the name of another candidate", f"call it {name}_{entry.get('how', 'int8')}"))
+        if of not in candidates:
+            way_out = f"set {_near(str(of), candidates) or f'one of {_listed(candidates)}'}, or take the entry out"
+            found.append(Misfit(f"{key}.of", f"names {shown(of)}, which is no entry of candidates", way_out))
+        elif entry.get("backbone") != (under := candidates[of].get("backbone")):
+            wrong = f"is {shown(entry.get('backbone'))}, but {of} stands on {shown(under)}"
+            found.append(Misfit(f"{key}.backbone", wrong, f"set {under}"))
     return found
 
 
