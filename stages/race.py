@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import math
 import sys
+import tempfile
 import time
+from dataclasses import replace
+from pathlib import Path
 
 from plumbline.common import artefacts
 from plumbline.common.errors import run
@@ -21,16 +24,19 @@ from plumbline.common.files import replacing_folder, write_table
 from plumbline.common.params import load_section
 from plumbline.common.records import read_record, read_table, write_record
 from plumbline.common.store import open_store
-from plumbline.evidence.candidates import TrainedCandidate, read_candidates
+from plumbline.evidence.candidates import TrainedCandidate, folder_of, read_candidates
 from plumbline.evidence.evaluation import names_of_all
 from plumbline.evidence.race import Answers, Entrant, Terms, all_folds, disturbing, race, validation_alone
-from plumbline.evidence.rules import Gate, standing
+from plumbline.evidence.rules import Gate, cost_of, standing
 from plumbline.evidence.unseen import Unseen
+from plumbline.models.assemble import load_served
 from plumbline.models.candidates import Candidate
 from plumbline.models.compressed import Compressed
 from plumbline.models.compression import AfterTraining
+from plumbline.models.export import export_onnx, with_embedding
 from plumbline.models.features import open_features
 from plumbline.models.folds import FoldAnswers, count_folds, folds_of
+from plumbline.models.latency import latencies_served
 from plumbline.models.records import BackboneRecord
 from plumbline.models.training import TrainParams
 
@@ -54,7 +60,12 @@ def main() -> None:
 
     artefacts.FOLDS.path.mkdir(parents=True, exist_ok=True)
     unseen = Unseen(candidates, ask, gate.resamples, gate.seed)
-    entrants = [entrant(one, candidates, train.folds) for one in standing(candidates, gate).values()]
+    stand = standing(candidates, gate)
+    latencies = served_latencies(stand) if gate.prefer == "latency" else {}
+    entrants = [
+        replace(entrant(one, candidates, train.folds), cost=cost_of(one, gate.prefer, latencies))
+        for one in stand.values()
+    ]
     terms = Terms(count_folds(part), train.minutes, gate.margin, gate.confidence, gate.alpha)
     runs = {"auto": race, "validation": validation_alone, "cross_validation": all_folds}
 
@@ -71,6 +82,8 @@ def main() -> None:
         return found
 
     found = runs[gate.selection](entrants, look, terms)
+    if latencies:
+        found = found.model_copy(update={"latencies": latencies})
     with replacing_folder(artefacts.RACE) as folder:
         write_record(folder / artefacts.RACE_RECORD, found)
         for name in found.finalists:
@@ -114,6 +127,20 @@ def entrant(candidate: TrainedCandidate, candidates: dict[str, TrainedCandidate]
 
     seconds = {name: (folds - 1) / folds * took(name) for name in asked}
     return Entrant(candidate.name, (candidate.parameters,), seconds)
+
+
+def served_latencies(candidates: dict[str, TrainedCandidate]) -> dict[str, float]:
+    """Return what each candidate takes for a picture as it is served (see plumbline.models.latency), by name."""
+    with tempfile.TemporaryDirectory(prefix="plumbline-race-") as scratch:
+        files = []
+        for name, one in candidates.items():
+            features = artefacts.FEATURES / min(backbones_of(one))
+            served = load_served(folder_of(artefacts.CANDIDATES.path, name), features)
+            if not isinstance(served, Path):
+                network, served = served, Path(scratch) / f"{name}.onnx"
+                export_onnx(with_embedding(network), served, one.model.fit)
+            files.append(served)
+        return dict(zip(candidates, latencies_served(files), strict=True))
 
 
 def after_training(one: TrainedCandidate, original: Candidate, seed: int) -> AfterTraining:

@@ -17,7 +17,7 @@ from plumbline.evidence.calibration import scale
 from plumbline.evidence.intervals import group_codes
 from plumbline.imaging.labels import classes_of
 from plumbline.models.assemble import read_cost
-from plumbline.models.records import ModelRecord
+from plumbline.models.records import ModelRecord, Speed
 from plumbline.tasks.known import task_of
 from plumbline.tasks.labels import truth_table
 from plumbline.tasks.one_label import ONE_LABEL
@@ -26,6 +26,7 @@ from plumbline.tasks.task import LabelSets, Task
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("path", "id", "label", "split", "group")
+FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class TrainedCandidate:
     table: pd.DataFrame
     latency: float | None = None  # milliseconds of one picture, where they were measured
     seconds: float | None = None  # that its training took, where they were measured
+    speed: Speed | None = None  # of a compressed one, measured in turns with its original's
+    original_speed: Speed | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -55,6 +58,11 @@ class TrainedCandidate:
     @property
     def parameters(self) -> int:
         return self.model.parameters
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on disk: its weights in float32, of a compressed one its file."""
+        return self.model.compressed.bytes if self.model.compressed else FLOAT32_BYTES * self.model.parameters
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,8 @@ def read_candidate(folder: Path) -> TrainedCandidate:
         table=_checked(table, model, folder / artefacts.PREDICTIONS),
         latency=cost.latency_ms,
         seconds=cost.seconds,
+        speed=cost.speed,
+        original_speed=cost.original_speed,
     )
     missing = set(SPLITS) - set(candidate.table["split"])
     if missing:

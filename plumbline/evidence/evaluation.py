@@ -17,7 +17,9 @@ from plumbline.common.records import read_table
 from plumbline.evidence import baselines as reference
 from plumbline.evidence import calibration, conformal, curves, intervals, probes, shortcuts, slices, thresholds
 from plumbline.evidence.candidates import SPLITS, Predictions, TrainedCandidate
+from plumbline.evidence.compressed import against_original
 from plumbline.evidence.records import (
+    AgainstOriginal,
     AtThreshold,
     CalibrationNull,
     CandidateEvidence,
@@ -123,12 +125,26 @@ def evaluate(
                 draws["test"],
                 (probed or {}).get(name),
                 params.seed,
-            )
+            ).model_copy(update=beside_original(candidate, candidates, test_cuts, draws["test"], params))
             for name, candidate in candidates.items()
         },
         not_made=not_made or {},
         not_probed=not_probed or {},
     )
+
+
+def beside_original(
+    candidate: TrainedCandidate,
+    candidates: dict[str, TrainedCandidate],
+    cuts: list[slices.Slicing],
+    draws: Floats,
+    params: Evaluate,
+) -> dict[str, AgainstOriginal]:
+    """Return what is to be said of a compressed candidate beside its original, nothing of others."""
+    record = candidate.model.compressed
+    if record is None or record.of not in candidates:
+        return {}
+    return {"original": against_original(candidate, candidates[record.of], cuts, draws, params.slice_minimum_groups)}
 
 
 def look(candidate: TrainedCandidate, probe: probes.Probe | None, params: Evaluate) -> ProbeEvidence | None:

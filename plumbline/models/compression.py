@@ -27,8 +27,9 @@ from plumbline.models.candidates import Candidate
 from plumbline.models.compressed import AT_ONCE, FEWEST, Compressed
 from plumbline.models.export import FIT, OnnxModel, check_export, export_onnx, with_embedding
 from plumbline.models.fitting import Targets, predictions_of, targets_of
+from plumbline.models.latency import speeds
 from plumbline.models.quantisation import RECIPES, Recipe, halve, prepare, quantise
-from plumbline.models.records import CompressedRecord, Cost, ModelRecord, Speed, Tried
+from plumbline.models.records import CompressedRecord, Cost, ModelRecord, Tried
 
 if TYPE_CHECKING:
     import keras
@@ -39,7 +40,6 @@ TOLERANCE = 1e-4
 """Largest difference of a probability between the network of Keras and its float32 file."""
 CHECKED = 8
 BATCH = 16
-ROUNDS = 10
 HALF = "weights kept as float16"
 
 
@@ -215,23 +215,6 @@ def model_record(name: str, entry: Compressed, original: ModelRecord, made: Made
         original.content()
         | {"candidate": name, "compressed": compressed.content(), "settings": entry.model_dump(mode="json")}
     )
-
-
-def speeds(files: list[Path]) -> list[Speed]:
-    """Return how fast each file is on one thread: the fastest of some passes, taken in turns, so that all are disturbed
-    alike by what else the machine does."""
-    networks = [OnnxModel(file, 1) for file in files]
-    size = networks[0].image_size
-    pictures = np.random.default_rng(0).integers(0, 256, (BATCH, size, size, 3)).astype(np.float32)
-    fastest = np.full((len(files), 2), np.inf)
-    for turn in range(ROUNDS + 1):
-        for place, network in enumerate(networks):
-            for column, batch in enumerate((pictures[:1], pictures)):
-                start = time.perf_counter()
-                network(batch)
-                if turn:  # the first warms up
-                    fastest[place, column] = min(fastest[place, column], time.perf_counter() - start)
-    return [Speed(one_ms=round(1000 * one, 3), sixteen_ms=round(1000 * many, 3)) for one, many in fastest.tolist()]
 
 
 def cost_record(made: Made, scoring_seconds: float, peak_megabytes: float) -> Cost:

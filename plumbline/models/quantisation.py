@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -31,10 +32,11 @@ WEIGHTED = ("Conv", "ConvTranspose", "MatMul", "Gemm")
 """Operations that int8 makes quicker; without one of them there is nothing to quantise."""
 QUANTISED = (
     *WEIGHTED,
-    *("Add", "Mul", "Relu", "Clip", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "Concat"),
+    *("Add", "Mul", "Relu", "Clip", "LeakyRelu", "MaxPool", "AveragePool", "Concat"),
     *("Pad", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Slice", "Split", "Resize"),
 )
-"""Operations between those that ONNX Runtime computes on integers, or hands them on."""
+"""Operations between those that ONNX Runtime computes on integers, or hands them on. The mean of a whole map is none of
+them: it has more digits than each of the integers that it is taken of."""
 SMALL = 16
 """Arrays with fewer values stay float32."""
 FLOAT16_MOST = 65504.0
@@ -210,10 +212,11 @@ def _reader(pictures: Sequence[NDArray[np.uint8]]) -> Any:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """Keep ONNX Runtime's advice on quantisation out of the log: it writes through Python's root logger."""
+    """Keep ONNX Runtime's advice on quantisation out of the log: it prints, and writes through the root logger."""
     before = logging.root.manager.disable
     logging.disable(logging.ERROR)
     try:
-        yield
+        with redirect_stdout(StringIO()):
+            yield
     finally:
         logging.disable(before)
