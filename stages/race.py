@@ -30,7 +30,7 @@ from plumbline.evidence.race import Answers, Entrant, Terms, all_folds, disturbi
 from plumbline.evidence.rules import Gate, cost_of, standing
 from plumbline.evidence.unseen import Unseen
 from plumbline.models.assemble import load_served
-from plumbline.models.candidates import Candidate
+from plumbline.models.candidates import Candidate, entry_of
 from plumbline.models.compressed import Compressed
 from plumbline.models.compression import AfterTraining
 from plumbline.models.export import export_onnx, with_embedding
@@ -53,10 +53,14 @@ def main() -> None:
 
     def ask(name: str, number: int) -> pd.DataFrame:
         compressed = candidates[name].model.compressed
-        candidate = load_section(f"candidates.{compressed.of if compressed else name}", Candidate)
+        candidate = entry_of(compressed.of if compressed else name)
         features = open_features(artefacts.FEATURES / candidate.backbone)
         after = after_training(candidates[name], candidate, train.seed) if compressed else None
-        return answers.of(name, candidate, features, number, after)
+        teacher = None
+        if candidate.teacher is not None:
+            teaching = entry_of(candidate.teacher)
+            teacher = teaching, open_features(artefacts.FEATURES / teaching.backbone)
+        return answers.of(name, candidate, features, number, after, teacher)
 
     artefacts.FOLDS.path.mkdir(parents=True, exist_ok=True)
     unseen = Unseen(candidates, ask, gate.resamples, gate.seed)
@@ -113,8 +117,8 @@ def backbones_of(candidate: TrainedCandidate) -> set[str]:
 def entrant(candidate: TrainedCandidate, candidates: dict[str, TrainedCandidate], folds: int) -> Entrant:
     """Return a candidate as the race sees it. A fold takes what training took, on so many fewer pictures.
 
-    A compressed one's original is trained for it, and then compressed. Where no candidate's time was measured, none
-    pays for a fold.
+    A compressed one's original is trained for it, and then compressed; a student's teacher is trained before it. Where
+    no candidate's time was measured, none pays for a fold.
     """
     asked = [member.name for member in candidate.model.members] or [candidate.name]
     measured = [one.seconds for one in candidates.values() if one.seconds is not None]
@@ -123,7 +127,10 @@ def entrant(candidate: TrainedCandidate, candidates: dict[str, TrainedCandidate]
     def took(name: str) -> float:
         one = candidates.get(name)
         own = longest if one is None or one.seconds is None else one.seconds
-        return own + took(one.model.compressed.of) if one is not None and one.model.compressed else own
+        if one is None:
+            return own
+        before = one.model.compressed.of if one.model.compressed else one.model.settings.get("teacher")
+        return own + took(before) if before else own
 
     seconds = {name: (folds - 1) / folds * took(name) for name in asked}
     return Entrant(candidate.name, (candidate.parameters,), seconds)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from plumbline.commands.deps import PIPELINES
+from plumbline.commands.deps import PIPELINES, module_of
 from plumbline.common import artefacts
 from plumbline.common.files import Artefact
 
@@ -28,7 +28,7 @@ def outs():
             for out in one.get(kind, []):
                 path = out if isinstance(out, str) else next(iter(out))
                 if Path(path).parts[0] in map(str, TOPS):
-                    yield re.sub(r"/\$\{key\}.*", "", path), stage
+                    yield re.sub(r"/\$\{key\}.*", "", path), module_of(stage)
 
 
 def test_every_out_of_dvc_yaml_is_an_artefact_of_the_stage_that_writes_it():

@@ -62,6 +62,7 @@ def lay_out(root: Path, labels: list[str]) -> None:
     params |= {
         "backbones": {"pixels": {"image_size": SIZE}},
         "candidates": {"narrow": NETWORK, "wide": {**NETWORK, "width": 1.5}},
+        "students": {"student": {**NETWORK, "width": 0.5, "teacher": "wide"}},
         "compressed": {"narrow_int8": {"of": "narrow", "backbone": "pixels", "how": "int8"}},
     }
     params["group"]["embedding"] = params["leakage"]["features"] = "pixels"
@@ -118,7 +119,7 @@ def test_the_whole_pipeline_on_another_kind_of_labels(labels, several, tmp_path,
 
     evaluation, decision = read("evaluation.json"), read("decision.json")
     assert (evaluation["classes"], evaluation["several_labels"]) == (classes, several)
-    assert set(evaluation["candidates"]) == {"narrow", "narrow_int8", "wide", "soft_vote", "stacking"}
+    assert set(evaluation["candidates"]) == {"narrow", "narrow_int8", "student", "wide", "soft_vote", "stacking"}
     entry = evaluation["candidates"][decision["candidate"]]
     scores = entry["splits"]["test"]["scores"]
     assert {"f1_macro", "roc_auc", *(f"recall:{name}" for name in classes)} <= set(scores)
@@ -185,7 +186,7 @@ def test_a_published_split_is_kept_from_the_folders_to_the_decision(tmp_path, mo
     cv2.imwrite(str(data / "Train/helmet/leak.jpg"), cv2.imread(str(data / tested[0])))
     shutil.copy(data / tested[1], data / "Train/helmet/same.png")
     params = yaml.safe_load((tmp_path / "params.yaml").read_text())
-    params |= {"candidates": {"narrow": NETWORK}, "compressed": {}, "ensembles": {}}
+    params |= {"candidates": {"narrow": NETWORK}, "students": {}, "compressed": {}, "ensembles": {}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     asked = ["init", "data", "--violation", "bare", "--published-split", "keep"]
     assert CliRunner().invoke(app, asked).exit_code == 0

@@ -173,9 +173,9 @@ def read_candidate(folder: Path) -> TrainedCandidate:
         history = pd.read_csv(folder / artefacts.HISTORY)
         table = pd.read_parquet(folder / artefacts.PREDICTIONS)
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is missing: run `dvc repro -f train@{folder.name}`.") from None
+        raise UserError(f"{error.filename} is missing: run `dvc repro -f {model.made_by}`.") from None
     except ValueError as error:
-        raise UserError(f"{folder} is damaged ({error}): run `dvc repro -f train@{folder.name}`.") from None
+        raise UserError(f"{folder} is damaged ({error}): run `dvc repro -f {model.made_by}`.") from None
     cost = read_cost(folder)
     candidate = TrainedCandidate(
         name=folder.name,
@@ -213,7 +213,7 @@ def read_unseen(race: Path, candidates: dict[str, TrainedCandidate], finalists: 
 def _checked(table: pd.DataFrame, model: ModelRecord, path: Path) -> pd.DataFrame:
     probabilities = [f"p_{name}" for name in model.classes]
     absent = [column for column in (*COLUMNS, *probabilities) if column not in table.columns]
-    again = f"run `dvc repro -f train@{path.parent.name}`"
+    again = f"run `dvc repro -f {model.made_by}`"
     if absent:
         raise UserError(f"{path} has no column {', '.join(absent)}: {again}.")
     values = table[probabilities].to_numpy(np.float64)

@@ -503,6 +503,6 @@ def pictures_of(candidate: TrainedCandidate) -> tuple[pd.DataFrame, NDArray[np.u
 
 
 def names_of_all() -> list[str]:
-    """Return the names under `candidates` and, where there are such sections, `compressed` and `ensembles`."""
-    others = (load_sections(section, Named, optional=True) for section in ("compressed", "ensembles"))
+    """Return the names under `candidates` and, where there are such sections, `students`, `compressed`, `ensembles`."""
+    others = (load_sections(section, Named, optional=True) for section in ("students", "compressed", "ensembles"))
     return [*load_sections("candidates", Named), *(name for names in others for name in names)]

@@ -85,7 +85,7 @@ def _load(
     candidate = parse_section("settings", model.settings, Candidate, folder / artefacts.MODEL)
     networks = _networks(backbone, features) if whole or backbone.freeze != "head" else None
     trained = build_trainable(candidate, backbone, networks, len(model.classes), task_of(model))
-    load_stored(trained, folder / artefacts.HEAD_WEIGHTS, f"train@{model.candidate}")
+    load_stored(trained, folder / artefacts.HEAD_WEIGHTS, model.made_by)
     return backbone, candidate, networks, trained
 
 

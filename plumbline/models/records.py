@@ -196,6 +196,14 @@ class ModelDescription(Record):
     compressed: CompressedRecord | None = None
 
     @property
+    def made_by(self) -> str:
+        """The stage that makes it."""
+        if self.members:
+            return "ensemble"
+        own = "train_of_students" if self.settings.get("teacher") else "train"
+        return f"{'compress' if self.compressed else own}@{self.candidate}"
+
+    @property
     def trouble(self) -> list[str]:
         """Sentences on what went wrong in training; none where nothing did."""
         said = []
