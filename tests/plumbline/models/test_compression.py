@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import onnx
 import pandas as pd
 import pytest
+from recorded import backbone_json
 
 from plumbline.common.errors import UserError
 from plumbline.models.candidates import Candidate, build_network
 from plumbline.models.compressed import AT_ONCE, Compressed
 from plumbline.models.compression import (
     HALF,
+    AfterTraining,
     Source,
     answers,
     calibration_paths,
@@ -196,3 +200,17 @@ def test_what_has_no_weights_to_quantise_is_refused_by_name(tmp_path):
     source = Source(keras.Model(pixels, flat), "stretch", pictures)
     with pytest.raises(UserError, match=r"compressed\.one_int8: one can't be made int8: none of its operations"):
         compress("one_int8", INT8, source, table_of(), tmp_path, 0)
+
+
+def test_in_the_race_the_original_trained_without_a_fold_is_compressed_the_way_that_was_kept(tmp_path):
+    (tmp_path / "backbone.json").write_text(json.dumps(backbone_json(image_size=SIZE, shape=[SIZE, SIZE, 3])))
+    network, table = trained(from_pixels()), table_of()
+    candidate = Candidate(architecture="lenet5", backbone="pixels")
+    after = AfterTraining(INT8, str(RECIPES[1]), candidate, tmp_path, "stretch", pictures, 0)
+    found = after.answers(network, table)
+    asked = table[table["split"] == "test"]
+    assert found["path"].tolist() == asked["path"].tolist()
+    float32 = np.asarray(network(np.stack(list(pictures(asked["path"]))).astype(np.float32), training=False))[:, 0]
+    assert 0 < np.abs(found["p_helmet"].to_numpy() - float32).max() < 0.15
+    other = AfterTraining(INT8, str(RECIPES[0]), candidate, tmp_path, "stretch", pictures, 0)
+    assert other.key != after.key
