@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from plumbline.common import artefacts
 from plumbline.common.errors import run
 from plumbline.common.files import replacing_folder, write_table
-from plumbline.common.params import load_section, name_given
+from plumbline.common.params import load_section, name_given, parse_section
 from plumbline.common.records import read_record, read_table, write_record
-from plumbline.models.assemble import load_candidate
-from plumbline.models.compression import Compressed, Source, answers, compress, cost_record, model_record
+from plumbline.models.assemble import load_trained
+from plumbline.models.candidates import Candidate
+from plumbline.models.compressed import Compressed
+from plumbline.models.compression import Original, answers, compress, cost_record, model_record
 from plumbline.models.fitting import make_deterministic
 from plumbline.models.records import ModelRecord
 from plumbline.models.training import TrainParams, peak_megabytes
@@ -44,20 +46,27 @@ def main() -> None:
     def pictures(paths: list[str]) -> Iterable[NDArray[np.uint8]]:
         return iter_rgb(data, paths, (original.image_size, original.image_size), fit=original.fit)
 
-    source = Source(load_candidate(folder, artefacts.FEATURES / original.backbone), original.fit, pictures)
+    features = artefacts.FEATURES / original.backbone
+    candidate = parse_section("settings", original.settings, Candidate, folder / artefacts.MODEL)
+    began = time.perf_counter()
+    of = Original(candidate, features, original.fit, pictures)
+    source, pruned = of.source(load_trained(folder, features), entry, table, seed, name)
+    pruning = time.perf_counter() - began
     with tempfile.TemporaryDirectory(prefix="plumbline-compress-") as scratch:
         made = compress(name, entry, source, table, Path(scratch), seed)
         began = time.perf_counter()
         predictions = answers(made.file, source, table)
-        scoring = time.perf_counter() - began
-        model, cost = model_record(name, entry, original, made), cost_record(made, scoring, peak_megabytes())
+        seconds = pruning + time.perf_counter() - began
+        model = model_record(name, entry, original, made, pruned)
+        cost = cost_record(made, seconds, peak_megabytes())
         with replacing_folder(artefacts.CANDIDATES / name) as out:
             shutil.copyfile(made.file, out / artefacts.SERVED_FILE)
             shutil.copyfile(folder / artefacts.HISTORY, out / artefacts.HISTORY)
             write_table(out / artefacts.PREDICTIONS, predictions)
             write_record(out / artefacts.MODEL, model)
             write_record(out / artefacts.COST, cost)
-    print(f"{name}: {made.recipe}, {made.file_share:.0%} of the bytes of {entry.of}", file=sys.stderr)
+        share = made.file_share
+    print(f"{name}: {made.recipe}, {share:.0%} of the bytes of {entry.of}", file=sys.stderr)
 
 
 if __name__ == "__main__":

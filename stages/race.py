@@ -32,7 +32,7 @@ from plumbline.evidence.unseen import Unseen
 from plumbline.models.assemble import load_served
 from plumbline.models.candidates import Candidate, entry_of
 from plumbline.models.compressed import Compressed
-from plumbline.models.compression import AfterTraining
+from plumbline.models.compression import AfterTraining, Original
 from plumbline.models.export import export_onnx, with_embedding
 from plumbline.models.features import open_features
 from plumbline.models.folds import FoldAnswers, count_folds, folds_of
@@ -158,12 +158,15 @@ def after_training(one: TrainedCandidate, original: Candidate, seed: int) -> Aft
     data, model = load_section("data", DataParams), one.model
     assert model.compressed is not None
     return AfterTraining(
+        name=one.name,
         entry=load_section(f"compressed.{one.name}", Compressed),
-        recipe=model.compressed.recipe,
-        candidate=original,
-        features=artefacts.FEATURES / original.backbone,
-        fit=model.fit,
-        pictures=lambda paths: iter_rgb(data, paths, (model.image_size, model.image_size), fit=model.fit),
+        recipe=model.compressed.kept,
+        original=Original(
+            candidate=original,
+            features=artefacts.FEATURES / original.backbone,
+            fit=model.fit,
+            pictures=lambda paths: iter_rgb(data, paths, (model.image_size, model.image_size), fit=model.fit),
+        ),
         seed=seed,
     )
 

@@ -7,6 +7,7 @@ lose one, and so can the way that ranges are found), so each is made and asked a
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterable
@@ -26,10 +27,13 @@ from plumbline.models.assemble import whole_of
 from plumbline.models.candidates import Candidate
 from plumbline.models.compressed import AT_ONCE, FEWEST, Compressed
 from plumbline.models.export import FIT, OnnxModel, check_export, export_onnx, with_embedding
-from plumbline.models.fitting import Targets, predictions_of, targets_of
+from plumbline.models.features import open_features
+from plumbline.models.fitting import Targets, make_deterministic, predictions_of, targets_of
 from plumbline.models.latency import speeds
+from plumbline.models.pruning import prune_in_steps
 from plumbline.models.quantisation import RECIPES, Recipe, halve, prepare, quantise
 from plumbline.models.records import CompressedRecord, Cost, ModelRecord, Tried
+from plumbline.models.training import TrainingSet
 
 if TYPE_CHECKING:
     import keras
@@ -41,20 +45,25 @@ TOLERANCE = 1e-4
 CHECKED = 8
 BATCH = 16
 HALF = "weights kept as float16"
+AS_IT_IS = "float32"
 
 
 @dataclass(frozen=True)
 class Source:
-    """What is compressed: the network from pixels to its output, how pictures reach it, and who reads them."""
+    """What is compressed: the network from pixels to its output, how pictures reach it, and who reads them.
+
+    `unpruned` is the network before pruning, where there was any: the original that a file is compared with.
+    """
 
     network: keras.Model
     fit: Fit
     pictures: Pictures
+    unpruned: keras.Model | None = None
 
 
 @dataclass(frozen=True)
 class Made:
-    """The file that was kept, which way made it, and what it took; the float32 file that it was made of."""
+    """The file that was kept, which way made it, and what it took; the original in float32, before any pruning."""
 
     file: Path
     original: Path
@@ -101,6 +110,10 @@ def compress(
     check_export(whole, float32, np.stack(list(source.pictures(checked))), TOLERANCE)
     maker = _maker(name, entry, source, table, scratch, seed)
     exported = time.perf_counter() - began
+    original = float32
+    if source.unpruned is not None and not only:
+        original = scratch / "original.onnx"
+        export_onnx(with_embedding(source.unpruned), original, source.fit)
     tried, files, seconds = [], {}, {}
     for recipe in [only] if only else maker.recipes:
         began = time.perf_counter()
@@ -119,7 +132,8 @@ def compress(
             "out, or name another candidate."
         )
     best = min((one for one in tried if one.recipe in files), key=lambda one: (-(one.accuracy or 0), one.log_loss or 0))
-    return Made(files[best.recipe], float32, best.recipe, tuple(tried), maker.pictures, exported + seconds[best.recipe])
+    took = exported + seconds[best.recipe]
+    return Made(files[best.recipe], original, best.recipe, tuple(tried), maker.pictures, took)
 
 
 @dataclass(frozen=True)
@@ -134,6 +148,8 @@ class _Maker:
 def _maker(name: str, entry: Compressed, source: Source, table: pd.DataFrame, scratch: Path, seed: int) -> _Maker:
     if entry.how == "float16":
         return _Maker([HALF], lambda file, to, _: halve(file, to))
+    if entry.how == "float32":
+        return _Maker([AS_IT_IS], lambda file, to, _: shutil.copyfile(file, to) and None)
     paths = calibration_paths(table, entry.calibration, seed)
     if len(paths) < FEWEST:
         raise UserError(
@@ -200,12 +216,13 @@ def answers(file: Path, source: Source, table: pd.DataFrame, split: str | None =
     return predictions_of(asked, targets, scored(file, source.pictures(list(asked["path"])), targets))
 
 
-def model_record(name: str, entry: Compressed, original: ModelRecord, made: Made) -> ModelRecord:
-    """Return model.json: the original's, with what was done to it."""
+def model_record(name: str, entry: Compressed, original: ModelRecord, made: Made, pruned: int = 0) -> ModelRecord:
+    """Return model.json: the original's, with what was done to it; `pruned` parameters were taken out."""
     compressed = CompressedRecord(
         of=entry.of,
         how=entry.how,
-        recipe=made.recipe,
+        recipe=f"pruned to {entry.pruning.keep:.0%} of its filters, {made.recipe}" if entry.pruning else made.recipe,
+        kept=made.recipe,
         bytes=made.file.stat().st_size,
         original_bytes=made.original.stat().st_size,
         calibration_pictures=made.calibration_pictures,
@@ -214,14 +231,16 @@ def model_record(name: str, entry: Compressed, original: ModelRecord, made: Made
     return ModelRecord.model_validate(
         original.content()
         | {"candidate": name, "compressed": compressed.content(), "settings": entry.model_dump(mode="json")}
+        | {key: getattr(original, key) - pruned for key in ("parameters", "trainable_parameters")}
     )
 
 
-def cost_record(made: Made, scoring_seconds: float, peak_megabytes: float) -> Cost:
-    """Return cost.json: what making the file takes, all pictures scored, and its speed beside its original's."""
+def cost_record(made: Made, other_seconds: float, peak_megabytes: float) -> Cost:
+    """Return cost.json: what making the file takes, with `other_seconds` of pruning and of scoring all pictures, and
+    its speed beside its original's."""
     speed, original = speeds([made.file, made.original])
     return Cost(
-        seconds=round(made.seconds + scoring_seconds, 2),
+        seconds=round(made.seconds + other_seconds, 2),
         peak_megabytes=round(peak_megabytes),
         latency_ms=speed.one_ms,
         speed=speed,
@@ -239,18 +258,38 @@ def _describe(file: Path, fit: Fit) -> None:
 
 
 @dataclass(frozen=True)
-class AfterTraining:
-    """A compressed candidate in the race: its original, trained without a fold, is compressed the way that was kept.
+class Original:
+    """What a compressed candidate is made of: settings, the folder of its backbone's features, who reads pictures."""
 
-    `pictures` and `fit` are as in Source, `features` is the folder of its backbone.
-    """
-
-    entry: Compressed
-    recipe: str
     candidate: Candidate
     features: Path
     fit: Fit
     pictures: Pictures
+
+    def source(
+        self, trained: keras.Model, entry: Compressed, splits: pd.DataFrame, seed: int, name: str
+    ) -> tuple[Source, int]:
+        """Return what is compressed of the candidate that `trained` is the trained part of, and how many parameters
+        pruning took out of it; it is trained on with the pictures of `splits` (path, label, group, split)."""
+        candidate, whole, before = self.candidate, trained, trained.count_params()
+        unpruned = None
+        if entry.pruning is not None:
+            data = TrainingSet.of(splits, open_features(self.features))
+            make_deterministic(seed)
+            trained, candidate = prune_in_steps(trained, candidate, entry.pruning, data, f"compressed.{name}")
+            unpruned = whole_of(self.candidate, self.features, whole)
+        network = whole_of(candidate, self.features, trained)
+        return Source(network, self.fit, self.pictures, unpruned), before - trained.count_params()
+
+
+@dataclass(frozen=True)
+class AfterTraining:
+    """A compressed candidate in the race: its original, trained without a fold, is compressed the way that was kept."""
+
+    name: str
+    entry: Compressed
+    recipe: str
+    original: Original
     seed: int
 
     @property
@@ -261,7 +300,7 @@ class AfterTraining:
 
     def answers(self, network: keras.Model, table: pd.DataFrame) -> pd.DataFrame:
         """Return what the file made of `network` says of the test pictures of `table`: its rows, and p_CLASS."""
-        source = Source(whole_of(self.candidate, self.features, network), self.fit, self.pictures)
+        source, _ = self.original.source(network, self.entry, table, self.seed, self.name)
         with tempfile.TemporaryDirectory(prefix="plumbline-compress-") as scratch:
-            made = compress(self.entry.of, self.entry, source, table, Path(scratch), self.seed, self.recipe)
+            made = compress(self.name, self.entry, source, table, Path(scratch), self.seed, self.recipe)
             return answers(made.file, source, table, "test")

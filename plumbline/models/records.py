@@ -147,11 +147,16 @@ class Tried(Record):
 
 
 class CompressedRecord(Record):
-    """Of which candidate this is a smaller copy, how it was made, and every way that was tried, in their order."""
+    """Of which candidate this is a smaller copy, how it was made, and every way that was tried, in their order.
+
+    `recipe` says it in words, `kept` is the one of those tried that was kept. `original_bytes` are those of the float32
+    file that was not pruned.
+    """
 
     of: str
     how: str
     recipe: str
+    kept: str = ""
     bytes: int
     original_bytes: int
     calibration_pictures: int = 0

@@ -16,6 +16,7 @@ from plumbline.models.compressed import AT_ONCE, Compressed
 from plumbline.models.compression import (
     HALF,
     AfterTraining,
+    Original,
     Source,
     answers,
     calibration_paths,
@@ -206,11 +207,12 @@ def test_in_the_race_the_original_trained_without_a_fold_is_compressed_the_way_t
     (tmp_path / "backbone.json").write_text(json.dumps(backbone_json(image_size=SIZE, shape=[SIZE, SIZE, 3])))
     network, table = trained(from_pixels()), table_of()
     candidate = Candidate(architecture="lenet5", backbone="pixels")
-    after = AfterTraining(INT8, str(RECIPES[1]), candidate, tmp_path, "stretch", pictures, 0)
+    original = Original(candidate, tmp_path, "stretch", pictures)
+    after = AfterTraining("one_int8", INT8, str(RECIPES[1]), original, 0)
     found = after.answers(network, table)
     asked = table[table["split"] == "test"]
     assert found["path"].tolist() == asked["path"].tolist()
     float32 = np.asarray(network(np.stack(list(pictures(asked["path"]))).astype(np.float32), training=False))[:, 0]
     assert 0 < np.abs(found["p_helmet"].to_numpy() - float32).max() < 0.15
-    other = AfterTraining(INT8, str(RECIPES[0]), candidate, tmp_path, "stretch", pictures, 0)
+    other = AfterTraining("one_int8", INT8, str(RECIPES[0]), original, 0)
     assert other.key != after.key
