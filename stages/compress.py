@@ -28,6 +28,7 @@ from plumbline.models.compression import Original, answers, compress, cost_recor
 from plumbline.models.fitting import make_deterministic
 from plumbline.models.records import ModelRecord
 from plumbline.models.training import TrainParams, peak_megabytes
+from plumbline.tasks.known import task_of
 
 
 def main() -> None:
@@ -49,7 +50,7 @@ def main() -> None:
     features = artefacts.FEATURES / original.backbone
     candidate = parse_section("settings", original.settings, Candidate, folder / artefacts.MODEL)
     began = time.perf_counter()
-    of = Original(candidate, features, original.fit, pictures)
+    of = Original(candidate, features, original.fit, pictures, len(original.classes), task_of(original))
     source, pruned = of.source(load_trained(folder, features), entry, table, seed, name)
     pruning = time.perf_counter() - began
     with tempfile.TemporaryDirectory(prefix="plumbline-compress-") as scratch:

@@ -166,6 +166,8 @@ def after_training(one: TrainedCandidate, original: Candidate, seed: int) -> Aft
             features=artefacts.FEATURES / original.backbone,
             fit=model.fit,
             pictures=lambda paths: iter_rgb(data, paths, (model.image_size, model.image_size), fit=model.fit),
+            classes=len(model.classes),
+            task=one.task,
         ),
         seed=seed,
     )

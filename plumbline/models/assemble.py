@@ -15,6 +15,7 @@ from plumbline.models.networks import load_stored
 from plumbline.models.records import BackboneRecord, Cost, ModelRecord
 from plumbline.models.trainable import Parts, assemble, build_trainable, cut_networks, reads_pixels
 from plumbline.tasks.known import task_of
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -29,10 +30,6 @@ def load_candidate(folder: Path, features: Path) -> keras.Model:
     Raises UserError where a file is missing or does not fit, or where the candidate is compressed: `load_served`.
     """
     model = read_record(folder / artefacts.MODEL, ModelRecord)
-    if model.compressed:
-        raise UserError(
-            f"{folder} holds a compressed candidate, which no network of Keras is: use its {artefacts.SERVED_FILE}."
-        )
     if model.members:  # an ensemble holds its members' folders; their backbones lie beside `features`
         loaded = [
             load_candidate(folder / artefacts.MEMBERS / member.name, features.parent / member.backbone)
@@ -56,10 +53,15 @@ def load_served(folder: Path, features: Path) -> keras.Model | Path:
     return file
 
 
-def whole_of(candidate: Candidate, features: Path, trained: keras.Model) -> keras.Model:
+def whole_of(candidate: Candidate, features: Path, trained: keras.Model, classes: int, task: Task) -> keras.Model:
     """Return the whole model of what `candidate` has just `trained` on the backbone of folder `features`."""
     backbone = read_record(features / artefacts.BACKBONE, BackboneRecord)
-    return _whole(candidate, backbone, _networks(backbone, features), trained)
+    networks = _networks(backbone, features)
+    if networks is not None and backbone.freeze != "head":  # what was trained of them has to be in the whole as well
+        again = build_trainable(candidate, backbone, networks, classes, task)
+        again.set_weights(trained.get_weights())
+        trained = again
+    return _whole(candidate, backbone, networks, trained)
 
 
 def _whole(candidate: Candidate, backbone: BackboneRecord, networks: Parts | None, trained: keras.Model) -> keras.Model:
@@ -81,6 +83,10 @@ def _load(
     model: ModelRecord, folder: Path, features: Path, whole: bool
 ) -> tuple[BackboneRecord, Candidate, Parts | None, keras.Model]:
     """backbone.json, settings, the backbone's networks (None for pixels or where not needed), the trained part."""
+    if model.compressed:
+        raise UserError(
+            f"{folder} holds a compressed candidate, which has no layers to look into: use {model.compressed.of}."
+        )
     backbone = read_record(features / artefacts.BACKBONE, BackboneRecord)
     candidate = parse_section("settings", model.settings, Candidate, folder / artefacts.MODEL)
     networks = _networks(backbone, features) if whole or backbone.freeze != "head" else None

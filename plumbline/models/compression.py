@@ -34,6 +34,8 @@ from plumbline.models.pruning import prune_in_steps
 from plumbline.models.quantisation import RECIPES, Recipe, halve, prepare, quantise
 from plumbline.models.records import CompressedRecord, Cost, ModelRecord, Tried
 from plumbline.models.training import TrainingSet
+from plumbline.tasks.one_label import ONE_LABEL
+from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
@@ -149,7 +151,7 @@ def _maker(name: str, entry: Compressed, source: Source, table: pd.DataFrame, sc
     if entry.how == "float16":
         return _Maker([HALF], lambda file, to, _: halve(file, to))
     if entry.how == "float32":
-        return _Maker([AS_IT_IS], lambda file, to, _: shutil.copyfile(file, to) and None)
+        return _Maker([AS_IT_IS], _copied)
     paths = calibration_paths(table, entry.calibration, seed)
     if len(paths) < FEWEST:
         raise UserError(
@@ -167,6 +169,10 @@ def _maker(name: str, entry: Compressed, source: Source, table: pd.DataFrame, sc
         quantise(ready, to, source.pictures(paths), way, scratch / f"{way.ranges}.json")
 
     return _Maker(list(by_name), make, len(paths))
+
+
+def _copied(file: Path, to: Path, _: str) -> None:
+    shutil.copyfile(file, to)
 
 
 def calibration_paths(table: pd.DataFrame, most: int, seed: int) -> list[str]:
@@ -259,12 +265,15 @@ def _describe(file: Path, fit: Fit) -> None:
 
 @dataclass(frozen=True)
 class Original:
-    """What a compressed candidate is made of: settings, the folder of its backbone's features, who reads pictures."""
+    """What a compressed candidate is made of: settings, the folder of its backbone's features, who reads pictures, how
+    many classes there are, and what is asked of each picture."""
 
     candidate: Candidate
     features: Path
     fit: Fit
     pictures: Pictures
+    classes: int = 2
+    task: Task = ONE_LABEL
 
     def source(
         self, trained: keras.Model, entry: Compressed, splits: pd.DataFrame, seed: int, name: str
@@ -277,8 +286,8 @@ class Original:
             data = TrainingSet.of(splits, open_features(self.features))
             make_deterministic(seed)
             trained, candidate = prune_in_steps(trained, candidate, entry.pruning, data, f"compressed.{name}")
-            unpruned = whole_of(self.candidate, self.features, whole)
-        network = whole_of(candidate, self.features, trained)
+            unpruned = whole_of(self.candidate, self.features, whole, self.classes, self.task)
+        network = whole_of(candidate, self.features, trained, self.classes, self.task)
         return Source(network, self.fit, self.pictures, unpruned), before - trained.count_params()
 
 

@@ -292,6 +292,7 @@ def test_a_compressed_candidate_leaves_what_a_trained_one_does(candidate, distur
 
 
 def test_a_network_is_compressed_with_its_frozen_backbone(splits, data):
+    """And with what was trained of it."""
     run(weights)
     run(featurize, "hybrid")
     run(train, "hybrid")
