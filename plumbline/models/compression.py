@@ -110,7 +110,7 @@ def compress(
     export_onnx(whole, float32, source.fit)
     checked = list(table["path"][table["split"] == "train"].sort_values()[:CHECKED])
     check_export(whole, float32, np.stack(list(source.pictures(checked))), TOLERANCE)
-    maker = _maker(name, entry, source, table, scratch, seed)
+    maker = _maker(name, entry, source, table, scratch, seed, fewest=1 if only else FEWEST)
     exported = time.perf_counter() - began
     original = float32
     if source.unpruned is not None and not only:
@@ -147,16 +147,18 @@ class _Maker:
     pictures: int = 0
 
 
-def _maker(name: str, entry: Compressed, source: Source, table: pd.DataFrame, scratch: Path, seed: int) -> _Maker:
+def _maker(
+    name: str, entry: Compressed, source: Source, table: pd.DataFrame, scratch: Path, seed: int, fewest: int
+) -> _Maker:
     if entry.how == "float16":
         return _Maker([HALF], lambda file, to, _: halve(file, to))
     if entry.how == "float32":
         return _Maker([AS_IT_IS], _copied)
     paths = calibration_paths(table, entry.calibration, seed)
-    if len(paths) < FEWEST:
+    if len(paths) < fewest:
         raise UserError(
             f"params.yaml: compressed.{name} can't be calibrated: one picture from each training group makes "
-            f"{len(paths)}, and {FEWEST} are needed to show the ranges of its activations: add pictures, or take the "
+            f"{len(paths)}, and {fewest} are needed to show the ranges of its activations: add pictures, or take the "
             "entry out."
         )
     by_name: dict[str, Recipe] = {str(recipe): recipe for recipe in RECIPES}
@@ -178,15 +180,15 @@ def _copied(file: Path, to: Path, _: str) -> None:
 def calibration_paths(table: pd.DataFrame, most: int, seed: int) -> list[str]:
     """Return up to `most` training pictures of `table` (path, label, split, group), each of another group, in order.
 
-    The classes take turns, so that each is there as long as it has groups. A multiple of AT_ONCE, as calibration
-    takes them.
+    The classes take turns, so that each is there as long as it has groups. From AT_ONCE on a multiple of it, as
+    calibration takes them.
     """
     train = table[table["split"] == "train"].sort_values("path")
     order = np.random.default_rng(seed).permutation(len(train))
     drawn = train.iloc[order].drop_duplicates("group")
     turn = drawn.groupby("label").cumcount()
     paths = list(drawn.assign(turn=turn).sort_values(["turn", "label"], kind="stable")["path"].head(most))
-    return sorted(paths[: len(paths) // AT_ONCE * AT_ONCE])
+    return sorted(paths[: len(paths) // AT_ONCE * AT_ONCE or None])
 
 
 def _judged(recipe: str, file: Path, source: Source, table: pd.DataFrame) -> Tried:

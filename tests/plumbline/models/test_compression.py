@@ -188,7 +188,7 @@ def test_calibration_pictures_are_training_pictures_of_different_groups_and_of_a
 
 def test_too_few_groups_to_calibrate_with_are_refused(source, tmp_path):
     few = table_of()[lambda table: (table["split"] != "train") | (table["group"].isin(["g0", "g1", "g4"]))]
-    with pytest.raises(UserError, match=r"compressed\.one_int8 can't be calibrated: .* makes 0, and 16 are needed"):
+    with pytest.raises(UserError, match=r"compressed\.one_int8 can't be calibrated: .* makes 3, and 16 are needed"):
         compress("one_int8", INT8, source, few, tmp_path, 0)
 
 
