@@ -15,6 +15,8 @@ from plumbline.evidence.compressed import against_original, frontier, paired
 from plumbline.evidence.intervals import draw_weights
 from plumbline.evidence.rules import cost_of
 from plumbline.evidence.slices import Slicing
+from plumbline.models.records import Cost
+from plumbline.pages.compressed_card import make_compressed_card, sides
 from stages import evaluate, gate, leaderboard, race
 
 SPEED = {"one_ms": 2.0, "sixteen_ms": 16.0}
@@ -66,6 +68,27 @@ def test_what_a_copy_lost_is_paired_by_picture(pair):
     together = sum(share * found.by_class[name].value for share, name in zip(shares, copy.classes, strict=True))
     assert together == pytest.approx(gain.mean()), "the classes' recalls make up the accuracy"
     assert against_original(copy, original, [Slicing("side", column)], draws, 10_000).slices == ()
+
+
+def test_a_card_shows_the_pictures_that_are_answered_otherwise(pair):
+    original, copy, lost = pair
+
+    def pictures(paths, size):
+        return (np.full((size, size, 3), 90, np.uint8) for _ in paths)
+
+    page = make_compressed_card(original, copy, Cost(speed=copy.speed, original_speed=copy.original_speed), pictures)
+    assert f"{len(lost)} of {len(original.sample('test').truth)} test pictures get another answer than from one" in page
+    right = original.sample("test").right
+    assert page.count("now taken for") == sum(
+        right[np.searchsorted(original.sample("test").paths, path_of(original, lost))]
+    )
+    assert [side.agreement for side in sides(original, copy)[:2]] == [1.0, 1.0]
+    with pytest.raises(UserError, match="one and one were not asked about the same pictures"):
+        make_compressed_card(original, original, Cost(), pictures)
+
+
+def path_of(candidate, rows):
+    return candidate.table["path"].to_numpy()[rows]
 
 
 def test_two_that_agree_on_all_have_not_shown_that_they_always_do():
