@@ -21,7 +21,7 @@ from plumbline.common.progress import progress
 from plumbline.imaging.decode import Pixels, decode, decode_resized
 from plumbline.imaging.describe import describe, describe_camera
 from plumbline.imaging.hashing import phash
-from plumbline.registry.export import OnnxModel, export_onnx, stacked, with_embedding
+from plumbline.models.export import OnnxModel, export_onnx, stacked, with_embedding
 
 SIZE = 224
 QUALITY = 92  # JPEG quality of what is disturbed and saved again

@@ -47,7 +47,7 @@ def clone(folder: Path, candidates: list[str] | None = None, small: bool = False
         params["backbones"] = {name: entry for name, entry in params["backbones"].items() if name in used}
         params["leakage"]["features"] = params["group"]["embedding"] = next(iter(used))
         params["ensembles"] = {}
-        params["ablations"] = {}
+        params |= {"ablations": {}, "compressed": {}, "students": {}}
     if small:
         for entry in params["backbones"].values():
             entry.update({key: value for key, value in SMALL.items() if key in entry})

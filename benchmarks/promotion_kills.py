@@ -251,9 +251,9 @@ def _look(scene: Scene) -> int | None:
     import numpy as np
 
     from plumbline.common.errors import UserError
+    from plumbline.models.export import OnnxModel
     from plumbline.registry import history as journal
     from plumbline.registry import versions as registry
-    from plumbline.registry.export import OnnxModel
 
     try:
         version = registry.load_version()

@@ -65,8 +65,8 @@ def make(root: Path) -> None:
     import keras
 
     from plumbline.common.files import write_json
+    from plumbline.models.export import OnnxModel, export_onnx, with_embedding
     from plumbline.registry import bundle, versions
-    from plumbline.registry.export import OnnxModel, export_onnx, with_embedding
     from plumbline.registry.folder import save_mlflow_model
 
     keras.utils.set_random_seed(0)
@@ -246,7 +246,7 @@ def run_load(address: str, clients: int, seconds: float, rate: float | None = No
 def bare_loop(root: Path, seconds: float) -> float:
     """Return images a second of decoding and scoring the same JPEGs in a loop: all cores, batches of 16."""
     from plumbline.imaging.decode import decode_resized
-    from plumbline.registry.export import OnnxModel
+    from plumbline.models.export import OnnxModel
 
     model, contents = OnnxModel(root / "version-1" / "model.onnx"), jpegs()
     done, end, began = 0, time.perf_counter() + seconds, time.perf_counter()

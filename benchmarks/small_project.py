@@ -100,6 +100,8 @@ def small_settings(params: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "candidates": {"simple_cnn": {"architecture": "simple_cnn", "backbone": "pixels"}, "custom_cnn": custom},
         "ensembles": {},
         "ablations": {},
+        "compressed": {},
+        "students": {},
         "group": {**params["group"], "embedding": "pixels"},
         "leakage": {**params["leakage"], "features": "pixels", "repeats": 2},
         "split": {**params["split"], "fractions": {"train": 0.5, "validation": 0.3, "test": 0.2}},

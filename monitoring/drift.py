@@ -58,9 +58,9 @@ from plumbline.common.served import CHAMPION
 from plumbline.imaging.manifest import IngestParams
 from plumbline.imaging.settings import DataParams
 from plumbline.leakage.groups import GroupParams
+from plumbline.models.export import OnnxModel
 from plumbline.registry import bundle, history
 from plumbline.registry import versions as registry
-from plumbline.registry.export import OnnxModel
 from plumbline.registry.place import experiment
 from plumbline.registry.promotion import PromoteParams
 from plumbline.registry.versions import DIGEST_TAG, Version

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.registry.export import EMBEDDING, INPUT, PROBABILITIES
+from plumbline.models.export import EMBEDDING, INPUT, PROBABILITIES
 from serving.model import Scored, Served
 from serving.problems import ProblemError
 from serving.uploads import header_number

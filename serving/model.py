@@ -14,8 +14,8 @@ from plumbline.common.errors import UserError
 from plumbline.common.served import NEIGHBOUR
 from plumbline.evidence.calibration import scale
 from plumbline.imaging.decode import Pixels, decode_resized
+from plumbline.models.export import OnnxModel
 from plumbline.registry import bundle
-from plumbline.registry.export import OnnxModel
 from plumbline.tasks.known import task_of
 from plumbline.tasks.task import Task
 from serving.settings import Unsure

@@ -31,8 +31,8 @@ from plumbline.common.store import Arrays
 from plumbline.imaging.decode import SUFFIXES, DecodeError, decode_resized
 from plumbline.imaging.files import shown_path
 from plumbline.imaging.litter import is_litter
+from plumbline.models.export import OnnxModel
 from plumbline.registry import bundle
-from plumbline.registry.export import OnnxModel
 from plumbline.registry.glance import glance
 from plumbline.registry.versions import RegistryDownError
 from serving.fetch import fetch

@@ -21,7 +21,7 @@ def main() -> None:
     from plumbline.imaging.reading import iter_rgb
     from plumbline.imaging.settings import DataParams
 
-    name = name_given("candidates")
+    name = name_given("candidates", "students")
     data = load_section("data", DataParams)
     model = read_record(artefacts.CANDIDATES / name / artefacts.MODEL, ModelRecord)
     probed = read_record(artefacts.RACE / artefacts.DISTURB / f"{model.backbone}.json", Disturbing, artefacts.RACE.by)

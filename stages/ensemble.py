@@ -34,7 +34,7 @@ from plumbline.models.fitting import predictions_of, targets_of
 def main() -> None:
     """Read build/candidates, write build/ensembles/NAME for every entry of `ensembles`, or why not: not_made.json."""
     entries = load_sections("ensembles", Ensemble, optional=True)
-    names = list(load_sections("candidates", Named))
+    names = [*load_sections("candidates", Named), *load_sections("students", Named, optional=True)]
     # A candidate whose training failed is named as failed by `evaluate`; the others go on without it.
     trained = [name for name in names if (artefacts.CANDIDATES / name / artefacts.MODEL).is_file()]
     members = read_members(artefacts.CANDIDATES.path, trained or names)

@@ -26,7 +26,7 @@ def main() -> None:
     leaks = leaks_between(read_table(artefacts.SPLITS), certificate.pairs_across_splits)
     race = read_record(artefacts.RACE / artefacts.RACE_RECORD, RaceRecord, artefacts.RACE.by)
     unseen = read_unseen(artefacts.RACE.path, candidates, race.finalists)
-    selection = choose(candidates, unseen, evaluation, params)
+    selection = choose(candidates, unseen, evaluation, params, race.latencies)
     decision = decide(selection, evaluation, leaks, params, candidates[selection.chosen].latency, race)
     write_record(artefacts.DECISION, decision)
     for rule in decision.rules:

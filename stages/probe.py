@@ -26,7 +26,7 @@ def main() -> None:
     from plumbline.imaging.reading import iter_rgb
     from plumbline.imaging.settings import DataParams
 
-    name = name_given("candidates")
+    name = name_given("candidates", "students")
     backbone = read_record(artefacts.CANDIDATES / name / artefacts.MODEL, ModelRecord).backbone
     left_out = artefacts.DISTURBED / backbone / artefacts.NOT_MEASURED
     if left_out.is_file():

@@ -13,7 +13,10 @@ from __future__ import annotations
 
 import math
 import sys
+import tempfile
 import time
+from dataclasses import replace
+from pathlib import Path
 
 from plumbline.common import artefacts
 from plumbline.common.errors import run
@@ -21,14 +24,19 @@ from plumbline.common.files import replacing_folder, write_table
 from plumbline.common.params import load_section
 from plumbline.common.records import read_record, read_table, write_record
 from plumbline.common.store import open_store
-from plumbline.evidence.candidates import TrainedCandidate, read_candidates
+from plumbline.evidence.candidates import TrainedCandidate, folder_of, read_candidates
 from plumbline.evidence.evaluation import names_of_all
 from plumbline.evidence.race import Answers, Entrant, Terms, all_folds, disturbing, race, validation_alone
-from plumbline.evidence.rules import Gate, standing
+from plumbline.evidence.rules import Gate, cost_of, standing
 from plumbline.evidence.unseen import Unseen
-from plumbline.models.candidates import Candidate
+from plumbline.models.assemble import load_served
+from plumbline.models.candidates import Candidate, entry_of
+from plumbline.models.compressed import Compressed
+from plumbline.models.compression import AfterTraining, Original
+from plumbline.models.export import export_onnx, with_embedding
 from plumbline.models.features import open_features
 from plumbline.models.folds import FoldAnswers, count_folds, folds_of
+from plumbline.models.latency import latencies_served
 from plumbline.models.records import BackboneRecord
 from plumbline.models.training import TrainParams
 
@@ -44,12 +52,24 @@ def main() -> None:
     answers = FoldAnswers(splits, part, train.seed, artefacts.FOLDS.path, open_store())
 
     def ask(name: str, number: int) -> pd.DataFrame:
-        candidate = load_section(f"candidates.{name}", Candidate)
-        return answers.of(name, candidate, open_features(artefacts.FEATURES / candidate.backbone), number)
+        compressed = candidates[name].model.compressed
+        candidate = entry_of(compressed.of if compressed else name)
+        features = open_features(artefacts.FEATURES / candidate.backbone)
+        after = after_training(candidates[name], candidate, train.seed) if compressed else None
+        teacher = None
+        if candidate.teacher is not None:
+            teaching = entry_of(candidate.teacher)
+            teacher = teaching, open_features(artefacts.FEATURES / teaching.backbone)
+        return answers.of(name, candidate, features, number, after, teacher)
 
     artefacts.FOLDS.path.mkdir(parents=True, exist_ok=True)
     unseen = Unseen(candidates, ask, gate.resamples, gate.seed)
-    entrants = [entrant(one, candidates, train.folds) for one in standing(candidates, gate).values()]
+    stand = standing(candidates, gate)
+    latencies = served_latencies(stand) if gate.prefer == "latency" else {}
+    entrants = [
+        replace(entrant(one, candidates, train.folds), cost=cost_of(one, gate.prefer, latencies))
+        for one in stand.values()
+    ]
     terms = Terms(count_folds(part), train.minutes, gate.margin, gate.confidence, gate.alpha)
     runs = {"auto": race, "validation": validation_alone, "cross_validation": all_folds}
 
@@ -66,6 +86,8 @@ def main() -> None:
         return found
 
     found = runs[gate.selection](entrants, look, terms)
+    if latencies:
+        found = found.model_copy(update={"latencies": latencies})
     with replacing_folder(artefacts.RACE) as folder:
         write_record(folder / artefacts.RACE_RECORD, found)
         for name in found.finalists:
@@ -95,14 +117,60 @@ def backbones_of(candidate: TrainedCandidate) -> set[str]:
 def entrant(candidate: TrainedCandidate, candidates: dict[str, TrainedCandidate], folds: int) -> Entrant:
     """Return a candidate as the race sees it. A fold takes what training took, on so many fewer pictures.
 
-    Where no candidate's time was measured, none pays for a fold.
+    A compressed one's original is trained for it, and then compressed; a student's teacher is trained before it. Where
+    no candidate's time was measured, none pays for a fold.
     """
     asked = [member.name for member in candidate.model.members] or [candidate.name]
     measured = [one.seconds for one in candidates.values() if one.seconds is not None]
     longest = max(measured, default=math.inf)  # one whose time was not measured may be the slowest
-    took = {name: candidates[name].seconds for name in asked}
-    seconds = {name: (folds - 1) / folds * (longest if one is None else one) for name, one in took.items()}
+
+    def took(name: str) -> float:
+        one = candidates.get(name)
+        own = longest if one is None or one.seconds is None else one.seconds
+        if one is None:
+            return own
+        before = one.model.compressed.of if one.model.compressed else one.model.settings.get("teacher")
+        return own + took(before) if before else own
+
+    seconds = {name: (folds - 1) / folds * took(name) for name in asked}
     return Entrant(candidate.name, (candidate.parameters,), seconds)
+
+
+def served_latencies(candidates: dict[str, TrainedCandidate]) -> dict[str, float]:
+    """Return what each candidate takes for a picture as it is served (see plumbline.models.latency), by name."""
+    with tempfile.TemporaryDirectory(prefix="plumbline-race-") as scratch:
+        files = []
+        for name, one in candidates.items():
+            features = artefacts.FEATURES / min(backbones_of(one))
+            served = load_served(folder_of(artefacts.CANDIDATES.path, name), features)
+            if not isinstance(served, Path):
+                network, served = served, Path(scratch) / f"{name}.onnx"
+                export_onnx(with_embedding(network), served, one.model.fit)
+            files.append(served)
+        return dict(zip(candidates, latencies_served(files), strict=True))
+
+
+def after_training(one: TrainedCandidate, original: Candidate, seed: int) -> AfterTraining:
+    """Return what is done to compressed candidate `one`'s `original` once it is trained without a fold."""
+    from plumbline.imaging.reading import iter_rgb
+    from plumbline.imaging.settings import DataParams
+
+    data, model = load_section("data", DataParams), one.model
+    assert model.compressed is not None
+    return AfterTraining(
+        name=one.name,
+        entry=load_section(f"compressed.{one.name}", Compressed),
+        recipe=model.compressed.kept,
+        original=Original(
+            candidate=original,
+            features=artefacts.FEATURES / original.backbone,
+            fit=model.fit,
+            pictures=lambda paths: iter_rgb(data, paths, (model.image_size, model.image_size), fit=model.fit),
+            classes=len(model.classes),
+            task=one.task,
+        ),
+        seed=seed,
+    )
 
 
 if __name__ == "__main__":

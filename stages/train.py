@@ -1,4 +1,8 @@
-"""Stage `train@CANDIDATE`: train one candidate on its backbone's features and predict every picture with it."""
+"""Stage `train@CANDIDATE`: train one candidate on its backbone's features and predict every picture with it.
+
+`train_of_students@STUDENT` does the same for an entry of `students`, which learns from the predictions of its teacher
+in build/candidates as well.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,7 @@ from plumbline.common.files import replacing_folder, write_table
 from plumbline.common.params import load_section, name_given
 from plumbline.common.records import read_table, write_record
 from plumbline.models.assemble import load_candidate
-from plumbline.models.candidates import Candidate
+from plumbline.models.candidates import entry_of
 from plumbline.models.features import open_features
 from plumbline.models.latency import latency_ms
 from plumbline.models.records import Cost
@@ -20,13 +24,17 @@ from plumbline.models.training import TrainParams, peak_megabytes, train
 def main() -> None:
     """Read build/splits.parquet and the backbone's features, write build/candidates/CANDIDATE."""
 
-    name = name_given("candidates")
-    candidate = load_section(f"candidates.{name}", Candidate)
+    name = name_given("candidates", "students")
+    candidate = entry_of(name)
     params = load_section("train", TrainParams)
     splits = read_table(artefacts.SPLITS)
     features = open_features(artefacts.FEATURES / candidate.backbone)
     start = time.perf_counter()
-    network, history, predictions, model = train(name, candidate, splits, features, params.seed)
+    said = None
+    if candidate.teacher is not None:
+        teacher = artefacts.CANDIDATES / candidate.teacher
+        said = read_table(teacher / artefacts.PREDICTIONS, stage=f"train@{teacher.name}")
+    network, history, predictions, model = train(name, candidate, splits, features, params.seed, said=said)
     cost = Cost(seconds=round(time.perf_counter() - start, 2), peak_megabytes=round(peak_megabytes()))
     with replacing_folder(artefacts.CANDIDATES / name) as folder:
         network.save_weights(folder / artefacts.HEAD_WEIGHTS)

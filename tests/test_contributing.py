@@ -36,7 +36,7 @@ def project(tmp_path_factory):
     params["backbones"] = {"pixels": {"image_size": 32}}
     params["group"]["embedding"] = params["leakage"]["features"] = "pixels"
     params["validate"] |= {"min_groups": 2, "max_quarantined": 0.5}
-    params["candidates"] = {}
+    params |= {"candidates": {}, "compressed": {}, "students": {}}
     written = yaml.safe_dump(params, sort_keys=False).replace("candidates: {}\n", "candidates:\n" + ENTRY)
     (top / "params.yaml").write_text(written)
     run(top, "git init -q && git add -A && git commit -q -m start")

@@ -48,7 +48,9 @@ SECTIONS = {
     "drift": DriftParams,
     "serving": ServingParams,
 }
-ENTRIES = {"backbones", "candidates", "ensembles", "ablations", "sites"}  # each entry is somebody's own
+# Each entry is somebody's own.
+ENTRIES = {"backbones", "candidates", "compressed", "students", "ensembles", "ablations", "sites"}
+ITEMS = {f"item.{key}" for key in ("backbone", "architecture", "of", "teacher")}
 NAMED_IN_DVC_YAML = {"group.embedding", "leakage.features", "split.seed", "split.fractions", "train.seed"}
 
 
@@ -109,7 +111,7 @@ def test_the_other_readers_of_a_section_have_the_same_defaults():
 def test_lines_that_dvc_yaml_itself_needs_are_known_and_said():
     """DVC reads these before any stage runs: they are the ones that can't be left out, and params.yaml says so."""
     text = (TOP / "dvc.yaml").read_text()
-    inserted = set(re.findall(r"\$\{(\w+\.\w+)\}", text)) - {"item.backbone", "item.architecture"}
+    inserted = set(re.findall(r"\$\{(\w+\.\w+)\}", text)) - ITEMS
     listed = {line for line in re.findall(r"(?m)^ +- (\w+\.\w+)$", text) if line.split(".")[0] in SECTIONS}
     assert inserted | listed == NAMED_IN_DVC_YAML
     head = (TOP / PARAMS).read_text().splitlines()[:4]

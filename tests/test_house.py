@@ -13,7 +13,7 @@ import networkx
 import pytest
 import yaml
 
-from plumbline.commands.deps import PIPELINES
+from plumbline.commands.deps import PIPELINES, module_of
 from plumbline.common import artefacts
 from plumbline.common.closure import LISTED, closure, code_digest, direct_imports, listing
 
@@ -49,7 +49,7 @@ def missing(module, deps, top=TOP):
     ("pipeline", "name", "module", "deps"), STAGES, ids=[f"{pipeline}:{name}" for pipeline, name, _, _ in STAGES]
 )
 def test_a_stage_depends_on_all_the_code_that_it_runs(pipeline, name, module, deps):
-    assert module == f"stages.{name}"
+    assert module == f"stages.{module_of(name)}"
     assert missing(module, deps) == [], f"{pipeline}: {name} runs this code and does not depend on it"
 
 
@@ -83,7 +83,7 @@ def test_the_list_of_a_stages_code_changes_with_the_code_that_it_runs_and_with_n
 
 def test_stages_with_many_items_depend_on_the_list_of_their_code():
     items = yaml.safe_load((TOP / "dvc.yaml").read_text())["stages"]
-    assert set(LISTED) == {name for name, stage in items.items() if "foreach" in stage}
+    assert set(LISTED) == {module_of(name) for name, stage in items.items() if "foreach" in stage}
 
 
 @pytest.fixture
@@ -137,7 +137,7 @@ def test_packages_hold_nothing_but_a_docstring():
 
 def test_stages_are_those_of_dvc_yaml_and_nothing_else():
     files = {path.stem for path in (TOP / "stages").iterdir() if path.suffix == ".py"} - {"__init__"}
-    assert files == {name for _, name, _, _ in STAGES}
+    assert files == {module_of(name) for _, name, _, _ in STAGES}
     assert not [path for path in (TOP / "stages").iterdir() if path.is_dir() and path.name != "__pycache__"]
 
 

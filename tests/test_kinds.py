@@ -17,9 +17,9 @@ from typer.testing import CliRunner
 
 from plumbline.cli import app
 from plumbline.common.served import CHAMPION
+from plumbline.models.export import OnnxModel
 from plumbline.registry import bundle
 from plumbline.registry import versions as registry
-from plumbline.registry.export import OnnxModel
 
 TOP = Path(__file__).parent.parent
 SIZE = 32
@@ -62,6 +62,8 @@ def lay_out(root: Path, labels: list[str]) -> None:
     params |= {
         "backbones": {"pixels": {"image_size": SIZE}},
         "candidates": {"narrow": NETWORK, "wide": {**NETWORK, "width": 1.5}},
+        "students": {"student": {**NETWORK, "width": 0.5, "teacher": "wide"}},
+        "compressed": {"narrow_int8": {"of": "narrow", "backbone": "pixels", "how": "int8"}},
     }
     params["group"]["embedding"] = params["leakage"]["features"] = "pixels"
     params["leakage"]["repeats"] = params["train"]["folds"] = 2
@@ -117,7 +119,7 @@ def test_the_whole_pipeline_on_another_kind_of_labels(labels, several, tmp_path,
 
     evaluation, decision = read("evaluation.json"), read("decision.json")
     assert (evaluation["classes"], evaluation["several_labels"]) == (classes, several)
-    assert set(evaluation["candidates"]) == {"narrow", "wide", "soft_vote", "stacking"}
+    assert set(evaluation["candidates"]) == {"narrow", "narrow_int8", "student", "wide", "soft_vote", "stacking"}
     entry = evaluation["candidates"][decision["candidate"]]
     scores = entry["splits"]["test"]["scores"]
     assert {"f1_macro", "roc_auc", *(f"recall:{name}" for name in classes)} <= set(scores)
@@ -137,6 +139,16 @@ def test_the_whole_pipeline_on_another_kind_of_labels(labels, several, tmp_path,
         wide = evaluation["candidates"]["wide"]["splits"]["test"]["scores"]
         assert wide["accuracy"]["value"] == pytest.approx(right)
         assert wide["label_accuracy"]["value"] >= right
+
+    copy, of = (evaluation["candidates"][name] for name in ("narrow_int8", "narrow"))
+    assert copy["model"]["compressed"]["of"] == "narrow"
+    assert copy["probes"]["conditions"].keys() == of["probes"]["conditions"].keys()
+    assert (
+        abs(copy["splits"]["test"]["scores"]["accuracy"]["value"] - of["splits"]["test"]["scores"]["accuracy"]["value"])
+        < 0.1
+    )
+    assert "narrow made smaller" not in (tmp_path / "reports/candidates/narrow.html").read_text()
+    assert "made smaller: int8" in (tmp_path / "reports/candidates/narrow_int8.html").read_text()
 
     page = (tmp_path / "reports/leaderboard.html").read_text()
     assert ("label accuracy" if several else "top 2") in page
@@ -174,7 +186,7 @@ def test_a_published_split_is_kept_from_the_folders_to_the_decision(tmp_path, mo
     cv2.imwrite(str(data / "Train/helmet/leak.jpg"), cv2.imread(str(data / tested[0])))
     shutil.copy(data / tested[1], data / "Train/helmet/same.png")
     params = yaml.safe_load((tmp_path / "params.yaml").read_text())
-    params |= {"candidates": {"narrow": NETWORK}, "ensembles": {}}
+    params |= {"candidates": {"narrow": NETWORK}, "students": {}, "compressed": {}, "ensembles": {}}
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
     asked = ["init", "data", "--violation", "bare", "--published-split", "keep"]
     assert CliRunner().invoke(app, asked).exit_code == 0

@@ -113,7 +113,8 @@ def create(path, data):
             shutil.copy(TOP / name, path / name)
     workspace = Workspace(path)
     params = yaml.safe_load((TOP / "params.yaml").read_text())
-    params |= {"backbones": BACKBONES, "candidates": CANDIDATES, "ensembles": {}}
+    params |= {"backbones": BACKBONES, "candidates": CANDIDATES}
+    params |= {"students": {}, "compressed": {}, "ensembles": {}}
     params["evaluate"] |= {"resamples": 200, "permutations": 100}
     params["gate"] |= {"resamples": 200}
     params["train"] |= {"folds": 2}

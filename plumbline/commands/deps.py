@@ -75,7 +75,7 @@ def with_code_deps(text: str, top: Path = Path(), file: Path = DVC_YAML) -> str:
 
 
 def _rewritten(block: str, top: Path, file: Path) -> str:
-    stage = block.strip().partition(":")[0]
+    stage = module_of(block.strip().partition(":")[0])
     if not (top / "stages" / f"{stage}.py").is_file():
         return block
     lines = block.split("\n")
@@ -91,6 +91,11 @@ def _rewritten(block: str, top: Path, file: Path) -> str:
     needed = code_deps(stage, closure(f"stages.{stage}", top.resolve()))
     code = [f"{indent}- {dep if _is_list(dep) else up + dep}" for dep in needed]
     return "\n".join([*lines[: start + 1], *kept, *code, *lines[end:]])
+
+
+def module_of(stage: str) -> str:
+    """Return the module of stages/ that runs stage `stage`: `train_of_students` is `train` over another section."""
+    return stage.partition("_of_")[0]
 
 
 def _is_list(dep: str) -> bool:

@@ -37,12 +37,17 @@ CERTIFICATE = Artefact("build/leakage.json", "leakage", "plumbline.leakage.recor
 
 # Folders with an entry for each backbone, candidate or ensemble; what is in an entry follows below.
 FEATURES = Artefact("build/features", "featurize", "BACKBONE/: VALUES, INDEX, BACKBONE, BACKBONE_WEIGHTS")
-CANDIDATES = Artefact("build/candidates", "train", "CANDIDATE/: MODEL, HEAD_WEIGHTS, HISTORY, PREDICTIONS, COST")
+CANDIDATES = Artefact(
+    "build/candidates",
+    "train",
+    "CANDIDATE/: MODEL, HEAD_WEIGHTS (compressed: SERVED_FILE), HISTORY, PREDICTIONS, COST",
+    "compress",
+)
 ENSEMBLES = Artefact("build/ensembles", "ensemble", "NOT_MADE; ENSEMBLE/: as a candidate's, and MEMBERS")
 FOLDS = Artefact("build/folds", "race", "CANDIDATE-FOLD-DIGEST.npz: what it says of the fold, trained without it")
 RACE = Artefact("build/race", "race", "RACE_RECORD; DISTURB; CANDIDATE.parquet: as PREDICTIONS, pictures that select")
 DISTURBED = Artefact("build/disturbed", "disturb", "BACKBONE/: VALUES, INDEX, CONDITIONS, or NOT_MEASURED")
-PROBES = Artefact("build/probes", "probe", "CANDIDATE/: ANSWERS, ATTENTION, or NOT_MEASURED")
+PROBES = Artefact("build/probes", "probe", "CANDIDATE/: ANSWERS, ATTENTION, or NOT_MEASURED", "probe_compressed")
 ABLATIONS = Artefact("build/ablations", "ablation", "CANDIDATE.json: plumbline.evidence.records.AblationResult")
 TRIALS = Artefact("build/tune", "plumbline tune", "CANDIDATE.db: Optuna's study; CANDIDATE.json: its winner")
 VERIFICATION = Artefact("build/verification", "plumbline similar", "NAME.csv: the ROC of pairs of test pictures")
@@ -67,7 +72,7 @@ DETECTION = Artefact("build/detection.json", "detection", "plumbline.evidence.de
 VALIDATION_PAGES = Artefact("reports/validation", "validate", "Great Expectations' data docs, from index.html on")
 CONFLICTS_PAGE = Artefact("reports/label_conflicts.html", "group", "a page: copies with different labels")
 CERTIFICATE_PAGE = Artefact("reports/leakage.html", "leakage", "a page: the leakage certificate")
-CARDS = Artefact("reports/candidates", "card", "CANDIDATE.html: the card of a candidate")
+CARDS = Artefact("reports/candidates", "card", "CANDIDATE.html: the card of a candidate", "card_compressed")
 ABLATION_PAGES = Artefact("reports/ablations", "ablation", "CANDIDATE.html: the subsets of its networks")
 LEADERBOARD_PAGE = Artefact("reports/leaderboard.html", "leaderboard", "the page that people read")
 DETECTION_PAGE = Artefact("reports/detection.html", "detection", "the page of all detectors that people read")
@@ -93,6 +98,7 @@ DETECTIONS = Artefact("detections.parquet", "detector", "path, split, label, sco
 # Inside the folder of a candidate (CANDIDATES, ENSEMBLES).
 MODEL = Artefact("model.json", "train", "plumbline.models.records.ModelRecord")
 HEAD_WEIGHTS = Artefact("head.weights.h5", "train", "weights of what was trained")
+SERVED_FILE = Artefact("served.onnx", "compress", "of a compressed candidate: pixels to its answers, as it is served")
 HISTORY = Artefact("history.csv", "train", "epoch, loss, accuracy, val_loss, val_accuracy, learning_rate")
 PREDICTIONS = Artefact("predictions.parquet", "train", "path, id, label, split, group, p_CLASS by class")
 COST = Artefact("cost.json", "train", "plumbline.models.records.Cost")

@@ -17,7 +17,10 @@ TOP = Path(__file__).resolve().parents[2]
 ASSETS = (".j2", ".css", ".js")
 PATHS_ALONE = Path("plumbline/common/artefacts.py")
 """Left out of every closure: it holds only paths, which dvc.yaml names itself (tests/test_artefacts.py)."""
-LISTED = ("featurize", "train", "card", "disturb", "probe", "ablation")
+LISTED = (
+    *("featurize", "train", "card", "disturb", "probe", "ablation"),
+    *("compress", "probe_compressed", "card_compressed"),
+)
 """Stages with an item for each backbone or candidate, some ninety in all. Each depends on one list of its code: sixty
 files named one by one in each made a dvc.lock of 24,000 lines, which DVC reads and writes again after every item."""
 

@@ -26,12 +26,13 @@ class Artefact:
     """A file or folder that a run leaves, usable as a path relative to the project's top folder.
 
     `by` is the stage of dvc.yaml that writes it, or the command; `holds` says what is in it: the class it is read
-    as, or words. plumbline/common/artefacts.py lists them all.
+    as, or words; `also_by` is another stage that adds to a folder. plumbline/common/artefacts.py lists them all.
     """
 
     name: str
     by: str
     holds: str
+    also_by: str | None = None
 
     @property
     def path(self) -> Path:

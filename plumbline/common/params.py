@@ -60,11 +60,12 @@ def load_sections(
     return {key: parse_section(f"{name}.{key}", item or {}, model, path) for key, item in value.items()}
 
 
-def name_given(section: str, path: Path = PARAMS) -> str:
-    """Return the one entry of `section` that the command line names, as `python -m stages.train simple_cnn` does."""
+def name_given(*sections: str, path: Path = PARAMS) -> str:
+    """Return the one entry of `sections` that the command line names, as `python -m stages.train simple_cnn` does."""
     if len(sys.argv) != 2:
-        known = ", ".join(map(str, read_params(path).get(section) or {}))
-        raise UserError(f"say which of {path}'s {section} this is for, one by name: {known or 'there is none yet'}.")
+        known = ", ".join(str(name) for section in sections for name in read_params(path).get(section) or {})
+        which = " or ".join(sections)
+        raise UserError(f"say which of {path}'s {which} this is for, one by name: {known or 'there is none yet'}.")
     return sys.argv[1]
 
 

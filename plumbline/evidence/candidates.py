@@ -17,7 +17,7 @@ from plumbline.evidence.calibration import scale
 from plumbline.evidence.intervals import group_codes
 from plumbline.imaging.labels import classes_of
 from plumbline.models.assemble import read_cost
-from plumbline.models.records import ModelRecord
+from plumbline.models.records import ModelRecord, Speed
 from plumbline.tasks.known import task_of
 from plumbline.tasks.labels import truth_table
 from plumbline.tasks.one_label import ONE_LABEL
@@ -26,6 +26,7 @@ from plumbline.tasks.task import LabelSets, Task
 
 SPLITS = ("train", "validation", "test")
 COLUMNS = ("path", "id", "label", "split", "group")
+FLOAT32_BYTES = 4
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,8 @@ class TrainedCandidate:
     table: pd.DataFrame
     latency: float | None = None  # milliseconds of one picture, where they were measured
     seconds: float | None = None  # that its training took, where they were measured
+    speed: Speed | None = None  # of a compressed one, measured in turns with its original's
+    original_speed: Speed | None = None
 
     @property
     def classes(self) -> list[str]:
@@ -55,6 +58,11 @@ class TrainedCandidate:
     @property
     def parameters(self) -> int:
         return self.model.parameters
+
+    @property
+    def bytes(self) -> int:
+        """What it takes on disk: its weights in float32, of a compressed one its file."""
+        return self.model.compressed.bytes if self.model.compressed else FLOAT32_BYTES * self.model.parameters
 
 
 @dataclass(frozen=True)
@@ -165,9 +173,9 @@ def read_candidate(folder: Path) -> TrainedCandidate:
         history = pd.read_csv(folder / artefacts.HISTORY)
         table = pd.read_parquet(folder / artefacts.PREDICTIONS)
     except FileNotFoundError as error:
-        raise UserError(f"{error.filename} is missing: run `dvc repro -f train@{folder.name}`.") from None
+        raise UserError(f"{error.filename} is missing: run `dvc repro -f {model.made_by}`.") from None
     except ValueError as error:
-        raise UserError(f"{folder} is damaged ({error}): run `dvc repro -f train@{folder.name}`.") from None
+        raise UserError(f"{folder} is damaged ({error}): run `dvc repro -f {model.made_by}`.") from None
     cost = read_cost(folder)
     candidate = TrainedCandidate(
         name=folder.name,
@@ -176,6 +184,8 @@ def read_candidate(folder: Path) -> TrainedCandidate:
         table=_checked(table, model, folder / artefacts.PREDICTIONS),
         latency=cost.latency_ms,
         seconds=cost.seconds,
+        speed=cost.speed,
+        original_speed=cost.original_speed,
     )
     missing = set(SPLITS) - set(candidate.table["split"])
     if missing:
@@ -203,7 +213,7 @@ def read_unseen(race: Path, candidates: dict[str, TrainedCandidate], finalists: 
 def _checked(table: pd.DataFrame, model: ModelRecord, path: Path) -> pd.DataFrame:
     probabilities = [f"p_{name}" for name in model.classes]
     absent = [column for column in (*COLUMNS, *probabilities) if column not in table.columns]
-    again = f"run `dvc repro -f train@{path.parent.name}`"
+    again = f"run `dvc repro -f {model.made_by}`"
     if absent:
         raise UserError(f"{path} has no column {', '.join(absent)}: {again}.")
     values = table[probabilities].to_numpy(np.float64)

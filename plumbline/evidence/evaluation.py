@@ -17,7 +17,9 @@ from plumbline.common.records import read_table
 from plumbline.evidence import baselines as reference
 from plumbline.evidence import calibration, conformal, curves, intervals, probes, shortcuts, slices, thresholds
 from plumbline.evidence.candidates import SPLITS, Predictions, TrainedCandidate
+from plumbline.evidence.compressed import against_original
 from plumbline.evidence.records import (
+    AgainstOriginal,
     AtThreshold,
     CalibrationNull,
     CandidateEvidence,
@@ -123,12 +125,26 @@ def evaluate(
                 draws["test"],
                 (probed or {}).get(name),
                 params.seed,
-            )
+            ).model_copy(update=beside_original(candidate, candidates, test_cuts, draws["test"], params))
             for name, candidate in candidates.items()
         },
         not_made=not_made or {},
         not_probed=not_probed or {},
     )
+
+
+def beside_original(
+    candidate: TrainedCandidate,
+    candidates: dict[str, TrainedCandidate],
+    cuts: list[slices.Slicing],
+    draws: Floats,
+    params: Evaluate,
+) -> dict[str, AgainstOriginal]:
+    """Return what is to be said of a compressed candidate beside its original, nothing of others."""
+    record = candidate.model.compressed
+    if record is None or record.of not in candidates:
+        return {}
+    return {"original": against_original(candidate, candidates[record.of], cuts, draws, params.slice_minimum_groups)}
 
 
 def look(candidate: TrainedCandidate, probe: probes.Probe | None, params: Evaluate) -> ProbeEvidence | None:
@@ -487,5 +503,6 @@ def pictures_of(candidate: TrainedCandidate) -> tuple[pd.DataFrame, NDArray[np.u
 
 
 def names_of_all() -> list[str]:
-    """Return the names under `candidates` and, where there is such a section, `ensembles`."""
-    return [*load_sections("candidates", Named), *load_sections("ensembles", Named, optional=True)]
+    """Return the names under `candidates` and, where there are such sections, `students`, `compressed`, `ensembles`."""
+    others = (load_sections(section, Named, optional=True) for section in ("students", "compressed", "ensembles"))
+    return [*load_sections("candidates", Named), *(name for names in others for name in names)]

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.records import read_array, read_plain, read_record, read_table
-from plumbline.evidence.disturbances import BOX, Pictures, ProbeParams, soft_mask
+from plumbline.evidence.disturbances import BOX, Pictures, ProbeParams, conditions, disturbed_features, soft_mask
 from plumbline.models.anatomy import attention
 from plumbline.models.assemble import load_candidate, load_trained
+from plumbline.models.export import OnnxModel
 from plumbline.models.features import Features
 from plumbline.models.fitting import predict
 from plumbline.models.records import ModelRecord
@@ -40,9 +41,17 @@ def answers(
     task: Task,
 ) -> pd.DataFrame:
     """Return path, condition, p_CLASS of the features `values` (N, conditions, ...) of the pictures of `index`."""
+    every = range(len(conditions))
+    found = [predict(trained, values[:, place : place + 1], np.arange(len(index)), 64, task) for place in every]
+    return _table_of(found, index, conditions, classes)
+
+
+def _table_of(
+    found: list[NDArray[np.float64]], index: pd.DataFrame, conditions: list[str], classes: list[str]
+) -> pd.DataFrame:
+    """Probabilities (N, C) by condition as one table."""
     tables = []
-    for place, condition in enumerate(conditions):
-        p = predict(trained, values[:, place : place + 1], np.arange(len(index)), 64, task)
+    for condition, p in zip(conditions, found, strict=True):
         columns = {f"p_{name}": p[:, k] for k, name in enumerate(classes)}
         tables.append(index[["path"]].assign(condition=condition, **columns))
     return pd.concat(tables, ignore_index=True)
@@ -101,9 +110,9 @@ def probe(
     stage = f"disturb@{disturbed.name}"
     index = read_table(disturbed / artefacts.INDEX, stage=stage)
     values = read_array(disturbed / artefacts.VALUES, mapped=True, stage=stage)
-    conditions = read_plain(disturbed / artefacts.CONDITIONS, list[str], stage)
+    named = read_plain(disturbed / artefacts.CONDITIONS, list[str], stage)
     trained = load_trained(folder, features.folder)
-    found = answers(trained, values, index, conditions, classes, task_of(model))
+    found = answers(trained, values, index, named, classes, task_of(model))
     looked = index.head(params.attention_pictures)
     predictions = read_table(folder / artefacts.PREDICTIONS, stage=f"train@{folder.name}").set_index("path")
     absent = looked.loc[~looked["path"].isin(predictions.index), "path"]
@@ -112,5 +121,30 @@ def probe(
     predicted = predictions.loc[looked["path"], [f"p_{name}" for name in classes]].to_numpy(np.float64).argmax(axis=1)
     heat = heat_of(folder, features, trained, list(looked["path"]), predicted, pictures)
     if heat is None:
-        return found, pd.DataFrame({"path": pd.Series(dtype=object), "mass": [], "area": []})
+        return found, no_attention()
     return found, looked[["path"]].join(head_mass(heat, looked[list(BOX)].to_numpy(np.float64)))
+
+
+def probe_file(
+    file: Path,
+    model: ModelRecord,
+    rows: pd.DataFrame,
+    boxes: NDArray[np.float64],
+    pictures: Pictures,
+    params: ProbeParams,
+) -> pd.DataFrame:
+    """Return the answers (see above) of a compressed candidate's file to the pictures of `rows`, whose heads `boxes`
+    (N, 4) are: the same pictures under the same conditions as its original was shown."""
+    network = OnnxModel(file, 1)
+
+    def say(shown: NDArray[np.uint8]) -> NDArray[np.float64]:
+        return network(shown)[0].astype(np.float64)
+
+    found = disturbed_features(rows, boxes, pictures, say, network.image_size, params)
+    named = conditions(params)
+    return _table_of([found[:, place] for place in range(len(named))], rows, named, list(model.classes))
+
+
+def no_attention() -> pd.DataFrame:
+    """Return the table of a model that Grad-CAM has nothing to show of: no row."""
+    return pd.DataFrame({"path": pd.Series(dtype=object), "mass": [], "area": []})

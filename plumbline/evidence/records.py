@@ -16,6 +16,7 @@ from plumbline.tasks.records import Confusion
 
 KNOWN_KEYS = ConfigDict(extra="forbid")
 Verdict = Literal["PROMOTE", "HOLD", "REJECT"]
+Prefer = Literal["accuracy", "size", "latency"]
 Ended = Literal["settled", "folds", "minutes", "unmeasured", "validation", "cross_validation"]
 
 
@@ -223,8 +224,29 @@ class MembersSpread(Record):
     right_where_not: Figure | None
 
 
+class SliceGain(Record):
+    """By how much a compressed candidate is more accurate than its original on the test pictures that share a value."""
+
+    column: str
+    value: str
+    accuracy: Figure
+
+
+class AgainstOriginal(Record):
+    """A compressed candidate against its original on test, paired by picture: negative is what it lost.
+
+    `agreement` is the share of pictures with the same answer, `by_class` the differences in recall.
+    """
+
+    of: str
+    agreement: Figure
+    accuracy: Figure
+    by_class: dict[str, Figure]
+    slices: tuple[SliceGain, ...] = ()
+
+
 class CandidateEvidence(Record):
-    """All figures on one candidate. `splits`: train, validation and test."""
+    """All figures on one candidate. `splits`: train, validation and test; `original` for a compressed one."""
 
     model: ModelDescription
     temperature: float
@@ -236,6 +258,7 @@ class CandidateEvidence(Record):
     probes: ProbeEvidence | None = None
     sets: tuple[ConformalSets, ...] = ()
     spread: MembersSpread | None = None
+    original: AgainstOriginal | None = None
 
 
 class Evaluation(Record):
@@ -310,6 +333,14 @@ class Comparison:
     shown: bool
 
 
+CHEAPEST: dict[Prefer, tuple[str, str]] = {
+    "accuracy": ("simplest", "simpler"),
+    "size": ("smallest", "smaller"),
+    "latency": ("fastest", "faster"),
+}
+"""How the cheapest candidate is called, and one that is cheaper, by gate.prefer."""
+
+
 @dataclass(frozen=True, config=KNOWN_KEYS)
 class Selection:
     """`chosen` is the first of `order` (cheapest first) shown to lack no more than `margin` of `best`, or `best`."""
@@ -321,20 +352,20 @@ class Selection:
     margin: float
     confidence: float
 
-    @property
-    def why(self) -> str:
-        """One plain sentence on who was chosen and why."""
+    def why(self, prefer: Prefer = "accuracy") -> str:
+        """One plain sentence on who was chosen and why, `order` being that of gate.prefer."""
+        most, more = CHEAPEST[prefer]
         if self.chosen != self.best:
             item = next(one for one in self.comparisons if one.candidate == self.chosen)
             return (
-                f"{self.chosen} is the simplest candidate shown to be at most {_points(self.margin)} less accurate "
+                f"{self.chosen} is the {most} candidate shown to be at most {_points(self.margin)} less accurate "
                 f"than the best, {self.best}: it lacks {_points(item.difference)}, and no more than "
                 f"{_points(item.at_most)} with {self.confidence:.0%} confidence"
             )
         if self.order[0] == self.best:
-            return f"{self.best} is the most accurate candidate, and no other of the finalists is simpler"
+            return f"{self.best} is the most accurate candidate, and no other of the finalists is {more}"
         return (
-            f"{self.best} is the most accurate candidate, and no simpler one is shown to be within "
+            f"{self.best} is the most accurate candidate, and no {more} one is shown to be within "
             f"{_points(self.margin)} of it"
         )
 
@@ -361,7 +392,8 @@ class RaceRecord(Record):
     candidate's training time is known, so nothing says what a fold takes), or, where there was no race, `validation` or
     `cross_validation` as gate.selection says. `finalists` are chosen among on validation and the first `folds` of
     `of_folds` folds; `left` says why each of the others is not. The budget is
-    `minutes` of training; what was spent is not recorded, since no two runs take the same time.
+    `minutes` of training; what was spent is not recorded, since no two runs take the same time. With gate.prefer:
+    latency, `latencies` holds what each candidate that stands takes for a picture as it is served, in milliseconds.
     """
 
     ended: Ended
@@ -371,6 +403,7 @@ class RaceRecord(Record):
     rounds: tuple[RaceRound, ...]
     left: dict[str, str]
     minutes: float
+    latencies: dict[str, float] = Field(default_factory=dict)
 
     @property
     def on(self) -> str:
@@ -429,6 +462,7 @@ class Decision(Record):
     temperature: float | None = None
     violation_class: str | None = None
     selected_on: str | None = None
+    prefer: Prefer = "accuracy"
     selection: Selection | None = None
     race: RaceRecord | None = None
     rules: tuple[Rule, ...]

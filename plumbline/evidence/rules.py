@@ -23,6 +23,7 @@ from plumbline.evidence.records import (
     Evaluation,
     Figure,
     Gain,
+    Prefer,
     ProbeEvidence,
     RaceRecord,
     Rule,
@@ -67,6 +68,7 @@ class Gate(Section):
 
     selection: Literal["auto", "validation", "cross_validation"] = "auto"
     unjudged: Literal["hold", "allow"] = "hold"
+    prefer: Prefer = "accuracy"
     margin: float = Field(default=0.01, ge=0, lt=1)
     confidence: float = Field(default=0.9, ge=0.5, lt=1)
     alpha: float = Field(default=0.05, gt=0, lt=1)
@@ -114,8 +116,12 @@ def choose(
     unseen: dict[str, Predictions],
     evaluation: Evaluation,
     params: Gate,
+    latencies: Mapping[str, float] | None = None,
 ) -> Selection:
-    """Return the simplest candidate shown to be as good as the best, on `unseen` pictures: those of each finalist."""
+    """Return the simplest candidate shown to be as good as the best, on `unseen` pictures: those of each finalist.
+
+    Or the smallest, or the fastest by `latencies`, as gate.prefer says.
+    """
     first = next(iter(unseen.values()))
     return select_simplest(
         right=np.stack([sample.right for sample in unseen.values()]),
@@ -123,14 +129,27 @@ def choose(
             [sample.scaled(evaluation.candidates[name].temperature).brier for name, sample in unseen.items()]
         ),
         names=list(unseen),
-        # Not by latency: it differs from run to run, and the choice must not.
-        costs=[(candidates[name].parameters,) for name in unseen],
+        costs=[cost_of(candidates[name], params.prefer, latencies or {}) for name in unseen],
         codes=first.codes,
         times=draw_groups(first.groups, params.resamples, params.seed),
         margin=params.margin,
         confidence=params.confidence,
         alpha=params.alpha,
     )
+
+
+def cost_of(candidate: TrainedCandidate, prefer: Prefer, latencies: Mapping[str, float]) -> tuple[float, ...]:
+    """Return what orders the candidates, the cheapest least: parameters, bytes, or milliseconds as race.json has them.
+
+    Only who asks for the fastest gets milliseconds: they differ from run to run, and so may the choice.
+    """
+    if prefer == "size":
+        return (candidate.bytes,)
+    if prefer == "latency":
+        if candidate.name not in latencies:
+            raise UserError(f"the race did not measure how fast {candidate.name} is: run `dvc repro -f race`.")
+        return (latencies[candidate.name],)
+    return (candidate.parameters,)
 
 
 def standing(candidates: dict[str, TrainedCandidate], params: Gate) -> dict[str, TrainedCandidate]:
@@ -174,15 +193,17 @@ def decide(
     rules = apply_rules(selection.chosen, evaluation, leaks, params, latency)
     verdict, more = verdict_on(rules, params.unjudged)
     entry = evaluation.candidates[selection.chosen]
+    preferred: dict[str, Any] = {} if params.prefer == "accuracy" else {"prefer": params.prefer}
     return Decision(
         verdict=verdict,
         candidate=selection.chosen,
-        reason=_sentence(verdict, selection, race.on, rules, params.unjudged),
+        reason=_sentence(verdict, selection.why(params.prefer), race.on, rules, params.unjudged),
         more_test_groups=more,
         threshold=entry.threshold,
         temperature=entry.temperature,
         violation_class=evaluation.violation_class,
         selected_on=race.on,
+        **preferred,
         selection=selection,
         race=race,
         rules=tuple(rules),
@@ -412,10 +433,8 @@ def leaks_between(splits: pd.DataFrame, pairs_across_splits: int) -> int:
     return torn + pairs_across_splits
 
 
-def _sentence(
-    verdict: str, selection: Selection, on: str, rules: list[Rule], unjudged: Literal["hold", "allow"]
-) -> str:
-    how = f"On {on} {selection.why}"
+def _sentence(verdict: str, why: str, on: str, rules: list[Rule], unjudged: Literal["hold", "allow"]) -> str:
+    how = f"On {on} {why}"
     open_rules = ", ".join(rule.name for rule in rules if result_of(rule) == NOT_JUDGED)
     if verdict == "PROMOTE":
         left = f" that could be judged; not judged, and allowed so by gate.unjudged: {open_rules}" if open_rules else ""

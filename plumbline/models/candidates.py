@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from plumbline.common.errors import UserError
-from plumbline.common.params import Section
+from plumbline.common.params import Section, load_section, read_params
 from plumbline.tasks.one_label import ONE_LABEL
 from plumbline.tasks.task import Task
 
@@ -84,6 +84,13 @@ class FineTuning(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
 
 
+class Distillation(Section):
+    """How a student hears its teacher: how much its probabilities are softened, and its share of the loss."""
+
+    temperature: Annotated[float, Field(ge=1, le=50)] = 4.0
+    share: Annotated[float, Field(gt=0, le=1)] = 0.7
+
+
 class Candidate(Section):
     """One entry of `candidates`. `preset` (helmnet, enterprise) fills in what the entry does not say.
 
@@ -96,6 +103,8 @@ class Candidate(Section):
     `weight_decay` is AdamW's. `curriculum` gives a third of the epochs to an easier lesson first: `sizes` pictures of
     half the size, `confidence` the half that a logistic regression on 16x16 pixels is surest of. `start` comes before
     any label; `labels` is the share of the training groups whose labels are used, for learning how much they bring.
+    `teacher`, in an entry of `students`, names the candidate whose answers about the training pictures are learnt from
+    as well, as `distillation` says.
     `precision: auto` trains some architectures in bfloat16 where the processor has units for it; predictions are made
     in float32.
     """
@@ -109,6 +118,8 @@ class Candidate(Section):
     curriculum: Literal["none", "sizes", "confidence"] = "none"
     start: Start | None = None
     labels: Annotated[float, Field(gt=0, le=1)] = 1.0
+    teacher: str | None = None
+    distillation: Distillation = Distillation()
     fine_tuning: FineTuning = FineTuning()
     width: Annotated[float, Field(gt=0, le=4)] = 1.0
     attention: Literal["none", "cbam"] = "none"
@@ -153,6 +164,10 @@ class Candidate(Section):
             raise ValueError("'triplet' is for architecture 'triplet'")
         if frozen and (self.curriculum != "none" or self.start is not None):
             raise ValueError("'curriculum' and 'start' are for architectures that read pixels")
+        if self.teacher is None and self.distillation != Distillation():
+            raise ValueError("'distillation' is for a candidate with a 'teacher'")
+        if self.teacher is not None and self.architecture == TRIPLET:
+            raise ValueError("a triplet learns distances, which a 'teacher' does not tell: take one of the two out")
         if frozen and self.width != 1:
             raise ValueError("'width' is for architectures trained from scratch")
         if frozen and (self.mirror or self.brightness):
@@ -162,6 +177,16 @@ class Candidate(Section):
                 f"'attention' is for architecture {', '.join(WITH_ATTENTION)}; a head has pooling: attention"
             )
         return self
+
+
+def entry_of(name: str) -> Candidate:
+    """Return the entry of params.yaml that is called `name`: of `candidates`, or of `students`.
+
+    Raises UserError where there is none, or it is wrong.
+    """
+    students = read_params().get("students")
+    section = "students" if isinstance(students, dict) and name in students else "candidates"
+    return load_section(f"{section}.{name}", Candidate)
 
 
 def architecture_names() -> list[str]:

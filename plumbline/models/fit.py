@@ -18,6 +18,7 @@ from pydantic import ValidationError
 
 from plumbline.imaging.labels import same_but_for_spelling, shown
 from plumbline.models.candidates import Candidate, architecture_names
+from plumbline.models.compressed import Compressed
 from plumbline.models.networks import NETWORKS
 from plumbline.models.weights import PIXELS
 
@@ -55,7 +56,7 @@ def find_misfits(params: Mapping[str, Any], facts: Facts | None) -> list[Misfit]
     detects = _get(params, "data.task") == "detect"  # whose candidates are detectors, with settings of their own
     found = [
         *_networks(params),
-        *([] if detects else _candidates(params)),
+        *([] if detects else [*_candidates(params), *_compressed(params)]),
         *_embeddings(params),
         *_weights_files(params),
     ]
@@ -75,7 +76,7 @@ def as_sentence(misfits: Sequence[Misfit], facts: Facts | None) -> str:
 def unused_backbones(params: Mapping[str, Any]) -> list[str]:
     """Return the entries of `backbones` that nothing in params.yaml uses: their features are computed all the same."""
     used = {PIXELS, *(_get(params, key) or "mobilenet_v2" for key in ("group.embedding", "leakage.features"))}
-    for section in ("candidates", "ablations"):
+    for section in ("candidates", "students", "ablations"):
         used |= {str(entry.get("backbone")) for _, entry in _entries(params, section)}
     return [name for name, _ in _entries(params, "backbones") if name not in used]
 
@@ -200,22 +201,24 @@ def _candidates(params: Mapping[str, Any]) -> list[Misfit]:
         return []
     found = []
     architectures = architecture_names()
-    for name, entry in _entries(params, "candidates"):
+    for section, name, entry in trained_entries(params):
+        own = f"{section}.{name}"
         architecture = entry.get("architecture")
         if architecture is not None and architecture not in architectures:
-            key, wrong = f"candidates.{name}.architecture", f"is {shown(architecture)}, which is none"
+            key, wrong = f"{own}.architecture", f"is {shown(architecture)}, which is none"
             found.append(Misfit(key, wrong, f"set {_near(str(architecture), architectures) or _listed(architectures)}"))
         else:
-            found += _candidate_itself(f"candidates.{name}", entry)
+            found += _candidate_itself(own, entry)
         backbone = entry.get("backbone")
         if backbone is not None:
-            found += _backbone(f"candidates.{name}.backbone", backbone, backbones)
+            found += _backbone(f"{own}.backbone", backbone, backbones)
         if backbone in backbones:
             there = _networks_of(backbone, backbones[backbone])
             for network in _texts(entry.get("networks") or ()):
                 if network not in there:
-                    key, wrong = f"candidates.{name}.networks", f"takes {shown(network)} of backbone {backbone}"
+                    key, wrong = f"{own}.networks", f"takes {shown(network)} of backbone {backbone}"
                     found.append(Misfit(key, wrong, f"set some of {_listed(there)}"))
+    found += _teachers(params)
     for name, entry in _entries(params, "ablations"):
         if name not in dict(_entries(params, "candidates")):
             offer = _near(name, dict(_entries(params, "candidates"))) or "a candidate"
@@ -225,6 +228,53 @@ def _candidates(params: Mapping[str, Any]) -> list[Misfit]:
     if PIXELS not in backbones and "evaluate" in params:
         way_out = "add `pixels: {image_size: 64}`"
         found.append(Misfit("backbones", f"has no entry {PIXELS}, which `evaluate` looks at", way_out))
+    return found
+
+
+def trained_entries(params: Mapping[str, Any]) -> list[tuple[str, str, dict[str, Any]]]:
+    """Section, name and entry of everything that is trained."""
+    sections = ("candidates", "students")
+    return [(section, name, entry) for section in sections for name, entry in _entries(params, section)]
+
+
+def _teachers(params: Mapping[str, Any]) -> list[Misfit]:
+    candidates, found = dict(_entries(params, "candidates")), []
+    for name, entry in candidates.items():
+        if entry.get("teacher") is not None:
+            wrong = "is for entries of `students`"
+            found.append(Misfit(f"candidates.{name}.teacher", wrong, f"move the entry {name} to that section"))
+    for name, entry in _entries(params, "students"):
+        if name in candidates:
+            found.append(Misfit(f"students.{name}", "has the name of a candidate", f"call it {name}_student"))
+        teacher = entry.get("teacher")
+        if teacher not in candidates:
+            wrong = "is missing" if teacher is None else f"names {shown(teacher)}, which is no entry of candidates"
+            way_out = f"set {_near(str(teacher), candidates) or f'one of {_listed(candidates)}'}"
+            found.append(Misfit(f"students.{name}.teacher", wrong, way_out))
+    return found
+
+
+def _compressed(params: Mapping[str, Any]) -> list[Misfit]:
+    candidates = {name: entry for _, name, entry in trained_entries(params)}
+    taken = {**candidates, **dict(_entries(params, "ensembles"))}
+    found = []
+    for name, entry in _entries(params, "compressed") if candidates else ():
+        key, of = f"compressed.{name}", entry.get("of")
+        try:
+            Compressed.model_validate(entry)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join([key, *map(str, first["loc"])])
+            found.append(Misfit(where, f"can't be used ({shown(first['msg'])})", "correct it"))
+            continue
+        if name in taken:
+            found.append(Misfit(key, "has the name of another candidate", f"call it {name}_{entry.get('how', 'int8')}"))
+        if of not in candidates:
+            way_out = f"set {_near(str(of), candidates) or f'one of {_listed(candidates)}'}, or take the entry out"
+            found.append(Misfit(f"{key}.of", f"names {shown(of)}, which is no entry of candidates", way_out))
+        elif entry.get("backbone") != (under := candidates[of].get("backbone")):
+            wrong = f"is {shown(entry.get('backbone'))}, but {of} stands on {shown(under)}"
+            found.append(Misfit(f"{key}.backbone", wrong, f"set {under}"))
     return found
 
 

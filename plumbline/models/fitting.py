@@ -14,6 +14,7 @@ from plumbline.common.quiet import verbose
 from plumbline.imaging.labels import classes_of
 from plumbline.models.batches import Batches
 from plumbline.models.candidates import Candidate
+from plumbline.models.distillation import Teaching
 from plumbline.models.records import Status
 from plumbline.models.watch import Watch
 from plumbline.tasks.known import task_of_labels
@@ -78,13 +79,15 @@ def make_deterministic(seed: int) -> None:
 class Lesson:
     """What a network is fitted to: the task, the batches it learns from, and those that say when to stop.
 
-    `chance_loss` is the loss of giving every picture the same answer: how frequent each class is.
+    `chance_loss` is the loss of giving every picture the same answer: how frequent each class is. `teaching` is what a
+    teacher says, where there is one: the batches' targets are its own then.
     """
 
     task: Task
     train: Batches
     validation: Batches
     chance_loss: float
+    teaching: Teaching | None = None
 
 
 class Fitted(NamedTuple):
@@ -111,7 +114,7 @@ def fit(network: keras.Model, candidate: Candidate, lesson: Lesson, name: str = 
     import keras
     import pandas as pd
 
-    loss, accuracy = lesson.task.loss(network.output_shape[-1])
+    loss, accuracy = (lesson.teaching.losses if lesson.teaching else lesson.task.loss)(network.output_shape[-1])
     steps = len(lesson.train)
     network.compile(
         optimizer=keras.optimizers.AdamW(candidate.learning_rate, weight_decay=candidate.weight_decay)

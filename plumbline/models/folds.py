@@ -12,7 +12,7 @@ import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from plumbline.models.training import train
 from plumbline.tasks.labels import truth_table
 
 if TYPE_CHECKING:
+    import keras
     import pandas as pd
 
 PACKAGES = ("keras", "numpy", "tensorflow", "tensorflow-cpu")
@@ -65,6 +66,27 @@ def count_folds(part: NDArray[np.intp]) -> int:
     return int(part.max(initial=NO_FOLD)) + 1
 
 
+Teacher = tuple[Candidate, Features]
+"""Another candidate and the features of its backbone."""
+
+
+def key_of(candidate: Candidate, features: Features) -> tuple[Any, ...]:
+    """Return what a training depends on besides the pictures, the seed and the code that all trainings share."""
+    architecture = code_digest(f"plumbline.models.architectures.{candidate.architecture}")
+    return architecture, candidate.model_dump(mode="json"), features.backbone.content()
+
+
+class After(Protocol):
+    """What is done to a network once it is trained, before it is asked."""
+
+    @property
+    def key(self) -> tuple[Any, ...]:
+        """What the answers depend on besides the training."""
+
+    def answers(self, network: keras.Model, table: pd.DataFrame) -> pd.DataFrame:
+        """Return the test pictures of `table` (path, id, label, group, split), with p_CLASS by class."""
+
+
 @dataclass
 class FoldAnswers:
     """Answers of candidates about folds of the training pictures: found in `folder` or `store`, else made and kept.
@@ -81,15 +103,27 @@ class FoldAnswers:
     used: list[str] = field(default_factory=list)
     trained: list[str] = field(default_factory=list)
 
-    def of(self, name: str, candidate: Candidate, features: Features, number: int) -> pd.DataFrame:
-        """Return what candidate `name` says of the pictures of fold `number`: their rows, and p_CLASS by class."""
-        key = f"{name}-{number + 1}-{self._key(candidate, features, number)}.npz"
+    def of(
+        self,
+        name: str,
+        candidate: Candidate,
+        features: Features,
+        number: int,
+        after: After | None = None,
+        teacher: Teacher | None = None,
+    ) -> pd.DataFrame:
+        """Return what candidate `name` says of the pictures of fold `number`: their rows, and p_CLASS by class.
+
+        `after` is what is done to a compressed candidate once its original is trained. A `teacher` is trained without
+        the fold as well: it must not tell its student what it knows of these pictures.
+        """
+        key = f"{name}-{number + 1}-{self._key(candidate, features, number, after, teacher)}.npz"
         self.used.append(key)
         held: pd.DataFrame = self.splits[self.part == number].reset_index(drop=True)
         arrays = self._found(key)
         if arrays is None or len(arrays["probabilities"]) != len(held):
             self.trained.append(key)
-            arrays = self._asked(name, candidate, features, number)
+            arrays = self._asked(name, candidate, features, number, after, teacher)
             self._keep(key, arrays)
             if self.store is not None:
                 self.store.write(f"folds/{key}", arrays)
@@ -116,15 +150,27 @@ class FoldAnswers:
         with replacing(self.folder / key) as temporary:
             np.savez(temporary, allow_pickle=False, **arrays)
 
-    def _asked(self, name: str, candidate: Candidate, features: Features, number: int) -> Arrays:
+    def _asked(
+        self,
+        name: str,
+        candidate: Candidate,
+        features: Features,
+        number: int,
+        after: After | None,
+        teacher: Teacher | None,
+    ) -> Arrays:
         """Train without the fold, stopped by validation, and return what is said of the fold's pictures."""
         seen = self.splits["split"] != "test"
         roles = self.splits["split"].where(self.part != number, "test")
         table = self.splits.assign(split=roles)[seen.to_numpy()].reset_index(drop=True)
         shown = f"{name} without fold {number + 1} of {count_folds(self.part)}"
         # The race says a line for all of a round, which may be twenty trainings.
-        predictions = train(shown, candidate, table, features, self.seed, told=False).predictions
-        asked = predictions[predictions["split"] == "test"]
+        said = None
+        if teacher is not None:
+            said = train(f"the teacher of {shown}", teacher[0], table, teacher[1], self.seed, told=False).predictions
+        trained = train(shown, candidate, table, features, self.seed, told=False, said=said)
+        predictions = trained.predictions
+        asked = predictions[predictions["split"] == "test"] if after is None else after.answers(trained.network, table)
         columns = [str(column) for column in asked.columns if str(column).startswith("p_")]
         classes = [column.removeprefix("p_") for column in columns]
         probabilities = asked[columns].to_numpy(np.float64)
@@ -132,12 +178,14 @@ class FoldAnswers:
             print(f"{name}: answers to fold {number + 1} that are no numbers count as wrong", file=sys.stderr)
         return {"probabilities": np.nan_to_num(probabilities), "classes": np.asarray(classes, dtype=str)}
 
-    def _key(self, candidate: Candidate, features: Features, number: int) -> str:
+    def _key(
+        self, candidate: Candidate, features: Features, number: int, after: After | None, teacher: Teacher | None
+    ) -> str:
         return cluster.digest(
             code_digest(__name__),
-            code_digest(f"plumbline.models.architectures.{candidate.architecture}"),
-            candidate.model_dump(mode="json"),
-            features.backbone.content(),
+            *(after.key if after else ()),
+            *(key_of(*teacher) if teacher else ()),
+            *key_of(candidate, features),
             self._pictures,
             self.seed,
             number,

@@ -136,12 +136,40 @@ class StartRecord(Record):
     explained: float | None = None
 
 
+class Tried(Record):
+    """One way to compress, and what its file is worth on validation; `failed` says why there is no such file."""
+
+    recipe: str
+    bytes: int | None = None
+    accuracy: float | None = None
+    log_loss: float | None = None
+    failed: str | None = None
+
+
+class CompressedRecord(Record):
+    """Of which candidate this is a smaller copy, how it was made, and every way that was tried, in their order.
+
+    `recipe` says it in words, `kept` is the one of those tried that was kept. `original_bytes` are those of the float32
+    file that was not pruned.
+    """
+
+    of: str
+    how: str
+    recipe: str
+    kept: str = ""
+    bytes: int
+    original_bytes: int
+    calibration_pictures: int = 0
+    tried: tuple[Tried, ...] = ()
+
+
 class ModelDescription(Record):
     """What was trained, on what, and the origin of its weights; `parameters` include the backbone's.
 
     `settings` are those of the entry in params.yaml. `starts` counts the initialisations that were tried: one from
     which every picture got the same answer is not gone on with. A candidate that is not `trained` can't be chosen. An
-    ensemble has `members`, and nothing that only a single network can have, such as `freeze`.
+    ensemble has `members`, and nothing that only a single network can have, such as `freeze`. A compressed candidate
+    says what it was made of; all else but its settings is the original's.
     """
 
     candidate: str
@@ -170,6 +198,15 @@ class ModelDescription(Record):
     status: Status = "trained"
     starts: int = 1
     without_views: bool = False
+    compressed: CompressedRecord | None = None
+
+    @property
+    def made_by(self) -> str:
+        """The stage that makes it."""
+        if self.members:
+            return "ensemble"
+        own = "train_of_students" if self.settings.get("teacher") else "train"
+        return f"{'compress' if self.compressed else own}@{self.candidate}"
 
     @property
     def trouble(self) -> list[str]:
@@ -195,9 +232,27 @@ class ModelRecord(ModelDescription):
         return ModelDescription.model_validate(self.model_dump(exclude={"classes"}, exclude_unset=True))
 
 
+class Speed(Record):
+    """Milliseconds that a file takes in ONNX Runtime on one thread, as it is served: for one picture, and for 16."""
+
+    one_ms: float
+    sixteen_ms: float
+
+    @property
+    def pictures_per_second(self) -> float:
+        """How many pictures one thread scores in batches of 16."""
+        return 16_000 / self.sixteen_ms
+
+
 class Cost(Record):
-    """cost.json: seconds and memory of the training, milliseconds for one picture; None where not measured."""
+    """cost.json: seconds and memory of the training, milliseconds for one picture; None where not measured.
+
+    Of a compressed candidate `speed` and, measured in turns with it, `original_speed`, which is its original's in
+    float32; its `latency_ms` is `speed.one_ms`.
+    """
 
     seconds: float | None = None
     peak_megabytes: int | None = None
     latency_ms: float | None = None
+    speed: Speed | None = None
+    original_speed: Speed | None = None

@@ -92,7 +92,7 @@ def assemble(
     seen = prepared(pixels, backbone.preprocess, rounded=networks is None or backbone.freeze == "all")
     if networks is None:
         graph = getattr(trained, "_functional", None) or trained
-        # Layer by layer, so that its last maps are found where they are without preprocessing (registry/export.py).
+        # Layer by layer, so that its last maps are found where they are without preprocessing (models/export.py).
         output = graph._run_through_graph(seen, operation_fn=lambda operation: operation)
         return keras.Model(pixels, output, name="candidate")
     maps = [

@@ -19,6 +19,7 @@ from plumbline.common.params import Section
 from plumbline.models.batches import Batches
 from plumbline.models.candidates import TRIPLET, Candidate, build_network
 from plumbline.models.curriculum import fit_in_order
+from plumbline.models.distillation import Teaching
 from plumbline.models.features import Features
 from plumbline.models.fitting import (
     Fitted,
@@ -85,6 +86,7 @@ class TrainingSet:
     features: Features
     rows: NDArray[np.intp]
     targets: Targets
+    teaching: Teaching | None = None
 
     @classmethod
     def of(cls, splits: pd.DataFrame, features: Features) -> TrainingSet:
@@ -111,6 +113,16 @@ class TrainingSet:
         left = (self.splits["split"] == "train") & ~self.splits["group"].isin(kept)
         return replace(self, splits=self.splits.assign(split=self.splits["split"].mask(left, "unlabelled")))
 
+    def taught(self, name: str, candidate: Candidate, said: pd.DataFrame | None) -> TrainingSet:
+        """The same with what candidate `name`'s teacher `said` (path, p_CLASS); UserError where that is missing."""
+        if candidate.teacher is None:
+            return self
+        if said is None:
+            raise UserError(f"params.yaml: {name} has a teacher, {candidate.teacher}: put it under `students`.")
+        paths, classes = list(self.splits["path"]), self.targets.classes
+        teaching = Teaching.of(said, paths, classes, candidate.distillation, self.targets.task, name)
+        return replace(self, teaching=teaching)
+
     def lesson(self, candidate: Candidate, seed: int) -> Lesson:
         """The training pictures, augmented as the candidate says, and the validation pictures as they are."""
         train = self.inside("train")
@@ -118,7 +130,7 @@ class TrainingSet:
         varied = Batches(
             self.features.values,
             self.rows[train],
-            self.targets.values[train],
+            self._answers(train),
             candidate.batch_size,
             views=self.features.views if candidate.augmented else 0,
             seed=seed,
@@ -126,8 +138,18 @@ class TrainingSet:
             mirror=candidate.mirror,
             brightness=candidate.brightness,
         )
-        chance = chance_loss(self.targets, train, weights)
-        return Lesson(self.targets.task, varied, self.plain("validation", candidate.batch_size), chance)
+        validation = self.plain("validation", candidate.batch_size)
+        if self.teaching is not None:
+            validation.targets = self._answers(self.inside("validation"), 0.0)
+            chance = self.teaching.chance_loss(self.targets.truth, train)
+            return Lesson(self.targets.task, varied, validation, chance, self.teaching)
+        return Lesson(self.targets.task, varied, validation, chance_loss(self.targets, train, weights))
+
+    def _answers(self, inside: NDArray[np.bool_], share: float | None = None) -> NDArray[Any]:
+        """What is to be learnt of some pictures (N,): labels, and what a teacher says with its share of the loss."""
+        if self.teaching is None:
+            return np.asarray(self.targets.values[inside])
+        return self.teaching.targets(self.targets.truth, inside, share)
 
     def plain_lesson(self, candidate: Candidate, seed: int) -> Lesson:
         """The training pictures as they are, shuffled, and the validation pictures."""
@@ -147,18 +169,25 @@ class TrainingSet:
 
 
 def train(
-    name: str, candidate: Candidate, splits: pd.DataFrame, features: Features, seed: int, told: bool = True
+    name: str,
+    candidate: Candidate,
+    splits: pd.DataFrame,
+    features: Features,
+    seed: int,
+    told: bool = True,
+    said: pd.DataFrame | None = None,
 ) -> Trained:
     """Train candidate `name` on the training pictures of `splits` (path, id, label, group, split).
 
-    The test pictures are only predicted; training does not use them. `told`: a line on stderr says how it went.
+    The test pictures are only predicted; training does not use them. `told`: a line on stderr says how it went. `said`
+    is what the candidate's teacher says of the pictures (path, p_CLASS).
     """
     if candidate.augmented and not features.views and not features.backbone.views_left_out:
         raise UserError(
             f"params.yaml: candidates.{name}.augmented needs augmented views: set backbones.{candidate.backbone}.views."
         )
     data = TrainingSet.of(splits, features)
-    taught = data.with_labels(candidate.labels, seed)
+    taught = data.taught(name, candidate, said).with_labels(candidate.labels, seed)
     build = builder(candidate, data)
     policy = training_precision(candidate, features)
     began = time.monotonic()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,10 @@ from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.evidence import curves
 from plumbline.evidence.candidates import SPLITS, TrainedCandidate
+from plumbline.evidence.compressed import frontier
 from plumbline.evidence.records import (
+    CHEAPEST,
+    AgainstOriginal,
     CandidateEvidence,
     Comparison,
     Costs,
@@ -27,6 +30,7 @@ from plumbline.evidence.records import (
     SplitEvidence,
 )
 from plumbline.evidence.results import NOT_APPLICABLE, PASSED, result_of
+from plumbline.models.records import Speed
 from plumbline.pages.charts import Line, bar_chart, line_chart, range_bar
 from plumbline.pages.template import data_uri, read_asset, render_page
 from plumbline.tasks.known import task_of
@@ -79,6 +83,19 @@ class Rival:
 
     name: str
     splits: dict[str, Figure]
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """A row of the table of compressed candidates: one of them, or an original, whose `beside` is None."""
+
+    name: str
+    made: str
+    entry: CandidateEvidence
+    bytes: int
+    speed: Speed | None
+    beside: AgainstOriginal | None
+    frontier: bool = False
 
 
 @dataclass(frozen=True)
@@ -137,6 +154,8 @@ def render(
         notes=notes(evaluation, decision),
         rows=[row(name, evaluation, decision, selection, candidates[name].latency) for name in names],
         references=references(evaluation),
+        smaller=smaller(evaluation, candidates),
+        cheaper=CHEAPEST[decision.prefer][1],
         labels=label_chart(evaluation),
         probed=[
             {"name": name, "probes": evaluation.candidates[name].probes}
@@ -249,6 +268,29 @@ def standing(
 def worst_probe(coverage: dict[str, Figure]) -> tuple[str, Figure]:
     """Return the condition of the probes under which sets hold the right class least often."""
     return min(coverage.items(), key=lambda item: item[1].value)
+
+
+def smaller(evaluation: Evaluation, candidates: dict[str, TrainedCandidate]) -> list[Smaller]:
+    """Return each original with its compressed copies behind it, those on the frontier marked."""
+    found: dict[str, Smaller] = {}
+    copies = {name: one.model.compressed for name, one in candidates.items() if one.model.compressed}
+    for of in dict.fromkeys(record.of for record in copies.values()):
+        for name, record in copies.items():
+            if record.of != of:
+                continue
+            if of in candidates and of not in found:
+                speed = candidates[name].original_speed
+                found[of] = Smaller(of, "in float32", evaluation.candidates[of], record.original_bytes, speed, None)
+            entry, one = evaluation.candidates[name], candidates[name]
+            found[name] = Smaller(name, record.recipe, entry, record.bytes, one.speed, entry.original)
+    best = frontier(
+        {
+            name: (-row.entry.splits["validation"].scores["accuracy"].value, row.bytes, row.speed.one_ms)
+            for name, row in found.items()
+            if row.speed
+        }
+    )
+    return [replace(row, frontier=name in best) for name, row in found.items()]
 
 
 def references(evaluation: Evaluation) -> list[Rival]:

@@ -4,7 +4,7 @@ Layout (a version's artifact folder in the registry)::
 
     MLmodel, model.onnx, ...            what `mlflow.onnx` and `mlflow.pyfunc` load; no pickle anywhere
     plumbline/serving.json              classes, image size, preprocessing, threshold, temperature, weights' origin
-    plumbline/keras.json, model.weights.h5          the Keras model as config and weights
+    plumbline/keras.json, model.weights.h5          the Keras model as config and weights; a compressed one has none
     plumbline/provenance.json           Git commit, dvc.lock and data version, weights digest
     plumbline/decision.json, leaderboard_row.json, comparison.json, model.json, backbones.json
     plumbline/splits.parquet, predictions.parquet   memberships of its data version, and its scores

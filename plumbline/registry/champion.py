@@ -7,9 +7,9 @@ from typing import Any
 import pandas as pd
 
 from plumbline.common.errors import UserError
+from plumbline.models.export import OnnxModel
 from plumbline.registry import bundle
 from plumbline.registry.chosen import Chosen, Pictures, fitted, with_pixels
-from plumbline.registry.export import OnnxModel
 from plumbline.registry.versions import Version
 
 LEARNT_FROM = ("train", "validation")

@@ -130,15 +130,21 @@ def backbones_of(model: ModelRecord) -> list[str]:
 
 
 def weights_digest(folder: Path, features: Path) -> str:
-    """Return one SHA-256 over the candidate's weights, its backbones' (under `features`) and its architecture."""
+    """Return one SHA-256 over the candidate's weights, its backbones' (under `features`) and its architecture.
+
+    A compressed candidate's weights are its file.
+    """
     model = read_record(folder / artefacts.MODEL, ModelRecord)
-    own = sorted(folder.rglob("*.weights.h5"))
-    if folder / artefacts.HEAD_WEIGHTS not in own:
-        raise UserError(f"{folder / artefacts.HEAD_WEIGHTS} is missing: run `dvc repro`.")
-    shared = [features / name / artefacts.BACKBONE_WEIGHTS for name in backbones_of(model)]
+    own = folder / (artefacts.SERVED_FILE if model.compressed else artefacts.HEAD_WEIGHTS)
+    if not own.is_file():
+        raise UserError(f"{own} is missing: run `dvc repro`.")
     whole = hashlib.sha256()
-    for path in [*own, *(path for path in shared if path.is_file())]:
-        _add_weights(whole, path)
+    if model.compressed:
+        whole.update(file_digest(own).encode())
+    else:
+        shared = [features / name / artefacts.BACKBONE_WEIGHTS for name in backbones_of(model)]
+        for path in [*sorted(folder.rglob("*.weights.h5")), *(path for path in shared if path.is_file())]:
+            _add_weights(whole, path)
     content = model.content()
     shape = {key: content.get(key) for key in ("classes", "image_size", "architecture", "settings", "members")}
     whole.update(json.dumps(shape, sort_keys=True).encode())

@@ -19,8 +19,8 @@ from plumbline.common.errors import UserError
 from plumbline.imaging.decode import Pixels
 from plumbline.models.detecting import BOXES, SCORES, detections_table, reported
 from plumbline.models.detector import DetectorRecord, Suppression
+from plumbline.models.export import INPUT, export_onnx
 from plumbline.models.scene_views import laid, letterbox
-from plumbline.registry.export import INPUT, export_onnx
 
 if TYPE_CHECKING:
     import keras

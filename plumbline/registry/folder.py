@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +15,7 @@ from plumbline.common.errors import UserError
 from plumbline.common.files import write_json, write_table
 from plumbline.common.records import write_record
 from plumbline.imaging.describe import describe_camera
-from plumbline.registry import bundle
-from plumbline.registry.chosen import Chosen, Pictures, fitted, with_pixels
-from plumbline.registry.export import (
+from plumbline.models.export import (
     EMBEDDING,
     INPUT,
     PROBABILITIES,
@@ -25,6 +24,8 @@ from plumbline.registry.export import (
     export_onnx,
     with_embedding,
 )
+from plumbline.registry import bundle
+from plumbline.registry.chosen import Chosen, Pictures, fitted, with_pixels
 from plumbline.registry.records import Provenance
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ THUMBNAIL = 96  # longer side, for the pages that show new images beside the nea
 def build_folder(
     folder: Path,
     chosen: Chosen,
-    model: keras.Model,
+    model: keras.Model | Path,
     pictures: Pictures,
     origin: Provenance,
     onnx_tolerance: float,
@@ -47,21 +48,26 @@ def build_folder(
 ) -> dict[str, float]:
     """Write a version into `folder`, all but comparison.json and the manifest; return the figures of the export check.
 
+    `model` is the candidate's network, which is exported, or the file of a compressed one, which is served as it is.
     `pictures(paths, size)` yields (size, size, 3) uint8 RGB in order, or pictures of their own size for None. Raises
     UserError if the ONNX file does not give what Keras gives.
     """
     home = folder / bundle.HOME
     home.mkdir(parents=True)
     size = chosen.model.image_size
-    model.save_weights(home / "model.weights.h5")
-    (home / "keras.json").write_text(model.to_json(), encoding="utf-8")
     onnx_file = folder.with_suffix(".onnx")
-    exported = with_embedding(model)
-    export_onnx(exported, onnx_file, chosen.model.fit)
     shown = fitted(pictures, chosen.model.fit)
     reference = sample_reference(chosen, reference_images)
-    sample = np.stack(list(shown(list(reference["path"][:CHECKED_PICTURES]), size)))
-    difference = check_export(exported, onnx_file, sample, onnx_tolerance)
+    figures: dict[str, float] = {}
+    if isinstance(model, Path):
+        shutil.copyfile(model, onnx_file)
+    else:
+        model.save_weights(home / "model.weights.h5")
+        (home / "keras.json").write_text(model.to_json(), encoding="utf-8")
+        exported = with_embedding(model)
+        export_onnx(exported, onnx_file, chosen.model.fit)
+        sample = np.stack(list(shown(list(reference["path"][:CHECKED_PICTURES]), size)))
+        figures["onnx_difference"] = check_export(exported, onnx_file, sample, onnx_tolerance)
     save_mlflow_model(folder, onnx_file, size, len(chosen.classes))
     probabilities, embeddings = OnnxModel(folder / bundle.ONNX).score(shown(list(reference["path"]), size), batch_size)
     for place, label in enumerate(chosen.classes):
@@ -81,7 +87,7 @@ def build_folder(
     write_record(home / "model.json", chosen.model)
     write_json(home / "backbones.json", {name: one.content() for name, one in chosen.backbones.items()})
     write_record(home / "provenance.json", origin)
-    return {"onnx_difference": difference, "score_difference": score_difference(chosen, reference)}
+    return figures | {"score_difference": score_difference(chosen, reference)}
 
 
 def serving(chosen: Chosen) -> dict[str, Any]:

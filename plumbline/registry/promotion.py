@@ -78,15 +78,15 @@ class Project:
     """The paths that promotion reads, and the functions it needs from other rooms.
 
     `pictures(paths, size)` yields images (size, size, 3) uint8, or as they are where size is None; `load(candidate
-    folder, features folder)` assembles the network; `compare(champion's, challenger's scores, classes, manifest,
-    task)` says whether the challenger may replace the champion; `served` is where serving keeps what it found of
-    champion and challenger; `export` writes a version's folder.
+    folder, features folder)` assembles the network, or of a compressed candidate returns its file; `compare(champion's,
+    challenger's scores, classes, manifest, task)` says whether the challenger may replace the champion; `served` is
+    where serving keeps what it found of champion and challenger; `export` writes a version's folder.
     """
 
     build: Path
     root: Path
     pictures: Pictures
-    load: Callable[[Path, Path], keras.Model]
+    load: Callable[[Path, Path], keras.Model | Path]
     compare: Callable[[pd.DataFrame, pd.DataFrame, list[str], pd.DataFrame, Task], AgainstChampion]
     served: Path = ServedAs().state
     export: Callable[..., dict[str, float]] = build_folder
@@ -614,11 +614,11 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     return found
 
 
-def load_network(folder: Path, features: Path) -> keras.Model:
-    """Assemble the candidate's whole network."""
-    from plumbline.models.assemble import load_candidate
+def load_network(folder: Path, features: Path) -> keras.Model | Path:
+    """Assemble the candidate's whole network; of a compressed one return its file."""
+    from plumbline.models.assemble import load_served
 
-    return load_candidate(folder, features)
+    return load_served(folder, features)
 
 
 def read_pictures(paths: list[str], size: int | None, fit: Fit = "stretch") -> Any:

@@ -14,9 +14,9 @@ from plumbline.common.served import CHAMPION
 from plumbline.imaging.decode import decode
 from plumbline.imaging.describe import describe, describe_camera
 from plumbline.imaging.hashing import phash
+from plumbline.models.export import EMBEDDING, INPUT, PROBABILITIES, OnnxModel
 from plumbline.registry import bundle
 from plumbline.registry import versions as registry
-from plumbline.registry.export import EMBEDDING, INPUT, PROBABILITIES, OnnxModel
 from plumbline.registry.folder import small_jpeg
 
 CLASSES = ["with_helmet", "without_helmet"]

@@ -11,8 +11,8 @@ from contextlib import closing
 import numpy as np
 from PIL import Image
 
+from plumbline.models.export import EMBEDDING, INPUT, PROBABILITIES
 from plumbline.registry import bundle
-from plumbline.registry.export import EMBEDDING, INPUT, PROBABILITIES
 from plumbline.registry.versions import DIGEST_TAG
 from serving.settings import ServingParams
 from serving.shelf import EMBEDDINGS, GROUPS, SERVING, Role, Roles, Shelf

@@ -15,9 +15,9 @@ from filelock import FileLock
 from running import Project, png
 
 from benchmarks.tiny_project import pictures
+from plumbline.models.export import PROBABILITIES
 from plumbline.registry import bundle
 from plumbline.registry import versions as registry
-from plumbline.registry.export import PROBABILITIES
 
 
 @pytest.fixture(scope="session")

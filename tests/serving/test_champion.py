@@ -184,7 +184,7 @@ def test_pixels_are_prepared_as_training_reads_them(tmp_path, registered, servic
     """A large photograph: shrunk while it is decoded, in training and here alike."""
     from plumbline.imaging.reading import iter_rgb
     from plumbline.imaging.settings import DataParams
-    from plumbline.registry.export import OnnxModel
+    from plumbline.models.export import OnnxModel
 
     rgb = np.random.default_rng(3).integers(0, 256, (300, 400, 3), np.uint8)
     (tmp_path / "a").mkdir()

@@ -7,8 +7,8 @@ import pytest
 from running import Project, until
 
 from benchmarks.tiny_project import SIZE, pictures
+from plumbline.models.export import OnnxModel
 from plumbline.registry import bundle
-from plumbline.registry.export import OnnxModel
 from serving.settings import ServingParams
 
 pytestmark = pytest.mark.slow

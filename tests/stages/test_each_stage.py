@@ -18,7 +18,22 @@ from plumbline.common.records import write_record
 from plumbline.evidence.candidates import read_candidates
 from plumbline.evidence.probes import COVERED, ELSEWHERE, read_not_probed, read_probes
 from plumbline.evidence.records import Disturbing
-from stages import ablation, card, disturb, drift, featurize, group, ingest, probe, split, train, weights
+from stages import (
+    ablation,
+    card,
+    card_compressed,
+    compress,
+    disturb,
+    drift,
+    featurize,
+    group,
+    ingest,
+    probe,
+    probe_compressed,
+    split,
+    train,
+    weights,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("data")]
 
@@ -39,6 +54,10 @@ PARAMS = {
     "candidates": {
         "lenet5": {"architecture": "lenet5", "backbone": "pixels", "epochs": 2, "batch_size": 16},
         "hybrid": {"architecture": "transfer", "backbone": "hybrid", "head": {}, "epochs": 1},
+    },
+    "compressed": {
+        "small": {"of": "lenet5", "backbone": "pixels", "how": "int8", "calibration": 16},
+        "whole": {"of": "hybrid", "backbone": "hybrid", "how": "float16"},
     },
     "ablations": {"hybrid": {"backbone": "hybrid", "seeds": 1}},
     "train": {"folds": 3},
@@ -247,6 +266,43 @@ def test_probe_answers_every_condition(disturbed):
     looks = pd.read_parquet("build/probes/lenet5/attention.parquet")
     assert len(looks) == 4
     assert looks["mass"].between(0, 1).all()
+
+
+def test_a_compressed_candidate_leaves_what_a_trained_one_does(candidate, disturbed):
+    run(compress, "small")
+    model, cost = read("build/candidates/small/model.json"), read("build/candidates/small/cost.json")
+    assert (model["candidate"], model["parameters"]) == ("small", candidate["parameters"])
+    assert model["compressed"]["bytes"] == Path("build/candidates/small/served.onnx").stat().st_size
+    assert cost["latency_ms"] == cost["speed"]["one_ms"] > 0
+    found, absent = read_candidates(Path("build/candidates"), ["lenet5", "small"])
+    assert absent == []
+    assert list(found["small"].table.columns) == list(found["lenet5"].table.columns)
+    run(probe_compressed, "small")
+    run(probe, "lenet5")
+    probed = read_probes(Path("build"), found)
+    assert probed["small"].paths == probed["lenet5"].paths
+    assert list(probed["small"].answers) == list(probed["lenet5"].answers)
+    for condition, answers in probed["small"].answers.items():
+        assert np.abs(answers - probed["lenet5"].answers[condition]).mean() < 0.1, condition
+    assert len(probed["small"].attention) == 0
+    run(card_compressed, "small")
+    page = Path("reports/candidates/small.html").read_text()
+    assert "lenet5</a> made smaller: int8" in page
+    assert "Its temperature was fitted anew" in page
+
+
+def test_a_network_is_compressed_with_its_frozen_backbone(splits, data):
+    """And with what was trained of it."""
+    run(weights)
+    run(featurize, "hybrid")
+    run(train, "hybrid")
+    run(compress, "whole")
+    model = read("build/candidates/whole/model.json")
+    assert model["compressed"]["bytes"] > 1.9 * model["parameters"], "the backbones' weights are in the file"
+    assert model["compressed"]["bytes"] < 0.6 * model["compressed"]["original_bytes"]
+    both, _ = read_candidates(Path("build/candidates"), ["hybrid", "whole"])
+    columns = [f"p_{name}" for name in CLASSES]
+    assert np.abs(both["whole"].table[columns] - both["hybrid"].table[columns]).to_numpy().max() < 0.02
 
 
 def test_ablation_tries_every_subset(splits, data):

@@ -13,16 +13,20 @@ import pandas as pd
 import pytest
 
 from benchmarks.tiny_project import CLASSES, NAME, SIZE, pictures, whole_project
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import file_digest
+from plumbline.common.records import read_record, write_record
 from plumbline.common.served import ServedAs
 from plumbline.evidence.records import Rule
+from plumbline.models.export import OnnxModel, export_onnx, with_embedding
+from plumbline.models.quantisation import halve
+from plumbline.models.records import CompressedRecord, ModelRecord
 from plumbline.registry import bundle, folder, promotion
 from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
 from plumbline.registry.champion import champion_predictions, unseen_pictures
 from plumbline.registry.chosen import read_chosen, read_decision, weights_digest
-from plumbline.registry.export import OnnxModel
 from plumbline.registry.promotion import PromoteParams, Wish, history, judge_comparison, parse, promote, rollback
 from plumbline.registry.records import Compared, by_force, still_forced
 from plumbline.registry.trial import ServedVerdict, Trial, keep_verdict
@@ -572,3 +576,27 @@ def test_the_command_exits_0_on_a_refusal_and_writes_what_happened(project, tmp_
         run(stage.main)
     assert caught.value.code == 1
     assert capsys.readouterr().err == "error: There is no champion to roll back from.\n"
+
+
+def test_a_compressed_candidate_is_served_as_the_file_that_was_evaluated(project):
+    here = project("good")
+    folder = here.build / "candidates" / NAME
+    network = promotion.load_network(folder, here.build / "features" / "pixels")
+    float32 = folder.parent / "float32.onnx"
+    export_onnx(with_embedding(network), float32)
+    halve(float32, folder / artefacts.SERVED_FILE)
+    (folder / artefacts.HEAD_WEIGHTS).unlink()
+    made = CompressedRecord(of="other", how="float16", recipe="half", bytes=1, original_bytes=2)
+    record = read_record(folder / artefacts.MODEL, ModelRecord)
+    write_record(folder / artefacts.MODEL, record.model_copy(update={"compressed": made}))
+    assert promote(PARAMS, Wish(), here).outcome == "promoted"
+    version = registry.load_version()
+    assert not (version.folder / "plumbline/keras.json").exists()
+    assert version.read("model.json")["compressed"]["of"] == "other"
+    batch = np.stack(list(pictures(["with_helmet/0.png", "without_helmet/1.png"])))
+    served, evaluated = (OnnxModel(file)(batch)[0] for file in (version.onnx, folder / artefacts.SERVED_FILE))
+    np.testing.assert_array_equal(served, evaluated)
+    assert promote(PARAMS, Wish(), here).outcome == "unchanged"
+    (folder / artefacts.SERVED_FILE).unlink()
+    with pytest.raises(UserError, match=r"served\.onnx is missing"):
+        promote(PARAMS, Wish(), here)

@@ -429,7 +429,8 @@ def test_params_of_before_are_refused_by_name(project):
 
 
 def test_where_no_training_time_is_known_no_fold_is_asked_for_and_the_page_says_why():
-    candidate = TrainedCandidate("m0", SimpleNamespace(parameters=3, members=()), pd.DataFrame(), pd.DataFrame())
+    model = SimpleNamespace(parameters=3, members=(), compressed=None, settings={})
+    candidate = TrainedCandidate("m0", model, pd.DataFrame(), pd.DataFrame())
     assert entrant(candidate, {"m0": candidate}, 5).seconds == {"m0": math.inf}
     slow = replace(candidate, name="m1", seconds=10.0)
     assert entrant(candidate, {"m0": candidate, "m1": slow}, 5).seconds == {"m0": 8.0}
@@ -438,3 +439,15 @@ def test_where_no_training_time_is_known_no_fold_is_asked_for_and_the_page_says_
     assert track.asked == [(0, "m0 m1")]
     assert (found.ended, found.folds, found.finalists) == ("unmeasured", 0, ["m0", "m1"])
     assert "no candidate's training time is known (cost.json)" in found.why
+
+
+def test_a_fold_of_a_copy_or_a_student_takes_what_comes_before_it_too():
+    def one(name, seconds, of=None, **settings):
+        compressed = of and SimpleNamespace(of=of)
+        model = SimpleNamespace(parameters=3, members=(), compressed=compressed, settings=settings)
+        return TrainedCandidate(name, model, pd.DataFrame(), pd.DataFrame(), seconds=seconds)
+
+    known = {name: one(name, *rest) for name, *rest in (("a", 10.0), ("a_int8", 5.0, "a"))}
+    known["pupil"] = one("pupil", 20.0, teacher="a")
+    assert entrant(known["a_int8"], known, 5).seconds == {"a_int8": 12.0}
+    assert entrant(known["pupil"], known, 5).seconds == {"pupil": 24.0}

@@ -12,7 +12,7 @@ from PIL import Image
 from plumbline.common.errors import UserError
 from plumbline.common.records import write_record
 from plumbline.models.architectures import simple_cnn as architecture
-from plumbline.models.assemble import load_candidate
+from plumbline.models.assemble import load_candidate, whole_of
 from plumbline.models.backbones import Backbone, resolve_entry
 from plumbline.models.candidates import Candidate, FineTuning, Head
 from plumbline.models.extraction import featurize
@@ -178,6 +178,9 @@ def test_the_whole_model_comes_back_from_disk(name, splits, features, images, tm
     again = ONE_LABEL.probabilities(np.asarray(whole(pixels, training=False)))
     # features are stored in float16; the whole model runs in float32 throughout
     np.testing.assert_allclose(again[:, 1], predictions["p_without_helmet"], atol=5e-3)
+    # What has just been trained, as compressing takes it in the race.
+    fresh = whole_of(CANDIDATES[name], features / CANDIDATES[name].backbone, network, len(model.classes), ONE_LABEL)
+    np.testing.assert_allclose(fresh.predict(pixels[:4], verbose=0), whole.predict(pixels[:4], verbose=0), atol=1e-5)
 
 
 def test_bfloat16_training_ends_in_a_float32_model(splits, features):

@@ -9,7 +9,7 @@ from plumbline.common.errors import UserError
 from plumbline.models.anatomy import attention
 from plumbline.models.attention import cbam
 from plumbline.models.candidates import Candidate, Head, build_network
-from plumbline.registry.export import check_export, export_onnx, with_embedding
+from plumbline.models.export import check_export, export_onnx, with_embedding
 
 
 def sigmoid(x):

@@ -13,12 +13,12 @@ from plumbline.models.assemble import assemble
 from plumbline.models.backbones import Backbone, record_entry, resolve_entry
 from plumbline.models.candidates import Candidate, Head
 from plumbline.models.efficientnet_lite import build, load_arrays
+from plumbline.models.export import check_export, export_onnx, with_embedding
 from plumbline.models.extraction import featurize
 from plumbline.models.features import open_features
 from plumbline.models.networks import build_backbone, cut, scale_pixels
 from plumbline.models.trainable import cut_networks
 from plumbline.models.training import train
-from plumbline.registry.export import check_export, export_onnx, with_embedding
 
 pytestmark = pytest.mark.slow
 

@@ -92,6 +92,9 @@ def test_the_class_that_says_something_is_missing(classes, offered):
     assert offered_violations(classes) == offered
 
 
+STUDENT = {"architecture": "lenet5", "backbone": "pixels_32"}
+
+
 @pytest.mark.parametrize(
     ("key", "value", "named", "way_out"),
     [
@@ -115,6 +118,13 @@ def test_the_class_that_says_something_is_missing(classes, offered):
         ("backbones__vgg16__network", "vgg19", "backbones.vgg16", "set vgg16"),
         ("ablations", {"hybird": {"backbone": "vgg16"}}, "ablations.hybird", "call it hybrid"),
         ("ablations", {"vgg16_gap": {"backbone": "hybrit"}}, "ablations.vgg16_gap.backbone", "hybrid"),
+        ("compressed", {"a": {"of": "lenet", "backbone": "pixels_32"}}, "compressed.a.of", "set lenet5"),
+        ("compressed", {"a": {"of": "lenet5", "backbone": "pixels"}}, "compressed.a.backbone", "set pixels_32"),
+        ("compressed", {"a": {"of": "lenet5", "backbone": "pixels_32", "how": "int4"}}, "compressed.a.how", "correct"),
+        ("students", {"a": {**STUDENT, "teacher": "lenet"}}, "students.a.teacher", "set lenet5"),
+        ("students", {"lenet5": {**STUDENT, "teacher": "alexnet"}}, "students.lenet5", "lenet5_student"),
+        ("candidates__lenet5__teacher", "alexnet", "candidates.lenet5.teacher", "move the entry lenet5"),
+        ("compressed", {"vgg16_gap": {"of": "lenet5", "backbone": "pixels_32"}}, "compressed.vgg16_gap", "_int8"),
     ],
 )
 def test_each_name_that_fits_nothing_is_told_with_the_way_out(key, value, named, way_out):

@@ -13,11 +13,11 @@ from plumbline.models.anatomy import layer_table
 from plumbline.models.assemble import load_candidate
 from plumbline.models.backbones import Backbone, resolve_entry
 from plumbline.models.candidates import Candidate, Head, build_network
+from plumbline.models.export import OnnxModel, check_export, export_onnx, with_embedding
 from plumbline.models.extraction import featurize
 from plumbline.models.features import open_features
 from plumbline.models.preprocessing import Preprocess, prepared
 from plumbline.models.training import train
-from plumbline.registry.export import OnnxModel, check_export, export_onnx, with_embedding
 
 SIZE = 64
 

@@ -10,11 +10,11 @@ from recorded import backbone_json
 
 from plumbline.common.errors import UserError
 from plumbline.models.candidates import Candidate, Triplet
+from plumbline.models.export import check_export, export_onnx, with_embedding
 from plumbline.models.features import Features
 from plumbline.models.records import BackboneRecord
 from plumbline.models.training import train
 from plumbline.models.triplets import embed, nearest, output_weights, prototypes, squared_distances, triplet_loss
-from plumbline.registry.export import check_export, export_onnx, with_embedding
 
 WIDE = 12
 

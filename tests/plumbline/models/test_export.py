@@ -9,7 +9,7 @@ import pytest
 from plumbline.common.errors import UserError
 from plumbline.models.candidates import Candidate, build_network
 from plumbline.models.combination import combine, write_head
-from plumbline.registry.export import (
+from plumbline.models.export import (
     EMBEDDING,
     INPUT,
     PROBABILITIES,
