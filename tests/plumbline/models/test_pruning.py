@@ -20,7 +20,7 @@ from plumbline.models.training import TrainingSet, train
 pytestmark = pytest.mark.slow
 
 FROM_PIXELS = [name for name in architecture_names() if name not in (TRANSFER, TRIPLET)]
-SIZE = 64
+SIZE = 67  # the least that alexnet can be built on
 
 
 def built(name, width, size=SIZE, classes=3, **settings):
@@ -44,7 +44,8 @@ def test_filters_that_do_nothing_are_the_ones_that_go(name):
     import keras
 
     keras.utils.set_random_seed(0)
-    small, large = built(name, 0.25), built(name, 0.5)
+    width = 1.0 if name == "simple_cnn" else 0.25  # narrower, its four units behind the maps may all be dead
+    small, large = built(name, width), built(name, 2 * width)
     silence(large, small, np.random.default_rng(1))
     take_over(large, small, name)
     pictures = np.random.default_rng(0).integers(0, 256, (4, SIZE, SIZE, 3)).astype(np.float32)
