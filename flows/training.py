@@ -1,6 +1,6 @@
 """The training flow: every stage of dvc.yaml as a Prefect task, with the dependencies that DVC knows.
 
-    python -m flows.training [--side-by-side 2] [--elsewhere 'train@*']
+    python -m flows.training [--side-by-side 2] [--elsewhere 'train@*']    in the folder of a pipeline
 
 A stage that DVC finds unchanged ends at once as Cached. A failed member of a group (`train@x`) fails itself; what
 depends on the whole group goes on with the others. Retries are for failures that can pass; a killed run, started
@@ -106,6 +106,8 @@ def training(
     """
     logger = get_run_logger()
     root = workspace.find_root()
+    if elsewhere and root != workspace.project(root):
+        raise UserError(f"other machines know the pipeline at the project's top only: run {root} here, all of it.")
     with workspace.sole_run(root, logger.warning) as lock, guarded([lock]) as children:
         recover(root, logger.warning)
         news.tell_of_batches(root, logger.warning)
@@ -208,7 +210,7 @@ def conclude(nodes: Mapping[str, Node], current: TrainingRun, states: Mapping[st
 
 def decides(node: Node) -> bool:
     """Whether this is the stage that decides PROMOTE, HOLD or REJECT."""
-    return artefacts.DECISION.name in node.outs
+    return bool({artefacts.DECISION.name, artefacts.DETECTION_DECISION.name} & set(node.outs))
 
 
 def _remove_leftovers(node: Node, nodes: Mapping[str, Node], current: TrainingRun) -> None:
