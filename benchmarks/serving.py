@@ -62,7 +62,7 @@ def make(root: Path) -> None:
 
     from plumbline.common.files import write_json
     from plumbline.registry import bundle, versions
-    from plumbline.registry.export import OnnxModel, export_onnx, with_embedding
+    from plumbline.registry.export import EMBEDDING, PROBABILITIES, OnnxModel, export_onnx, with_embedding
     from plumbline.registry.folder import save_mlflow_model
 
     keras.utils.set_random_seed(0)
@@ -84,7 +84,7 @@ def make(root: Path) -> None:
         folder = root / f"version-{number}"
         (folder / bundle.HOME / "reference").mkdir(parents=True)
         export_onnx(with_embedding(model), folder.with_suffix(".onnx"))
-        save_mlflow_model(folder, folder.with_suffix(".onnx"), SIZE, 2)
+        save_mlflow_model(folder, folder.with_suffix(".onnx"), SIZE, {PROBABILITIES: (-1, 2), EMBEDDING: (-1, -1)})
         random = np.random.default_rng(0)
         _, embeddings = OnnxModel(folder / bundle.ONNX)(random.integers(0, 256, (24, SIZE, SIZE, 3)))
         np.save(folder / bundle.HOME / "reference" / "embeddings.npy", embeddings, allow_pickle=False)
