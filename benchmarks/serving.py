@@ -65,7 +65,7 @@ def make(root: Path) -> None:
     import keras
 
     from plumbline.common.files import write_json
-    from plumbline.models.export import OnnxModel, export_onnx, with_embedding
+    from plumbline.models.export import EMBEDDING, PROBABILITIES, OnnxModel, export_onnx, with_embedding
     from plumbline.registry import bundle, versions
     from plumbline.registry.folder import save_mlflow_model
 
@@ -88,7 +88,7 @@ def make(root: Path) -> None:
         folder = root / f"version-{number}"
         (folder / bundle.HOME / "reference").mkdir(parents=True)
         export_onnx(with_embedding(model), folder.with_suffix(".onnx"))
-        save_mlflow_model(folder, folder.with_suffix(".onnx"), SIZE, 2)
+        save_mlflow_model(folder, folder.with_suffix(".onnx"), SIZE, {PROBABILITIES: (-1, 2), EMBEDDING: (-1, -1)})
         random = np.random.default_rng(0)
         _, embeddings = OnnxModel(folder / bundle.ONNX)(random.integers(0, 256, (24, SIZE, SIZE, 3)))
         np.save(folder / bundle.HOME / "reference" / "embeddings.npy", embeddings, allow_pickle=False)

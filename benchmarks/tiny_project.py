@@ -32,8 +32,9 @@ from plumbline.tasks.one_label import ONE_LABEL
 if TYPE_CHECKING:
     import keras
 
+    from plumbline.registry.champion import Pair
+    from plumbline.registry.chosen import Chosen
     from plumbline.registry.promotion import Project
-    from plumbline.tasks.task import Task
 
 CLASSES = ["with_helmet", "without_helmet"]
 SIZE = 16
@@ -203,10 +204,8 @@ def exported_project(root: Path) -> Project:
     return replace(whole_project(root), load=lambda folder, features: None, export=copy_exported)
 
 
-def compare(
-    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, task: Task
-) -> AgainstChampion:
+def compare(both: Pair, chosen: Chosen) -> AgainstChampion:
     """Compare by the gate's rule, without slices."""
     from plumbline.evidence.rules import Gate, compare_with_champion
 
-    return compare_with_champion(old, new, classes, [], Gate(resamples=200), task)
+    return compare_with_champion(both.old, both.new, chosen.classes, [], Gate(resamples=200), chosen.task)

@@ -1,6 +1,6 @@
 """Put right what a kill left in a workspace: a torn dvc.lock, DVC's lock table, an intake half done.
 
-    plumbline mend [--as-it-is]
+    plumbline mend [--as-it-is]         of the pipeline in this folder: the top one, or detection/
 
 Flows do this themselves when they start; this command is for people who use `dvc repro`.
 """
@@ -31,7 +31,7 @@ def mend(root: Path, as_it_is: bool = False) -> list[str]:
 @contextmanager
 def _alone(root: Path) -> Iterator[None]:
     """Hold the locks of flows and of DVC, so that neither starts anything; UserError where one is running."""
-    folder = root / ".dvc" / "tmp"
+    folder = workspace.project(root) / ".dvc" / "tmp"
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as held:
         for name in ("plumbline-run.lock", "lock"):

@@ -14,18 +14,25 @@ from prefect.events import emit_event
 
 from flows import report, workspace
 from flows.notify import What, notify
-from plumbline.common import artefacts
 from plumbline.common.files import file_digest, write_json
-from plumbline.common.interrupted import ask_git
+from plumbline.common.interrupted import ask_git, scratch
 
-FOLDER = Path(".dvc/tmp/plumbline-news")
-GATE = FOLDER / "gate.json"  # there while nobody was told of what the gate says
 REQUEST = "plumbline.training.requested"
+
+
+def folder_of(root: Path) -> Path:
+    """Return where the news of the pipeline at `root` are kept."""
+    return scratch(root) / "plumbline-news"
+
+
+def _gate(root: Path) -> Path:
+    """There while nobody was told of what the gate says."""
+    return folder_of(root) / "gate.json"
 
 
 def keep_batch(root: Path, commit: str, text: str, request_training: bool) -> None:
     """Keep the news of a batch before its `commit` becomes the workspace's version."""
-    write_json(root / FOLDER / f"batch-{commit}.json", {"commit": commit, "text": text, "training": request_training})
+    write_json(folder_of(root) / f"batch-{commit}.json", {"commit": commit, "text": text, "training": request_training})
 
 
 def tell_of_batches(root: Path, say: Callable[[str], None]) -> None:
@@ -33,7 +40,7 @@ def tell_of_batches(root: Path, say: Callable[[str], None]) -> None:
 
     Called with the workspace held alone and no intake unfinished: a batch whose commit is not in HEAD was not taken in.
     """
-    kept = sorted((root / FOLDER).glob("batch-*.json"))
+    kept = sorted(folder_of(root).glob("batch-*.json"))
     if kept and ask_git(root, "rev-parse", "--verify", "HEAD") is None:
         say(f"Git does not answer in {root}, so the news of {len(kept)} batches wait for the next run.")
         return
@@ -50,20 +57,20 @@ def tell_of_batches(root: Path, say: Callable[[str], None]) -> None:
 
 def expect_decision(root: Path) -> None:
     """Note, before the gate runs, that its decision must be told, and which decision there was before."""
-    if not (root / GATE).exists():
-        write_json(root / GATE, {"id": str(uuid4()), "before": _digest_of_decision(root)})
+    if not _gate(root).exists():
+        write_json(_gate(root), {"id": str(uuid4()), "before": _digest_of_decision(root)})
 
 
 def tell_decision(root: Path, ran: bool, say: Callable[[str], None]) -> None:
     """Tell what the gate decided if nobody was told yet: it `ran` in this run, or in an earlier one that was killed."""
-    if not (root / GATE).exists():
+    if not _gate(root).exists():
         return
-    expected = json.loads((root / GATE).read_text(encoding="utf-8"))
+    expected = json.loads(_gate(root).read_text(encoding="utf-8"))
     decision = report.read_decision(root)
     if decision and (ran or _digest_of_decision(root) != expected["before"]):
         kind: What = "promotion" if decision.verdict == "PROMOTE" else "refusal"
         send(kind, f"{decision.verdict}: {decision.candidate}", decision.reason, say, UUID(expected["id"]))
-        (root / GATE).unlink()
+        _gate(root).unlink()
 
 
 def send(what: What, subject: str, text: str, say: Callable[[str], None], name: UUID | None = None) -> None:
@@ -73,5 +80,5 @@ def send(what: What, subject: str, text: str, say: Callable[[str], None], name: 
 
 
 def _digest_of_decision(root: Path) -> str:
-    path = root / artefacts.DECISION
+    path = root / report.decision_file(root)
     return file_digest(path) if path.is_file() else ""

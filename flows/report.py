@@ -14,6 +14,7 @@ from uuid import UUID
 from plumbline.commands.summary import PAGES
 from plumbline.common import artefacts
 from plumbline.common.errors import one_line
+from plumbline.common.files import Artefact
 from plumbline.common.records import read_record, read_records
 from plumbline.evidence.records import Decision, Evaluation, LeaderboardRow
 from plumbline.evidence.results import FAILED, NOT_APPLICABLE, NOT_JUDGED, PASSED, Result, result_of
@@ -106,9 +107,14 @@ def publish_results(root: Path) -> None:
 
 
 def read_decision(root: Path) -> Decision | None:
-    """Return build/decision.json, None before there is one."""
-    path = root / artefacts.DECISION
-    return read_record(path, Decision, artefacts.DECISION.by) if path.is_file() else None
+    """Return build/decision.json, in detection/ build/detection_decision.json; None before there is one."""
+    file = decision_file(root)
+    return read_record(root / file, Decision, file.by) if (root / file).is_file() else None
+
+
+def decision_file(root: Path) -> Artefact:
+    """Return which file says what the gate of the pipeline at `root` decided."""
+    return artefacts.DETECTION_DECISION if (root / artefacts.BOXES).is_file() else artefacts.DECISION
 
 
 def leaderboard_table(rows: Sequence[LeaderboardRow], chosen: str | None, failed: Sequence[str]) -> Table:

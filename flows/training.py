@@ -1,6 +1,6 @@
 """The training flow: every stage of dvc.yaml as a Prefect task, with the dependencies that DVC knows.
 
-    python -m flows.training [--side-by-side 2] [--elsewhere 'train@*']
+    python -m flows.training [--side-by-side 2] [--elsewhere 'train@*']    in the folder of a pipeline
 
 What runs is a task run of its own. What DVC finds up to date is not: all that it finds so at one moment is one task run
 that ends as Cached, and its log names the stages. A failed member of a group (`train@x`) fails itself; what depends on
@@ -133,6 +133,8 @@ def training(
     """
     logger = get_run_logger()
     root = workspace.find_root()
+    if elsewhere and root != workspace.project(root):
+        raise UserError(f"other machines know the pipeline at the project's top only: run {root} here, all of it.")
     with workspace.sole_run(root, logger.warning) as lock, guarded([lock]) as children:
         recover(root, logger.warning)
         news.tell_of_batches(root, logger.warning)
@@ -259,7 +261,7 @@ def conclude(nodes: Mapping[str, Node], current: TrainingRun, states: Mapping[st
 
 def decides(node: Node) -> bool:
     """Whether this is the stage that decides PROMOTE, HOLD or REJECT."""
-    return artefacts.DECISION.name in node.outs
+    return bool({artefacts.DECISION.name, artefacts.DETECTION_DECISION.name} & set(node.outs))
 
 
 def _remove(paths: Sequence[Path]) -> None:

@@ -22,16 +22,24 @@ PATIENCE = 3.0  # seconds for a busy server to give a slot that is free
 
 
 def find_root() -> Path:
-    """Return the workspace: PLUMBLINE_WORKSPACE, or the current folder; UserError where that is no DVC project."""
+    """Return the workspace: PLUMBLINE_WORKSPACE, or the current folder.
+
+    It is the top of a DVC project, or the folder of another pipeline in one. UserError where that is neither.
+    """
     root = Path(os.environ.get("PLUMBLINE_WORKSPACE") or Path.cwd()).resolve()
-    if not (root / ".dvc").is_dir():
+    if not (root / ".dvc").is_dir() and not (interrupted.project_of(root) and (root / "dvc.yaml").is_file()):
         raise UserError(f"{root} is no DVC project: run from the project's top folder, or set PLUMBLINE_WORKSPACE.")
     return root
 
 
+def project(root: Path) -> Path:
+    """Return the DVC project of a workspace: all its pipelines share DVC's locks, so one runs at a time."""
+    return interrupted.project_of(root) or root
+
+
 def identity(root: Path) -> str:
     """Return a name for this workspace that Prefect takes as a concurrency limit, one per machine and folder."""
-    place = f"{socket.gethostname()}:{root}"
+    place = f"{socket.gethostname()}:{project(root)}"
     return f"plumbline-workspace-{hashlib.sha256(place.encode()).hexdigest()[:12]}"
 
 
@@ -58,8 +66,9 @@ def sole_run(root: Path, say: Callable[[str], None]) -> Iterator[int]:
     name = identity(root)
     with get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(name, 1)
-    (root / ".dvc" / "tmp").mkdir(parents=True, exist_ok=True)
-    with (root / ".dvc" / "tmp" / "plumbline-run.lock").open("w") as lock:
+    locks = project(root) / ".dvc" / "tmp"
+    locks.mkdir(parents=True, exist_ok=True)
+    with (locks / "plumbline-run.lock").open("w") as lock:
         alone = _try_lock(lock.fileno())
         if not alone:
             say(f"Another run works in {root}: waiting for its slot of {name}.")
@@ -130,11 +139,11 @@ def put_back(root: Path, say: Callable[[str], None], as_it_is: bool = False) -> 
     if interrupted.CONFLICT.search(text):
         raise UserError(fault)
     if as_it_is and interrupted.stage_names(text) is not None:
-        write_text(root / interrupted.COPY, text)
+        write_text(interrupted.copy_of(root), text)
         say(f"{path} is taken as it is.")
         return
     kept, committed = (
-        interrupted.read(root / interrupted.COPY),
+        interrupted.read(interrupted.copy_of(root)),
         interrupted.ask_git(root, "show", f"HEAD:./{interrupted.LOCK}"),
     )
     for source, whole in (("as the last stage found it", kept), ("from Git's last commit", committed)):
@@ -165,7 +174,7 @@ def _mend_table(root: Path, say: Callable[[str], None]) -> None:
 
 
 def _table(root: Path) -> Path:
-    return root / ".dvc" / "tmp" / "rwlock"
+    return project(root) / ".dvc" / "tmp" / "rwlock"
 
 
 def _entries(path: Path) -> list[dict[str, Any]] | None:

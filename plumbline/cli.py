@@ -50,6 +50,7 @@ def plumbline(
     """A pipeline for image classifiers that have to be trusted. Run it in the project's top folder."""
 
 
+Model = Annotated[str | None, typer.Option(metavar="NAME", help="The registered model; default: promote.model.")]
 Reason = Annotated[str, typer.Option(help="Why; it is kept in the registry's log.")]
 
 
@@ -142,9 +143,9 @@ def plots() -> None:
 
 
 @app.command()
-def history() -> None:
+def history(model: Model = None) -> None:
     """Versions, promotions, refusals and rollbacks."""
-    run_module("stages.promote", "history")
+    run_module("stages.promote", "history", *_option("--model", model))
 
 
 @app.command()
@@ -165,10 +166,12 @@ def rollback(
     reason: Reason,
     to: Annotated[int | None, typer.Option(metavar="VERSION", help="Default: the champion before this one.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would happen, change nothing.")] = False,
+    model: Model = None,
 ) -> None:
     """Make an earlier version champion again."""
     flags = ["--dry-run"] if dry_run else []
-    run_module("stages.promote", "rollback", "--reason", reason, *_option("--to", to), *flags)
+    options = [*_option("--to", to), *_option("--model", model)]
+    run_module("stages.promote", "rollback", "--reason", reason, *options, *flags)
 
 
 @app.command()

@@ -47,18 +47,24 @@ def table(leaderboard: Sequence[LeaderboardRow], decision: Decision) -> str:
     return "\n".join([*lines, *_verdict(decision)])
 
 
-def of_detectors(evidence: DetectionEvidence, decision: Decision) -> str:
-    """Return detectors by mAP50 on validation, the chosen one marked, then the verdict and the rules not passed."""
+def of_detectors(evidence: DetectionEvidence, systems: SystemsEvidence, decision: Decision) -> str:
+    """Return systems by mAP50 on validation, the chosen one marked, then the verdict and the rules not passed."""
     from plumbline.evidence.detection_figures import summary as figures_of
+    from plumbline.evidence.systems import ALONE, JUDGED
 
+    entries = [(name, entry, ALONE) for name, entry in evidence.detectors.items()]
+    entries += [(name, entry, JUDGED) for name, entry in systems.judged.items()]
     found = {
-        name: [figures_of(entry.splits[split])["map50"] or 0.0 for split in ("validation", "test")]
-        for name, entry in evidence.detectors.items()
+        name if system == ALONE else f"{name} + {systems.classifier.called}": [
+            *(figures_of(entry.splits[split])["map50"] or 0.0 for split in ("validation", "test")),
+            (name, system) == (decision.candidate, decision.system),
+        ]
+        for name, entry, system in entries
     }
     width = max([len(name) for name in found] + [8])
-    lines = [f"  {'detector':<{width}}  mAP50 on validation  on test"]
+    lines = [f"  {'system':<{width}}  mAP50 on validation  on test"]
     for name in sorted(found, key=lambda name: -found[name][0]):
-        mark = "*" if name == decision.candidate else " "
+        mark = "*" if found[name][2] else " "
         lines.append(f"{mark} {name:<{width}}  {found[name][0]:19.3f}  {found[name][1]:7.3f}")
     lines += [f"  {name}: its training failed, there is no result" for name in evidence.missing]
     return "\n".join([*lines, *_verdict(decision)])
@@ -109,9 +115,13 @@ def main() -> None:
         print(of_photographs(read_table(artefacts.BOXES), read_table(artefacts.SPLITS)))
         if artefacts.DETECTION_DECISION.path.exists():
             from plumbline.evidence.detection import DetectionEvidence
+            from plumbline.evidence.systems import SystemsEvidence
 
             decision = read_record(artefacts.DETECTION_DECISION, Decision)
-            print(of_detectors(read_record(artefacts.DETECTION, DetectionEvidence), decision))
+            systems = read_record(artefacts.SYSTEMS / artefacts.SYSTEMS_RECORD, SystemsEvidence)
+            print(of_detectors(read_record(artefacts.DETECTION, DetectionEvidence), systems, decision))
+            if forced := read_by_force(decision):
+                print(forced)
         _print_pages()
         return
     leaderboard = read_records(artefacts.LEADERBOARD, LeaderboardRow)

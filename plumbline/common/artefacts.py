@@ -18,6 +18,7 @@ REPORTS = Path("reports")
 WEIGHTS = Artefact("build/weights", "weights", "BACKBONE.json: plumbline.models.records.WeightsRecord")
 CODE = Artefact("build/code", "weights", "STAGE.txt: sha256 and path of every file that this stage runs")
 PLACE = Artefact("build/place.json", "weights", "whether a model may be promoted from here, and why not")
+CLASSIFIER = Artefact("build/classifier.json", "classifier", "plumbline.evidence.systems.ClassifierFound")
 MANIFEST = Artefact("build/manifest.parquet", "ingest", "a row per picture: path, id, label, measures, metadata")
 QUARANTINE = Artefact("build/quarantine.csv", "ingest", "a row per file that is not used: path, reason, kind, ...")
 FINGERPRINTS = Artefact("build/fingerprints.npy", "ingest", "perceptual hashes by picture and window, uint64")
@@ -55,6 +56,9 @@ VERIFICATION = Artefact("build/verification", "plumbline similar", "NAME.csv: th
 # Detection (its project lies in detection/): as FEATURES and CANDIDATES, of whole photographs.
 MAPS = Artefact("build/maps", "maps", "MAPS/: VALUES, AFFINES, INDEX, MAPS_RECORD, BACKBONE_WEIGHTS")
 DETECTORS = Artefact("build/detectors", "detector", "DETECTOR/: DETECTOR, HEAD_WEIGHTS, HISTORY, DETECTIONS, COST")
+CONTEXT = Artefact("build/context", "context", "CONTEXT_RECORD, HEAT")
+PRICE = Artefact("build/price.json", "price", "plumbline.evidence.detection_price.DetectionPrice")
+SYSTEMS = Artefact("build/systems", "systems", "SYSTEMS_RECORD; DETECTOR.parquet: its boxes as the classifier has them")
 
 # Results.
 EVALUATION = Artefact("build/evaluation.json", "evaluate", "plumbline.evidence.records.Evaluation")
@@ -75,7 +79,7 @@ CERTIFICATE_PAGE = Artefact("reports/leakage.html", "leakage", "a page: the leak
 CARDS = Artefact("reports/candidates", "card", "CANDIDATE.html: the card of a candidate", "card_compressed")
 ABLATION_PAGES = Artefact("reports/ablations", "ablation", "CANDIDATE.html: the subsets of its networks")
 LEADERBOARD_PAGE = Artefact("reports/leaderboard.html", "leaderboard", "the page that people read")
-DETECTION_PAGE = Artefact("reports/detection.html", "detection", "the page of all detectors that people read")
+DETECTION_PAGE = Artefact("reports/detection.html", "page", "the page of all detectors that people read")
 DRIFT_PAGES = Artefact("reports/drift", "drift", "index.html: every site; SITE/WINDOW.html: one window")
 AUDIT_PAGE = Artefact("reports/audit.html", "plumbline audit", "the certificate of somebody else's split")
 
@@ -94,6 +98,13 @@ MAPS_RECORD = Artefact("maps.json", "maps", "plumbline.models.scene_maps.MapsRec
 # Inside the folder of a detector (DETECTORS).
 DETECTOR = Artefact("detector.json", "detector", "plumbline.models.detector.DetectorRecord")
 DETECTIONS = Artefact("detections.parquet", "detector", "path, split, label, score, left, top, right, bottom")
+
+# Inside the folder of systems (SYSTEMS).
+SYSTEMS_RECORD = Artefact("systems.json", "systems", "plumbline.evidence.systems.SystemsEvidence")
+
+# Inside the folder of the context probe (CONTEXT).
+CONTEXT_RECORD = Artefact("context.json", "context", "plumbline.evidence.context.ContextEvidence")
+HEAT = Artefact("heat.npy", "context", "Grad-CAM of the photographs it names, (N, h, w) on the canvas, in [0, 1]")
 
 # Inside the folder of a candidate (CANDIDATES, ENSEMBLES).
 MODEL = Artefact("model.json", "train", "plumbline.models.records.ModelRecord")

@@ -2,7 +2,8 @@
 
 DVC writes dvc.lock in place, so a kill at that moment leaves only its beginning: usually invalid YAML, and DVC stops
 with an error; but cut at the end of a line it looks like a lock of fewer stages, and DVC runs all the others again.
-Every stage that DVC starts keeps a copy of the file, so that `mend` can restore it.
+Every stage that DVC starts keeps a copy of the file, so that `mend` can restore it. A project may have several
+pipelines, each with its dvc.lock in a folder of its own.
 """
 
 from __future__ import annotations
@@ -17,12 +18,30 @@ from typing import Any
 
 LOCK = "dvc.lock"
 MEND = "plumbline mend"
-COPY = Path(".dvc/tmp/plumbline-dvc.lock")
+COPY = "plumbline-dvc.lock"
 # While intake changes data/: its journal, and the files still to be moved (flows/switch.py).
 SWITCH = Path(".dvc/tmp/plumbline-switch.json")
 ADDED = Path(".dvc/tmp/plumbline-added")
 PATIENCE = 10.0  # seconds for another process, on a busy machine, to finish writing dvc.lock or changing data/
 CONFLICT = re.compile(r"^(<{7}|={7}|>{7})( |$)", re.MULTILINE)
+
+
+def project_of(folder: Path = Path()) -> Path | None:
+    """Return the DVC project that a pipeline's folder lies in: the nearest one above with `.dvc`; None without any."""
+    whole = folder.resolve()
+    return next((above for above in (whole, *whole.parents) if (above / ".dvc").is_dir()), None)
+
+
+def scratch(root: Path) -> Path:
+    """Return where what belongs to the pipeline at `root` is noted: in its project's .dvc/tmp, or a folder in there."""
+    whole, project = root.resolve(), project_of(root) or root.resolve()
+    own = project / ".dvc" / "tmp"
+    return own if whole == project else own / "plumbline-pipelines" / whole.relative_to(project)
+
+
+def copy_of(root: Path) -> Path:
+    """Return where the copy of the pipeline's dvc.lock is."""
+    return scratch(root) / COPY
 
 
 def at_start(root: Path) -> str | None:
@@ -31,7 +50,7 @@ def at_start(root: Path) -> str | None:
     A stage started by hand may begin; it prints a warning.
     """
     by_dvc, by_hand = "DVC_STAGE" in os.environ, Path(sys.argv[0]).parent.name in ("stages", "monitoring")
-    if not (by_dvc or by_hand) or not (root / ".dvc").is_dir():
+    if not (by_dvc or by_hand) or project_of(root) is None:
         return None
     end = time.monotonic() + PATIENCE
     while fault := switch_fault(root) or lock_fault(root):
@@ -52,20 +71,21 @@ def keep(root: Path) -> None:
     """Copy dvc.lock for `mend` if it is whole; remove the copy if dvc.lock was removed."""
     text = read(root / LOCK)
     if text is None:
-        (root / COPY).unlink(missing_ok=True)
-    elif text != read(root / COPY) and not lock_fault(root):
+        copy_of(root).unlink(missing_ok=True)
+    elif text != read(copy_of(root)) and not lock_fault(root):
         # Not by files.write_text, which imports errors, which imports this; but atomically as well.
-        temporary = root / COPY.with_suffix(f".{os.getpid()}")
-        temporary.parent.mkdir(exist_ok=True)
+        copy = copy_of(root)
+        temporary = copy.with_suffix(f".{os.getpid()}")
+        temporary.parent.mkdir(parents=True, exist_ok=True)
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, root / COPY)
+        os.replace(temporary, copy)
 
 
 def lock_fault(root: Path) -> str | None:
     """Return a sentence on what is wrong with dvc.lock and what to do; None if it is right or missing."""
     path = root / LOCK
     text = read(path)
-    kept = read(root / COPY)
+    kept = read(copy_of(root))
     if text is None or text == kept:
         return None
     if found := CONFLICT.search(text):

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 JUDGED = ("validation", "test")
+SHOWN = 12
+"""Photographs on the page, the worst first."""
 
 
 class DetectionParams(Section):
@@ -220,6 +222,23 @@ def _shares(box: Floats, size: Floats) -> tuple[float, float, float, float]:
 
 def _best_overlap(scene: Scene, row: int) -> float | None:
     return float(iou(scene.detections[row : row + 1], scene.boxes).max()) if len(scene.boxes) else None
+
+
+def shown_thresholds(
+    evidence: DetectionEvidence,
+    best: DetectorEvidence,
+    detections: pd.DataFrame,
+    photographs: pd.DataFrame,
+    boxes: pd.DataFrame,
+) -> dict[str, float]:
+    """Return the score of each class from which on its boxes are shown: the alarm's, else the one with the best F1."""
+    validation = photographs[photographs["split"] == "validation"]
+    found = {}
+    for label in evidence.classes:
+        found[label] = best_f1(match(list(scenes_of(validation, boxes, detections, label))))
+    if evidence.violation_class is not None:
+        found[evidence.violation_class] = best.alarms["validation"].threshold
+    return found
 
 
 def best_f1(matches: Matches) -> float:

@@ -95,7 +95,7 @@ def figures(
         by_size: dict[str, float | None] = {
             size: _value(average_precision(match(scenes, size=size)).mean()) for size in SIZES if size != "all"
         }
-        recalls = {str(rate): _recall(matches, rate, draws, codes) for rate in FALSE_ALARMS}
+        recalls = {str(rate): recall_figure(matches, rate, draws, codes) for rate in FALSE_ALARMS}
         wanted = int(matches.wanted.sum())
         made[label] = ClassFigures(
             boxes=wanted,
@@ -148,7 +148,11 @@ def _mean_figure(
     return _figure(np.mean(values, axis=0), mean, which, wanted, codes)
 
 
-def _recall(matches: Matches, rate: float, draws: Floats, codes: Ints) -> Figure | None:
+def recall_figure(matches: Matches, rate: float, draws: Floats, codes: Ints) -> Figure | None:
+    """Return the share of boxes found at `rate` false alarms a photograph, None where there is none to find.
+
+    `draws` (R, P) are redrawings of the photographs, `codes` (P,) their groups.
+    """
     wanted = matches.wanted
     if not wanted.any():
         return None
@@ -165,6 +169,14 @@ def alarm_threshold(matches: Matches, costs: Costs) -> float:
     """
     violation, score = _decisions(matches)
     return choose_threshold(violation, score, costs.missed_violation, costs.false_alarm)
+
+
+def alarm_costs(raised: Matches, costs: Costs) -> Floats:
+    """Return what mistakes cost on each photograph (P,) where all of `raised` are alarms, at IoU 0.5."""
+    photographs = len(raised.wanted)
+    caught = np.bincount(raised.photograph[raised.hit[AT_50]], minlength=photographs)
+    false = np.bincount(raised.photograph[~raised.hit[AT_50]], minlength=photographs)
+    return np.asarray(costs.missed_violation * (raised.wanted - caught) + costs.false_alarm * false, dtype=np.float64)
 
 
 def _decisions(matches: Matches) -> tuple[NDArray[np.bool_], Floats]:

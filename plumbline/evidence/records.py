@@ -448,10 +448,14 @@ class RaceRecord(Record):
         )
 
 
+System = Literal["detector", "detector+classifier"]
+
+
 class Decision(Record):
     """build/decision.json: the verdict on the one candidate chosen, every rule with its figure, and how it was chosen.
 
-    `more_test_groups` would settle a HOLD; `threshold` and `temperature` are those that would serve.
+    `more_test_groups` would settle a HOLD; `threshold` and `temperature` are those that would serve. Of a detector,
+    `system` says whether a classifier judges the heads that it finds.
     """
 
     verdict: Verdict
@@ -465,6 +469,7 @@ class Decision(Record):
     prefer: Prefer = "accuracy"
     selection: Selection | None = None
     race: RaceRecord | None = None
+    system: System | None = None
     rules: tuple[Rule, ...]
 
 

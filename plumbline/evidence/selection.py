@@ -60,7 +60,7 @@ def select_simplest(
     highest = lacking.at_most(confidence)
     excess = brier - brier[best]
     redrawn = redrawn_means(excess, codes, times)
-    worse = holm([_p_value(excess[c].mean(), redrawn[:, c]) if excess[c].mean() > 0 else 1.0 for c in others])
+    worse = holm([p_value(excess[c].mean(), redrawn[:, c]) if excess[c].mean() > 0 else 1.0 for c in others])
     comparisons = [
         Comparison(
             candidate=names[c],
@@ -117,10 +117,11 @@ def bootstrap_p(gain: Floats, draws: Floats) -> float:
         return 1.0
     drawn = draws.sum(axis=1)
     means = (draws[drawn > 0] @ gain) / drawn[drawn > 0]
-    return _p_value(gain.mean(), means)
+    return p_value(gain.mean(), means)
 
 
-def _p_value(mean: float, means: Floats) -> float:
+def p_value(mean: float, means: Floats) -> float:
+    """Return the two-sided p-value that `mean` is 0, of which `means` (R,) are the same of redrawn samples."""
     # Under the null: how often are draws as far from their own centre as the sample is from 0?
     return float((1 + (np.abs(means - mean) >= abs(mean)).sum()) / (1 + len(means)))
 

@@ -50,7 +50,7 @@ def price(
     the mean difference per image), or None where a class has fewer than 5 groups, too few to draw folds from.
     """
     rng = np.random.default_rng(seed)
-    rows = _sample(groups, most, rng)
+    rows = sample(groups, most, rng)
     drawn = features(rows) if callable(features) else features[rows]
     values, labels, groups = np.asarray(drawn, np.float64), labels[rows], groups[rows]
     if min(len(np.unique(groups[labels == c])) for c in np.unique(labels)) < FOLDS or len(np.unique(labels)) < 2:
@@ -130,8 +130,8 @@ def _unit(vectors: Floats) -> Floats:
     return np.asarray(vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12))
 
 
-def _sample(groups: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.intp]:
-    """Rows of whole groups, drawn until there are `most`."""
+def sample(groups: NDArray[np.int64], most: int, rng: np.random.Generator) -> NDArray[np.intp]:
+    """Return rows of whole groups (N,), drawn until there are `most`."""
     uniques, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     order = rng.permutation(len(uniques))
     chosen = order[np.cumsum(sizes[order]) <= max(most, sizes[order[0]])]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from plumbline.imaging.decode import Pixels
 from plumbline.models.detector import Design, Suppression
 from plumbline.models.scene_maps import Parts
-from plumbline.models.scene_views import to_photograph
+from plumbline.models.scene_views import laid, letterbox, to_photograph
 from plumbline.tasks.boxes import nms_per_class, soft_nms_per_class
 from plumbline.tasks.scores import Floats, Ints
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     import keras
     import pandas as pd
 
+Condition = TypeVar("Condition", bound=str)
 BOXES, SCORES = "boxes", "scores"
 SIDES = ["left", "top", "right", "bottom"]
 MOST_COMPARED = 1000
@@ -92,3 +94,33 @@ def detections_table(
     table.insert(1, "label", np.array(classes, dtype=object)[np.concatenate(kinds)])
     table.insert(2, "score", np.concatenate(scores))
     return table
+
+
+def detect_photographs(
+    whole: keras.Model,
+    photographs: Iterable[tuple[str, Mapping[Condition, Pixels]]],
+    conditions: Sequence[Condition],
+    suppression: Suppression,
+    classes: Sequence[str],
+) -> dict[Condition, pd.DataFrame]:
+    """Return detections_table of photographs under each condition; `whole` is as from_pixels makes it.
+
+    `photographs` are each a path and its pixels (H, W, 3) by condition, which need not be of one size.
+    """
+    size = whole.inputs[0].shape[1]
+    paths: list[str] = []
+    affines = []
+    found: dict[Condition, list[Found]] = {condition: [] for condition in conditions}
+    for path, versions in photographs:
+        first = versions[conditions[0]]
+        place = letterbox(first.shape[1], first.shape[0], size)
+        paths.append(path)
+        affines.append(place.affine(size))
+        canvases = np.stack([laid(versions[condition], place, size) for condition in conditions])
+        answers = whole.predict_on_batch(canvases.astype(np.float32))
+        for condition, boxes, scores in zip(
+            conditions, np.asarray(answers[BOXES]), np.asarray(answers[SCORES]), strict=True
+        ):
+            found[condition].append(reported(boxes, scores, suppression))
+    where = np.array(affines).reshape(-1, 4)
+    return {condition: detections_table(paths, found[condition], where, classes) for condition in conditions}

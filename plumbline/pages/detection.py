@@ -10,17 +10,23 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
+from plumbline.evidence.context import ContextEvidence
+from plumbline.evidence.context import in_words as context_in_words
 from plumbline.evidence.detection import (
+    SHOWN,
     DetectionEvidence,
-    DetectorEvidence,
     Drawn,
     Judged,
     Trained,
-    best_f1,
+    shown_thresholds,
     worst_first,
 )
+from plumbline.evidence.detection_price import DetectionPrice
+from plumbline.evidence.detection_price import rows as price_rows
 from plumbline.evidence.detection_scores import curve, match, scenes_of
-from plumbline.evidence.records import Figure
+from plumbline.evidence.records import Decision, Figure
+from plumbline.evidence.results import result_of
+from plumbline.evidence.systems import SystemsEvidence, entry_of, in_words
 from plumbline.pages.charts import Line, line_chart
 from plumbline.pages.template import data_uri, read_asset, render_page
 from plumbline.tasks.boxes import band
@@ -29,9 +35,25 @@ if TYPE_CHECKING:
     import pandas as pd
 
 STYLES = ("s1", "s2", "s3", "s4", "s5", "s6")
-SHOWN = 12
 SIDE = 480
 Picture = Callable[[str], NDArray[np.uint8]]
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """Which system was chosen, what the gate said, what promotion did, and what the system reports of photographs.
+
+    `forced` says why the gate was overruled, None where it was not. `heat` is Grad-CAM by photograph, on the canvas.
+    """
+
+    systems: SystemsEvidence
+    context: ContextEvidence
+    price: DetectionPrice
+    decision: Decision
+    promotion: str
+    forced: str | None
+    detections: pd.DataFrame
+    heat: Mapping[str, NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -50,10 +72,12 @@ class Shown:
     path: str
     drawing: Markup
     words: str
+    heat: str | None = None
 
 
 def render(
     evidence: DetectionEvidence,
+    judgement: Judgement,
     detectors: Mapping[str, Trained],
     photographs: pd.DataFrame,
     boxes: pd.DataFrame,
@@ -61,43 +85,39 @@ def render(
 ) -> str:
     """Return the whole page as HTML that loads nothing else; tables are as in evidence.detection.evaluate.
 
-    `picture` returns the pixels (H, W, 3) of a path. Photographs shown are those of the test side, as the best detector
+    `picture` returns the pixels (H, W, 3) of a path. Photographs shown are those of the test side, as the system chosen
     on validation sees them.
     """
     names = sorted(evidence.detectors, key=lambda name: -_value(evidence.detectors[name].splits["validation"].map50))
     test = photographs[photographs["split"] == "test"]
-    best = detectors[evidence.best]
-    thresholds = shown_thresholds(evidence, best, photographs, boxes)
-    judged = worst_first(test, boxes, best.detections, thresholds)
+    systems = judgement.systems
+    best = entry_of(evidence, systems)
+    thresholds = shown_thresholds(evidence, best, judgement.detections, photographs, boxes)
+    judged = worst_first(test, boxes, judgement.detections, thresholds)
     return render_page(
         "detection.html.j2",
         "detection.css",
-        filters={"number": number, "percent": percent},
+        filters={"number": number, "percent": percent, "result": result_of, "figure": figure_of},
         evidence=evidence,
+        systems=systems,
+        system=in_words(systems),
+        decision=judgement.decision,
+        promotion=judgement.promotion,
+        forced=judgement.forced,
         names=names,
-        best=evidence.detectors[evidence.best],
+        best=best,
         thresholds=thresholds,
         curves=precision_recall(names, detectors, test, boxes, evidence.classes),
         learning=[(name, learning_chart(detectors[name])) for name in names],
-        shown=[shown(one, picture(one.path)) for one in judged[:SHOWN]],
+        shown=[shown(one, picture(one.path), judgement.heat.get(one.path)) for one in judged[:SHOWN]],
+        context=judgement.context,
+        context_words=context_in_words(judgement.context),
+        price=judgement.price,
+        price_rows=price_rows(judgement.price),
         in_all=len(judged),
         with_mistakes=sum(one.mistakes > 0 for one in judged),
         script=Markup(read_asset("leaderboard.js")),
     )
-
-
-def shown_thresholds(
-    evidence: DetectionEvidence, best: Trained, photographs: pd.DataFrame, boxes: pd.DataFrame
-) -> dict[str, float]:
-    """The score of each class from which on its boxes are drawn: the alarm's, else the one with the best F1."""
-    validation = photographs[photographs["split"] == "validation"]
-    found = {}
-    for label in evidence.classes:
-        found[label] = best_f1(match(list(scenes_of(validation, boxes, best.detections, label))))
-    if evidence.violation_class is not None:
-        alarms: DetectorEvidence = evidence.detectors[evidence.best]
-        found[evidence.violation_class] = alarms.alarms["validation"].threshold
-    return found
 
 
 def precision_recall(
@@ -135,8 +155,11 @@ def learning_chart(detector: Trained) -> Chart:
     return Chart(detector.record.detector, drawing, [(line.style, line.name) for line in lines])
 
 
-def shown(judged: Judged, pixels: NDArray[np.uint8]) -> Shown:
-    """Draw a photograph's boxes over it: right ones green, wrong ones red, missed ones dashed."""
+def shown(judged: Judged, pixels: NDArray[np.uint8], heat: NDArray[np.float32] | None = None) -> Shown:
+    """Draw a photograph's boxes over it: right ones green, wrong ones red, missed ones dashed.
+
+    `heat` (h, w) lies on the square canvas that the photograph is laid in.
+    """
     height, width = pixels.shape[:2]
     factor = SIDE / max(height, width)
     across, down = width * factor, height * factor
@@ -149,7 +172,21 @@ def shown(judged: Judged, pixels: NDArray[np.uint8]) -> Shown:
         f'<svg class="scene" viewBox="0 0 {across:.0f} {down:.0f}" role="img" '
         f'aria-label="{escape(judged.path)}: {escape(words)}">{content}</svg>'
     )
-    return Shown(judged.path, drawing, words)
+    return Shown(judged.path, drawing, words, None if heat is None else data_uri(heated(pixels, heat), SIDE))
+
+
+def heated(pixels: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return a photograph (H, W, 3), grey but for where `heat` is: from yellow to red."""
+    import cv2
+
+    height, width = pixels.shape[:2]
+    side = max(height, width)
+    canvas = cv2.resize(heat, (side, side), interpolation=cv2.INTER_LINEAR)
+    top, left = (side - height) // 2, (side - width) // 2
+    strength = np.clip(canvas[top : top + height, left : left + width, None], 0, 1)
+    grey = np.repeat(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+    warm = np.concatenate([np.full_like(strength, 255), 220 * (1 - strength), np.zeros_like(strength)], axis=2)
+    return np.asarray((1 - 0.6 * strength) * grey + 0.6 * strength * warm).round().astype(np.uint8)
 
 
 def _drawn(one: Drawn, across: float, down: float) -> str:
@@ -171,6 +208,13 @@ def number(figure: Figure | float | None, digits: int = 3) -> str:
     """A figure's value, or that there is none."""
     value = figure.value if isinstance(figure, Figure) else figure
     return "none to find" if value is None else f"{value:.{digits}f}"
+
+
+def figure_of(value: float | str | None) -> str:
+    """A rule's figure or bound."""
+    if value is None or isinstance(value, str):
+        return value or "–"
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
 def percent(value: float | None) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -9,14 +11,24 @@ import pandas as pd
 from plumbline.common.errors import UserError
 from plumbline.models.export import OnnxModel
 from plumbline.registry import bundle
-from plumbline.registry.chosen import Chosen, Pictures, fitted, with_pixels
+from plumbline.registry.chosen import Chosen, Pictures, Promotable, fitted, with_pixels
 from plumbline.registry.versions import Version
+
+
+@dataclass(frozen=True)
+class Pair:
+    """The same `images` (path, id, label, group, a row each) as the champion (`old`) and its challenger answer them."""
+
+    images: pd.DataFrame
+    old: pd.DataFrame
+    new: pd.DataFrame
+
 
 LEARNT_FROM = ("train", "validation")
 """Validation counts as seen: it stopped the training and chose the threshold and the candidate."""
 
 
-def unseen_pictures(chosen: Chosen, champion: Version) -> pd.DataFrame:
+def unseen_pictures(chosen: Promotable, champion: Version) -> pd.DataFrame:
     """Return the challenger's test images (path, id, label, group) that the champion did not learn from either.
 
     A whole group is left out if the champion learnt from one of its images (the same bytes or pixels), because the
@@ -46,13 +58,18 @@ def scored(onnx: Any, images: pd.DataFrame, classes: list[str], pictures: Pictur
     return images.assign(**{f"p_{label}": probabilities[:, place] for place, label in enumerate(classes)})
 
 
-def paired_predictions(
-    chosen: Chosen, challenger_onnx: Any, champion: Version, pictures: Pictures, batch_size: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return champion's and challenger's scores of the same unseen images, row by row.
+def paired_predictions(chosen: Chosen, folder: Path, champion: Version, pictures: Pictures, batch_size: int) -> Pair:
+    """Return champion's and challenger's scores of the same unseen images; the challenger's version lies in `folder`.
 
     Raises UserError if the two know different classes, or if no image is unseen by both.
     """
+    images = comparable(chosen, champion)
+    old = champion_predictions(champion, images, pictures, batch_size)
+    return Pair(images, old, scored(folder / bundle.ONNX, images, chosen.classes, pictures, batch_size))
+
+
+def comparable(chosen: Promotable, champion: Version) -> pd.DataFrame:
+    """Return the images on which the two can be compared; UserError where they can't be."""
     classes = champion.read("serving.json")["classes"]
     if classes != chosen.classes:
         raise UserError(
@@ -65,5 +82,4 @@ def paired_predictions(
             f"Champion version {champion.version} learnt from every group of the present test set: add labelled images "
             "that it never saw, or promote with --force --reason TEXT."
         )
-    old = champion_predictions(champion, images, pictures, batch_size)
-    return old, scored(challenger_onnx, images, classes, pictures, batch_size)
+    return images

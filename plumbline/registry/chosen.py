@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -38,6 +38,51 @@ def fitted(pictures: Pictures, fit: Fit) -> Pictures:
         return pictures
     with_fit: Callable[..., Iterable[NDArray[np.uint8]]] = pictures
     return partial(with_fit, fit=fit)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What the registry shows of a version: its kind, tags (`main` is the one that says most), metrics and params."""
+
+    kind: str
+    main: str
+    tags: dict[str, str]
+    metrics: dict[str, float]
+    params: dict[str, str]
+    weights: str
+    parameters: int
+
+
+class Promotable(Protocol):
+    """What promotion needs of a model that a gate chose, be it a classifier (Chosen) or a detector.
+
+    `folder` holds what was trained, `features` what it stands on; `served` are the settings with which it serves, as
+    its version's serving.json says them; `fingerprint` is of weights and `served`; `splits` (path, id, label, group,
+    split) and `manifest` (path, id, ...) are of its data.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def features(self) -> Path: ...
+    @property
+    def decision(self) -> Decision: ...
+    @property
+    def splits(self) -> pd.DataFrame: ...
+    @property
+    def manifest(self) -> pd.DataFrame: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def weights_sha256(self) -> str: ...
+    @property
+    def classes(self) -> list[str]: ...
+    @property
+    def served(self) -> dict[str, Any]: ...
+    @property
+    def shown(self) -> Shown: ...
 
 
 @dataclass(frozen=True)
@@ -73,6 +118,46 @@ class Chosen:
         """The task, such as one label per picture."""
         return task_of(self.model)
 
+    @property
+    def served(self) -> dict[str, Any]:
+        """How it serves, besides its weights."""
+        return settings_served(self.name, self.evaluation)
+
+    @property
+    def shown(self) -> Shown:
+        """Its row of the leaderboard, for the registry."""
+        tags = {"test accuracy": with_interval(self.row, "accuracy")}
+        violation = self.evaluation.violation_class
+        if violation is not None:
+            tags[f"test recall {violation}"] = with_interval(self.row, f"recall:{violation}")
+        metrics = {
+            f"{split} {score.replace(':', ' ')}": float(value)
+            for split, values in self.row.metrics.items()
+            for score, value in values.items()
+        }
+        flat = {key: value for key, value in self.model.settings.items() if not isinstance(value, dict)}
+        flat |= {key: getattr(self.model, key) for key in ("seed", "image_size", "weights")}
+        params = {key: str(value) for key, value in flat.items() if value is not None}
+        return Shown("image classifier", "test accuracy", tags, metrics, params, self.row.weights, self.row.parameters)
+
+
+def settings_served(name: str, evaluation: Evaluation) -> dict[str, Any]:
+    """Return with which threshold and temperature a candidate serves, for which violation."""
+    entry = evaluation.candidates[name]
+    return {
+        "threshold": entry.threshold,
+        "temperature": entry.temperature,
+        "violation_class": evaluation.violation_class,
+    }
+
+
+def with_interval(row: LeaderboardRow, score: str) -> str:
+    """Return a test score with its interval as text."""
+    if score not in row.metrics["test"]:
+        return "not measured: no test picture shows it"
+    low, high = row.intervals["test"][score]
+    return f"{row.metrics['test'][score]:.3f} (95%: {low:.3f} to {high:.3f})"
+
 
 def read_decision(build: Path) -> Decision:
     """Return build/decision.json; UserError if it is missing or is no decision."""
@@ -96,11 +181,7 @@ def read_chosen(build: Path, decision: Decision) -> Chosen:
     if name not in rows or name not in evaluation.candidates:
         raise UserError(f"{artefacts.LEADERBOARD.inside(build)} does not list {name}: run `dvc repro`.")
     weights = weights_digest(folder, features)
-    served = {
-        "threshold": evaluation.candidates[name].threshold,
-        "temperature": evaluation.candidates[name].temperature,
-        "violation_class": evaluation.violation_class,
-    }
+    served = settings_served(name, evaluation)
     return Chosen(
         name=name,
         folder=folder,
@@ -144,14 +225,14 @@ def weights_digest(folder: Path, features: Path) -> str:
     else:
         shared = [features / name / artefacts.BACKBONE_WEIGHTS for name in backbones_of(model)]
         for path in [*sorted(folder.rglob("*.weights.h5")), *(path for path in shared if path.is_file())]:
-            _add_weights(whole, path)
+            add_weights(whole, path)
     content = model.content()
     shape = {key: content.get(key) for key in ("classes", "image_size", "architecture", "settings", "members")}
     whole.update(json.dumps(shape, sort_keys=True).encode())
     return whole.hexdigest()
 
 
-def _add_weights(whole: hashlib._Hash, path: Path) -> None:
+def add_weights(whole: hashlib._Hash, path: Path) -> None:
     """Add only the layers' arrays of a Keras weights file: its bytes also hold numbered names and the optimizer."""
     import h5py
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError
 from plumbline.imaging.decode import Pixels
-from plumbline.models.detecting import BOXES, SCORES, detections_table, reported
+from plumbline.models.detecting import BOXES, SCORES, Found, detections_table, reported
 from plumbline.models.detector import DetectorRecord, Suppression
 from plumbline.models.export import INPUT, export_onnx
 from plumbline.models.scene_views import laid, letterbox
@@ -39,6 +39,45 @@ def export_detector(model: keras.Model, record: DetectorRecord, path: Path) -> N
     said = {CLASSES: json.dumps(record.classes), SUPPRESSION: suppression.model_dump_json()}
     onnx.helper.set_model_props(exported, {**kept, **said})
     onnx.save(exported, str(path))
+
+
+def check_detector(model: keras.Model, path: Path, canvases: NDArray[Any], tolerance: float) -> float:
+    """Return the largest difference between Keras and the file at `path` on canvases (N, S, S, 3), before suppression.
+
+    Of scores, and of boxes in shares of the canvas. Raises UserError if it exceeds `tolerance`, or if what is reported
+    afterwards is not the same box for box; a box that one of them only just reports need not be the other's.
+    """
+    exported = OnnxDetector(path)
+    boxes, scores = exported(canvases)
+    answers = model.predict_on_batch(canvases.astype(np.float32))
+    expected = np.asarray(answers[BOXES]), np.asarray(answers[SCORES])
+    difference = float(max(np.abs(boxes - expected[0]).max(), np.abs(scores - expected[1]).max()))
+    if not difference <= tolerance:
+        raise UserError(
+            f"{path} differs from the Keras model by {difference:.2g} in a box or score, more than the "
+            f"{tolerance:.2g} of promote.onnx_tolerance: it is not the detector that was evaluated."
+        )
+    for number in range(len(canvases)):
+        one = reported(boxes[number], scores[number], exported.suppression)
+        other = reported(expected[0][number], expected[1][number], exported.suppression)
+        least = exported.suppression.least_score + 2 * tolerance
+        if not (_all_in(one, other, tolerance, least) and _all_in(other, one, tolerance, least)):
+            raise UserError(
+                f"{path} reports other boxes than the Keras model on picture {number + 1} of those compared: "
+                "it is not the detector that was evaluated."
+            )
+    return difference
+
+
+def _all_in(some: Found, others: Found, tolerance: float, least: float) -> bool:
+    """Whether each box of `some` that scores `least` or more is among `others`, of the same class and score."""
+    sure = np.flatnonzero(some.scores >= least)
+    alike = (
+        (some.classes[sure, None] == others.classes[None])
+        & (np.abs(some.scores[sure, None] - others.scores[None]) <= tolerance)
+        & (np.abs(some.boxes[sure, None] - others.boxes[None]).max(axis=-1) <= tolerance)
+    )
+    return bool(alike.any(axis=1).all())
 
 
 class OnnxDetector:

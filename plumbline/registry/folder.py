@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -68,7 +69,7 @@ def build_folder(
         export_onnx(exported, onnx_file, chosen.model.fit)
         sample = np.stack(list(shown(list(reference["path"][:CHECKED_PICTURES]), size)))
         figures["onnx_difference"] = check_export(exported, onnx_file, sample, onnx_tolerance)
-    save_mlflow_model(folder, onnx_file, size, len(chosen.classes))
+    save_mlflow_model(folder, onnx_file, size, {PROBABILITIES: (-1, len(chosen.classes)), EMBEDDING: (-1, -1)})
     probabilities, embeddings = OnnxModel(folder / bundle.ONNX).score(shown(list(reference["path"]), size), batch_size)
     for place, label in enumerate(chosen.classes):
         reference[f"p_{label}"] = probabilities[:, place]
@@ -92,13 +93,10 @@ def build_folder(
 
 def serving(chosen: Chosen) -> dict[str, Any]:
     """Return what is needed to use the ONNX file as it was evaluated."""
-    entry = chosen.evaluation.candidates[chosen.name]
     return {
         "candidate": chosen.name,
         "classes": chosen.classes,
-        "violation_class": chosen.evaluation.violation_class,
-        "threshold": entry.threshold,
-        "temperature": entry.temperature,
+        **chosen.served,
         "input": INPUT,
         "outputs": [PROBABILITIES, EMBEDDING],
         "preprocessing": {
@@ -160,8 +158,11 @@ def score_difference(chosen: Chosen, reference: pd.DataFrame) -> float:
     return float(np.abs(evaluated - reference[columns].to_numpy(np.float64)).mean())
 
 
-def save_mlflow_model(folder: Path, onnx_file: Path, size: int, classes: int) -> None:
-    """Move the ONNX file into `folder` as an MLflow model that `mlflow.onnx` and `mlflow.pyfunc` load; no pickle."""
+def save_mlflow_model(folder: Path, onnx_file: Path, size: int, outputs: Mapping[str, tuple[int, ...]]) -> None:
+    """Move the ONNX file into `folder` as an MLflow model that `mlflow.onnx` and `mlflow.pyfunc` load; no pickle.
+
+    It reads pixels (N, size, size, 3); `outputs` are the shapes of what it gives, by name, -1 for any number.
+    """
     import mlflow.onnx
     import onnx
     import onnxruntime
@@ -171,7 +172,7 @@ def save_mlflow_model(folder: Path, onnx_file: Path, size: int, classes: int) ->
     single = np.dtype(np.float32)
     signature = ModelSignature(
         inputs=Schema([TensorSpec(single, (-1, size, size, 3), INPUT)]),
-        outputs=Schema([TensorSpec(single, (-1, classes), PROBABILITIES), TensorSpec(single, (-1, -1), EMBEDDING)]),
+        outputs=Schema([TensorSpec(single, shape, name) for name, shape in outputs.items()]),
     )
     scratch = folder.with_name(f"{folder.name}.mlflow")
     mlflow.onnx.save_model(

@@ -1,8 +1,8 @@
 """Register the chosen candidate in MLflow and make it champion, or record why not; and undo it.
 
     plumbline promote [--dry-run] [--here --reason TEXT] [--force --reason TEXT]
-    plumbline rollback [--to VERSION] --reason TEXT [--dry-run]
-    plumbline history
+    plumbline rollback [--to VERSION] --reason TEXT [--dry-run] [--model NAME]
+    plumbline history [--model NAME]
 
 Reads what the stages before left under build/. HOLD and REJECT are results: the champion stays, the refusal goes into
 the registry's log, and the exit code is 0. Inside an experiment, or from a branch, commit or workspace that
@@ -25,28 +25,28 @@ from plumbline.common.errors import UserError
 from plumbline.common.params import Section, load_section
 from plumbline.common.records import write_record
 from plumbline.common.served import CHALLENGER, CHAMPION, ServedAs
-from plumbline.evidence.records import AgainstChampion, Decision, LeaderboardRow, Rule
+from plumbline.evidence.records import AgainstChampion, Decision, Rule
 from plumbline.evidence.results import FAILED, NOT_JUDGED, result_of
 from plumbline.imaging.decode import Fit
 from plumbline.registry import bundle
 from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
-from plumbline.registry.champion import paired_predictions
-from plumbline.registry.chosen import Chosen, Pictures, provenance, read_chosen, read_decision
-from plumbline.registry.folder import build_folder, serving
+from plumbline.registry.champion import Pair, paired_predictions
+from plumbline.registry.chosen import Chosen, Pictures, Promotable, provenance, read_chosen, read_decision
+from plumbline.registry.folder import build_folder
 from plumbline.registry.history import Entry
 from plumbline.registry.place import Place, is_newer, why_not_here, why_older
 from plumbline.registry.records import Compared, Outcome, Promotion, Provenance, digest_of
 from plumbline.registry.trial import Trial, better, in_words, read_verdict
 from plumbline.registry.versions import PREVIOUS, Registry
-from plumbline.tasks.task import Task
 
 if TYPE_CHECKING:
     import keras
-    import pandas as pd
 
 
 COMMIT_TAG = "git commit"
+MAIN_TAGS = ("test accuracy", "test mAP50")
+"""The figure of a version that `history` shows."""
 
 
 class PromoteParams(Section):
@@ -77,19 +77,24 @@ class Wish:
 class Project:
     """The paths that promotion reads, and the functions it needs from other rooms.
 
-    `pictures(paths, size)` yields images (size, size, 3) uint8, or as they are where size is None; `load(candidate
-    folder, features folder)` assembles the network, or of a compressed candidate returns its file; `compare(champion's,
-    challenger's scores, classes, manifest, task)` says whether the challenger may replace the champion; `served` is
-    where serving keeps what it found of champion and challenger; `export` writes a version's folder.
+    `pictures(paths, size)` yields images (size, size, 3) uint8, or as they are where size is None; `load(folder of what
+    was chosen, folder of the features it stands on)` assembles the network, or of a compressed candidate returns its
+    file; `compare(both on the same images, what was chosen)` says whether the challenger may replace the champion;
+    `served` is where serving keeps what it found of champion and challenger; `export` writes a version's folder. By
+    default these are of classifiers; `decided` and `read` read the decision and what it chose, `pair` has champion and
+    challenger answer the same images.
     """
 
     build: Path
     root: Path
     pictures: Pictures
-    load: Callable[[Path, Path], keras.Model | Path]
-    compare: Callable[[pd.DataFrame, pd.DataFrame, list[str], pd.DataFrame, Task], AgainstChampion]
+    load: Callable[[Path, Path], Any]
+    compare: Callable[[Pair, Any], AgainstChampion]
     served: Path = ServedAs().state
     export: Callable[..., dict[str, float]] = build_folder
+    decided: Callable[[Path], Decision] = read_decision
+    read: Callable[[Path, Decision], Promotable] = read_chosen
+    pair: Callable[[Any, Path, registry.Version, Pictures, int], Pair] = paired_predictions
 
 
 def refusal(decision: Decision, wish: Wish) -> str | None:
@@ -122,7 +127,7 @@ def promote(params: PromoteParams, wish: Wish, project: Project) -> Promotion:
     Safe to repeat: leftovers of a killed run are removed, and the same decision on the same weights never becomes a
     second version. Raises UserError, and leaves the champion as it was, if anything stands in the way.
     """
-    decision = read_decision(project.build)
+    decision = project.decided(project.build)
     uri = registry.registry_uri()
     elsewhere = None if wish.here or wish.force else why_not_here(project.root, params.place)
     if elsewhere:
@@ -152,7 +157,7 @@ def _decide_and_act(step: _Step, params: PromoteParams, project: Project) -> Pro
     why = refusal(step.decision, wish)
     if why:
         return step.refuse(why)
-    chosen = read_chosen(project.build, step.decision)
+    chosen = project.read(project.build, step.decision)
     known = _known(step, chosen)
     if known and registry.number(known) == step.champion:
         registry.fetch(opened, known)
@@ -199,9 +204,10 @@ def _decide_and_act(step: _Step, params: PromoteParams, project: Project) -> Pro
             bundle.seal(folder),
             chosen.name,
             tags_of(chosen, origin, wish),
-            metrics_of(chosen) | figures,
-            params_of(chosen),
+            chosen.shown.metrics | figures,
+            chosen.shown.params,
             description_of(chosen, origin, comparison, wish),
+            chosen.shown.kind,
         )
     return _move_or_try(step, params.trial, project.served, version, comparison)
 
@@ -236,7 +242,7 @@ def _commit_of(record: Any) -> str | None:
     return None if commit == "none" else commit
 
 
-def _known(step: _Step, chosen: Chosen) -> Any | None:
+def _known(step: _Step, chosen: Promotable) -> Any | None:
     """Return the version that serves the same: the champion if it does, else the newest; None for none."""
     alike = []
     for record in registry.find_by_tag(step.opened, registry.WEIGHTS_TAG, chosen.weights_sha256):
@@ -245,11 +251,11 @@ def _known(step: _Step, chosen: Chosen) -> Any | None:
     return next((record for record in alike if registry.number(record) == step.champion), next(iter(alike), None))
 
 
-def _serves_alike(step: _Step, record: Any, chosen: Chosen) -> bool:
+def _serves_alike(step: _Step, record: Any, chosen: Promotable) -> bool:
     """Whether a version of the same weights serves as `chosen` would: older ones have another fingerprint."""
     with suppress(UserError):
-        theirs, ours = registry.fetch(step.opened, record).read("serving.json"), serving(chosen)
-        return all(theirs.get(key) == ours[key] for key in ("threshold", "temperature", "violation_class"))
+        theirs = registry.fetch(step.opened, record).read("serving.json")
+        return all(theirs.get(key) == value for key, value in chosen.served.items())
     return False
 
 
@@ -277,7 +283,7 @@ def _served_differently(difference: float, tolerance: float, wish: Wish) -> str 
     )
 
 
-def _withdrawn(opened: Registry, chosen: Chosen) -> str | None:
+def _withdrawn(opened: Registry, chosen: Promotable) -> str | None:
     for record in registry.find_by_tag(opened, registry.WEIGHTS_TAG, chosen.weights_sha256):
         reason = record.tags.get(registry.WITHDRAWN_TAG)
         if reason is not None:
@@ -286,7 +292,7 @@ def _withdrawn(opened: Registry, chosen: Chosen) -> str | None:
 
 
 def _against_champion(
-    step: _Step, params: PromoteParams, project: Project, chosen: Chosen, folder: Path
+    step: _Step, params: PromoteParams, project: Project, chosen: Promotable, folder: Path
 ) -> tuple[str | None, Compared]:
     """Compare the version in `folder` with the champion: (why not, the comparison); force overrules it."""
     number = step.champion or journal.last_champion(step.opened)
@@ -294,14 +300,16 @@ def _against_champion(
         return None, Compared(champion=None, note="There was no champion to compare with.")
     try:
         champion = _version_of_champion(step.opened, number)
-        old, new = paired_predictions(chosen, folder / bundle.ONNX, champion, project.pictures, params.batch_size)
-        groups = int(old["group"].nunique())
-        found = project.compare(old, new, chosen.classes, chosen.manifest, chosen.task)
+        both = project.pair(chosen, folder, champion, project.pictures, params.batch_size)
+        groups = int(both.images["group"].nunique())
+        found = project.compare(both, chosen)
     except UserError as error:
         if step.wish.force:
             return None, Compared(champion=number, note=f"Not compared, promoted by force: {error}")
         return f"HOLD: {error}", Compared(champion=number, note=str(error))
-    comparison = Compared(champion=number, images=len(old), groups=groups, passed=found.passed, rules=found.rules)
+    comparison = Compared(
+        champion=number, images=len(both.images), groups=groups, passed=found.passed, rules=found.rules
+    )
     why = judge_comparison(comparison, number, params.minimum_unseen_groups)
     return (None if step.wish.force else why), comparison
 
@@ -404,59 +412,33 @@ def outcome(
     )
 
 
-def tags_of(chosen: Chosen, origin: Provenance, wish: Wish) -> dict[str, str]:
+def tags_of(chosen: Promotable, origin: Provenance, wish: Wish) -> dict[str, str]:
     """Return the tags that MLflow shows beside the version."""
     tags = {
         "verdict": chosen.decision.verdict + (" (forced)" if wish.force else ""),
         "candidate": chosen.name,
-        "test accuracy": _with_interval(chosen.row, "accuracy"),
-        "weights": chosen.row.weights,
-        "parameters": f"{chosen.row.parameters:,}",
+        "weights": chosen.shown.weights,
+        "parameters": f"{chosen.shown.parameters:,}",
         "data version": origin.data_md5 or f"manifest {origin.manifest_sha256[:12]}",
         COMMIT_TAG: (origin.git_commit or "none") + (" with changes" if origin.git_changed else ""),
         "dvc.lock": origin.dvc_lock_sha256 or "none",
         registry.FINGERPRINT_TAG: chosen.fingerprint,
         registry.WEIGHTS_TAG: chosen.weights_sha256,
+        **chosen.shown.tags,
     }
-    violation = chosen.evaluation.violation_class
-    if violation is not None:
-        tags[f"test recall {violation}"] = _with_interval(chosen.row, f"recall:{violation}")
     if wish.force:
         tags["forced because"] = wish.reason
     return tags
 
 
-def _with_interval(row: LeaderboardRow, score: str) -> str:
-    if score not in row.metrics["test"]:
-        return "not measured: no test picture shows it"
-    low, high = row.intervals["test"][score]
-    return f"{row.metrics['test'][score]:.3f} (95%: {low:.3f} to {high:.3f})"
-
-
-def metrics_of(chosen: Chosen) -> dict[str, float]:
-    """Return the leaderboard row as MLflow metrics: `test accuracy`, `validation log_loss`, ..."""
-    return {
-        f"{split} {score.replace(':', ' ')}": float(value)
-        for split, values in chosen.row.metrics.items()
-        for score, value in values.items()
-    }
-
-
-def params_of(chosen: Chosen) -> dict[str, str]:
-    """Return how the candidate was trained, as MLflow params."""
-    flat = {key: value for key, value in chosen.model.settings.items() if not isinstance(value, dict)}
-    flat |= {key: getattr(chosen.model, key) for key in ("seed", "image_size", "weights")}
-    return {key: str(value) for key, value in flat.items() if value is not None}
-
-
-def description_of(chosen: Chosen, origin: Provenance, comparison: Compared, wish: Wish) -> str:
+def description_of(chosen: Promotable, origin: Provenance, comparison: Compared, wish: Wish) -> str:
     """Return the version's page in Markdown: the verdict, its rules, where it comes from."""
     rules = [
         f"| {rule.name} | {_short(rule.value)} | {_short(rule.bound)} | {_result(rule)} |"
         for rule in [*chosen.decision.rules, *comparison.rules]
     ]
     lines = [
-        f"{chosen.decision.verdict} {chosen.name}: test accuracy {_with_interval(chosen.row, 'accuracy')}.",
+        f"{chosen.decision.verdict} {chosen.name}: {chosen.shown.main} {chosen.shown.tags[chosen.shown.main]}.",
         chosen.decision.reason,
         *([f"Promoted by force: {wish.reason}"] if wish.force else []),
         "",
@@ -465,7 +447,7 @@ def description_of(chosen: Chosen, origin: Provenance, comparison: Compared, wis
         *rules,
         "",
         f"{origin.images:,} images, data version {origin.data_md5 or origin.manifest_sha256}, "
-        f"commit {origin.git_commit or 'none'}, weights {chosen.row.weights}.",
+        f"commit {origin.git_commit or 'none'}, weights {chosen.shown.weights}.",
     ]
     return "\n".join(lines)[:5000]
 
@@ -560,10 +542,12 @@ def history(params: PromoteParams) -> list[str]:
         if record is None:
             lines.append(f"  version {number} {_was(number, once)}: was deleted in MLflow")
             continue
-        accuracy = record.tags.get("test accuracy", "")
+        figure = next(
+            (f"{tag.removeprefix('test ')} {record.tags[tag]}" for tag in MAIN_TAGS if tag in record.tags), ""
+        )
         back = f"; rolled back: {record.tags[registry.WITHDRAWN_TAG]}" if registry.WITHDRAWN_TAG in record.tags else ""
         role = roles.get(number) or _was(number, once)
-        lines.append(f"  version {number} {role}: {record.tags.get('candidate')}, accuracy {accuracy}{back}")
+        lines.append(f"  version {number} {role}: {record.tags.get('candidate')}, {figure}{back}")
     lines += _log_lines(log)
     problems += [f"there is no champion: {gone}; `plumbline rollback --to VERSION` makes one"] if gone else []
     return lines + [f"WARNING: {problem}" for problem in problems]
@@ -604,7 +588,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     back.add_argument("--to", type=int, metavar="VERSION", help="default: the champion before this one")
     back.add_argument("--reason", required=True)
     back.add_argument("--dry-run", action="store_true")
-    commands.add_parser("history", help="versions and every action taken or refused")
+    told = commands.add_parser("history", help="versions and every action taken or refused")
+    for command in (back, told):
+        command.add_argument("--model", metavar="NAME", help="the registered model; default: promote.model")
     found = parser.parse_args(arguments)
     for option in ("force", "here"):
         if getattr(found, option, False) and not found.reason.strip():
@@ -629,13 +615,11 @@ def read_pictures(paths: list[str], size: int | None, fit: Fit = "stretch") -> A
     return iter_rgb(load_section("data", DataParams), paths, (size, size) if size else None, fit=fit)
 
 
-def compare(
-    old: pd.DataFrame, new: pd.DataFrame, classes: list[str], manifest: pd.DataFrame, task: Task
-) -> AgainstChampion:
+def compare(both: Pair, chosen: Chosen) -> AgainstChampion:
     """Compare two models' scores of the same images by the gate's rule: no worse overall nor in any slice."""
     from plumbline.evidence.rules import Gate, compare_with_champion
     from plumbline.evidence.slices import slicings
 
-    shared = manifest.set_index("path").loc[sorted(old["path"])].reset_index()
+    shared = chosen.manifest.set_index("path").loc[sorted(both.old["path"])].reset_index()
     cuts, _ = slicings(shared)
-    return compare_with_champion(old, new, classes, cuts, load_section("gate", Gate), task)
+    return compare_with_champion(both.old, both.new, chosen.classes, cuts, load_section("gate", Gate), chosen.task)

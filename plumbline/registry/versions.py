@@ -25,12 +25,13 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from plumbline.common.errors import UserError, causes, first_line, no_room
 from plumbline.common.files import replacing_folder, text_digest, write_json
+from plumbline.common.interrupted import project_of
 from plumbline.common.locks import held
 from plumbline.common.served import CHALLENGER, CHAMPION
 from plumbline.common.users import name_this_user, user_name
 from plumbline.registry import bundle
 
-DEFAULT_URI = "sqlite:///registry/mlflow.db"
+DATABASE = Path("registry/mlflow.db")
 MODEL = "plumbline"
 PREVIOUS = "previous"
 DIGEST_TAG = "plumbline.manifest_sha256"
@@ -94,8 +95,12 @@ class Version:
 
 
 def registry_uri() -> str:
-    """Return where the registry is: MLFLOW_TRACKING_URI, else SQLite under `registry/`; SQLite paths made absolute."""
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or DEFAULT_URI
+    """Return where the registry is: MLFLOW_TRACKING_URI, else SQLite under `registry/`; SQLite paths made absolute.
+
+    `registry/` lies at the top of the DVC project, so that all its pipelines share it; without DVC in this folder.
+    """
+    given = os.environ.get("MLFLOW_TRACKING_URI")
+    uri = given or sqlite_uri((project_of() or Path.cwd()) / DATABASE)
     path = sqlite_path(uri)
     return sqlite_uri(path) if path else uri
 
@@ -510,6 +515,7 @@ def register(
     metrics: dict[str, float],
     params: dict[str, str],
     description: str,
+    kind: str = "image classifier",
 ) -> int:
     """Upload a sealed folder, read it back, check it, and only then make it a version; return its number.
 
@@ -533,7 +539,7 @@ def register(
         source_run_id=run.info.run_id,
         tags={**tags, DIGEST_TAG: digest},
         params=params,
-        model_type="image classifier",
+        model_type=kind,
     )
     try:
         client.log_model_artifacts(logged.model_id, str(folder))

@@ -29,7 +29,7 @@ def test_a_batch_that_never_became_a_version_is_dropped(project, monkeypatch):
     news.keep_batch(project.root, project.git("rev-parse", "HEAD").strip(), "3 pictures", False)
     news.tell_of_batches(project.root, print)
     assert [message[:3] for message in sent] == [("intake", "New labelled pictures", "3 pictures")]
-    assert not list((project.root / news.FOLDER).glob("batch-*.json"))
+    assert not list(news.folder_of(project.root).glob("batch-*.json"))
 
 
 def test_news_of_a_batch_wait_where_git_itself_fails(project, monkeypatch):
@@ -44,4 +44,4 @@ def test_news_of_a_batch_wait_where_git_itself_fails(project, monkeypatch):
     (project.root / ".git" / "away").rename(project.root / ".git" / "HEAD")
     news.tell_of_batches(project.root, said.append)
     assert len(sent) == 1
-    assert not list((project.root / news.FOLDER).glob("batch-*.json"))
+    assert not list(news.folder_of(project.root).glob("batch-*.json"))

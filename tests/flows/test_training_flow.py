@@ -312,3 +312,15 @@ def test_a_torn_dvc_lock_is_put_back(built):
         (project.root / "dvc.lock").write_bytes(whole)
         interrupted.keep(project.root)
     assert said
+
+
+def test_a_pipeline_in_a_folder_below_is_trained_there(project, monkeypatch):
+    inner = project.root / "inner"
+    inner.mkdir()
+    judge = "judge: {cmd: cp a build/detection_decision.json, deps: [a], outs: [build/detection_decision.json]}"
+    (inner / "dvc.yaml").write_text(f"stages: {{a: {{cmd: 'mkdir -p build; echo {{}} > a', outs: [a]}}, {judge}}}\n")
+    monkeypatch.chdir(inner)
+    assert endings(run()) == {"a": "Completed", "judge": "Completed"}
+    assert endings(run()) == {"a": "Cached", "judge": "Cached"}
+    assert (project.calls("ingest"), (inner / ".dvc").exists()) == (0, False)
+    assert "other machines know the pipeline at the project's top only" in run(elsewhere=["a"]).message

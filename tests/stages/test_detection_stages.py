@@ -1,76 +1,38 @@
 """The stages of detectors, one after the other on a few drawn photographs."""
 
-import hashlib
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from PIL import Image
+from few_scenes import PARAMS, call, settings, write_classifier, write_scenes
 
 from plumbline.common.errors import UserError
-from plumbline.common.records import read_record, write_record
+from plumbline.common.records import read_record
 from plumbline.evidence.detection import DetectionEvidence
 from plumbline.evidence.records import Decision
-from plumbline.models.backbones import Backbone, record_entry, resolve_entry
+from plumbline.evidence.systems import SystemsEvidence, SystemsParams
 from plumbline.models.detector_training import load_detector
 from plumbline.models.scene_maps import open_maps
-from stages import detection, detector, judge, maps
+from plumbline.registry import versions as registry
+from plumbline.registry.promotion import PromoteParams, history, rollback
+from plumbline.registry.second_stage import find_classifier
+from stages import classifier, context, detection, detector, judge, maps, page, price, promote, systems
 
-PARAMS = {
-    "data": {"task": "detect"},
-    "backbones": {"pixels": {"image_size": 64}},
-    "maps": {"pixels_64": {"backbone": "pixels", "image_size": 64, "views": 1}},
-    "train": {"seed": 0},
-    "detectors": {
-        "grid": {"architecture": "yolo_grid", "maps": "pixels_64", "width": 0.1, "epochs": 1, "batch_size": 4},
-        "later": {"architecture": "se_resnet50_two_head", "maps": "pixels_64"},
-    },
-    "evaluate": {"violation_class": "head", "resamples": 100},
-    "gate": {"minimum_test_groups": 40},
-}
-CERTIFICATE = {
-    "pairs_across_splits": 0, "pairs": [], "images": 12, "groups": 12, "sides": {}, "set_aside": [], "group_sizes": [],
-    "kinds": [], "closest_apart": [], "embeddings": "none", "price": None, "price_sentence": "not measured",
+ALLOWED = {
+    "context_floor": None,
+    "map50_floor": None, "recall_floor": None, "false_alarm_ceiling": None, "minimum_test_groups": None,
+    "maximum_latency_ms": None,
 }  # fmt: skip
-SPLITS = ["train"] * 6 + ["validation"] * 3 + ["test"] * 3
 
 
 @pytest.fixture
 def project(tmp_path, monkeypatch):
-    """What the stages before leave: photographs with a bright square each, but for the last, which is empty."""
+    """What the stages before leave."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    random = np.random.default_rng(0)
-    (tmp_path / "data").mkdir()
-    (tmp_path / "build/weights").mkdir(parents=True)
-    (tmp_path / "params.yaml").write_text(yaml.safe_dump(PARAMS))
-    (tmp_path / "data/obj.names").write_text("helmet\nhead\n")
-    rows, boxes = [], []
-    for number, split in enumerate(SPLITS):
-        path = f"{number:02}.png"
-        pixels = random.integers(0, 80, (48, 64, 3)).astype(np.uint8)
-        text = ""
-        if number < 11:
-            pixels[12:36, 16:48] = 250
-            text = f"{number % 2} 0.5 0.5 0.5 0.5\n"
-            boxes.append((path, ["helmet", "head"][number % 2], 0.25, 0.25, 0.75, 0.75))
-        Image.fromarray(pixels).save(tmp_path / "data" / path)
-        (tmp_path / f"data/{number:02}.txt").write_text(text)
-        identity = hashlib.sha256((tmp_path / "data" / path).read_bytes()).hexdigest()
-        rows.append((path, identity, 64, 48, f"g{number}", split))
-    table = pd.DataFrame(rows, columns=["path", "id", "width", "height", "group", "split"])
-    table[["path", "id", "width", "height"]].to_parquet("build/manifest.parquet")
-    table[["path", "id", "group", "split"]].to_parquet("build/splits.parquet")
-    pd.DataFrame(boxes, columns=["path", "label", "left", "top", "right", "bottom"]).to_parquet("build/boxes.parquet")
-    entry = Backbone(image_size=64)
-    write_record("build/weights/pixels.json", record_entry("pixels", entry, resolve_entry("pixels", entry)))
+    write_scenes(tmp_path)
     return tmp_path
-
-
-def call(monkeypatch, stage, *arguments):
-    monkeypatch.setattr("sys.argv", [stage.__name__, *arguments])
-    stage.main()
 
 
 @pytest.mark.slow
@@ -91,13 +53,20 @@ def test_from_photographs_to_the_page(project, monkeypatch, capsys):
     evidence = read_record("build/detection.json", DetectionEvidence)
     assert (evidence.best, evidence.missing) == ("grid", ("later",))
     assert evidence.detectors["grid"].splits["test"].photographs == 3
-    assert "grid finds boxes best" in (project / "reports/detection.html").read_text()
     assert "later: no result in build/detectors/later" in capsys.readouterr().out
-    (project / "build/leakage.json").write_text(json.dumps(CERTIFICATE))
+    for stage in (classifier, systems, context, price):
+        call(monkeypatch, stage)
     call(monkeypatch, judge)
     decision = read_record("build/detection_decision.json", Decision)
     assert decision.verdict in ("HOLD", "REJECT"), "three test groups are too few for anything"
     assert "test groups" in capsys.readouterr().out
+    (project / "build/place.json").write_text("{}")
+    call(monkeypatch, promote)
+    assert "refused: The gate said" in capsys.readouterr().out
+    call(monkeypatch, page)
+    assert "grid alone finds boxes best" in (project / "reports/detection.html").read_text()
+    promotes_and_rolls_back(project, monkeypatch)
+    judges_with_the_classifier(project, monkeypatch)
 
 
 def test_without_a_detector_there_is_nothing_to_say(project, monkeypatch):
@@ -115,3 +84,80 @@ def test_maps_of_a_backbone_that_is_not_there_are_refused(project, monkeypatch):
 def test_a_detector_without_its_maps_says_what_makes_them(project, monkeypatch):
     with pytest.raises(UserError, match="maps@pixels_64"):
         call(monkeypatch, detector, "grid")
+
+
+def champion():
+    opened = registry.open_registry("helmet-detector")
+    found = registry.find(opened, "champion")
+    return None if found is None else int(found.version)
+
+
+def promotes_and_rolls_back(project, monkeypatch):
+    """A second detector, from another seed, takes the place of the first, and gives it back."""
+    settings(project, gate=ALLOWED, promote={**PARAMS["promote"], "minimum_unseen_groups": 4})
+    call(monkeypatch, judge)
+    call(monkeypatch, promote)
+    call(monkeypatch, promote)
+    assert champion() == 1
+    first = registry.load_version("champion", "helmet-detector")
+    assert first.tags["system"] == "detector"
+    assert first.read("serving.json")["suppression"]["kind"] == "hard"
+    assert json.loads((project / "build/promotion.json").read_text())["outcome"] == "unchanged"
+    settings(project, train={"seed": 1})
+    for stage in ((detector, "grid"), (detection,), (systems,), (context,), (judge,), (promote,)):
+        call(monkeypatch, *stage)
+    refused = json.loads((project / "build/promotion.json").read_text())
+    assert refused["reason"].startswith("HOLD: only 3 groups of test images are unseen by champion version 1")
+    settings(project, promote=PARAMS["promote"])
+    call(monkeypatch, promote)
+    promoted = json.loads((project / "build/promotion.json").read_text())
+    assert (promoted["outcome"], promoted["champion"], promoted["comparison"]["images"]) == ("promoted", 2, 3)
+    names = [rule["name"] for rule in promoted["comparison"]["rules"]]
+    assert names == ["no worse than the champion: mAP50", "no worse than the champion: alarms for head"]
+    params = PromoteParams(model="helmet-detector")
+    rollback(params, None, "sees helmets in hats", False)
+    assert champion() == 1
+    told = "\n".join(history(params))
+    assert "version 2 previous: grid, mAP50" in told or "version 2 once champion: grid, mAP50" in told
+    assert "sees helmets in hats" in told
+
+
+def judges_with_the_classifier(project, monkeypatch):
+    """With a classifier that knows the classes for certain the system of both is the better, and is promoted."""
+    write_classifier(project / "classifier")
+    params = {"classifier": str(project / "classifier"), "least_score": 0.0}
+    settings(project, systems=params)
+    call(monkeypatch, classifier)
+    # What an untrained detector finds is none of the squares: boxes around them, of one class and the other.
+    boxes = pd.read_parquet("build/boxes.parquet").merge(pd.read_parquet("build/splits.parquet")[["path", "split"]])
+    found = pd.concat([boxes.assign(label=label, score=score) for label, score in (("head", 0.8), ("helmet", 0.7))])
+    columns = ["path", "split", "label", "score", "left", "top", "right", "bottom"]
+    found[columns].to_parquet("build/detectors/grid/detections.parquet")
+    for stage in (detection, systems, context, judge):
+        call(monkeypatch, stage)
+    evidence = read_record("build/systems/systems.json", SystemsEvidence)
+    assert (evidence.system, evidence.why_not) == ("detector+classifier", None)
+    assert evidence.judged["grid"].splits["test"].map50.value == pytest.approx(1.0)
+    assert read_record("build/detection.json", DetectionEvidence).detectors["grid"].splits["test"].map50.value < 1
+    assert evidence.margins == {"grid": 0.0}, "of equals the first"
+    assert evidence.same_false_alarms["grid"]["test"]["detector+classifier"].value == 1
+    assert read_record("build/detection_decision.json", Decision).system == "detector+classifier"
+    call(monkeypatch, promote)
+    reason = json.loads((project / "build/promotion.json").read_text())["reason"]
+    assert reason.startswith("These weights are version 2, rolled back because: sees helmets in hats.")
+    call(monkeypatch, promote, "--force", "--reason", "for a test")
+    version = registry.load_version("champion", "helmet-detector")
+    assert version.read("serving.json")["system"] == "detector+classifier"
+    assert (version.folder / "plumbline/classifier/model.onnx").is_file()
+    call(monkeypatch, page)
+    text = (project / "reports/detection.html").read_text()
+    assert "PROMOTED BY FORCE" in text
+    assert "for a test" in text
+    assert f"grid with {project / 'classifier'} judging each head" in text
+
+
+def test_a_classifier_that_is_missing_is_said_and_nothing_passes(project):
+    found = find_classifier(SystemsParams())
+    assert "has no champion of model 'plumbline'" in found.why_not
+    assert "is no version's folder" in find_classifier(SystemsParams(classifier="nowhere")).why_not
+    assert find_classifier(SystemsParams(classifier=None)).why_not is None

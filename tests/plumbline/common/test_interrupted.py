@@ -175,7 +175,7 @@ def test_conflict_markers_are_called_by_name_and_left_to_a_person(project):
 
 
 def test_without_a_copy_it_comes_from_git_and_without_that_the_cache_is_left(project):
-    (project.root / interrupted.COPY).unlink()
+    interrupted.copy_of(project.root).unlink()
     whole = project.lock.read_text()
     project.lock.write_text("")
     with pytest.raises(UserError, match="no copy of it: delete it, and `dvc repro` takes what it can from its cache"):
@@ -230,3 +230,20 @@ def test_nothing_is_mended_while_something_is_at_work(project):
         with pytest.raises(UserError, match=r"at work in .*: wait for its end"):
             mend(project.root)
     assert mend(project.root)
+
+
+def test_a_pipeline_in_a_folder_below_is_mended_there(project):
+    inner = Project(project.root / "inner")
+    inner.root.mkdir()
+    shutil.copytree(project.root / "stages", inner.root / "stages")
+    (inner.root / "dvc.yaml").write_text("stages: {first: {cmd: python -m stages.work first, outs: [first]}}\n")
+    inner.repro()
+    inner.sh(sys.executable, "-m", "stages.work", "first", DVC_STAGE="first")  # a later run's stage keeps the copy
+    whole, above = inner.lock.read_text(), project.lock.read_text()
+    inner.lock.write_text(whole[:30])
+    os.utime(inner.lock, (0, 0))
+    assert interrupted.lock_fault(project.root) is None
+    assert "was torn by a kill" in inner.repro(code=1)[0] or "plumbline mend" in interrupted.lock_fault(inner.root)
+    assert "put back as the last stage found it" in inner.sh(sys.executable, "-m", "flows.mend")
+    assert (inner.lock.read_text(), project.lock.read_text()) == (whole, above)
+    assert not (inner.root / ".dvc").exists()

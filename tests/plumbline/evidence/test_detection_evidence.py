@@ -6,14 +6,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from plumbline.evidence import detection, detection_figures
+from plumbline.evidence import context, detection, detection_figures
 from plumbline.evidence.detection import DetectionParams, Trained
+from plumbline.evidence.detection_price import DetectionPrice
+from plumbline.evidence.detection_rules import DetectionGate, compare_with_champion, decide
 from plumbline.evidence.detection_scores import match, scenes_of
 from plumbline.evidence.intervals import draw_groups, group_codes
 from plumbline.evidence.records import Costs
+from plumbline.evidence.systems import (
+    ClassifierFound,
+    SystemsParams,
+    best_margin,
+    compare_systems,
+    heads_of,
+    judged_heads,
+)
 from plumbline.models.detector import DetectorRecord
 from plumbline.models.records import Cost
-from plumbline.pages.detection import render
+from plumbline.pages.detection import Judgement, render
 
 SIDES = ["left", "top", "right", "bottom"]
 RECORD = {
@@ -139,8 +149,24 @@ def test_the_page_shows_boxes_and_asks_for_nothing_else(data, violation):
     evidence = detection.evaluate(
         detectors, ["third"], photographs, boxes, DetectionParams(resamples=100, violation_class=violation)
     )
-    page = render(evidence, detectors, photographs, boxes, lambda path: np.full((100, 200, 3), 90, np.uint8))
-    assert "first finds boxes best" in page
+    missing = ClassifierFound(wanted="champion", why_not="there is <none>")
+    systems = compare_systems(
+        evidence, detectors, {}, {}, missing, missing.why_not, photographs, boxes, SystemsParams(), DetectionParams()
+    )
+    test = photographs[photographs["split"] == "test"]
+    under = {"as it is": found, "context blurred": found, "boxes blurred": found.iloc[:0]}
+    probed = context.measure("first", test, boxes, under, {"head": 0.5, "helmet": 0.5}, ["10.jpg"], 100, 0)
+    decision = decide(evidence, systems, probed, 5, 0, DetectionGate())
+    price = DetectionPrice(price=None, sentence="too few groups")
+    heat = {"10.jpg": np.eye(8, dtype=np.float32)}
+    judgement = Judgement(systems, probed, price, decision, "refused", "Promoted by force", found, heat)
+    page = render(evidence, judgement, detectors, photographs, boxes, lambda path: np.full((100, 200, 3), 90, np.uint8))
+    assert "first alone finds boxes best" in page
+    assert "PROMOTED BY FORCE" in page
+    assert page.count("Grad-CAM of 10.jpg") == 1
+    assert "it still finds 100% (" in page
+    assert "too few groups" in page
+    assert "<strong>not measured</strong>: there is &lt;none&gt;" in page
     assert "third" in page
     assert "<b>" not in page
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
@@ -148,3 +174,42 @@ def test_the_page_shows_boxes_and_asks_for_nothing_else(data, violation):
     assert page.count('<g class="missed">') == 1
     assert page.count('<g class="wrong">') == 0, "0.4 is below both the alarm's threshold and the one with the best F1"
     assert ("False alarms a photograph" in page) == (violation is not None)
+
+
+def test_a_challenger_that_finds_less_is_worse_than_the_champion(data):
+    photographs, boxes, found = data
+    photographs, found = photographs[photographs["split"] == "test"], found.assign(alarm=found["score"] > 0.5)
+    fewer = found[(found["label"] == "helmet") | (found["path"] == "11.jpg")]
+
+    def compared(old, new):
+        classes, params = ["head", "helmet"], DetectionParams(resamples=500)
+        return compare_with_champion(photographs, boxes, old, new, classes, "head", params, 0.05)
+
+    same = compared(found, found)
+    assert same.passed
+    assert [rule.value for rule in same.rules] == [0, 0]
+    worse = compared(found, fewer)
+    assert [rule.passed for rule in worse.rules] == [False, False]
+    assert worse.rules[1].value == pytest.approx(-80 / 11), "eight heads of ten each on eleven photographs"
+    assert compared(fewer, found).passed
+
+
+def test_one_box_stays_around_each_head_and_the_classifier_says_which_class():
+    table = pd.DataFrame(
+        [("a", "test", "head", 0.5, *at(0.1)), ("a", "test", "helmet", 0.6, *at(0.11)),
+         ("a", "test", "head", 0.04, *at(0.7)), ("b", "test", "head", 0.3, *at(0.1))],
+        columns=["path", "split", "label", "score", *SIDES],
+    )  # fmt: skip
+    heads = heads_of(table, SystemsParams())
+    assert heads[["path", "score", "left"]].to_numpy().tolist() == [["a", 0.6, 0.11], ["b", 0.3, 0.1]]
+    made = judged_heads(heads, np.array([[0.9, 0.1], [0.2, 0.8]]), ["head", "helmet"])
+    assert list(made) == list(table)
+    assert made["score"].tolist() == pytest.approx([0.54, 0.06, 0.06, 0.24])
+    assert len(judged_heads(heads_of(table.iloc[:0], SystemsParams()), np.zeros((0, 2)), ["head", "helmet"])) == 0
+
+
+def test_the_margin_of_crops_is_chosen_on_validation(data):
+    photographs, boxes, found = data
+    worse = found[(found["split"] == "test") | (found["label"] == "helmet")]
+    assert best_margin({0.0: worse, 0.5: found}, photographs, boxes, ["head", "helmet"]) == 0.5
+    assert best_margin({0.0: found, 0.5: found}, photographs, boxes, ["head", "helmet"]) == 0.0
