@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from plumbline.evidence.detection import DetectionEvidence
+    from plumbline.evidence.systems import SystemsEvidence
 
 PAGES = {
     "detectors": artefacts.DETECTION_PAGE.path,

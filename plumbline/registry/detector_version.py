@@ -25,6 +25,7 @@ import pandas as pd
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.files import text_digest, write_json, write_table
+from plumbline.common.overlap import iou
 from plumbline.common.params import load_section
 from plumbline.common.records import read_record, read_table, write_record
 from plumbline.evidence.detection import DetectionEvidence, DetectionParams, DetectorEvidence
@@ -46,7 +47,6 @@ from plumbline.registry.folder import CHECKED_PICTURES, save_mlflow_model
 from plumbline.registry.records import Provenance
 from plumbline.registry.second_stage import SecondStage, folder_of
 from plumbline.registry.versions import Version
-from plumbline.tasks.boxes import iou
 
 if TYPE_CHECKING:
     import keras
