@@ -244,15 +244,16 @@ def _prove(a: Grey, b: Grey, tries: Sequence[_Try], params: CopyParams) -> _Proo
     """Lay `a` over `b` in each way until one verifies them as copies; else return the best."""
     best = _Proof(False, tries[0].kind, tries[0].distance, -1.0, 0)
     aligned = 0
+    looks: dict[tuple[bool, float], tuple[float, Likeness | None]] = {}
     for one in tries:
-        wanted = turned(b) if one.flip else b
         whole = one.kind == "near"
         near = whole and one.distance <= params.join_radius
-        fit, place = locate(grey_of(a), grey_of(wanted), one.scale)
-        look = UNLIKE
-        if fit >= (params.join_correlation if near else params.min_correlation):
-            aligned += 1
-            look = compare_thumbnails(a, wanted, place, params.min_overlap_score)
+        way = (one.flip, one.scale)  # where the part lies is looked for: all windows of one size end at one place
+        if way not in looks:
+            looks[way] = _laid_over(a, b, one, params.join_correlation if near else params.min_correlation, params)
+        fit, laid = looks[way]
+        aligned += laid is not None
+        look = laid or UNLIKE
         asked = params.min_evidence - (WHOLE_LESS if whole else 0.0)
         if is_copy(look, params, 0.0 if near else params.min_ecc, asked):
             return _Proof(True, one.kind, one.distance, look.overlap.score, aligned, look.colours.different)
@@ -262,6 +263,17 @@ def _prove(a: Grey, b: Grey, tries: Sequence[_Try], params: CopyParams) -> _Proo
         if aligned >= TRIES:
             break
     return _Proof(False, best.kind, best.distance, best.score, aligned)
+
+
+def _laid_over(
+    a: Grey, b: Grey, one: _Try, min_correlation: float, params: CopyParams
+) -> tuple[float, Likeness | None]:
+    """The correlation where `b` fits best in `a`, and how alike they are there; None where that is below the least."""
+    wanted = turned(b) if one.flip else b
+    fit, place = locate(grey_of(a), grey_of(wanted), one.scale)
+    if fit < min_correlation:
+        return fit, None
+    return fit, compare_thumbnails(a, wanted, place, params.min_overlap_score)
 
 
 def is_copy(look: Likeness, params: CopyParams, min_ecc: float, min_evidence: float) -> bool:
