@@ -25,10 +25,11 @@ def project(tmp_path_factory):
     tracked = subprocess.run(["git", "ls-files"], cwd=TOP, capture_output=True, text=True, check=True).stdout.split(
         "\n"
     )
-    for name in filter(None, tracked):
+    compiled = [path.relative_to(TOP).as_posix() for path in TOP.glob("plumbline/**/__pycache__/*.nb?")]  # by Numba
+    for name in filter(None, [*tracked, *compiled]):
         if (TOP / name).is_file() and not name.startswith("samples/remote"):
             (top / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(TOP / name, top / name)
+            shutil.copy2(TOP / name, top / name)
     write_sample(top, seed=3, labelled=45, incoming=3)
     text = (top / "params.yaml").read_text()
     params = yaml.safe_load(text)

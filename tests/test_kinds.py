@@ -64,7 +64,7 @@ def lay_out(root: Path, labels: list[str]) -> None:
         "candidates": {"narrow": NETWORK, "wide": {**NETWORK, "width": 1.5}},
     }
     params["group"]["embedding"] = params["leakage"]["features"] = "pixels"
-    params["leakage"]["repeats"] = 2
+    params["leakage"]["repeats"] = params["train"]["folds"] = 2
     params["evaluate"] |= {"resamples": 300, "permutations": 100}
     params["gate"] |= {"resamples": 300, "minimum_test_groups": 5, "beat": []} | dict.fromkeys(
         ("accuracy_floor", "recall_floor", "false_alarm_ceiling", "calibration_tolerance", "slice_floor")

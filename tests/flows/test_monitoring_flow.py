@@ -1,6 +1,7 @@
 """The monitoring flow on a real Prefect server, a real registry and the real judge: each window told once."""
 
 import resource
+import shutil
 import time
 
 import pytest
@@ -16,12 +17,23 @@ from tests.monitoring import made_up
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
 
 
+@pytest.fixture(scope="module")
+def champion(template, tmp_path_factory):
+    """A registry with a champion made of the data that the small project holds; copied, never changed."""
+    folder = tmp_path_factory.mktemp("champion")
+    lines = (template / "project" / "data.dvc").read_text().splitlines()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        promote(folder / "first", next(line.split()[-1] for line in lines if "md5:" in line))
+    return folder / "registry"
+
+
 @pytest.fixture
-def site(project, tmp_path):
-    """The small project with a champion made of the data it holds now, and a site."""
+def site(project, champion):
+    """The small project with that champion, and a site."""
     (project.root / "params.yaml").write_text(made_up.PARAMS)
-    known = next(line.split()[-1] for line in (project.root / "data.dvc").read_text().splitlines() if "md5:" in line)
-    promote(tmp_path / "first", known)
+    shutil.copytree(champion, project.root / "registry")
     return made_up.Site(project.root)
 
 

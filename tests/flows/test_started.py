@@ -55,7 +55,9 @@ def gone(process):
 
 
 @pytest.mark.usefixtures("server")
-def test_stages_find_python_without_this_environment_on_the_path(project):
+def test_stages_find_python_without_this_environment_on_the_path(built):
+    project = built
+    project.change("ingest")
     project.misbehave("ingest", "python -c 'import sys; print(sys.prefix)' > ../prefix; dvc --version")
     done = start("flows.training", [], project.root, PREFECT_API_URL=PREFECT_API_URL.value())
     assert done.returncode == 0, done.stdout + done.stderr
@@ -63,8 +65,9 @@ def test_stages_find_python_without_this_environment_on_the_path(project):
 
 
 @pytest.mark.usefixtures("server")
-def test_git_hooks_of_dvc_find_it_too(project):
+def test_git_hooks_of_dvc_find_it_too(built):
     """`dvc install` makes Git call `dvc` after a checkout or merge, which intake does."""
+    project = built
     project.sh(sys.executable, "-m", "dvc", "install")
     done = start("flows.training", [], project.root, PREFECT_API_URL=PREFECT_API_URL.value())
     assert done.returncode == 0, done.stdout + done.stderr
@@ -164,8 +167,10 @@ def test_another_program_on_that_port_is_one_sentence(project, answer):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, None])
-def test_the_temporary_server_goes_with_the_run(project, tmp_path, sign):
+def test_the_temporary_server_goes_with_the_run(built, tmp_path, sign):
     """Killed, ended or finished by itself: no server is left."""
+    project = built
+    project.change("ingest")
     if sign:
         project.misbehave("ingest", "touch ../begun; sleep 300")
     env = bare(PREFECT_HOME=str(tmp_path / "home"))

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from benchmarks.tiny_project import CLASSES, NAME, SIZE, pictures, whole_project, write_project
+from benchmarks.tiny_project import CLASSES, NAME, SIZE, pictures, whole_project
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import file_digest
 from plumbline.common.served import ServedAs
 from plumbline.evidence.records import Rule
-from plumbline.registry import bundle, promotion
+from plumbline.registry import bundle, folder, promotion
 from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
 from plumbline.registry.champion import champion_predictions, unseen_pictures
@@ -33,25 +33,31 @@ pytestmark = pytest.mark.slow
 PARAMS = PromoteParams(minimum_unseen_groups=3)
 
 
-@pytest.fixture(scope="session")
-def candidates(tmp_path_factory):
-    """Projects up to the gate: two that learnt (`good`, `better`), one that did not (`bad`)."""
-    base = tmp_path_factory.mktemp("candidates")
-    write_project(base / "good", seed=0)
-    write_project(base / "better", seed=1)
-    write_project(base / "bad", seed=2, trained=False)
-    registry.open_registry(uri=f"sqlite:///{base}/empty.db")
-    return base
+@pytest.fixture(scope="module", autouse=True)
+def _converted_once():
+    """The same weights are converted to ONNX once; each promotion checks the file against its network all the same."""
+    convert, kept = folder.export_onnx, {}
+
+    def once(model, path, fit="stretch"):
+        key = (fit, *(weight.tobytes() for weight in model.get_weights()))
+        if key not in kept:
+            convert(model, path, fit)
+            kept[key] = path.read_bytes()
+        path.write_bytes(kept[key])
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(folder, "export_onnx", once)
+        yield
 
 
 @pytest.fixture
-def project(candidates, tmp_path, monkeypatch):
+def project(tiny_projects, tmp_path, monkeypatch):
     """An empty registry in an empty folder, and a function that lays a candidate there with a verdict on it."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "registry").mkdir()
-    shutil.copy(candidates / "empty.db", tmp_path / "registry" / "mlflow.db")
-    return lambda name, verdict="PROMOTE": lay(candidates / name, tmp_path, verdict)
+    shutil.copy(tiny_projects / "empty.db", tmp_path / "registry" / "mlflow.db")
+    return lambda name, verdict="PROMOTE": lay(tiny_projects / name, tmp_path, verdict)
 
 
 def lay(candidate, root, verdict):

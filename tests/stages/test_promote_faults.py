@@ -16,7 +16,6 @@ from pathlib import Path
 import pytest
 
 from benchmarks.promotion_kills import _quiet_environment
-from benchmarks.tiny_project import export_project, write_project
 from plumbline.registry import history as journal
 from plumbline.registry import versions as registry
 
@@ -37,11 +36,10 @@ run(main)
 
 
 @pytest.fixture(scope="module")
-def candidates(tmp_path_factory):
+def candidates(tiny_projects, tmp_path_factory):
     base = tmp_path_factory.mktemp("faults")
-    for seed, name in enumerate(("one", "two", "three")):
-        write_project(base / name, seed=seed)
-        export_project(base / name)
+    for name, known in (("one", "good"), ("two", "better"), ("three", "best")):
+        (base / name).symlink_to(tiny_projects / known)
     return base
 
 
@@ -66,12 +64,20 @@ def promote_in_process_of_its_own(candidate, folder, **more):
     return finish(start(candidate, folder, **more))
 
 
+@pytest.fixture(scope="module")
+def first(candidates, tmp_path_factory):
+    """A registry with version 1 as champion; copied, never changed."""
+    folder = tmp_path_factory.mktemp("first")
+    assert promote_in_process_of_its_own(candidates / "one", folder) == (0, "promoted", [])
+    return folder / "registry"
+
+
 @pytest.fixture
-def opened(candidates, tmp_path, monkeypatch):
-    """A registry with version 1 as champion, and the folder it lies in."""
+def opened(first, tmp_path, monkeypatch):
+    """A copy of it in the current folder."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert promote_in_process_of_its_own(candidates / "one", tmp_path) == (0, "promoted", [])
+    shutil.copytree(first, tmp_path / "registry")
     return registry.open_registry()
 
 

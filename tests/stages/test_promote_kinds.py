@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.tiny_project import export_project, exported_project, write_project
+from benchmarks.tiny_project import exported_project
 from monitoring import drift
 from plumbline.common.errors import UserError
 from plumbline.registry import bundle
@@ -30,30 +30,19 @@ PARAMS = PromoteParams(minimum_unseen_groups=3)
 REPOSITORY = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="session")
-def candidates(tmp_path_factory):
-    """Projects up to the gate, exported beforehand; `bad` learnt nothing."""
-    base = tmp_path_factory.mktemp("kinds")
-    for seed, name in enumerate(("good", "better", "best", "bad")):
-        write_project(base / name, seed=seed, trained=name != "bad")
-        export_project(base / name)
-    registry.open_registry(uri=f"sqlite:///{base}/empty.db")
-    return base
-
-
-def lay(candidates, root, monkeypatch):
+def lay(tiny_projects, root, monkeypatch):
     """An empty registry under `root`, which becomes the working folder."""
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     (root / "registry").mkdir(parents=True)
-    shutil.copy(candidates / "empty.db", root / "registry" / "mlflow.db")
+    shutil.copy(tiny_projects / "empty.db", root / "registry" / "mlflow.db")
     monkeypatch.chdir(root)
 
 
 @pytest.fixture
-def project(candidates, tmp_path, monkeypatch):
+def project(tiny_projects, tmp_path, monkeypatch):
     root = tmp_path / "project"
-    lay(candidates, root, monkeypatch)
-    return lambda name, **wish: promote(PARAMS, Wish(**wish), exported_project(candidates / name))
+    lay(tiny_projects, root, monkeypatch)
+    return lambda name, **wish: promote(PARAMS, Wish(**wish), exported_project(tiny_projects / name))
 
 
 def alias(name="champion"):
@@ -67,10 +56,10 @@ def files(root):
 # ----------------------------------------------------------------------------------------------- the same weights
 
 
-def test_another_decision_on_the_same_weights_is_the_same_version(project, candidates, tmp_path):
+def test_another_decision_on_the_same_weights_is_the_same_version(project, tiny_projects, tmp_path):
     project("good")
     changed = tmp_path / "changed"
-    shutil.copytree(candidates / "good", changed)
+    shutil.copytree(tiny_projects / "good", changed)
     decision = json.loads((changed / "build/decision.json").read_text())
     decision |= {"reason": "another candidate lost this time"}
     (changed / "build/decision.json").write_text(json.dumps(decision))
@@ -78,10 +67,10 @@ def test_another_decision_on_the_same_weights_is_the_same_version(project, candi
     assert len(registry.open_registry().client.search_model_versions("name = 'plumbline'")) == 1
 
 
-def test_another_threshold_is_served_otherwise_and_so_another_version(project, candidates, tmp_path):
+def test_another_threshold_is_served_otherwise_and_so_another_version(project, tiny_projects, tmp_path):
     project("good")
     changed = tmp_path / "changed"
-    shutil.copytree(candidates / "good", changed)
+    shutil.copytree(tiny_projects / "good", changed)
     evaluation = json.loads((changed / "build/evaluation.json").read_text())
     evaluation["candidates"]["tiny"]["threshold"] = 0.2
     (changed / "build/evaluation.json").write_text(json.dumps(evaluation))
@@ -106,11 +95,11 @@ def test_a_champion_of_former_times_comes_back_by_rollback_only(project):
     assert "as asked by the site" in journal.entries(registry.open_registry())[-1].reason
 
 
-def test_an_experiment_does_not_even_open_the_registry(candidates, tmp_path, monkeypatch):
+def test_an_experiment_does_not_even_open_the_registry(tiny_projects, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("DVC_EXP_NAME", "lively-crab")
-    result = promote(PARAMS, Wish(), exported_project(candidates / "good"))
+    result = promote(PARAMS, Wish(), exported_project(tiny_projects / "good"))
     assert (result.outcome, result.champion) == ("not here", None)
     assert not (tmp_path / "registry").exists()
 
@@ -204,40 +193,40 @@ FOLDERS = ["plain", "artifacts/x/artifacts/project", "50% off", "what?", "a#b", 
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_a_moved_project_writes_where_it_is_now(candidates, tmp_path, monkeypatch, name):
+def test_a_moved_project_writes_where_it_is_now(tiny_projects, tmp_path, monkeypatch, name):
     old, new = tmp_path / "old" / name, tmp_path / "new" / name
-    lay(candidates, old, monkeypatch)
-    promote(PARAMS, Wish(), exported_project(candidates / "good"))
+    lay(tiny_projects, old, monkeypatch)
+    promote(PARAMS, Wish(), exported_project(tiny_projects / "good"))
     new.parent.mkdir(parents=True)
     shutil.move(old, new)
     monkeypatch.chdir(new)
     assert registry.load_version().folder.is_relative_to(new)
-    assert promote(PARAMS, Wish(), exported_project(candidates / "better")).champion == 2
+    assert promote(PARAMS, Wish(), exported_project(tiny_projects / "better")).champion == 2
     assert not old.exists()
     for version in (1, 2):
         assert registry.load_version(version).folder.is_relative_to(new / "registry" / "artifacts")
 
 
 @pytest.mark.parametrize("name", ["plain", "a%20b?c#d/artifacts"])
-def test_a_copy_leaves_its_original_alone(candidates, tmp_path, monkeypatch, name):
+def test_a_copy_leaves_its_original_alone(tiny_projects, tmp_path, monkeypatch, name):
     original, copy = tmp_path / "original" / name, tmp_path / "copy" / name
-    lay(candidates, original, monkeypatch)
-    promote(PARAMS, Wish(), exported_project(candidates / "good"))
+    lay(tiny_projects, original, monkeypatch)
+    promote(PARAMS, Wish(), exported_project(tiny_projects / "good"))
     shutil.copytree(original, copy)
     before = files(original)
     monkeypatch.chdir(copy)
-    promote(PARAMS, Wish(), exported_project(candidates / "better"))
+    promote(PARAMS, Wish(), exported_project(tiny_projects / "better"))
     rollback(PARAMS, None, "for the test", False)
     assert files(original) == before
     assert len(list(copy.rglob("model.onnx"))) == 2
     assert registry.load_version().folder.is_relative_to(copy)
 
 
-def test_mlflow_itself_finds_the_files_of_a_moved_project(candidates, tmp_path, monkeypatch):
+def test_mlflow_itself_finds_the_files_of_a_moved_project(tiny_projects, tmp_path, monkeypatch):
     import mlflow.artifacts
 
-    lay(candidates, tmp_path / "old", monkeypatch)
-    promote(PARAMS, Wish(), exported_project(candidates / "good"))
+    lay(tiny_projects, tmp_path / "old", monkeypatch)
+    promote(PARAMS, Wish(), exported_project(tiny_projects / "good"))
     shutil.move(tmp_path / "old", tmp_path / "new")
     monkeypatch.chdir(tmp_path / "new")
     history(PARAMS)  # whoever opens the registry here corrects it
@@ -248,14 +237,14 @@ def test_mlflow_itself_finds_the_files_of_a_moved_project(candidates, tmp_path, 
     assert (found / "model.onnx").is_file()
 
 
-def test_files_that_somebody_placed_elsewhere_stay_there(candidates, tmp_path, monkeypatch):
-    lay(candidates, tmp_path / "old", monkeypatch)
+def test_files_that_somebody_placed_elsewhere_stay_there(tiny_projects, tmp_path, monkeypatch):
+    lay(tiny_projects, tmp_path / "old", monkeypatch)
     big = tmp_path / "big disk"
     registry.open_registry().client.create_experiment("plumbline", artifact_location=big.as_uri())
-    promote(PARAMS, Wish(), exported_project(candidates / "good"))
+    promote(PARAMS, Wish(), exported_project(tiny_projects / "good"))
     shutil.move(tmp_path / "old", tmp_path / "new")
     monkeypatch.chdir(tmp_path / "new")
-    promote(PARAMS, Wish(), exported_project(candidates / "better"))
+    promote(PARAMS, Wish(), exported_project(tiny_projects / "better"))
     assert len(list(big.rglob("model.onnx"))) == 2
     assert registry.load_version().folder.is_relative_to(big)
 

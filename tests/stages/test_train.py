@@ -175,7 +175,7 @@ def test_the_whole_model_comes_back_from_disk(name, splits, features, images, tm
     assert whole.count_params() == model.parameters
     size = whole.input_shape[1]
     pixels = np.stack([resized(images[path], size) for path in predictions["path"]]).astype(np.float32)
-    again = ONE_LABEL.probabilities(whole.predict(pixels, verbose=0))
+    again = ONE_LABEL.probabilities(np.asarray(whole(pixels, training=False)))
     # features are stored in float16; the whole model runs in float32 throughout
     np.testing.assert_allclose(again[:, 1], predictions["p_without_helmet"], atol=5e-3)
 
