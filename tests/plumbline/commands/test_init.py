@@ -87,6 +87,7 @@ def run_stage(name):
     importlib.import_module(f"stages.{name}").main()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("lay", "violation", "said"),
     [
@@ -112,6 +113,7 @@ def test_readmes_words_lead_to_a_set_that_is_valid(project, tmp_path, lay, viola
     run_stage("validate")
 
 
+@pytest.mark.slow
 def test_without_init_validate_says_in_one_message_what_to_set(project, tmp_path):
     shutil.rmtree(project / "data")
     lay_folders(project / "data", "with_mask", "without_mask")

@@ -19,6 +19,8 @@ from plumbline.models.backbones import Backbone, resolve_entry
 from plumbline.models.extraction import featurize, read_pictures
 from plumbline.models.similar import most_similar, open_space, unit_vectors, verify
 
+pytestmark = pytest.mark.slow
+
 TOP = Path(__file__).resolve().parents[3]
 SIZE, SCENES, SHOTS = 64, 10, 4
 

@@ -19,6 +19,8 @@ import sys
 from pathlib import Path
 from plumbline.common.errors import run
 
+pytestmark = pytest.mark.slow
+
 def main():
     name, needs = sys.argv[1], sys.argv[2:]
     Path("calls").open("a").write(name + "\\n")

@@ -77,6 +77,7 @@ def photographs(draw):
     return made
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(photographs())
 def test_average_precision_is_cocos(made):

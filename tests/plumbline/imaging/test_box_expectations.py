@@ -47,6 +47,7 @@ def test_no_box_is_no_error():
     assert len(describe_boxes(BOXES[:0], MANIFEST)) == 0
 
 
+@pytest.mark.slow
 def test_each_expectation_names_the_boxes_that_fail_it(described, tmp_path):
     expected = [*box_expectations(("helmet",), BoxBounds(max_border=0.3)), count_expectation(BoxBounds(), "overlap")]
     outcomes = check([Checked("boxes", described, "box", expected)], tmp_path / "docs")

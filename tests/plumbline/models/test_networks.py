@@ -157,6 +157,7 @@ def test_efficientnet_without_its_scaling_layers_gives_the_published_networks_ou
         np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "size", "cut_at", "kernels"),
     [
