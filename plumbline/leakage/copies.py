@@ -475,7 +475,7 @@ def _overlay(a: Local, b: Local, cosine: float, thumbs: tuple[Grey, Grey], param
     NOTHING where the colours contradict each other.
     """
     upright = _coloured_overlap(a, b, thumbs, params)
-    if upright.score >= params.min_local_score or cosine < MIRROR_COSINE:
+    if upright.score > 0.5 or cosine < MIRROR_COSINE:
         return upright
     other = _coloured_overlap(mirrored(a), b, (turned(thumbs[0]), thumbs[1]), params)
     return max(upright, other, key=lambda o: o.score)
