@@ -47,10 +47,9 @@ class Detector(Section):
     each head, `quality`: what a score stands for besides the class (`iou` the overlap it expects, `centreness` FCOS's
     own branch, or `none`). For those from scratch: `width` multiplies filters, `anchors` by k-means. `frozen_epochs`
     train what is new alone, then `epochs` train the network's own layers too, at `tuned_rate` times the learning rate.
-    Of the training examples a share `mosaic` is pieced of four, but for the last epochs: a share `plain` of them sees
-    whole views only, as those that serve are (Ge et al. 2021, arXiv:2107.08430). `rare` draws photographs with a rare
-    class more often (by the root of how much rarer it is), and mosaics aim at its boxes as much more often. `average`
-    is the momentum of the average of weights over steps that is kept in the end, 0 for the last weights.
+    Of the training examples a share `mosaic` is pieced of four; `rare` draws photographs with a rare class more often
+    (by the root of how much rarer it is). `average` is the momentum of the average of weights over steps that is kept
+    in the end, 0 for the last weights.
     """
 
     architecture: str
@@ -67,7 +66,6 @@ class Detector(Section):
     tuned_rate: Annotated[float, Field(ge=0, le=1)] = 0.1
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = 1e-3
     mosaic: Annotated[float, Field(ge=0, le=1)] = 0.3
-    plain: Annotated[float, Field(ge=0, le=1)] = 0.2
     rare: bool = True
     average: Annotated[float, Field(ge=0, lt=1)] = 0.98
     suppression: Suppression = Suppression()

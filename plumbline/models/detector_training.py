@@ -68,18 +68,18 @@ class Scenes:
         boxes, labels = [self.boxes[n] for n in which], [self.labels[n] for n in which]
         return Scenes(self.maps, self.affines[which], boxes, labels, self.size, self.rows[which])
 
-    def rarity(self, classes: int) -> Floats:
-        """The root of how much rarer each class (C,) is, by photographs, than the most frequent one."""
-        number = np.maximum(self._has(classes).sum(axis=0), 1)
-        return np.asarray(np.sqrt(number.max() / number))
+    def chances(self, classes: int, rare: bool) -> Floats:
+        """How often each photograph is drawn (N,), summing to 1.
 
-    def chances(self, wanted: Floats) -> Floats:
-        """How often each photograph is drawn (N,), summing to 1: as much as the class it has that is `wanted` most."""
-        weights = np.where(self._has(len(wanted)), wanted, 1.0).max(axis=1)
+        With `rare` as the root of how much rarer its rarest class is, by photographs, than the most frequent one.
+        """
+        weights = np.ones(len(self))
+        if rare:
+            has = np.array([[(one == c).any() for c in range(classes)] for one in self.labels], dtype=bool)
+            number = np.maximum(has.sum(axis=0), 1)
+            factor = np.sqrt(number.max() / number)
+            weights = np.where(has, factor, 1.0).max(axis=1)
         return np.asarray(weights / weights.sum())
-
-    def _has(self, classes: int) -> NDArray[np.bool_]:
-        return np.array([[(one == c).any() for c in range(classes)] for one in self.labels], dtype=bool)
 
 
 class DetectorParams(Section):
@@ -190,10 +190,7 @@ def load_detector(folder: Path, maps: Path) -> tuple[keras.Model, Design, Detect
 def examples(scenes: Scenes, detector: Detector, classes: int, seed: int, epoch: int) -> Iterator[Example]:
     """Yield the training examples of an epoch, as many as there are photographs, drawn from `seed` and `epoch`."""
     random = np.random.default_rng([seed, epoch])
-    wanted = scenes.rarity(classes) if detector.rare else np.ones(classes)
-    chances = scenes.chances(wanted)
-    last = detector.frozen_epochs + detector.epochs
-    pieced = detector.mosaic if epoch < last - round(detector.plain * last) else 0.0
+    chances = scenes.chances(classes, detector.rare)
 
     def draw() -> Example:
         return scenes.example(int(random.choice(len(scenes), p=chances)), int(random.integers(0, scenes.views + 1)))
@@ -201,8 +198,8 @@ def examples(scenes: Scenes, detector: Detector, classes: int, seed: int, epoch:
     order = random.permutation(len(scenes)) if not detector.rare else random.choice(len(scenes), len(scenes), p=chances)
     for row in order:
         one = scenes.example(int(row), int(random.integers(0, scenes.views + 1)))
-        if random.random() < pieced:
-            one = mosaic([one, draw(), draw(), draw()], scenes.size, random, wanted)
+        if random.random() < detector.mosaic:
+            one = mosaic([one, draw(), draw(), draw()], scenes.size, random)
         yield one
 
 
@@ -218,8 +215,8 @@ def fit(
 ) -> pd.DataFrame:
     """Train `network`; return a row per epoch: epoch, loss and the metrics, the same of validation with `val_`.
 
-    First `frozen_epochs` without the layers of `upper`, then `epochs` with all; the learning rate is steady but for the
-    last of the two, where it falls along half a cosine. What is kept are averages of the weights over the steps.
+    First `frozen_epochs` without the layers of `upper`, at a steady learning rate, then `epochs` with all, along half
+    a cosine. What is kept are averages of the weights over the steps.
     """
     import keras
     import pandas as pd
@@ -227,14 +224,14 @@ def fit(
     steps = max(1, len(train) // detector.batch_size)
     rows: list[dict[str, float]] = []
     own = [] if upper is None else [layer for layer in upper.layers if layer.weights]
-    phases = [(detector.frozen_epochs, False), (detector.epochs, detector.tuned_rate > 0)]
-    phases = [(epochs, tuned) for epochs, tuned in phases if epochs]
-    for number, (epochs, tuned) in enumerate(phases, start=1):
+    for epochs, tuned in ((detector.frozen_epochs, False), (detector.epochs, detector.tuned_rate > 0)):
+        if not epochs:
+            continue
         for layer in own:
             # Their normalisation keeps the statistics of many pictures; a batch of few would spoil them.
             layer.trainable = tuned and not isinstance(layer, keras.layers.BatchNormalization)
         slowly = {variable.path for layer in own for variable in layer.trainable_variables}
-        schedule = _schedule(detector, steps * epochs, falls=number == len(phases))
+        schedule = _schedule(detector, steps * epochs, falls=epochs == detector.epochs)
         network.compile(
             optimizer=_optimizer(schedule, detector, slowly),
             loss=design.loss,

@@ -167,11 +167,8 @@ class Example:
     labels: Ints
 
 
-def mosaic(four: Sequence[Example], size: int, random: np.random.Generator, wanted: Floats) -> Example:
+def mosaic(four: Sequence[Example], size: int, random: np.random.Generator) -> Example:
     """Return a canvas of four quarters that meet at a drawn place, each a drawn part of one of `four`, pieced of maps.
-
-    A part has the middle of one of its picture's boxes in it, which is drawn by how much its class is `wanted` (C,): of
-    parts drawn anywhere many show nothing.
 
     Maps that a network made of each picture by itself differ from those it would make of the mosaic in the places
     along the seams only. Pieced of maps, a mosaic costs nothing, and the four need not be known when they are made:
@@ -184,22 +181,11 @@ def mosaic(four: Sequence[Example], size: int, random: np.random.Generator, want
     boxes, labels = [], []
     quarters = ((0, 0, x, y), (x, 0, grid, y), (0, y, x, grid), (x, y, grid, grid))
     for one, (left, top, right, bottom) in zip(four, quarters, strict=True):
-        aim: Floats = random.random(2)
-        if len(one.boxes):
-            chances = wanted[one.labels] / wanted[one.labels].sum()
-            box = one.boxes[random.choice(len(chances), p=chances)]
-            aim = (box[:2] + box[2:]) / 2
-        across = _start(grid, right - left, aim[0], random)
-        down = _start(grid, bottom - top, aim[1], random)
+        across = int(random.integers(0, grid - (right - left) + 1))
+        down = int(random.integers(0, grid - (bottom - top) + 1))
         maps[top:bottom, left:right] = one.maps[down : down + bottom - top, across : across + right - left]
         moved = one.boxes + np.array([left - across, top - down] * 2) / grid
         seen, of = visible(moved, one.labels, [left / grid, top / grid, right / grid, bottom / grid], size)
         boxes.append(seen)
         labels.append(of)
     return Example(maps, np.concatenate(boxes), np.concatenate(labels))
-
-
-def _start(grid: int, length: int, aim: float, random: np.random.Generator) -> int:
-    """Draw where `length` of `grid` places begin that include the one at the share `aim` of them all."""
-    place = min(int(aim * grid), grid - 1)
-    return int(random.integers(max(0, place - length + 1), min(place, grid - length) + 1))

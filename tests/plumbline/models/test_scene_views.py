@@ -75,10 +75,10 @@ def test_a_mosaic_has_the_maps_and_the_boxes_of_four():
     four = []
     for number in (1, 2, 3, 4):
         maps = np.zeros((16, 16, 1), np.float16)
-        maps[5:10, 5:10] = number
-        four.append(Example(maps, np.array([[5, 5, 10, 10]]) / 16, np.array([number])))
+        maps[2:13, 2:13] = number
+        four.append(Example(maps, np.array([[2, 2, 13, 13]]) / 16, np.array([number])))
     for seed in range(20):
-        made = scene_views.mosaic(four, 16, np.random.default_rng(seed), np.ones(5))
+        made = scene_views.mosaic(four, 16, np.random.default_rng(seed))
         assert made.maps.shape == (16, 16, 1)
         covered = np.zeros((16, 16), bool)
         for box, label in zip((made.boxes * 16).round().astype(int), made.labels, strict=True):
@@ -87,17 +87,6 @@ def test_a_mosaic_has_the_maps_and_the_boxes_of_four():
             covered[top:bottom, left:right] = True
         little = made.maps[..., 0][~covered]
         assert (little == 0).mean() > 0.5, "what has no box is background, or too little of one"
-
-
-def test_the_parts_of_a_mosaic_show_what_is_wanted():
-    """A wanted box lies in a corner of every picture, another in the opposite one."""
-    boxes = np.array([[0, 0, 2, 2], [14, 14, 16, 16]]) / 16
-    one = Example(np.zeros((16, 16, 1)), boxes, np.array([0, 1]))
-    for seed in range(20):
-        made = scene_views.mosaic([one] * 4, 16, np.random.default_rng(seed), np.array([0.0, 1.0]))
-        assert made.labels.tolist() == [1] * 4
-    empty = Example(np.zeros((16, 16, 1)), np.zeros((0, 4)), np.zeros(0, np.int64))
-    assert len(scene_views.mosaic([empty] * 4, 16, np.random.default_rng(0), np.ones(2)).boxes) == 0
 
 
 def test_jitter_that_runs_backwards_is_refused():
