@@ -11,7 +11,7 @@ from plumbline.common.files import write_text
 from plumbline.common.params import load_section, name_given
 from plumbline.evidence.candidates import read_candidate
 from plumbline.models.assemble import read_cost
-from plumbline.models.compression import Compressed
+from plumbline.models.compressed import Compressed
 from plumbline.pages.compressed_card import make_compressed_card
 
 

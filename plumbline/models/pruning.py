@@ -89,7 +89,7 @@ def take_over(large: keras.Model, small: keras.Model, name: str = "") -> None:
     kept = {space: _strongest(plan.strength[space], size) for space, size in sizes.items()}
     for wide, narrow in zip(plan.nodes, nodes, strict=True):
         if wide.operation.weights:
-            before = [] if not wide.input_tensors else plan.places(wide.input_tensors[0], kept)
+            before = plan.places(wide.input_tensors[0], kept)
             narrow.operation.set_weights(_chosen(wide.operation, before, plan.places(wide.outputs[0], kept)))
 
 

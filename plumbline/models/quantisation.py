@@ -70,6 +70,7 @@ def prepare(file: Path, ready: Path) -> None:
         raise UserError(f"its graph can't be prepared ({first_line(error)})") from None
     model = onnx.load(str(ready))
     if not inner_nodes(model):
+        ready.unlink()  # what is there counts as prepared
         kinds = ", ".join(sorted({node.op_type for node in model.graph.node}))
         raise UserError(f"none of its operations has weights to quantise (it is made of {kinds})")
 

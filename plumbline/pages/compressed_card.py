@@ -61,7 +61,8 @@ def changed(before: TrainedCandidate, after: TrainedCandidate, pictures: Picture
     shown = both.head(MOST_SHOWN)
     drawn = zip(shown.itertuples(), pictures(list(shown["path"]), THUMBNAIL), strict=True)
     return [
-        Changed(row.path, row.label, row.was, row.predicted, bool(row.right), data_uri(pixels)) for row, pixels in drawn
+        Changed(str(row.path), str(row.label), str(row.was), str(row.predicted), bool(row.right), data_uri(pixels))
+        for row, pixels in drawn
     ], len(both)
 
 

@@ -105,7 +105,7 @@ def test_settings_without_a_teacher_are_refused():
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory):
-    """Eighty pictures, bright above or below, whose labels say nothing: a coin's."""
+    """Eighty pictures, bright above or below; the labels of the training pictures say nothing, they are a coin's."""
     random = np.random.default_rng(0)
     above = np.arange(80) % 2 == 0
     values = random.integers(0, 90, (80, 1, SIZE, SIZE, 3)).astype(np.uint8)
@@ -116,15 +116,10 @@ def pictures(tmp_path_factory):
     names = [f"{n:02d}.png" for n in range(80)]
     pd.DataFrame({"path": names, "id": names}).to_parquet(folder / "index.parquet")
     (folder / "backbone.json").write_text(json.dumps(backbone_json(image_size=SIZE, shape=[SIZE, SIZE, 3])))
-    splits = pd.DataFrame(
-        {
-            "path": names,
-            "id": names,
-            "label": np.where(random.random(80) < 0.5, "a", "b"),
-            "group": names,
-            "split": np.array(["train", "train", "train", "validation", "test"])[np.arange(80) // 2 % 5],
-        }
-    )
+    split = np.array(["train", "train", "train", "validation", "test"])[np.arange(80) // 2 % 5]
+    shown = np.where(split == "train", random.random(80) < 0.5, above)
+    splits = pd.DataFrame({"path": names, "id": names, "label": np.where(shown, "a", "b"), "group": names})
+    splits = splits.assign(split=split)
     said = pd.DataFrame({"path": names, "p_a": np.where(above, 0.99, 0.01)})
     return open_features(folder), splits, said.assign(p_b=1 - said["p_a"]), above
 
