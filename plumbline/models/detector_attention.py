@@ -51,7 +51,7 @@ def grad_cam(network: keras.Model, design: Design, maps: NDArray[Any]) -> NDArra
         return None
     whole = keras.Model(network.inputs[0], [*seen, from_maps(network, design).output[SCORES]])
     given = tf.cast(maps, tf.float32)
-    with tf.GradientTape() as tape:
+    with tf.GradientTape(watch_accessed_variables=False) as tape:  # of the weights' gradients none is asked for
         tape.watch(given)
         *levels, scores = whole(given, training=False)
         best = tf.reduce_max(scores, axis=-1)
