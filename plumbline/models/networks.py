@@ -220,15 +220,19 @@ def folded(network: keras.Model) -> keras.Model:
             if alone and before.activation is keras.activations.linear:
                 norms[before.name] = layer
     gone = {layer.name for layer in norms.values()}
+    strided = _strided(network)
 
     def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
         if layer.name in gone:
             return keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy)
         taken_over = {"use_bias": True} if layer.name in norms else {}
-        return layer.__class__.from_config({**layer.get_config(), **taken_over})
+        changed = {**_one_step(strided.get(layer.name)), **taken_over}
+        return layer.__class__.from_config({**layer.get_config(), **changed})
 
     def called(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        return layer(args[0]) if layer.name in gone else layer(*args, **kwargs)  # an identity has no mask
+        if layer.name in gone:
+            return layer(args[0])  # an identity has no mask
+        return _called(strided.get(layer.name), layer, *args, **kwargs)
 
     copy = keras.models.clone_model(network, clone_function=copied, call_function=called)
     for layer in network.layers:
@@ -237,6 +241,56 @@ def folded(network: keras.Model) -> keras.Model:
         elif layer.weights and layer.name not in gone:
             copy.get_layer(layer.name).set_weights(layer.get_weights())
     return copy
+
+
+def without_pointwise_strides(network: keras.Model) -> keras.Model:
+    """Return a copy of `network` that answers the same, its 1x1 convolutions with strides fed every so many places.
+
+    With strides TensorFlow 2.21 (oneDNN) writes past the end of its memory for the gradient of such a convolution's
+    weights where the map's side is even, and crashes now and then: ResNet50 trained further is full of them.
+    """
+    import keras
+
+    strided = _strided(network)
+
+    def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
+        return layer.__class__.from_config({**layer.get_config(), **_one_step(strided.get(layer.name))})
+
+    def called(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+        return _called(strided.get(layer.name), layer, *args, **kwargs)
+
+    if not strided:
+        return network
+    copy = keras.models.clone_model(network, clone_function=copied, call_function=called)
+    for layer in network.layers:
+        if layer.weights:
+            copy.get_layer(layer.name).set_weights(layer.get_weights())
+    return copy
+
+
+def _strided(network: keras.Model) -> dict[str, tuple[int, int]]:
+    """The strides of the 1x1 convolutions that have some, by their names."""
+    import keras
+
+    return {
+        layer.name: layer.strides
+        for layer in network.layers
+        if type(layer) is keras.layers.Conv2D and layer.kernel_size == (1, 1) and layer.strides != (1, 1)
+    }
+
+
+def _one_step(strides: tuple[int, int] | None) -> dict[str, Any]:
+    """What to change in a layer's settings."""
+    return {"strides": (1, 1)} if strides else {}
+
+
+def _called(strides: tuple[int, int] | None, copy: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
+    """The copy of a layer on what it reads: where the original has `strides`, on one place of so many."""
+    import keras
+
+    if not strides:
+        return copy(*args, **kwargs)
+    return copy(keras.layers.MaxPooling2D(1, strides, name=f"{copy.name}_places")(args[0]))
 
 
 def _taken_over(convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> list[NDArray[np.float32]]:
@@ -332,11 +386,13 @@ def cut(backbone: keras.Model, freeze: Freeze) -> tuple[keras.Model | None, kera
     if freeze == "head":
         return backbone, None
     if freeze == "all":
-        return None, _trainable(keras.Model(backbone.input, backbone.output, name=_upper_name(backbone)))
+        whole = without_pointwise_strides(backbone)
+        return None, _trainable(keras.Model(whole.input, whole.output, name=_upper_name(backbone)))
     tensor = _cut_before_last(backbone, TUNED_LAYERS)
     lower = keras.Model(backbone.input, tensor, name=f"lower_{backbone.name}")
     lower.trainable = False
-    return lower, _trainable(keras.Model(tensor, backbone.output, name=_upper_name(backbone)))
+    upper = keras.Model(tensor, backbone.output, name=_upper_name(backbone))
+    return lower, _trainable(without_pointwise_strides(upper))
 
 
 def _upper_name(backbone: keras.Model) -> str:

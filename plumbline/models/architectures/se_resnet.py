@@ -46,11 +46,24 @@ def residual_block(x: keras.KerasTensor, filters: int, strides: int, name: str |
 
     past = x
     if strides != 1 or x.shape[-1] != filters:
-        past = _normalised(keras.layers.Conv2D(filters, 1, strides, use_bias=False)(x))
+        past = shortcut(x, filters, strides)
     y = _normalised(keras.layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(x))
     y = keras.layers.ReLU()(y)
     y = _normalised(keras.layers.Conv2D(filters, 3, padding="same", use_bias=False)(y))
     return keras.layers.ReLU(name=name)(keras.layers.Add()([past, squeeze_and_excite(y)]))
+
+
+def shortcut(x: keras.KerasTensor, filters: int, strides: int) -> keras.KerasTensor:
+    """Every `strides`-th place of x (N, h, w, c) through a 1x1 convolution: (N, h / strides, w / strides, filters).
+
+    What a 1x1 convolution with strides computes, but by a pooling of one place before it: with strides TensorFlow 2.21
+    (oneDNN) writes past the end of its memory for the gradient of the weights where h is even, and crashes now and then.
+    """
+    import keras
+
+    if strides != 1:
+        x = keras.layers.MaxPooling2D(1, strides)(x)
+    return _normalised(keras.layers.Conv2D(filters, 1, use_bias=False)(x))
 
 
 def squeeze_and_excite(x: keras.KerasTensor) -> keras.KerasTensor:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.common.overlap import areas
-from plumbline.models.architectures.se_resnet import squeeze_and_excite
+from plumbline.models.architectures.se_resnet import shortcut, squeeze_and_excite
 from plumbline.models.candidates import scaled
 from plumbline.models.detector import Detector, Problem, needs_pixels
 from plumbline.models.overlaps import overlaps
@@ -136,7 +136,7 @@ def bottleneck(x: keras.KerasTensor, filters: int, strides: int) -> keras.KerasT
 
     past = x
     if strides != 1 or x.shape[-1] != EXPANSION * filters:
-        past = _normalised(keras.layers.Conv2D(EXPANSION * filters, 1, strides, use_bias=False)(x))
+        past = shortcut(x, EXPANSION * filters, strides)
     y = keras.layers.ReLU()(_normalised(keras.layers.Conv2D(filters, 1, use_bias=False)(x)))
     y = keras.layers.Conv2D(filters, 3, strides, padding="same", use_bias=False)(y)
     y = keras.layers.ReLU()(_normalised(y))

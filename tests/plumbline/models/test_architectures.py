@@ -90,6 +90,20 @@ def test_a_residual_block_adds_its_input_back():
     np.testing.assert_allclose(model(picture), picture, atol=1e-6)
 
 
+@pytest.mark.parametrize("architecture", SCRATCH)
+def test_no_weights_of_a_1x1_convolution_with_strides_are_trained(architecture):
+    """TensorFlow 2.21 writes past its memory for their gradient: sixty such steps crash nearly always."""
+    assert not strided_pointwise(network_of(architecture, 96))
+
+
+def strided_pointwise(network):
+    return [
+        layer.name
+        for layer in network._flatten_layers()
+        if type(layer) is keras.layers.Conv2D and layer.kernel_size == (1, 1) and layer.strides != (1, 1)
+    ]
+
+
 def test_squeeze_and_excitation_weighs_each_map_by_one_number():
     inputs = keras.Input((6, 6, 16))
     model = keras.Model(inputs, squeeze_and_excite(inputs))
