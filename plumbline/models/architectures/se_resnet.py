@@ -57,7 +57,7 @@ def shortcut(x: keras.KerasTensor, filters: int, strides: int) -> keras.KerasTen
     """Every `strides`-th place of x (N, h, w, c) through a 1x1 convolution: (N, h / strides, w / strides, filters).
 
     What a 1x1 convolution with strides computes, but by a pooling of one place before it: with strides TensorFlow 2.21
-    (oneDNN) writes past the end of its memory for the gradient of the weights where h is even, and crashes now and then.
+    (oneDNN) writes past the end of its memory for the gradient of the weights where h is even: a crash now and then.
     """
     import keras
 
