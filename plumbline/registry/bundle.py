@@ -55,6 +55,19 @@ def verify(folder: Path, digest: str) -> None:
             raise UserError(f"{path} is missing or was altered since it was registered: roll back to another version.")
 
 
+def preprocessing(image_size: int, fit: str, resize: str) -> dict[str, Any]:
+    """Return what serving.json says of the way from a picture to the ONNX file's input; `resize` names our function."""
+    return {
+        "image_size": image_size,
+        "colour": "RGB",
+        "range": [0, 255],
+        "dtype": "float32",
+        "resize": resize,
+        "fit": fit,
+        "scaling": "inside the network",
+    }
+
+
 def read_json(folder: Path, name: str) -> Any:
     """Return `plumbline/<name>` of a version's folder as plain data."""
     return json.loads((folder / HOME / name).read_text(encoding="utf-8"))

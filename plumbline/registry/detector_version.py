@@ -256,15 +256,9 @@ def serving(chosen: ChosenDetector) -> dict[str, Any]:
         **chosen.served,
         "input": INPUT,
         "outputs": [BOXES, SCORES],
-        "preprocessing": {
-            "image_size": chosen.record.image_size,
-            "colour": "RGB",
-            "range": [0, 255],
-            "dtype": "float32",
-            "resize": "plumbline.models.scene_views.laid",
-            "fit": "letterbox",
-            "scaling": "inside the network",
-        },
+        "preprocessing": bundle.preprocessing(
+            chosen.record.image_size, "letterbox", "plumbline.models.scene_views.laid"
+        ),
         "weights": chosen.record.weights,
         "order": "boxes and scores, then suppression per class; with a classifier one box around each object, of "
         "whatever class, whose score times the classifier's probability is each class's; then threshold on "

@@ -99,15 +99,9 @@ def serving(chosen: Chosen) -> dict[str, Any]:
         **chosen.served,
         "input": INPUT,
         "outputs": [PROBABILITIES, EMBEDDING],
-        "preprocessing": {
-            "image_size": chosen.model.image_size,
-            "colour": "RGB",
-            "range": [0, 255],
-            "dtype": "float32",
-            "resize": "plumbline.imaging.reading.iter_rgb",
-            "fit": chosen.model.fit,
-            "scaling": "inside the network",
-        },
+        "preprocessing": bundle.preprocessing(
+            chosen.model.image_size, chosen.model.fit, "plumbline.imaging.reading.iter_rgb"
+        ),
         **chosen.task.record,
         "backbones": sorted(chosen.backbones),
         "weights": chosen.model.weights,
