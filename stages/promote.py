@@ -61,7 +61,8 @@ def main() -> None:
         champion = "" if result.outcome == "not here" else f" Champion: version {result.champion or 'none'}."
         print(f"{how}: {result.reason}{champion}")
         if wish.force and not wish.dry_run:
-            runpy.run_module("stages.leaderboard", run_name="__main__")  # whose page says what was overruled
+            page = "stages.page" if detects() else "stages.leaderboard"  # which says what was overruled
+            runpy.run_module(page, run_name="__main__")
 
 
 def detects() -> bool:

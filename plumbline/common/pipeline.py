@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from plumbline.common.files import Artefact
 
 DVC_YAML = Path("dvc.yaml")
-
-
-def has_stage(stage: str) -> bool:
-    """Return whether the dvc.yaml of the working folder has a stage of that name."""
-    return _stage(stage) is not None
 
 
 def declares(stage: str, artefact: Artefact) -> bool | None:
@@ -20,11 +14,6 @@ def declares(stage: str, artefact: Artefact) -> bool | None:
 
     What a stage writes and DVC doesn't know of would be neither cached nor removed.
     """
-    entry = _stage(stage)
-    return None if entry is None else artefact.name in entry.get("outs", [])
-
-
-def _stage(stage: str) -> dict[str, Any] | None:
     import yaml
 
     if not DVC_YAML.is_file():
@@ -32,4 +21,4 @@ def _stage(stage: str) -> dict[str, Any] | None:
     pipeline = yaml.safe_load(DVC_YAML.read_text(encoding="utf-8"))
     stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
     entry = stages.get(stage) if isinstance(stages, dict) else None
-    return entry if isinstance(entry, dict) else None
+    return artefact.name in entry.get("outs", []) if isinstance(entry, dict) else None
