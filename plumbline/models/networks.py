@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from plumbline.common.errors import UserError, first_line
 from plumbline.models import efficientnet_lite
@@ -202,47 +201,6 @@ def build_backbone(
     return backbone
 
 
-def folded(network: keras.Model) -> keras.Model:
-    """Return a copy of `network` whose convolutions have taken over the frozen batch normalisation behind them.
-
-    A convolution followed by a normalisation with fixed statistics is one convolution with other weights and a bias
-    (Jacob et al. 2018, arXiv:1712.05877, section 3.2). The copy answers the same, has layers of the same names and
-    leaves out two passes over every map, forwards and backwards. Other normalisations stay as they are.
-    """
-    import keras
-
-    convolutions = (keras.layers.Conv2D, keras.layers.DepthwiseConv2D)
-    norms: dict[str, keras.layers.BatchNormalization] = {}  # by the convolution in front
-    for layer in network.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            before = layer.input._keras_history.operation
-            alone = isinstance(before, convolutions) and len(before._outbound_nodes) == 1
-            if alone and before.activation is keras.activations.linear:
-                norms[before.name] = layer
-    gone = {layer.name for layer in norms.values()}
-    strided = _strided(network)
-
-    def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
-        if layer.name in gone:
-            return keras.layers.Identity(name=layer.name, dtype=layer.dtype_policy)
-        taken_over = {"use_bias": True} if layer.name in norms else {}
-        changed = {**_one_step(strided.get(layer.name)), **taken_over}
-        return layer.__class__.from_config({**layer.get_config(), **changed})
-
-    def called(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        if layer.name in gone:
-            return layer(args[0])  # an identity has no mask
-        return _called(strided.get(layer.name), layer, *args, **kwargs)
-
-    copy = keras.models.clone_model(network, clone_function=copied, call_function=called)
-    for layer in network.layers:
-        if layer.name in norms:
-            copy.get_layer(layer.name).set_weights(_taken_over(layer, norms[layer.name]))
-        elif layer.weights and layer.name not in gone:
-            copy.get_layer(layer.name).set_weights(layer.get_weights())
-    return copy
-
-
 def without_pointwise_strides(network: keras.Model) -> keras.Model:
     """Return a copy of `network` that answers the same, its 1x1 convolutions with strides fed every so many places.
 
@@ -291,18 +249,6 @@ def _called(strides: tuple[int, int] | None, copy: keras.layers.Layer, *args: An
     if not strides:
         return copy(*args, **kwargs)
     return copy(keras.layers.MaxPooling2D(1, strides, name=f"{copy.name}_places")(args[0]))
-
-
-def _taken_over(convolution: keras.layers.Layer, norm: keras.layers.BatchNormalization) -> list[NDArray[np.float32]]:
-    """Kernel and bias of a convolution that does what both do, the normalisation with its stored statistics."""
-    kernel, *bias = convolution.get_weights()
-    mean, variance = np.asarray(norm.moving_mean), np.asarray(norm.moving_variance)
-    scale = 1 / np.sqrt(variance + norm.epsilon)
-    scale = scale if norm.gamma is None else scale * np.asarray(norm.gamma)
-    shift = 0 if norm.beta is None else np.asarray(norm.beta)
-    # A depthwise kernel is (height, width, maps, 1 or more of each), an ordinary one (height, width, from, to).
-    per_map = scale.reshape(kernel.shape[2:]) if kernel.shape[-1] != len(scale) else scale
-    return [kernel * per_map, shift + ((bias[0] if bias else 0) - mean) * scale]
 
 
 def _behind_normalization(backbone: keras.Model) -> keras.Model:
@@ -439,7 +385,6 @@ def _cut_before_last(backbone: keras.Model, count: int) -> keras.KerasTensor:
 def _settle_batch_normalisation(backbone: keras.Model, scaling: Scaling, image_size: int, seed: int) -> None:
     """Set the moving statistics to those of a batch of smooth, seeded noise; no picture of the data is used."""
     import keras
-    import numpy as np
 
     layers = [layer for layer in backbone.layers if isinstance(layer, keras.layers.BatchNormalization)]
     if not layers:

@@ -27,7 +27,7 @@ from plumbline.imaging.decode import Pixels
 from plumbline.models.backbones import Backbone, record_entry
 from plumbline.models.feature_maps import feature_maps
 from plumbline.models.features import release
-from plumbline.models.networks import build_backbone, find_network, folded, scale_pixels
+from plumbline.models.networks import build_backbone, find_network, scale_pixels, without_pointwise_strides
 from plumbline.models.records import WeightsRecord
 from plumbline.models.scene_views import Jitter, views_of
 from plumbline.models.weights import PIXELS, Weights
@@ -102,8 +102,7 @@ def describe_maps(name: str, entry: SceneMaps, backbone: Backbone, weights: list
 class Parts:
     """A network cut where its maps are kept: `lower` from pixels (N, S, S, 3) in [0, 255], `upper` to maps by stride.
 
-    `whole` holds the weights of both before normalisation was folded into convolutions (see networks.folded). Pixels
-    have no network: all three are None.
+    `whole` holds the weights of both. Pixels have no network: all three are None.
     """
 
     whole: keras.Model | None
@@ -122,25 +121,24 @@ def cut_at(record: MapsRecord, weights: Path | None) -> Parts:
         return Parts(None, None, None)
     scaling = find_network(record.network).scaling
     whole = build_backbone(record.network, record.image_size, None if weights is None else str(weights), record.seed)
-    network = folded(whole)
     try:
-        tensor = network.get_layer(record.kept).output
+        tensor = whole.get_layer(record.kept).output
     except ValueError:
         raise UserError(
             f"params.yaml: maps.{record.name}.kept: {record.network} has no layer '{record.kept}'."
         ) from None
     pixels = keras.Input((record.image_size, record.image_size, 3), name="pixels")
-    first = keras.Model(network.input, tensor, name=f"lower_{record.network}")
+    first = keras.Model(whole.input, tensor, name=f"lower_{record.network}")
     lower = keras.Model(pixels, first(scale_pixels(pixels, scaling), training=False))
     try:
-        maps = feature_maps(network, record.network, record.strides)
+        maps = feature_maps(whole, record.network, record.strides)
         upper = keras.Model(tensor, [maps[stride] for stride in sorted(maps)], name=f"upper_{record.network}")
     except ValueError:
         raise UserError(
             f"params.yaml: maps.{record.name}.kept: the maps of {record.network} at strides {record.strides} also "
             f"depend on layers before '{record.kept}': name an earlier one, where a block ends."
         ) from None
-    return Parts(whole, lower, upper)
+    return Parts(whole, lower, without_pointwise_strides(upper))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ from plumbline.models.networks import (
     NETWORKS,
     build_backbone,
     cut,
-    folded,
     freeze_by_size,
     kernel_layers,
     load_stored,
@@ -190,7 +189,6 @@ def test_no_1x1_convolution_with_strides_is_trained_further():
     assert [one.path for one in upper.trainable_variables], "trained further"
     pixels = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype(np.float32)
     np.testing.assert_allclose(upper(pixels, training=False), backbone(pixels, training=False), rtol=1e-4, atol=1e-5)
-    assert folded(backbone)(pixels).numpy() == pytest.approx(backbone(pixels, training=False).numpy(), abs=1e-3)
 
 
 def test_the_course_rule_says_how_much_to_train():
@@ -214,24 +212,3 @@ def test_stored_weights_that_do_not_fit_are_one_sentence_with_the_file(tmp_path)
     file.write_bytes(b"torn")
     with pytest.raises(UserError, match="damaged"):
         load_stored(network(3), file)
-
-
-def test_a_folded_network_answers_the_same_without_its_normalisation():
-    """Normalisation behind a convolution, behind a depthwise one with a bias, and one whose input others read too."""
-    keras.utils.set_random_seed(0)
-    layers = keras.layers
-    pixels = keras.Input((8, 8, 3))
-    x = layers.BatchNormalization(name="first", scale=False)(layers.Conv2D(4, 3, use_bias=False)(pixels))
-    x = layers.DepthwiseConv2D(3, bias_initializer="random_normal", depth_multiplier=2)(layers.ReLU()(x))
-    x = layers.BatchNormalization(name="second")(x)
-    shared = layers.Conv2D(8, 1)(x)
-    network = keras.Model(pixels, layers.BatchNormalization(name="third")(shared) + shared)
-    for variable in network.non_trainable_variables:
-        variable.assign(np.random.default_rng(1).uniform(0.5, 2, variable.shape))
-    network.get_layer("second").gamma.assign(np.linspace(-1, 2, 8))
-    copy = folded(network)
-    pictures = np.random.default_rng(2).normal(size=(2, 8, 8, 3)).astype(np.float32)
-    assert copy(pictures).numpy() == pytest.approx(network(pictures).numpy(), abs=1e-4)
-    left = [layer.name for layer in copy.layers if isinstance(layer, layers.BatchNormalization)]
-    assert left == ["third"], "whose input is read by the addition as well"
-    assert [one.name for one in copy.layers][1:] == [one.name for one in network.layers][1:], "found by their names"
