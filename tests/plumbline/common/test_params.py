@@ -134,13 +134,16 @@ def test_a_stage_that_takes_a_name_says_which_there_are(params, monkeypatch, sta
     path = params("candidates: {one: {}, two: {}}\nbackbones: {one: {}, two: {}}\nablations: {one: {}, two: {}}")
     monkeypatch.chdir(path.parent)
     monkeypatch.setattr(sys, "argv", [stage, *arguments])
-    with pytest.raises(UserError, match=r"say which of params\.yaml's (\w+) this is for, one by name: one, two\."):
+    with pytest.raises(
+        UserError,
+        match=r"say which of params\.yaml's (\w+|candidates or students) this is for, one by name: one, two\.",
+    ):
         importlib.import_module(f"stages.{stage}").main()
 
 
 def test_a_name_is_taken_and_without_any_entry_it_is_said(params, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["train", "one"])
-    assert name_given("candidates", params("candidates:")) == "one"
+    assert name_given("candidates", path=params("candidates:")) == "one"
     monkeypatch.setattr(sys, "argv", ["train"])
     with pytest.raises(UserError, match="there is none yet"):
-        name_given("candidates", params("candidates:"))
+        name_given("candidates", path=params("candidates:"))
