@@ -124,7 +124,7 @@ def drawn(count, random):
 
 
 SETTINGS = {
-    "frozen_mobilenet": {"channels": 16, "tower": 1, "epochs": 25, "tuned_rate": 0.3, "learning_rate": 0.01},
+    "frozen_mobilenet": {"channels": 16, "tower": 1, "epochs": 45, "tuned_rate": 0.3, "learning_rate": 0.01},
     "sliding_window": {"channels": 16, "epochs": 25, "tuned_rate": 0.3, "learning_rate": 0.01},
     "yolo_grid": {"width": 0.25, "anchors": 1, "epochs": 30, "learning_rate": 0.01},
     "se_resnet50_two_head": {"width": 0.125, "epochs": 30, "learning_rate": 0.003},
