@@ -103,9 +103,11 @@ def test_a_simpler_candidate_shown_to_be_within_the_margin_is_chosen():
     assert (found.best, found.chosen) == ("m1", "m0")
     assert found.comparisons[0].difference == pytest.approx(0.001)
     assert 0.001 < found.comparisons[0].at_most < 0.01
-    assert found.why.startswith("m0 is the simplest candidate shown to be at most 1 point less accurate than the best")
-    assert "it lacks 0.1 points, and no more than 0." in found.why
-    assert "with 90% confidence" in found.why
+    assert found.why("accuracy").startswith(
+        "m0 is the simplest candidate shown to be at most 1 point less accurate than the best"
+    )
+    assert "it lacks 0.1 points, and no more than 0." in found.why("accuracy")
+    assert "with 90% confidence" in found.why("accuracy")
 
 
 def test_on_few_pictures_nothing_is_shown_and_the_best_is_taken_not_the_smallest():
@@ -113,7 +115,10 @@ def test_on_few_pictures_nothing_is_shown_and_the_best_is_taken_not_the_smallest
     found = select(candidates(90, [0, 1, 2], [0, 1], [0, 3]))
     assert (found.best, found.chosen) == ("m1", "m1")
     assert not any(item.shown for item in found.comparisons)
-    assert found.why == "m1 is the most accurate candidate, and no simpler one is shown to be within 1 point of it"
+    assert (
+        found.why("accuracy")
+        == "m1 is the most accurate candidate, and no simpler one is shown to be within 1 point of it"
+    )
     # Nor are two that agree on all of them: 90 pictures can't show what happens on one in a hundred.
     assert select(candidates(90, [0], [0]), brier=np.stack([np.full(90, 0.1), np.full(90, 0.09)])).chosen == "m1"
     assert select(candidates(900, [0], [0]), brier=np.stack([np.full(900, 0.1), np.full(900, 0.1)])).chosen == "m0"
@@ -144,7 +149,7 @@ def test_the_cheapest_of_those_shown_is_chosen_whatever_the_order_and_a_cheap_be
     assert [item.shown for item in found.comparisons] == [False, True, True]
     found = select(right[::-1])
     assert (found.best, found.chosen) == ("m0", "m0")
-    assert found.why == "m0 is the most accurate candidate, and no other of the finalists is simpler"
+    assert found.why("accuracy") == "m0 is the most accurate candidate, and no other of the finalists is simpler"
 
 
 def test_one_candidate_one_group_and_no_picture_right_are_no_accident():
