@@ -209,13 +209,20 @@ def without_pointwise_strides(network: keras.Model) -> keras.Model:
     """
     import keras
 
-    strided = _strided(network)
+    strided = {
+        layer.name: layer.strides
+        for layer in network.layers
+        if type(layer) is keras.layers.Conv2D and layer.kernel_size == (1, 1) and layer.strides != (1, 1)
+    }
 
     def copied(layer: keras.layers.Layer) -> keras.layers.Layer:
-        return layer.__class__.from_config({**layer.get_config(), **_one_step(strided.get(layer.name))})
+        changed = {"strides": (1, 1)} if layer.name in strided else {}
+        return layer.__class__.from_config({**layer.get_config(), **changed})
 
     def called(layer: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-        return _called(strided.get(layer.name), layer, *args, **kwargs)
+        if layer.name not in strided:
+            return layer(*args, **kwargs)
+        return layer(keras.layers.MaxPooling2D(1, strided[layer.name], name=f"{layer.name}_places")(args[0]))
 
     if not strided:
         return network
@@ -224,31 +231,6 @@ def without_pointwise_strides(network: keras.Model) -> keras.Model:
         if layer.weights:
             copy.get_layer(layer.name).set_weights(layer.get_weights())
     return copy
-
-
-def _strided(network: keras.Model) -> dict[str, tuple[int, int]]:
-    """The strides of the 1x1 convolutions that have some, by their names."""
-    import keras
-
-    return {
-        layer.name: layer.strides
-        for layer in network.layers
-        if type(layer) is keras.layers.Conv2D and layer.kernel_size == (1, 1) and layer.strides != (1, 1)
-    }
-
-
-def _one_step(strides: tuple[int, int] | None) -> dict[str, Any]:
-    """What to change in a layer's settings."""
-    return {"strides": (1, 1)} if strides else {}
-
-
-def _called(strides: tuple[int, int] | None, copy: keras.layers.Layer, *args: Any, **kwargs: Any) -> Any:
-    """The copy of a layer on what it reads: where the original has `strides`, on one place of so many."""
-    import keras
-
-    if not strides:
-        return copy(*args, **kwargs)
-    return copy(keras.layers.MaxPooling2D(1, strides, name=f"{copy.name}_places")(args[0]))
 
 
 def _behind_normalization(backbone: keras.Model) -> keras.Model:
