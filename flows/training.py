@@ -17,12 +17,13 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from prefect import flow, get_run_logger, task
+from prefect import State, flow, get_run_logger, task  # State: Prefect evaluates the flow's signature for its schema
 from prefect.cache_policies import NO_CACHE
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import allow_failure
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt
 
 from flows import elsewhere as remote
 from flows import graph, news, report, workspace
@@ -36,7 +37,6 @@ from plumbline.common import artefacts, interrupted
 from plumbline.common.errors import UserError, run
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import State
     from prefect.futures import PrefectFuture
 
 Ending = Literal["cached", "ran", "failed", "not run"]
@@ -121,9 +121,9 @@ def up_to_date(what: str, names: Sequence[str]) -> State[Any]:
     persist_result=False,
 )
 def training(
-    side_by_side: int = 2,
-    retries: int = 3,
-    retry_seconds: float = 10.0,
+    side_by_side: PositiveInt = 2,
+    retries: NonNegativeInt = 3,
+    retry_seconds: NonNegativeFloat = 10.0,
     elsewhere: list[str] | None = None,
 ) -> State[Any]:
     """Bring every stage of dvc.yaml up to date, at most `side_by_side` at a time.
@@ -307,6 +307,10 @@ def main() -> None:
     parser.add_argument("--retry-seconds", type=float, default=10.0, help="wait before the first of them (10)")
     parser.add_argument("--elsewhere", action="append", metavar="PATTERN", help="stages for other machines: 'train@*'")
     given = parser.parse_args()
+    if given.side_by_side < 1:
+        parser.error("--side-by-side: 1 or more")
+    if given.retries < 0 or not given.retry_seconds >= 0:
+        parser.error("--retries, --retry-seconds: 0 or more")
     state = run_flow(training, given.side_by_side, given.retries, given.retry_seconds, given.elsewhere)
     if not state.is_completed():
         raise UserError(_message(state))

@@ -87,7 +87,8 @@ def server():
     from prefect.testing.utilities import prefect_test_harness
 
     os.environ.update(QUIET)
-    with prefect_test_harness(server_startup_timeout=60):
+    # Below the 300 s of a test: other processes train meanwhile, and without a server every test of this one fails.
+    with prefect_test_harness(server_startup_timeout=240):
         yield
 
 

@@ -14,7 +14,7 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, LogFi
 from prefect.client.schemas.sorting import LogSort, TaskRunSort
 
 from flows import workspace
-from flows.training import training
+from flows.training import main, training
 from plumbline.common import interrupted
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("server")]
@@ -229,6 +229,21 @@ def test_candidates_run_side_by_side_up_to_the_limit(built):
     wait = "n=0; while [ $(grep -c in ../trace) -lt 2 ] && [ $n -lt 600 ]; do sleep 0.1; n=$((n + 1)); done"
     assert most(2, wait) == 2
     assert most(1, "sleep 0.5") == 1
+
+
+def test_a_limit_under_one_is_refused_before_anything_begins(built, capsys, monkeypatch):
+    """By whoever asks: a deployment's form, the API, the command line."""
+    from prefect.utilities.callables import parameter_schema
+
+    assert parameter_schema(training).properties["side_by_side"]["exclusiveMinimum"] == 0
+    state = training(side_by_side=0, return_state=True)
+    assert state.is_failed()
+    assert "side_by_side" in state.message
+    monkeypatch.setattr(sys, "argv", ["training", "--side-by-side", "0"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert "--side-by-side: 1 or more" in capsys.readouterr().err
 
 
 def test_output_is_streamed_and_bars_become_progress(built):
