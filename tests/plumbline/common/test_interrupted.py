@@ -13,13 +13,13 @@ from flows.mend import mend
 from plumbline.common import interrupted
 from plumbline.common.errors import UserError
 
+pytestmark = pytest.mark.slow
+
 TOP = Path(__file__).resolve().parents[3]
 STAGE = """
 import sys
 from pathlib import Path
 from plumbline.common.errors import run
-
-pytestmark = pytest.mark.slow
 
 def main():
     name, needs = sys.argv[1], sys.argv[2:]
