@@ -57,19 +57,24 @@ def audit(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--no-embeddings", action="store_true", help="leave out embedding neighbours even where weights are at hand"
     )
+    parser.add_argument(
+        "--layout", choices=("auto", "folders", "arrays", "yolo"), default="auto", help="as data.layout (default: auto)"
+    )
     options = parser.parse_args(arguments)  # ends with exit code 2 by itself
     try:
         pairs = options.pairs or options.page.with_name(options.page.stem + "_pairs.csv")
         if pairs.suffix not in (".csv", ".parquet"):
             raise UserError(f"--pairs {pairs} names no table: end it in .csv or .parquet.")
-        result = _audit(options.folders, options.page, options.json, pairs, not options.no_embeddings)
+        result = _audit(options.folders, options.page, options.json, pairs, not options.no_embeddings, options.layout)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return BAD_INPUT
     return LEAKS if result.pairs_across_splits else CLEAN
 
 
-def _audit(folders: list[Path], page_path: Path, json_path: Path | None, pairs_path: Path, embed: bool) -> Certificate:
+def _audit(
+    folders: list[Path], page_path: Path, json_path: Path | None, pairs_path: Path, embed: bool, layout: str
+) -> Certificate:
     import pandas as pd
 
     from plumbline.imaging.reading import load_rgb
@@ -80,7 +85,7 @@ def _audit(folders: list[Path], page_path: Path, json_path: Path | None, pairs_p
     from plumbline.pages.certificate import page
 
     params = load_section("group", GroupParams) if PARAMS.exists() else GroupParams()
-    sides = [read_side(name, folder) for name, folder in zip(name_sides(folders), folders, strict=True)]
+    sides = [read_side(name, folder, layout) for name, folder in zip(name_sides(folders), folders, strict=True)]
     table = pd.concat([side.manifest.assign(split=side.name) for side in sides], ignore_index=True)
     where = {side.name: side.data for side in sides}
 
@@ -148,14 +153,17 @@ def name_sides(folders: Sequence[Path]) -> list[str]:
     return [name if last.count(name) == 1 else f"{name}-{i + 1}" for i, name in enumerate(last)]
 
 
-def read_side(name: str, folder: Path) -> Side:
-    """Read one folder: class folders, arrays, YOLO, or, where there are no labels, any pictures in it."""
+def read_side(name: str, folder: Path, layout: str = "auto") -> Side:
+    """Read one folder: class folders, arrays, YOLO, or, where there are no labels, any pictures in it.
+
+    `layout` as data.layout in params.yaml: with `auto` what lies there decides.
+    """
     from plumbline.imaging.manifest import IngestParams, ingest
     from plumbline.imaging.settings import DataParams
 
     if not any(folder.iterdir()):
         raise UserError(f"{folder} holds no picture: name a folder with JPEG, PNG, BMP or WebP files.")
-    data = DataParams.model_validate({"root": folder})
+    data = DataParams.model_validate({"root": folder, "layout": layout})
     found = ingest(data, IngestParams.model_validate({}))
     if len(found.manifest):
         side = Side(name, data, found.manifest, found.fingerprints, found.thumbnails)

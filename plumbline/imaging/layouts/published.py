@@ -302,7 +302,7 @@ def _refuse_sites(folders: Sequence[tuple[str, ...]], params: DataParams) -> Non
         f"the folders of {params.root}/ ({', '.join(tops[:4])}) hold the same folders each ({', '.join(classes[:4])}), "
         "as sites do and classes don't: put the pictures of all of them into one folder per class "
         f"({places}) and name the site of each in a column `site` of metadata.csv; where the outer folders are the "
-        "classes, set data.layout: folders."
+        "classes, set data.layout: folders (or call `plumbline audit` with --layout folders)."
     )
 
 

@@ -111,6 +111,19 @@ def test_bad_input_is_exit_code_2(split, capsys):
     assert "--pairs found.txt names no table: end it in .csv or .parquet." in said[1]
 
 
+def test_outer_folders_called_like_sites_are_classes_where_somebody_says_so(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for place, path in enumerate(
+        f"{side}/site_{a}/{b}" for side in ("train", "test") for a in "ab" for b in ("up", "on")
+    ):
+        (tmp_path / path).mkdir(parents=True)
+        scene(place, (120, 90)).save(tmp_path / path / "0.png")
+    assert audit(["--no-embeddings", "train", "test"]) == BAD_INPUT
+    assert "--layout folders" in capsys.readouterr().err
+    assert audit(["--no-embeddings", "--layout", "folders", "train", "test"]) == CLEAN
+    assert json.loads((tmp_path / "reports/audit.json").read_text())["images"] == 8
+
+
 def test_pictures_without_classes_are_read_and_the_others_passed_over(tmp_path, capsys):
     scene(1, (60, 50)).save(tmp_path / "b.png")
     scene(2, (60, 50)).save(tmp_path / "a.png")
