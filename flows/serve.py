@@ -61,8 +61,8 @@ def serve(root: Path, port: int, ready: threading.Event | None = None) -> None:
         _background("server", [*prefect, *start], root, env, children, ended)
         _background("pages", [sys.executable, "-m", "flows.pages", str(port + 1)], root, env, children, ended)
         _wait_for(env["PREFECT_API_URL"] + "/health", ended)
-        _once("setup", [sys.executable, "-m", "flows.setup"], root, env, children)
-        _once("deploy", [*prefect, "--no-prompt", "deploy", "--all"], root, env, children)
+        _once("setup", [sys.executable, "-m", "flows.setup"], root, env, children, ended)
+        _once("deploy", [*prefect, "--no-prompt", "deploy", "--all"], root, env, children, ended)
         worker = ["worker", "start", "--pool", POOLS[0], "--limit", str(AT_ONCE)]
         _background("worker", [*prefect, *worker], root, env, children, ended)
         print(f"Prefect: http://127.0.0.1:{port}   reports: {env['PLUMBLINE_REPORTS_URL']}   (Ctrl-C ends both)")
@@ -89,10 +89,38 @@ def _background(
     threading.Thread(target=work, name=name, daemon=True).start()
 
 
-def _once(name: str, command: list[str], root: Path, env: Mapping[str, str], children: Children) -> None:
-    lines: list[str] = []
-    if children.run(command, root, lines.append, env):
-        raise UserError(f"{name} failed: {' '.join(lines[-10:])}")
+def _once(
+    name: str,
+    command: list[str],
+    root: Path,
+    env: Mapping[str, str],
+    children: Children,
+    ended: list[str],
+    seconds: float = 300.0,
+) -> None:
+    """Run what may be run any number of times until it succeeds: once more in any case, and while the server is busy.
+
+    After a power cut it answers nobody for a while: it sees to all runs that came due meanwhile.
+    """
+    deadline, tries = time.monotonic() + seconds, 0
+    while True:
+        lines: list[str] = []
+        if not children.run(command, root, lines.append, env):
+            return
+        tries += 1
+        if ended or time.monotonic() > deadline or (tries > 1 and _answers(env["PREFECT_API_URL"] + "/admin/version")):
+            raise UserError(f"{name} failed: {' '.join(lines[-10:])}")
+        print(f"{name:>6} | failed, and is tried again: {' '.join(lines[-1:])}\n", end="", flush=True)
+        time.sleep(1)
+
+
+def _answers(url: str) -> bool:
+    import httpx
+
+    try:
+        return httpx.get(url, timeout=2).status_code == httpx.codes.OK
+    except httpx.HTTPError:
+        return False
 
 
 def _wait_for(url: str, ended: list[str], seconds: float = 300.0) -> None:
