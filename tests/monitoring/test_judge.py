@@ -110,7 +110,7 @@ def test_too_little_is_not_judged(window, words):
 def test_a_thin_reference_judges_nobody():
     why = too_few(reference(15), sample(1), PARAMS)
     assert why is not None
-    assert "only 15 independent groups of validation images" in why
+    assert "only 15 independent groups of images that it did not train on" in why
 
 
 def test_a_large_window_is_tested_on_whole_groups():
