@@ -86,14 +86,13 @@ CONDITIONS: dict[str, Change] = {
 class Pool:
     """Every picture: `table` (path, label, photo, repost_group, origin: helmet, same_camera or new_gate), and by
     condition its descriptors (rows as in `table`), embeddings (N, 1280), small greys (N, 18, 24) and `tiny` RGB
-    pictures (N, TINY, TINY, 3); `mirrored` (N, 1280) embeddings of the pictures as promotion mirrors them."""
+    pictures (N, TINY, TINY, 3)."""
 
     table: pd.DataFrame
     descriptors: dict[str, pd.DataFrame]
     embeddings: dict[str, NDArray[np.float32]]
     small: dict[str, NDArray[np.uint8]]
     tiny: dict[str, NDArray[np.uint8]]
-    mirrored: NDArray[np.float32]
 
 
 def changed(data: bytes, change: Change) -> bytes:
@@ -151,12 +150,7 @@ def load_pool(data: Path, weights: Path, cache: Path) -> Pool:
     onnx = cache / "backbone.onnx"
     if not onnx.is_file():
         export_network(weights / WEIGHTS, onnx)
-    flipped = cache / "mirrored.npy"
-    if not flipped.is_file():
-        model = OnnxModel(onnx, threads=1)
-        shown = (decode_resized((data / path).read_bytes(), (SIZE, SIZE)) for path in table["path"])
-        np.save(flipped, np.concatenate([model(batch[:, :, ::-1])[1] for batch in stacked(shown, 32)]))
-    pool = Pool(table, {}, {}, {}, {}, np.load(flipped))
+    pool = Pool(table, {}, {}, {}, {})
     for number, (name, change) in enumerate(CONDITIONS.items()):
         places = {kind: cache / f"{number}.{kind}.npy" for kind in ("seen", "small", "tiny")}
         figures = cache / f"{number}.parquet"

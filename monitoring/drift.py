@@ -161,7 +161,9 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
         quarantine = state.quarantine()
         # Named after a window that is not there: a run was killed between noting them and keeping the window.
         bad = quarantine[~quarantine["window"].isin(state.windows())]
-        result = result_of(state, champion, judgement, window, table, bad, missed, known, settings)
+        through = champion.reference.through_eyes if looks else None
+        against = (through or champion.reference.through_champion).looks
+        result = result_of(state, champion, judgement, window, table, bad, missed, known, against, settings)
         blind_to = [] if judgement.verdict == FEW else blind(champion.reference, looks)
         result["notes"] = [*result["notes"], *blind_to, *unstamped(source, files)]
         if judgement.verdict == FEW:
@@ -222,7 +224,7 @@ def blind(reference: Reference, looks: list[Looks] | None) -> list[str]:
     """Return a note where drift does not look through eyes of its own, and what it may therefore miss."""
     if looks is not None:
         return []
-    missed = "may not see a part of the pictures from another camera, dirt on a lens or a mirrored picture"
+    missed = "may not see that a part of the pictures is of another camera, nor dirt on a lens"
     through = f"Looked through the champion's own network, against images that it did not train on: this {missed}."
     if reference.through_eyes is not None:
         return [f"Pictures that were served and not kept can't be looked at by {reference.eyes_network}. {through}"]
@@ -369,9 +371,10 @@ def result_of(
     quarantined: pd.DataFrame,
     missed: list[NotFetched],
     known_of_them: Known,
+    against: Looks,
     settings: Settings,
 ) -> Result:
-    """Return the result of looking at a site, as it is kept and shown."""
+    """Return the result of looking at a site, as it is kept and shown; `against` is what it was compared with."""
     counts = table["status"].value_counts()
     new, repeats = int(counts.get(NEW, 0)), int(counts.get(REPEAT, 0))
     verdict, reasons = judgement.verdict, list(judgement.reasons)
@@ -381,7 +384,6 @@ def result_of(
     if (findings or lost) and verdict == OK:
         verdict = WATCH
     reasons = lost + reasons + findings
-    against = (champion.reference.through_eyes or champion.reference.through_champion).looks
     if not reasons:
         reasons = [f"nothing that chance does not explain in {new} images"]
     basis = (

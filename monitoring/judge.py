@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from monitoring.accuracy import Estimate, estimate_accuracy, estimate_recall
 from monitoring.anomaly import cross_distances, nearness, reconstruction_errors
-from monitoring.looks import Looks, drawn, tests_of
+from monitoring.looks import Looks, drawn, statistics_of
 from monitoring.observations import Floats, Observations
 from monitoring.permutation import Found, Layout, Statistic, kolmogorov, more_often, p_values, share_moved
 from monitoring.reference import Reference, comparable
@@ -106,8 +106,9 @@ def judge(
         kept = drawn(window.groups, params.most_images, params.seed)
         notes.append(f"The tests rest on {len(kept):,} of the {len(window):,} images, whole groups drawn at random.")
     found, unseen, left_out = run_tests(reference, window, formats, params, looks)
-    names = [str(name) for name in window.measures if name in known.measures]
-    figures = {name: (known.measures[name].to_numpy(), window.measures[name].to_numpy()) for name in names}
+    ours = reference.through_eyes.looks.measures if looks and reference.through_eyes else known.measures
+    names = [str(name) for name in window.measures if name in ours]
+    figures = {name: (ours[name].to_numpy(), window.measures[name].to_numpy()) for name in names}
     figures |= score_figures(reference, window)
     figures["far from the reference"] = (own.distances, near.distances)
     tests = [told(one, figures.get(one.name), far_share) for one in found]
@@ -162,7 +163,7 @@ def run_tests(
     newest = looks[0].take(drawn(looks[0].groups, params.most_images, params.seed))
     together = pooled([newest, *looks[1:]], len(through.looks))
     shown = [name for name in names if all(name in one.measures for one in (through.looks, *together))]
-    layout, statistics = tests_of(through, together, shown)
+    layout, statistics = statistics_of(through, together, shown)
     pools = tuple(sorted({min(size, len(together)) for size in POOLS}))
     seen = p_values(layout, statistics, pools, params.permutations, params.seed)
     said, unseen, left_out = scores_moved(reference, window, params)
@@ -291,7 +292,8 @@ def class_shares(reference: Reference, window: Observations, params: DriftParams
 def not_compared(layout: Layout, classes: list[str]) -> tuple[list[str], list[str]]:
     """Return a reason to look where no image of the window is tested, a note where some are not; else nothing.
 
-    The tests compare images that the champion calls alike, so they say nothing of a class that only one side has.
+    The tests of its scores compare images that the champion calls alike, so they say nothing of a class that only one
+    side has.
     """
     left = layout.in_window & ~layout.compared
     if not left.any():
@@ -299,8 +301,9 @@ def not_compared(layout: Layout, classes: list[str]) -> tuple[list[str], list[st
     names = " or ".join(classes[place] for place in np.unique(layout.predicted[left]))
     if layout.compared.any():
         count = f"{int(left.sum()):,} of the window's {int(layout.in_window.sum()):,} images"
-        return [], [f"The tests say nothing of {count}: the champion calls them {names}, and none of the reference so."]
-    return [f"not tested: the champion calls every image {names}, and none of the reference so"], []
+        why = f"the champion calls them {names}, and none of the reference so."
+        return [], [f"The tests of its scores say nothing of {count}: {why}"]
+    return [f"its scores are not tested: the champion calls every image {names}, and none of the reference so"], []
 
 
 def recall_of_violation(reference: Reference, window: Observations) -> tuple[Estimate | None, list[str]]:

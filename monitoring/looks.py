@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from monitoring.anomaly import folds_of
 from monitoring.observations import Floats
-from monitoring.permutation import Layout, Statistic, centred, classifier, kolmogorov, mean_discrepancy, mean_moved
+from monitoring.permutation import Layout, Statistic, centred, classifier, kolmogorov, mean_discrepancy
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,7 +20,6 @@ COMPONENTS = 32  # principal components of the embeddings that the tests look at
 CELLS = (6, 6)  # columns and rows of the grid of brightness
 FLOOR = 8.0  # grey levels added before the logarithm, so that black cells don't dominate
 PROBE_RIDGE = 1e3
-MIRROR_RIDGE = 3.0
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,10 @@ class Looks:
 
 @dataclass(frozen=True)
 class Known:
-    """What the reference looks like: `labels` (N,) class numbers, and embeddings of its pictures `mirrored` (N, E)."""
+    """What the reference looks like, and of what class it is: `labels` (N,) numbers."""
 
     looks: Looks
     labels: NDArray[np.int64]
-    mirrored: Floats | None
 
 
 def drawn(groups: NDArray[np.int64], most: int, seed: int) -> NDArray[np.intp]:
@@ -61,7 +59,7 @@ def drawn(groups: NDArray[np.int64], most: int, seed: int) -> NDArray[np.intp]:
     return np.flatnonzero(np.isin(groups, chosen))
 
 
-def tests_of(known: Known, windows: Sequence[Looks], names: Sequence[str]) -> tuple[Layout, dict[str, Statistic]]:
+def statistics_of(known: Known, windows: Sequence[Looks], names: Sequence[str]) -> tuple[Layout, dict[str, Statistic]]:
     """Return the layout of reference and windows, newest first, and the statistics on it; `names` are descriptors."""
     reference, every = known.looks, [known.looks, *windows]
     shifts = np.cumsum([0, *(int(one.groups.max()) + 1 for one in every[:-1])])
@@ -82,9 +80,6 @@ def tests_of(known: Known, windows: Sequence[Looks], names: Sequence[str]) -> tu
         if np.ptp(values) > 0:
             found[name] = kolmogorov(values)
     found |= embedding_tests(seen, layout)
-    if known.mirrored is not None:
-        flipped = (known.mirrored.astype(np.float32) - seen[:start].mean(axis=0)) / spread
-        found["mirrored"] = mean_moved(facing(scaled[:start], flipped, fold, scaled[start:], theirs))
     small = [one.small for one in every if one.small is not None]
     if len(small) == len(every):
         cells = centred(grid(np.concatenate(small)), layout.predicted)
@@ -132,26 +127,6 @@ def read_classes(
             continue
         read[rows] = RidgeClassifier(PROBE_RIDGE).fit(known[rest], labels[rest]).predict(both[rows])
     return read
-
-
-def facing(
-    known: Floats, mirrored: Floats, fold: NDArray[np.int64], window: Floats, theirs: NDArray[np.int64]
-) -> Floats:
-    """Return (N + M,) how much each picture looks as those of the reference do and not as their mirror images.
-
-    A linear score that tells pictures (N, E) from themselves `mirrored`, ridge least squares on the differences of the
-    two, fitted without the picture's fold.
-    """
-    ours, new = np.zeros(len(known)), np.zeros(len(window))
-    for number in np.unique(fold):
-        rest = fold != number
-        apart = known[rest] - mirrored[rest]
-        gram = apart @ apart.T
-        gram += MIRROR_RIDGE * max(float(np.trace(gram)) / len(gram), 1e-12) * np.eye(len(gram), dtype=gram.dtype)
-        direction = apart.T @ np.linalg.solve(gram, np.ones(len(gram), gram.dtype))
-        ours[fold == number] = known[fold == number] @ direction
-        new[theirs == number] = window[theirs == number] @ direction
-    return np.concatenate([ours, new])
 
 
 def grid(small: NDArray[np.uint8]) -> Floats:

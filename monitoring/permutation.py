@@ -254,12 +254,6 @@ def _largest_gap(weights: Any, order: Any, last: Any) -> Any:
     return found
 
 
-def mean_moved(values: Floats) -> Statistic:
-    """The squared difference of the two means of `values` (N,)."""
-    column = np.asarray(values, np.float32)
-    return lambda weights: np.asarray((weights @ column).astype(np.float64) ** 2)
-
-
 def more_often(marked: NDArray[np.bool_]) -> Statistic:
     """How much more often images are `marked` (N,) in the window than in the reference, squared with its sign."""
     column = marked.astype(np.float32)

@@ -59,7 +59,7 @@ class Reference:
     def through_champion(self) -> Known:
         """What the images that the champion did not train on look like to the champion's own network."""
         known = self.observations
-        return Known(Looks(known.measures, known.embeddings, None, known.groups), self.labels, None)
+        return Known(Looks(known.measures, known.embeddings, None, known.groups), self.labels)
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -114,11 +114,9 @@ def _through_eyes(home: Path, classes: list[str]) -> Known | None:
     if not (home / "pool_seen.npy").is_file():
         return None
     images = pd.read_parquet(home / "pool.parquet")
-    seen, mirrored, small = (
-        np.load(home / f"pool_{name}.npy", allow_pickle=False) for name in ("seen", "mirrored", "small")
-    )
+    seen, small = (np.load(home / f"pool_{name}.npy", allow_pickle=False) for name in ("seen", "small"))
     groups = pd.factorize(images["group"])[0].astype(np.int64)
-    return Known(Looks(_measures(images), seen, small, groups), label_numbers(images, classes), mirrored)
+    return Known(Looks(_measures(images), seen, small, groups), label_numbers(images, classes))
 
 
 def label_numbers(images: pd.DataFrame, classes: list[str]) -> NDArray[np.int64]:

@@ -45,8 +45,6 @@ def _finding(name: str, reference: Floats | None, window: Floats | None, far_sha
         return "what they show is distributed differently (maximum mean discrepancy of embeddings)"
     if name == "embeddings (classifier)":
         return "a classifier can tell them from the reference by their embeddings"
-    if name == "mirrored":
-        return "they face the other way more often, as in a mirror: was a camera mirrored, or moved?"
     if name == "places":
         return "light and dark lie at other places in the picture: is the lens dirty, or was the camera moved?"
     assert reference is not None

@@ -12,7 +12,7 @@ Layout (a version's artifact folder in the registry)::
                                         images.parquet, embeddings.npy, groups.npy (the group of each, as numbers),
                                         thumbnails.parquet; these and others that it did train on: pool.parquet and
                                         pool_small.npy (small greys), and as drift's own eyes see them (eyes.json,
-                                        eyes.onnx) pool_seen.npy and, mirrored, pool_mirrored.npy
+                                        eyes.onnx) pool_seen.npy
     plumbline/manifest.json             size and SHA-256 of every file above, in `seal`
 """
 

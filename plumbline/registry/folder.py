@@ -168,7 +168,7 @@ def seen_whole(images: pd.DataFrame, pictures: Pictures) -> tuple[pd.DataFrame, 
 
 
 def look(home: Path, eyes: str, champion: OnnxModel, pool: pd.DataFrame, pictures: Pictures, batch_size: int) -> None:
-    """Write drift's eyes into `home`, and what they see of the `pool` as it is and mirrored, where they see anything.
+    """Write drift's eyes into `home`, and what they see of the `pool`, where they see anything.
 
     Raises UserError where no network is called `eyes`.
     """
@@ -179,12 +179,8 @@ def look(home: Path, eyes: str, champion: OnnxModel, pool: pd.DataFrame, picture
     if record.through == "the champion's":
         return
     network: Embeds = open_eyes(home) or (lambda batch: champion(batch)[1])
-    seen, mirrored = [], []
-    for batch in stacked(pictures(paths, EYES_SIZE), batch_size):
-        seen.append(network(batch).astype(np.float16))
-        mirrored.append(network(batch[:, :, ::-1]).astype(np.float16))
+    seen = [network(batch).astype(np.float16) for batch in stacked(pictures(paths, EYES_SIZE), batch_size)]
     np.save(home / "pool_seen.npy", np.concatenate(seen), allow_pickle=False)
-    np.save(home / "pool_mirrored.npy", np.concatenate(mirrored), allow_pickle=False)
 
 
 def small_jpeg(pixels: NDArray[np.uint8]) -> bytes:

@@ -132,7 +132,6 @@ def open_their_eyes(folder: Path, own: bool = True) -> None:
         champion = OnnxModel(folder / bundle.ONNX)
         network = lambda batch: champion(batch)[1]  # noqa: E731
     np.save(home / "pool_seen.npy", network(np.stack(small)).astype(np.float16))
-    np.save(home / "pool_mirrored.npy", network(np.stack(small)[:, :, ::-1]).astype(np.float16))
     np.save(home / "pool_small.npy", np.stack([small_grey(Image.fromarray(one).convert("L")) for one in pixels]))
     through = "its own network" if own else "the champion's, which is the same network"
     write_record(home / RECORD, EyesRecord(network="mobilenet_v2", origin="imagenet", image_size=SIZE, through=through))

@@ -1,22 +1,20 @@
-"""What pictures look like: their class, which way they face and where light lies are read without hindsight."""
+"""What pictures look like: their class is read without hindsight, and where light lies is compared."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from monitoring.anomaly import folds_of
-from monitoring.looks import Known, Looks, drawn, facing, grid, read_classes, tests_of
+from monitoring.looks import Known, Looks, drawn, grid, read_classes, statistics_of
 from monitoring.permutation import p_values
 
 
-def looks(seed: int, images: int = 120, *, turned: bool = False, dirty: bool = False) -> tuple[Looks, np.ndarray]:
-    """Pictures and their classes: the first direction of what is seen knows the class, the last ones the side."""
+def looks(seed: int, images: int = 120, dirty: bool = False) -> tuple[Looks, np.ndarray]:
+    """Pictures and their classes: the first direction of what is seen knows the class."""
     random = np.random.default_rng(seed)
     labels = np.arange(images) % 2
     seen = random.normal(size=(images, 24)) + 4 * labels[:, None] * np.eye(24)[0]
-    seen[:, -1] += -1 if turned else 1
     small = random.integers(90, 160, (images, 18, 24)).astype(np.uint8)
     if dirty:
         small[:, 3:6, 16:20] //= 3
@@ -26,26 +24,23 @@ def looks(seed: int, images: int = 120, *, turned: bool = False, dirty: bool = F
 
 def known(images: int = 160) -> Known:
     ours, labels = looks(0, images)
-    mirrored = np.array(ours.seen)
-    mirrored[:, -1] -= 2
-    return Known(ours, labels, mirrored)
+    return Known(ours, labels)
 
 
 def found(window: Looks) -> dict[str, float]:
-    layout, statistics = tests_of(known(), [window], ["brightness", "aspect"])
+    layout, statistics = statistics_of(known(), [window], ["brightness", "aspect"])
     return {name: one.adjusted for name, one in p_values(layout, statistics, (1,), 999).items()}
 
 
 def test_nothing_is_found_where_nothing_changed():
     tests = found(looks(1)[0])
-    assert set(tests) == {"brightness", "embeddings (MMD)", "embeddings (classifier)", "mirrored", "places"}
+    assert set(tests) == {"brightness", "embeddings (MMD)", "embeddings (classifier)", "places"}
     assert min(tests.values()) > 0.05, tests
 
 
-@pytest.mark.parametrize(("change", "name"), [("turned", "mirrored"), ("dirty", "places")])
-def test_a_mirrored_camera_and_a_dirty_lens_are_called_by_their_names(change, name):
-    tests = found(looks(1, **{change: True})[0])
-    assert tests[name] == min(tests.values()) <= 0.002, tests
+def test_a_dirty_lens_is_called_by_its_name():
+    tests = found(looks(1, dirty=True)[0])
+    assert tests["places"] == min(tests.values()) <= 0.002, tests
 
 
 def test_the_class_is_read_without_the_picture_s_own_group():
@@ -65,19 +60,12 @@ def test_one_class_alone_is_read_as_that_class():
     assert set(read) == {1}
 
 
-def test_facing_says_nothing_of_pictures_without_a_side():
-    random = np.random.default_rng(0)
-    ours, mirrored = random.normal(size=(2, 200, 60))
-    score = facing(ours, mirrored, folds_of(np.arange(200)), random.normal(size=(80, 60)), np.arange(80) % 5)
-    assert abs(score[:200].mean() - score[200:].mean()) < 3 * score.std() * np.sqrt(1 / 200 + 1 / 80)
-
-
 def test_the_grid_sees_where_light_lies_and_not_how_much():
     bright = np.full((1, 18, 24), 200, np.uint8)
     bright[:, :3, :4] = 20
     dark = (bright // 2).astype(np.uint8)
     assert grid(bright)[0, 0] < -1
-    np.testing.assert_allclose(grid(bright), grid(dark), atol=0.2)
+    np.testing.assert_allclose(grid(bright), grid(dark), atol=0.3)
     np.testing.assert_allclose(grid(np.zeros((1, 18, 24), np.uint8)), 0)
 
 

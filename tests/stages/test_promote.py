@@ -106,7 +106,10 @@ def test_the_first_that_passes_becomes_champion_and_carries_everything(project):
         *(f"plumbline/{name}.json" for name in ("comparison", "model", "backbones", "manifest")),
         *(f"plumbline/{name}" for name in ("model.weights.h5", "splits.parquet", "predictions.parquet")),
         *(f"plumbline/reference/{name}" for name in ("images.parquet", "embeddings.npy", "groups.npy")),
-        *(f"plumbline/reference/{name}" for name in ("thumbnails.parquet", "pool.parquet", "pool_small.npy", "eyes.json")),
+        *(
+            f"plumbline/reference/{name}"
+            for name in ("thumbnails.parquet", "pool.parquet", "pool_small.npy", "eyes.json")
+        ),
     }
     serving = version.read("serving.json")
     assert (serving["classes"], serving["violation_class"]) == (CLASSES, CLASSES[1])
