@@ -143,8 +143,8 @@ def read_table(data: Path) -> pd.DataFrame:
     return pd.concat([helmet, sites], ignore_index=True)
 
 
-def load_pool(data: Path, weights: Path, cache: Path) -> Pool:
-    """Return the pool, computing what the cache lacks."""
+def load_pool(data: Path, weights: Path, cache: Path, tiny: bool) -> Pool:
+    """Return the pool, computing what the cache lacks; `tiny` pictures only where they are asked for."""
     table = read_table(data)
     cache.mkdir(parents=True, exist_ok=True)
     onnx = cache / "backbone.onnx"
@@ -152,19 +152,22 @@ def load_pool(data: Path, weights: Path, cache: Path) -> Pool:
         export_network(weights / WEIGHTS, onnx)
     pool = Pool(table, {}, {}, {}, {})
     for number, (name, change) in enumerate(CONDITIONS.items()):
-        places = {kind: cache / f"{number}.{kind}.npy" for kind in ("seen", "small", "tiny")}
+        places = {kind: cache / f"{number}.{kind}.npy" for kind in ("seen", "small", "tiny")[: 3 if tiny else 2]}
         figures = cache / f"{number}.parquet"
         if not all(place.is_file() for place in (figures, *places.values())):
             files = [changed((data / path).read_bytes(), change) for path in progress(table["path"], name)]
             pd.DataFrame([measured(file) for file in files]).to_parquet(figures)
             np.save(places["small"], np.stack([small_of(file) for file in files]))
-            np.save(places["tiny"], np.stack([decode_resized(file, (TINY, TINY)) for file in files]))
+            if tiny:
+                np.save(places["tiny"], np.stack([decode_resized(file, (TINY, TINY)) for file in files]))
             if not places["seen"].is_file():
                 model = OnnxModel(onnx, threads=1)
                 pictures: Iterator[Pixels] = (decode_resized(file, (SIZE, SIZE)) for file in files)
                 np.save(places["seen"], np.concatenate([model(batch)[1] for batch in stacked(pictures, 32)]))
         pool.descriptors[name] = pd.read_parquet(figures)
-        pool.embeddings[name], pool.small[name], pool.tiny[name] = (np.load(place) for place in places.values())
+        pool.embeddings[name], pool.small[name] = np.load(places["seen"]), np.load(places["small"])
+        if tiny:
+            pool.tiny[name] = np.load(places["tiny"])
     return pool
 
 

@@ -2,7 +2,8 @@
 
 The null hypothesis: given the class that is read from it, a photograph (a video, a chain of near-duplicates) looks like
 those of the reference. So whole groups change places, never single images, and only among groups of the same
-composition (all images read as one class, or mixed); and both sides are weighted to the same class shares. Changed
+composition (all images read as one class, or mixed), so many that neither the images nor the groups of the window
+become more; and both sides are weighted to the same class shares. Changed
 class shares therefore change no statistic: `monitoring.shares` estimates them. Ernst 2004, "Permutation methods: a
 basis for exact inference"; Lipton et al. 2018, "Detecting and correcting for label shift with black box predictors".
 
@@ -73,50 +74,78 @@ class Layout:
 
     def observed(self, newest: int = 1) -> NDArray[np.float32]:
         """Return the observed (1, N) weights of the `newest` windows together."""
-        return self._weights(np.arange(len(self._slots))[None], self._places(newest, 1.0))
+        sides = np.where(self._slots == 0, -1, np.where(self._slots <= newest, 1, 0)).astype(np.int8)
+        return self._weights(sides[None])
 
-    def permuted(self, random: np.random.Generator, count: int) -> NDArray[np.int64]:
-        """Return (count, G): whose place each group takes, after random changes within each stratum of groups."""
-        table = self.composition
-        stratum = np.where((table > 0).sum(axis=1) > 1, -1, table.argmax(axis=1))
-        places = np.tile(np.arange(len(table)), (count, 1))
-        for name in np.unique(stratum):
-            rows = np.flatnonzero(stratum == name)
-            places[:, rows] = random.permuted(np.tile(rows, (count, 1)), axis=1)
-        return places
+    def orders(self, random: np.random.Generator, count: int) -> NDArray[np.int64]:
+        """Return (count, G) random orders of the groups: those in front take the window's places."""
+        return random.permuted(np.tile(np.arange(len(self._slots)), (count, 1)), axis=1)
 
-    def weights(self, places: NDArray[np.int64], newest: int, margin: float = MARGIN) -> NDArray[np.float32]:
-        """Return (B, N) weights of the `newest` windows for draws (B, G) of `permuted`.
+    def weights(self, orders: NDArray[np.int64], newest: int, margin: float = MARGIN) -> NDArray[np.float32]:
+        """Return (B, N) weights of the `newest` windows for orders (B, G) of the groups.
+
+        In each stratum of groups (all images read as one class, or mixed) the first make up the window, until it has
+        the images or the groups of the observed one: where groups of one side are larger, neither images nor groups
+        may make chance look smaller than it is. As many as the older windows have are left out.
 
         A window of more than `margin` times the images of the reference is drawn that small: the reference is one
         sample, and what chance made of it does not go away however many images are compared with it.
         """
         images, known = int(np.sum((self.age > 0) & (self.age <= newest))), int(np.sum(self.age == 0))
-        return self._weights(places, self._places(newest, min(1.0, margin * known / max(1, images))))
+        return self._weights(self.sides(orders, newest, min(1.0, margin * known / max(1, images))))
 
-    def _places(self, newest: int, share: float) -> NDArray[np.int8]:
-        """(G,) what a group in each place is: 1 in the window, -1 in the reference, 0 left out; `share` of 1 stay."""
+    def sides(
+        self, orders: NDArray[np.int64], newest: int, share: float = 1.0, strata: bool = True
+    ) -> NDArray[np.int8]:
+        """Return (B, G): 1 in the window, -1 in the reference, 0 left out; `share` of the window's size is taken."""
+        table = self.composition
+        stratum = np.where((table > 0).sum(axis=1) > 1, table.shape[1], table.argmax(axis=1))
+        stratum = stratum if strata else np.zeros_like(stratum)
+        sizes = table.sum(axis=1).astype(np.float64)
         inside = (self._slots > 0) & (self._slots <= newest)
-        kept = np.floor((np.cumsum(inside)) * share) > np.floor((np.cumsum(inside) - 1) * share)
-        return np.where(self._slots == 0, -1, np.where(inside & kept, 1, 0)).astype(np.int8)
+        length = int(stratum.max()) + 1
 
-    def _weights(self, places: NDArray[np.int64], sides: NDArray[np.int8]) -> NDArray[np.float32]:
+        def room(which: NDArray[np.bool_]) -> Floats:
+            return np.stack([np.bincount(stratum[which], values[which], length) for values in (sizes, sizes > 0)])
+
+        window, older = room(inside), room(self._slots > newest)
+        return np.asarray(_sides_of(orders, stratum, sizes, share * window, older + (1 - share) * window))
+
+    def _weights(self, sides: NDArray[np.int8]) -> NDArray[np.float32]:
         """Weights for equal class shares on both sides, with the least variance of a difference of two means."""
-        return np.asarray(_weights_of(places, sides, self.composition, self.group, self.predicted))
+        return np.asarray(_weights_of(sides, self.composition, self.group, self.predicted))
 
 
 @njit(cache=True, nogil=True)
-def _weights_of(places: Any, sides: Any, table: Any, group: Any, predicted: Any) -> Any:
-    draws, classes = places.shape[0], table.shape[1]
+def _sides_of(orders: Any, stratum: Any, sizes: Any, window: Any, left: Any) -> Any:
+    found = np.full(orders.shape, -1, np.int8)
+    for row in range(len(orders)):
+        inside, out = window.copy(), left.copy()
+        for place in range(orders.shape[1]):
+            group = orders[row, place]
+            kind = stratum[group]
+            if inside[0, kind] >= sizes[group] / 2 and inside[1, kind] >= 0.5:
+                found[row, group] = 1
+                inside[0, kind] -= sizes[group]
+                inside[1, kind] -= 1
+            elif out[0, kind] >= sizes[group] / 2 and out[1, kind] >= 0.5:
+                found[row, group] = 0
+                out[0, kind] -= sizes[group]
+                out[1, kind] -= 1
+    return found
+
+
+@njit(cache=True, nogil=True)
+def _weights_of(sides: Any, table: Any, group: Any, predicted: Any) -> Any:
+    draws, classes = sides.shape[0], table.shape[1]
     found = np.zeros((draws, len(group)), np.float32)
     inside, outside, plus, minus = np.zeros(classes), np.zeros(classes), np.zeros(classes), np.zeros(classes)
     for row in range(draws):
         inside[:], outside[:] = 0, 0
-        for one in range(places.shape[1]):
-            side = sides[places[row, one]]
-            if side > 0:
+        for one in range(sides.shape[1]):
+            if sides[row, one] > 0:
                 inside += table[one]
-            elif side < 0:
+            elif sides[row, one] < 0:
                 outside += table[one]
         total = 0.0
         for k in range(classes):
@@ -130,7 +159,7 @@ def _weights_of(places: Any, sides: Any, table: Any, group: Any, predicted: Any)
             else:
                 minus[k] = 0.0
         for image in range(len(group)):
-            side = sides[places[row, group[image]]]
+            side = sides[row, group[image]]
             if side > 0:
                 found[row, image] = plus[predicted[image]]
             elif side < 0:
@@ -174,9 +203,9 @@ def p_values(
     batch = int(np.clip(CELLS // len(layout.group), 1, BATCH))
     done = 0
     while done < most:
-        places = layout.permuted(random, min(batch, most - done))
-        done += len(places)
-        weights = {newest: layout.weights(places, newest, margin) for newest in pools}
+        orders = layout.orders(random, min(batch, most - done))
+        done += len(orders)
+        weights = {newest: layout.weights(orders, newest, margin) for newest in pools}
         rows.append(np.stack([statistics[name](weights[newest]) for name, newest in columns], axis=1))
         if done >= ENOUGH and np.sum(_extremes(np.concatenate(rows))[0].max(axis=1)[1:] >= _strongest(rows)) >= ENOUGH:
             break
@@ -213,23 +242,22 @@ def share_moved(layout: Layout, most: int, seed: int = 0) -> float:
     Of the newest window and the reference.
     """
     random = np.random.default_rng(seed)
-    table = layout.composition
-    sides = np.zeros(len(table), bool)
-    sides[layout.group[layout.in_window]] = True
+    table = layout.composition.astype(np.float64)
 
-    def change(drawn: NDArray[np.bool_]) -> Floats:
-        inside = drawn.astype(np.float64) @ table
-        outside = table.sum(axis=0) - inside
+    def change(sides: NDArray[np.int8]) -> Floats:
+        inside, outside = (sides == 1) @ table, (sides == -1) @ table
         shares = inside / inside.sum(axis=1, keepdims=True) - outside / outside.sum(axis=1, keepdims=True)
         return np.asarray(np.abs(shares).max(axis=1))
 
-    observed = float(change(sides[None])[0])
+    now = np.full((1, len(table)), -1, np.int8)
+    now[0, layout.group[layout.in_window]] = 1
+    observed = float(change(now)[0])
     reached = done = 0
     batch = int(np.clip(CELLS // len(table), 1, BATCH))
     while done < most and reached < ENOUGH:
-        drawn = random.permuted(np.tile(sides, (min(batch, most - done), 1)), axis=1)
-        reached += int(np.sum(change(drawn) >= observed - 1e-12))
-        done += len(drawn)
+        sides = layout.sides(layout.orders(random, min(batch, most - done)), 1, strata=False)
+        reached += int(np.sum(change(sides) >= observed - 1e-12))
+        done += len(sides)
     return (1 + reached) / (1 + done)
 
 

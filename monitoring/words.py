@@ -19,13 +19,6 @@ SAID = {
     "aspect": ("narrower", "wider", "width / height", 1.0, 2),
     "size": ("smaller pictures", "larger pictures", "side in pixels", 1.0, 0),
     "confidence": ("the champion is less sure", "the champion is surer", "confidence", 1.0, 2),
-    "reconstruction error": (
-        "easier to rebuild than the reference",
-        "harder to rebuild than the reference",
-        "autoencoder's error",
-        1.0,
-        1,
-    ),
 }
 
 

@@ -27,7 +27,7 @@ def test_a_draw_weighs_window_and_reference_alike_and_keeps_groups_whole():
     random = np.random.default_rng(0)
     predicted = random.integers(0, 2, 60)
     found = layout(12, 8, 3, predicted)
-    for weights in (found.observed(), found.weights(found.permuted(random, 50), 1, margin=1.0)):
+    for weights in (found.observed(), found.weights(found.orders(random, 50), 1, margin=1.0)):
         np.testing.assert_allclose(np.where(weights > 0, weights, 0).sum(axis=1), 1, rtol=1e-5)
         np.testing.assert_allclose(np.where(weights < 0, weights, 0).sum(axis=1), -1, rtol=1e-5)
         sides = (weights > 0).reshape(len(weights), 20, 3)
@@ -144,7 +144,7 @@ def test_a_pool_weighs_its_windows_and_no_older_ones():
 def test_a_window_larger_than_half_the_reference_is_held_to_what_chance_does_to_half_of_it():
     found = windows(40, [5, 95])
     random = np.random.default_rng(0)
-    places = found.permuted(random, 20)
+    places = found.orders(random, 20)
     assert ((found.weights(places, 1) > 0).sum(axis=1) == 5).all()
     assert ((found.weights(places, 2) > 0).sum(axis=1) == 20).all()
     assert ((found.weights(places, 2) < 0).sum(axis=1) == 40).all()
@@ -174,3 +174,15 @@ def test_evidence_that_no_window_shows_adds_up_over_three():
         together += p_values(sides, tests, (1, 3), 1999, seed)["ks"].adjusted <= 0.005
     assert together >= 7, (alone, together)
     assert together >= alone + 2, (alone, together)
+
+
+def test_groups_of_another_size_than_the_reference_s_make_no_alarm():
+    """Single new images against a reference of pairs: as many pairs would be twice as many images, and vary less."""
+    alarms = []
+    for seed in range(120):
+        values = np.random.default_rng(seed).normal(size=160)
+        group = np.concatenate([np.repeat(np.arange(60), 2), 60 + np.arange(40)])
+        sides = Layout((np.arange(160) >= 120).astype(np.int64), group, np.zeros(160, np.int64))
+        alarms.append(p_values(sides, {"ks": kolmogorov(values)}, (1,), 199, seed)["ks"].p <= 0.05)
+    # At a true rate of 0.05 more than 13 of 120 come up once in 200 times.
+    assert sum(alarms) <= 13, sum(alarms)
