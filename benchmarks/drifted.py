@@ -1,7 +1,7 @@
 """The real photographs of benchmarks/drift.py, as they are and as another camera might have taken them.
 
-Embeddings (MobileNetV2, average-pooled, through ONNX Runtime as the champion's are) and descriptors of every picture in
-every condition, computed once and kept in a cache folder.
+Embeddings (MobileNetV2, average-pooled, through ONNX Runtime as drift's eyes are), descriptors and small pictures of
+every picture in every condition, computed once and kept in a cache folder: thousands of windows are then cheap.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from plumbline.common.progress import progress
 from plumbline.imaging.decode import Pixels, decode, decode_resized
 from plumbline.imaging.describe import describe, describe_camera
 from plumbline.imaging.hashing import phash
+from plumbline.imaging.small import small_grey
 from plumbline.models.export import OnnxModel, export_onnx, stacked, with_embedding
 
 SIZE = 224
+TINY = 64  # for a champion that is trained from scratch
 QUALITY = 92  # JPEG quality of what is disturbed and saved again
 WEIGHTS = "mobilenet_v2_1.0_224_notop.weights.h5"
 
@@ -83,11 +85,14 @@ CONDITIONS: dict[str, Change] = {
 @dataclass(frozen=True)
 class Pool:
     """Every picture: `table` (path, label, photo, repost_group, origin: helmet, same_camera or new_gate), and by
-    condition its descriptors (rows as in `table`) and embeddings (N, 1280)."""
+    condition its descriptors (rows as in `table`), embeddings (N, 1280), small greys (N, 18, 24) and `tiny` RGB
+    pictures (N, TINY, TINY, 3)."""
 
     table: pd.DataFrame
     descriptors: dict[str, pd.DataFrame]
     embeddings: dict[str, NDArray[np.float32]]
+    small: dict[str, NDArray[np.uint8]]
+    tiny: dict[str, NDArray[np.uint8]]
 
 
 def changed(data: bytes, change: Change) -> bytes:
@@ -138,22 +143,34 @@ def read_table(data: Path) -> pd.DataFrame:
     return pd.concat([helmet, sites], ignore_index=True)
 
 
-def load_pool(data: Path, weights: Path, cache: Path) -> Pool:
-    """Return the pool, computing what the cache lacks."""
+def load_pool(data: Path, weights: Path, cache: Path, tiny: bool) -> Pool:
+    """Return the pool, computing what the cache lacks; `tiny` pictures only where they are asked for."""
     table = read_table(data)
     cache.mkdir(parents=True, exist_ok=True)
     onnx = cache / "backbone.onnx"
     if not onnx.is_file():
         export_network(weights / WEIGHTS, onnx)
-    pool = Pool(table, {}, {})
+    pool = Pool(table, {}, {}, {}, {})
     for number, (name, change) in enumerate(CONDITIONS.items()):
-        vectors, figures = cache / f"{number}.npy", cache / f"{number}.parquet"
-        if not vectors.is_file():
-            files = [changed((data / path).read_bytes(), change) for path in table["path"]]
+        places = {kind: cache / f"{number}.{kind}.npy" for kind in ("seen", "small", "tiny")[: 3 if tiny else 2]}
+        figures = cache / f"{number}.parquet"
+        if not all(place.is_file() for place in (figures, *places.values())):
+            files = [changed((data / path).read_bytes(), change) for path in progress(table["path"], name)]
             pd.DataFrame([measured(file) for file in files]).to_parquet(figures)
-            model = OnnxModel(onnx, threads=1)
-            pictures: Iterator[Pixels] = (decode_resized(file, (SIZE, SIZE)) for file in progress(files, name))
-            np.save(vectors, np.concatenate([model(batch)[1] for batch in stacked(pictures, 32)]))
+            np.save(places["small"], np.stack([small_of(file) for file in files]))
+            if tiny:
+                np.save(places["tiny"], np.stack([decode_resized(file, (TINY, TINY)) for file in files]))
+            if not places["seen"].is_file():
+                model = OnnxModel(onnx, threads=1)
+                pictures: Iterator[Pixels] = (decode_resized(file, (SIZE, SIZE)) for file in files)
+                np.save(places["seen"], np.concatenate([model(batch)[1] for batch in stacked(pictures, 32)]))
         pool.descriptors[name] = pd.read_parquet(figures)
-        pool.embeddings[name] = np.load(vectors)
+        pool.embeddings[name], pool.small[name] = np.load(places["seen"]), np.load(places["small"])
+        if tiny:
+            pool.tiny[name] = np.load(places["tiny"])
     return pool
+
+
+def small_of(data: bytes) -> NDArray[np.uint8]:
+    """Return a file's picture as monitoring keeps it, (18, 24)."""
+    return small_grey(Image.fromarray(decode(data)).convert("L"))

@@ -50,11 +50,12 @@ class File:
 
 @dataclass(frozen=True)
 class Measured:
-    """One decoded picture: its row of figures, (S, S, 3) RGB for the champion, (18, 24) grey."""
+    """One decoded picture: its row of figures, (S, S, 3) RGB for the champion, (18, 24) grey, RGB for drift's eyes."""
 
     row: Row
     rgb: Pixels
     small: Pixels
+    for_eyes: Pixels | None = None
 
 
 @dataclass(frozen=True)
@@ -165,14 +166,23 @@ def unstamped(source: Source, files: list[File]) -> list[str]:
 
 
 def measure_all(
-    source: Source, files: list[File], size: int, data: DataParams, min_side: int, fit: Fit = "stretch"
+    source: Source,
+    files: list[File],
+    size: int,
+    data: DataParams,
+    min_side: int,
+    fit: Fit = "stretch",
+    eyes: int | None = None,
 ) -> Iterator[Measured | Unreadable | NotFetched]:
-    """Yield what each file holds, in order, over all cores; memory holds a few pictures a core."""
-    yield from in_order(lambda file: _measure(source, file, size, data, min_side, fit), files)
+    """Yield what each file holds, in order, over all cores; memory holds a few pictures a core.
+
+    `size` and `fit` are the champion's; `eyes` is the size that drift's own eyes take, None where they don't look.
+    """
+    yield from in_order(lambda file: _measure(source, file, size, data, min_side, fit, eyes), files)
 
 
 def _measure(
-    source: Source, file: File, size: int, data: DataParams, min_side: int, fit: Fit
+    source: Source, file: File, size: int, data: DataParams, min_side: int, fit: Fit, eyes: int | None
 ) -> Measured | Unreadable | NotFetched:
     try:
         if file.bytes > data.max_bytes:
@@ -187,10 +197,15 @@ def _measure(
         return NotFetched(file, str(error))
     more = describe_camera(found.rgb, np.asarray(found.grey))
     row = {**found.row, "stamp": file.stamp, "listed": file.bytes, **more}
-    return Measured(row, _for_champion(content, image, found.rgb, size, data.max_pixels, fit), small_grey(found.grey))
+    mine = _brought_to(content, image, found.rgb, size, data.max_pixels, fit)
+    same = eyes == size and fit == "stretch"
+    other = None if eyes is None else mine if same else _brought_to(content, image, found.rgb, eyes, data.max_pixels)
+    return Measured(row, mine, small_grey(found.grey), other)
 
 
-def _for_champion(content: bytes, image: Image.Image, rgb: Pixels, size: int, max_pixels: int, fit: Fit) -> Pixels:
+def _brought_to(
+    content: bytes, image: Image.Image, rgb: Pixels, size: int, max_pixels: int, fit: Fit = "stretch"
+) -> Pixels:
     """The picture as training and serving see it: large JPEGs are shrunk while they are decoded."""
     if image.info["format"] == "JPEG" and min(image.size) >= 4 * size:
         return decode_resized(content, (size, size), max_pixels, fit)

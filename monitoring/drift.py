@@ -6,7 +6,7 @@
     python -m monitoring.drift --every-site --record build/drift.json    the stage of dvc.yaml; DRIFT is its result
 
 New images are collected, measured and scored by the registry's champion (`monitoring.collect`,
-`monitoring.site_state`), compared with the validation images that travel with its version (`monitoring.judge`), and the
+`monitoring.site_state`), compared with the images that travel with its version (`monitoring.judge`), and the
 pages are drawn (`monitoring.pages`, `monitoring.history`). Neither Prefect nor TensorFlow is needed.
 """
 
@@ -40,15 +40,27 @@ from monitoring.collect import (
 )
 from monitoring.copies import groups_of, status_of
 from monitoring.history import keep_history
-from monitoring.judge import Judgement, judge
+from monitoring.judge import POOLS, Judgement, judge
 from monitoring.labelling import choose, write_to_label
+from monitoring.looks import Looks, drawn
 from monitoring.observations import Observations
 from monitoring.pages import picture_of, write_index
 from monitoring.reference import Reference, load_reference, measures_of
 from monitoring.result import Furthest, Result
 from monitoring.served import served_record, take_served
 from monitoring.settings import DriftParams, checked_site, site_names
-from monitoring.site_state import AGAIN, COPY, NEW, QUARANTINE, REPEAT, MeasuredImages, SiteState, unseen
+from monitoring.site_state import (
+    AGAIN,
+    COPY,
+    NEW,
+    QUARANTINE,
+    REPEAT,
+    SEEN,
+    MeasuredImages,
+    SiteState,
+    joined,
+    unseen,
+)
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json
@@ -58,9 +70,10 @@ from plumbline.common.served import CHAMPION
 from plumbline.imaging.manifest import IngestParams
 from plumbline.imaging.settings import DataParams
 from plumbline.leakage.groups import GroupParams
-from plumbline.models.export import OnnxModel
+from plumbline.models.export import Embedder, OnnxModel
 from plumbline.registry import bundle, history
 from plumbline.registry import versions as registry
+from plumbline.registry.eyes import OWN, open_eyes
 from plumbline.registry.place import experiment
 from plumbline.registry.promotion import PromoteParams
 from plumbline.registry.versions import DIGEST_TAG, Version
@@ -84,6 +97,16 @@ class Champion:
     reference: Reference
     model: OnnxModel
     training: pd.DataFrame
+    eyes: Embedder | None = None
+
+    def seen(self, images: list[Measured], embeddings: NDArray[Any]) -> NDArray[np.float16] | None:
+        """Return what drift's eyes see of pictures (N, E), whose `embeddings` the champion gave; None without eyes."""
+        if self.reference.through_eyes is None:
+            return None
+        if self.eyes is None:  # the champion's network is the same
+            return embeddings.astype(np.float16)
+        pictures = [one.for_eyes for one in images if one.for_eyes is not None]
+        return self.eyes.embed(pictures, BATCH).astype(np.float16)
 
     @property
     def digest(self) -> str:
@@ -108,7 +131,8 @@ def load_champion(model: str) -> Champion:
 
     version = registry.load_version(model=model, cached_if_down=True)
     training = pd.read_parquet(version.folder / bundle.HOME / "splits.parquet")
-    return Champion(version, load_reference(version), OnnxModel(version.onnx), training)
+    eyes = open_eyes(version.folder / bundle.HOME / "reference")
+    return Champion(version, load_reference(version), OnnxModel(version.onnx), training, eyes)
 
 
 def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
@@ -132,12 +156,16 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
             new.arrays["embeddings"],
             groups_of(images, new.arrays["small"], settings.group, f"{source.url}/{METADATA}"),
         )
-        judgement = judge(champion.reference, window, list(images["format"]), settings.drift)
+        looks = looks_of(state, champion, images, new, settings, f"{source.url}/{METADATA}")
+        judgement = judge(champion.reference, window, list(images["format"]), settings.drift, looks)
         quarantine = state.quarantine()
         # Named after a window that is not there: a run was killed between noting them and keeping the window.
         bad = quarantine[~quarantine["window"].isin(state.windows())]
-        result = result_of(state, champion, judgement, window, table, bad, missed, known, settings)
-        result["notes"] = [*result["notes"], *unstamped(source, files)]
+        through = champion.reference.through_eyes if looks else None
+        against = (through or champion.reference.through_champion).looks
+        result = result_of(state, champion, judgement, window, table, bad, missed, known, against, settings)
+        blind_to = [] if judgement.verdict == FEW else blind(champion.reference, looks)
+        result["notes"] = [*result["notes"], *blind_to, *unstamped(source, files)]
         if judgement.verdict == FEW:
             state.wait(result)
             return result
@@ -149,10 +177,62 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
         rest = table[~fresh].reset_index(drop=True)
         quarantine.loc[bad.index, "window"] = str(result["window"])
         state.keep_quarantine(quarantine)
-        state.close_window(str(result["window"]), _joined(images, rest), result)
+        kept = looks_kept(new, window.groups, settings.drift) if looks else None
+        state.close_window(str(result["window"]), _joined(images, rest), result, kept)
+        state.forget_looks(max(POOLS) - 1)
         state.wait_no_longer()
         state.retire(settings.drift.keep_windows)
     return result
+
+
+def looks_of(
+    state: SiteState, champion: Champion, images: pd.DataFrame, new: MeasuredImages, settings: Settings, where: str
+) -> list[Looks] | None:
+    """Return what the new images look like and, before it, earlier windows', newest first; None where no eyes looked.
+
+    Images of one photograph or video may come in several windows: those of the newest count.
+    """
+    import pandas as pd
+
+    if SEEN not in new.arrays or not len(new):
+        return None
+    tables, seen, small = [images], [new.arrays[SEEN]], [new.arrays["small"]]
+    for earlier in islice(state.looks_before(champion.digest), max(POOLS) - 1):
+        tables.append(earlier.table)
+        seen.append(earlier.seen)
+        small.append(earlier.small)
+    groups = groups_of(pd.concat(tables, ignore_index=True), np.concatenate(small), settings.group, where)
+    found, start, taken = [], 0, np.array([], np.int64)
+    for table, theirs, grey in zip(tables, seen, small, strict=True):
+        mine = groups[start : start + len(table)]
+        start += len(table)
+        rows = np.flatnonzero(~np.isin(mine, taken))
+        taken = np.union1d(taken, mine)
+        if len(rows):
+            own = np.unique(mine[rows], return_inverse=True)[1].astype(np.int64)
+            found.append(Looks(measures_of(table.iloc[rows]), theirs[rows], grey[rows], own))
+    return found
+
+
+def looks_kept(new: MeasuredImages, groups: NDArray[np.int64], params: DriftParams) -> dict[str, NDArray[Any]]:
+    """Return what later windows are judged together with: whole groups up to params.most_images."""
+    rows = drawn(groups, params.most_images, params.seed)
+    return {"rows": rows, SEEN: new.arrays[SEEN][rows], "small": new.arrays["small"][rows]}
+
+
+def blind(reference: Reference, looks: list[Looks] | None) -> list[str]:
+    """Return a note where drift does not look through eyes of its own, and what it may therefore miss."""
+    if looks is not None:
+        return []
+    missed = "may not see that a part of the pictures is of another camera, nor dirt on a lens"
+    through = f"Looked through the champion's own network, against images that it did not train on: this {missed}."
+    if reference.through_eyes is not None:
+        return [f"Pictures that were served and not kept can't be looked at by {reference.eyes_network}. {through}"]
+    if reference.eyes is None:
+        return [f"The champion's version brings no network for drift, as new ones do. {through}"]
+    if reference.eyes.network == OWN:
+        return [through]
+    return [f"No pretrained weights of {reference.eyes.network} were at hand at its promotion. {through}"]
 
 
 def files_of(source: Source, may_be_none: bool) -> list[File]:
@@ -194,7 +274,8 @@ def collect(
     parts = [waiting] if waiting is not None else []
     missed: list[NotFetched] = []
     model = champion.model
-    results = measure_all(source, fresh, model.image_size, settings.data, settings.ingest.min_side, model.fit)
+    eyes = champion.eyes.image_size if champion.eyes else None
+    results = measure_all(source, fresh, model.image_size, settings.data, settings.ingest.min_side, model.fit, eyes)
     results = progress(results, f"{state.site}: new images", total=len(fresh))
     while chunk := list(islice(results, CHUNK)):
         bad = _with_refused(bad, [one for one in chunk if isinstance(one, Unreadable)])
@@ -221,8 +302,10 @@ def _scored_chunk(
     # Identifies an image in `pending` and in windows, also when another champion judges it again.
     key = table["path"] + "|" + table["id"] + "|" + champion.digest
     table = table.assign(key=key, status=status, scored_by=champion.digest)
-    small = np.stack([one.small for one in measured])
-    return MeasuredImages(table, {"embeddings": embeddings, "probabilities": probabilities, "small": small})
+    arrays: dict[str, NDArray[Any]] = {"embeddings": embeddings, "probabilities": probabilities}
+    arrays["small"] = np.stack([one.small for one in measured])
+    seen = champion.seen(measured, embeddings)
+    return MeasuredImages(table, arrays if seen is None else arrays | {SEEN: seen})
 
 
 def _with_refused(bad: pd.DataFrame, refused: list[Unreadable]) -> pd.DataFrame:
@@ -243,7 +326,7 @@ def _whole(parts: list[MeasuredImages], champion: Champion) -> MeasuredImages:
     import pandas as pd
 
     if parts:
-        arrays = {name: np.concatenate([one.arrays[name] for one in parts]) for name in parts[0].arrays}
+        arrays = joined([one.arrays for one in parts])
         return MeasuredImages(pd.concat([one.table for one in parts], ignore_index=True), arrays)
     reference = champion.reference.observations
     text = ["path", "stamp", "id", "pixels_sha256", "format", "key", "status", "scored_by"]
@@ -288,9 +371,10 @@ def result_of(
     quarantined: pd.DataFrame,
     missed: list[NotFetched],
     known_of_them: Known,
+    against: Looks,
     settings: Settings,
 ) -> Result:
-    """Return the result of looking at a site, as it is kept and shown."""
+    """Return the result of looking at a site, as it is kept and shown; `against` is what it was compared with."""
     counts = table["status"].value_counts()
     new, repeats = int(counts.get(NEW, 0)), int(counts.get(REPEAT, 0))
     verdict, reasons = judgement.verdict, list(judgement.reasons)
@@ -300,12 +384,11 @@ def result_of(
     if (findings or lost) and verdict == OK:
         verdict = WATCH
     reasons = lost + reasons + findings
-    known = champion.reference.observations.group_count
     if not reasons:
         reasons = [f"nothing that chance does not explain in {new} images"]
     basis = (
         f"{new} images of {window.group_count} independent photographs or videos, against "
-        f"{len(champion.reference.paths)} images of {known} in the reference"
+        f"{len(against)} images of {len(np.unique(against.groups))} in the reference"
     )
     plain = asdict(judgement)
     for array in ("distance", "error", "nearest", "verdict", "reasons"):

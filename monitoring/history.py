@@ -192,7 +192,7 @@ def _register() -> None:
     from evidently.legacy.calculations.stattests import StatTest, register_stattest
     from evidently.legacy.core import ColumnType
 
-    test = StatTest(METHOD, "p of permuted groups, Holm-corrected", [ColumnType.Numerical], 0.0025)
+    test = StatTest(METHOD, "p of permuted groups, corrected", [ColumnType.Numerical], 0.0025)
     register_stattest(test, lambda reference, current, kind, level: _looked_up(str(current.name), level))
 
 

@@ -1,10 +1,15 @@
 """The verdict on a window: every test, corrected for the number of tests and of windows, and in words.
 
-False alarms. Each window is judged at alpha / horizon, and Holm's correction spreads that over its tests: however
-tests and windows depend on each other, the chance that a site without drift is called DRIFT even once in `horizon`
-windows is at most alpha. A sequential method would not be valid here: all windows are compared with the same reference,
-so their p-values are correlated. A test martingale (or online FDR) needs each p-value to be valid given the earlier
-ones; it would accumulate the reference's own chance deviations and in time always raise a false alarm.
+Two families of tests share the level: what the pictures look like through drift's own eyes (LOOKS of it), compared with
+pictures of all the data set, and what the champion says of them, compared with pictures that it did not train on. Looks
+are compared of the newest window and of it together with those before it since the last DRIFT, so that evidence adds
+up; within a family one correction is for all tests and pools (`permutation.p_values`).
+
+False alarms. Each window is judged at alpha / horizon: however windows depend on each other, the chance that a site
+without drift is called DRIFT even once in `horizon` windows is at most alpha, on average over references. One fixed
+reference is a sample too, which many images would tell from the site they are both of: so a window, or pool, of more
+than half the reference's size is held to what chance does to windows of that size (`permutation.MARGIN`).
+docs/decisions/drift.md says what was measured, docs/decisions/no-martingale.md why nothing is multiplied over windows.
 
 WATCH asks for a look, not for action: a test that reached alpha but not alpha / horizon, changed class shares (the
 champion is as good as before on each class), many repeats or unreadable files.
@@ -12,6 +17,7 @@ champion is as good as before on each class), many repeats or unreadable files.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,27 +25,18 @@ from numpy.typing import NDArray
 
 from monitoring.accuracy import Estimate, estimate_accuracy, estimate_recall
 from monitoring.anomaly import cross_distances, nearness, reconstruction_errors
+from monitoring.looks import Looks, drawn, statistics_of
 from monitoring.observations import Floats, Observations
-from monitoring.permutation import (
-    Layout,
-    Statistic,
-    centred,
-    classifier,
-    kolmogorov,
-    mean_discrepancy,
-    more_often,
-    p_values,
-    share_moved,
-)
+from monitoring.permutation import Found, Layout, Statistic, kolmogorov, more_often, p_values, share_moved
 from monitoring.reference import Reference, comparable
 from monitoring.result import ShareMoved
 from monitoring.settings import DriftParams
 from monitoring.shares import estimate_shares
 from monitoring.words import sentence
 from plumbline.common.served import KNOWN_SHARE
-from plumbline.evidence.selection import holm
 
-COMPONENTS = 32  # principal components of the embeddings that the tests look at
+LOOKS = 0.8  # of the level is for what the pictures look like, the rest for what the champion says of them
+POOLS = (1, 3, 10)  # windows that are judged together: the newest alone, and with those before it
 FAR = 0.95  # of both sides together: the furthest are counted on each
 # Different groups may show the same scene, and the reference has more such pairs within itself than with a window.
 # Distances to the nearest image depend on that: in benchmarks/drift.py they alone gave a false alarm in 15 of 200
@@ -49,7 +46,10 @@ ONLY_WATCHED = ("far from the reference",)
 
 @dataclass(frozen=True)
 class Test:
-    """One test: its p-value, Holm's correction of it, what it found in words, and the figures it compared."""
+    """One test: its p-value, corrected, what it found in words, the figures it compared, of how many windows together.
+
+    A test of several windows compares figures of all of them; `window` shows those of the newest.
+    """
 
     __test__ = False  # pytest would collect a class of this name
 
@@ -59,6 +59,7 @@ class Test:
     words: str
     window: dict[str, float]
     reference: dict[str, float]
+    windows: int = 1
 
 
 @dataclass(frozen=True)
@@ -79,47 +80,39 @@ class Judgement:
     nearest: NDArray[np.int64] | None = None
 
 
-def judge(reference: Reference, window: Observations, formats: list[str], params: DriftParams) -> Judgement:
-    """Judge a window of independent images; `formats` (N,) are its files' formats."""
+def judge(
+    reference: Reference,
+    window: Observations,
+    formats: list[str],
+    params: DriftParams,
+    looks: Sequence[Looks] | None = None,
+) -> Judgement:
+    """Judge a window of independent images; `formats` (N,) are its files' formats.
+
+    Args:
+        looks: what the window's images look like and, before it, those of earlier windows, newest first; None where
+            nothing but the champion has seen them.
+    """
     why = too_few(reference, window, params)
     if why:
         return Judgement("NOT ENOUGH IMAGES", [why])
     known = reference.observations
-    error, window_error = reconstruction_errors(known.embeddings, known.groups, window.embeddings, window.groups)
     own = nearness(known.embeddings, known.embeddings, known.groups, known.groups)
     near = nearness(window.embeddings, known.embeddings, None, known.groups)
     limit = float(np.quantile(own.distances, KNOWN_SHARE))
-    names = comparable(reference, window.measures, formats)
-    figures = {name: (known.measures[name].to_numpy(), window.measures[name].to_numpy()) for name in names}
-    figures |= score_figures(reference, window)
-    figures["reconstruction error"] = (error, window_error)
-    notes = []
-    rows, kept = drawn(known, params), drawn(window, params)
-    if len(kept) < len(window):
-        notes.append(f"The tests rest on {len(kept):,} of the {len(window):,} images, whole groups drawn at random.")
-    layout = layout_of(known.take(rows), window.take(kept))
-    statistics: dict[str, Statistic] = {}
-    for name, (ours, theirs) in figures.items():
-        both = np.concatenate([ours[rows], theirs[kept]])
-        if np.ptp(both) > 0:
-            statistics[name] = kolmogorov(both)
-    crossed = cross_distances(known.embeddings, known.groups, window.embeddings, window.groups)
-    distances = np.concatenate([crossed[0][rows], crossed[1][kept]])
-    statistics["far from the reference"] = more_often(distances > np.quantile(distances, FAR))
-    statistics |= embedding_tests(np.concatenate([known.embeddings[rows], window.embeddings[kept]]), layout)
-    unseen, left_out = not_compared(layout, reference.classes)
-    notes += left_out
-    if unseen:
-        statistics = {}
-    raw = p_values(layout, statistics, params.permutations, params.seed)
-    adjusted = dict(zip(raw, holm(list(raw.values())), strict=True))
     far_share = float(np.mean(near.distances > limit))
+    notes = []
+    if len(window) > params.most_images:
+        kept = drawn(window.groups, params.most_images, params.seed)
+        notes.append(f"The tests rest on {len(kept):,} of the {len(window):,} images, whole groups drawn at random.")
+    found, unseen, left_out = run_tests(reference, window, formats, params, looks)
+    ours = reference.through_eyes.looks.measures if looks and reference.through_eyes else known.measures
+    names = [str(name) for name in window.measures if name in ours]
+    figures = {name: (ours[name].to_numpy(), window.measures[name].to_numpy()) for name in names}
+    figures |= score_figures(reference, window)
     figures["far from the reference"] = (own.distances, near.distances)
-    tests = []
-    for name in sorted(statistics, key=lambda name: (adjusted[name], raw[name])):
-        before, now = figures.get(name, (None, None))
-        words = sentence(name, before, now, far_share)
-        tests.append(Test(name, raw[name], adjusted[name], words, _summary(now), _summary(before)))
+    tests = [told(one, figures.get(one.name), far_share) for one in found]
+    notes += left_out
     shares, moved = class_shares(reference, window, params)
     verdict, reasons = decide(tests, unseen + moved, params)
     recall, no_recall = recall_of_violation(reference, window)
@@ -138,17 +131,64 @@ def judge(reference: Reference, window: Observations, formats: list[str], params
         far_share=far_share,
         notes=notes,
         distance=near.distances,
-        error=window_error,
+        error=reconstruction_errors(known.embeddings, known.groups, window.embeddings, window.groups)[1],
         nearest=near.nearest,
     )
+
+
+@dataclass(frozen=True)
+class Tested:
+    """A test's name, its p-value alone and corrected for all tests of the window, and of how many windows together."""
+
+    name: str
+    p: float
+    adjusted: float
+    newest: int
+
+
+def run_tests(
+    reference: Reference,
+    window: Observations,
+    formats: list[str],
+    params: DriftParams,
+    looks: Sequence[Looks] | None = None,
+) -> tuple[list[Tested], list[str], list[str]]:
+    """Return the tests of a window, the strongest first, a reason to look and notes (`not_compared`); as `judge`."""
+    names = comparable(reference, window.measures, formats)
+    if looks is None:
+        looks = [Looks(window.measures, window.embeddings, None, window.groups)]
+        through = reference.through_champion
+    else:
+        through = reference.through_eyes or reference.through_champion
+    newest = looks[0].take(drawn(looks[0].groups, params.most_images, params.seed))
+    together = pooled([newest, *looks[1:]], len(through.looks))
+    shown = [name for name in names if all(name in one.measures for one in (through.looks, *together))]
+    layout, statistics = statistics_of(through, together, shown)
+    pools = tuple(sorted({min(size, len(together)) for size in POOLS}))
+    seen = p_values(layout, statistics, pools, params.permutations, params.seed)
+    said, unseen, left_out = scores_moved(reference, window, params)
+    tests = [
+        Tested(name, found.p, min(1.0, found.adjusted / share), found.newest)
+        for share, family in ((LOOKS, seen), (1 - LOOKS, said))
+        for name, found in family.items()
+    ]
+    return sorted(tests, key=lambda one: (one.adjusted, one.p)), unseen, left_out
+
+
+def told(found: Tested, figures: tuple[Floats, Floats] | None, far_share: float) -> Test:
+    """Return a test with what it found in words; `figures` are those of reference and newest window that it has."""
+    before, now = figures or (None, None)
+    words = sentence(found.name, before, now, far_share, found.newest)
+    return Test(found.name, found.p, found.adjusted, words, _summary(now), _summary(before), found.newest)
 
 
 def too_few(reference: Reference, window: Observations, params: DriftParams) -> str | None:
     """Return why there can be no verdict yet, None where there can."""
     if reference.observations.group_count < params.minimum_groups:
         return (
-            f"The champion's reference has only {reference.observations.group_count} independent groups of validation "
-            f"images, drift.minimum_groups asks for {params.minimum_groups}: train on more photographs."
+            f"The champion's reference has only {reference.observations.group_count} independent groups of images "
+            f"that it did not train on, drift.minimum_groups asks for {params.minimum_groups}: train on more "
+            "photographs."
         )
     if not len(window):
         return "No new image."
@@ -166,36 +206,45 @@ def too_few(reference: Reference, window: Observations, params: DriftParams) -> 
 def layout_of(reference: Observations, window: Observations) -> Layout:
     """Return both sides, reference first, as the permutations need them."""
     groups = np.concatenate([reference.groups, window.groups + reference.groups.max() + 1])
-    sides = np.arange(len(groups)) >= len(reference)
+    sides = (np.arange(len(groups)) >= len(reference)).astype(np.int64)
     predicted = np.concatenate([reference.predicted, window.predicted])
     return Layout(sides, np.unique(groups, return_inverse=True)[1], predicted)
 
 
-def drawn(side: Observations, params: DriftParams) -> NDArray[np.intp]:
-    """Return all rows, or those of whole groups drawn at random up to params.most_images."""
-    if len(side) <= params.most_images:
-        return np.arange(len(side))
-    random = np.random.default_rng(params.seed)
-    names, counts = np.unique(side.groups, return_counts=True)
-    order = random.permutation(len(names))
-    chosen = names[order[np.cumsum(counts[order]) <= params.most_images]]
-    return np.flatnonzero(np.isin(side.groups, chosen))
+def pooled(looks: Sequence[Looks], reference: int) -> list[Looks]:
+    """Return the newest window and those before it that are judged with it, while all are at most twice `reference`.
+
+    More would tell nothing: beyond half of its size the reference itself is what is not known well enough.
+    """
+    found, images = [looks[0]], len(looks[0])
+    for one in looks[1 : max(POOLS)]:
+        images += len(one)
+        if images > 2 * reference:
+            break
+        found.append(one)
+    return found
 
 
-def embedding_tests(vectors: Floats, layout: Layout) -> dict[str, Statistic]:
-    """Return the two tests on the champion's embeddings (N, D) of both sides, by their principal components."""
-    from sklearn.decomposition import PCA
-
-    moved = centred(vectors, layout.predicted)
-    components = min(COMPONENTS, moved.shape[1], len(moved) - 1)
-    parts = PCA(components, random_state=0).fit_transform(moved)
-    parts = parts[:, parts.std(axis=0) > 1e-9]
-    if not parts.shape[1]:
-        return {}
-    return {
-        "embeddings (MMD)": mean_discrepancy(parts),
-        "embeddings (classifier)": classifier(parts / parts.std(axis=0), layout),
-    }
+def scores_moved(
+    reference: Reference, window: Observations, params: DriftParams
+) -> tuple[dict[str, Found], list[str], list[str]]:
+    """Test what the champion says: findings by test, a reason to look, and notes, as `not_compared`."""
+    known = reference.observations
+    kept = drawn(window.groups, params.most_images, params.seed)
+    layout = layout_of(known, window.take(kept))
+    unseen, left_out = not_compared(layout, reference.classes)
+    if unseen:
+        return {}, unseen, left_out
+    statistics: dict[str, Statistic] = {}
+    for name, (ours, theirs) in score_figures(reference, window).items():
+        both = np.concatenate([ours, theirs[kept]])
+        if np.ptp(both) > 0:
+            statistics[name] = kolmogorov(both)
+    distances = np.concatenate(
+        cross_distances(known.embeddings, known.groups, window.embeddings[kept], window.groups[kept])
+    )
+    statistics["far from the reference"] = more_often(distances > np.quantile(distances, FAR))
+    return p_values(layout, statistics, (1,), params.permutations, params.seed), unseen, left_out
 
 
 def score_figures(reference: Reference, window: Observations) -> dict[str, tuple[Floats, Floats]]:
@@ -243,7 +292,8 @@ def class_shares(reference: Reference, window: Observations, params: DriftParams
 def not_compared(layout: Layout, classes: list[str]) -> tuple[list[str], list[str]]:
     """Return a reason to look where no image of the window is tested, a note where some are not; else nothing.
 
-    The tests compare images that the champion calls alike, so they say nothing of a class that only one side has.
+    The tests of its scores compare images that the champion calls alike, so they say nothing of a class that only one
+    side has.
     """
     left = layout.in_window & ~layout.compared
     if not left.any():
@@ -251,8 +301,9 @@ def not_compared(layout: Layout, classes: list[str]) -> tuple[list[str], list[st
     names = " or ".join(classes[place] for place in np.unique(layout.predicted[left]))
     if layout.compared.any():
         count = f"{int(left.sum()):,} of the window's {int(layout.in_window.sum()):,} images"
-        return [], [f"The tests say nothing of {count}: the champion calls them {names}, and none of the reference so."]
-    return [f"not tested: the champion calls every image {names}, and none of the reference so"], []
+        why = f"the champion calls them {names}, and none of the reference so."
+        return [], [f"The tests of its scores say nothing of {count}: {why}"]
+    return [f"its scores are not tested: the champion calls every image {names}, and none of the reference so"], []
 
 
 def recall_of_violation(reference: Reference, window: Observations) -> tuple[Estimate | None, list[str]]:

@@ -1,19 +1,22 @@
-"""The reference: the validation images that are part of the champion's version."""
+"""The reference: the images that are part of the champion's version."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monitoring.accuracy import calibrated
+from monitoring.looks import Known, Looks
 from monitoring.observations import Observations
 from monitoring.result import ChampionOf
 from plumbline.common.errors import UserError
 from plumbline.imaging.labels import label_classes
 from plumbline.registry import bundle
+from plumbline.registry.eyes import EyesRecord, read_eyes
 from plumbline.registry.versions import DIGEST_TAG, Version
 from plumbline.tasks.known import task_of
 from plumbline.tasks.task import Task
@@ -27,8 +30,9 @@ SAME_FORMAT = 0.9  # share of JPEGs on both sides above which their bytes can be
 
 @dataclass(frozen=True)
 class Reference:
-    """A version's validation images, and how its scores are read.
+    """A version's images that the champion did not train on, and how its scores are read.
 
+    through_eyes: these and images that it did train on, as drift's own eyes see them; None in a version without eyes.
     labels: (N,) class numbers; formats: those of the files; thumbnails: small JPEGs, empty where the version has none.
     """
 
@@ -43,6 +47,19 @@ class Reference:
     temperature: float
     task: Task
     champion: ChampionOf
+    through_eyes: Known | None = None
+    eyes: EyesRecord | None = None
+
+    @property
+    def eyes_network(self) -> str:
+        """The network that drift's own eyes are."""
+        return self.eyes.network if self.eyes else ""
+
+    @property
+    def through_champion(self) -> Known:
+        """What the images that the champion did not train on look like to the champion's own network."""
+        known = self.observations
+        return Known(Looks(known.measures, known.embeddings, None, known.groups), self.labels)
 
     @property
     def right(self) -> NDArray[np.bool_]:
@@ -60,15 +77,13 @@ def load_reference(version: Version) -> Reference:
     classes = [str(name) for name in serving["classes"]]
     stored = images[[f"p_{name}" for name in classes]].to_numpy(np.float64)
     task = task_of(serving)
-    known = {name: number for number, name in enumerate(classes)}
-    # Of several labels the first counts; shares and accuracy are not estimated for such a champion.
-    labels = images["label"].map(lambda label: known.get(label_classes(label)[0], -1)).to_numpy(np.int64)
+    labels = label_numbers(images, classes)
     if (labels < 0).any():
         raise UserError(f"Version {version.version} has reference images of other classes than its own: promote anew.")
     pictures = home / "thumbnails.parquet"
     return Reference(
         observations=Observations(
-            measures_of(images, not any("#" in str(path) for path in images["path"])),
+            _measures(images),
             calibrated(stored, serving["temperature"]) if task.exclusive else stored,
             np.load(home / "embeddings.npy", allow_pickle=False),
             pd.factorize(images["group"])[0].astype(np.int64),
@@ -88,7 +103,33 @@ def load_reference(version: Version) -> Reference:
             "digest": version.tags[DIGEST_TAG],
             "weights": serving["weights"],
         },
+        through_eyes=_through_eyes(home, classes),
+        eyes=read_eyes(home),
     )
+
+
+def _through_eyes(home: Path, classes: list[str]) -> Known | None:
+    import pandas as pd
+
+    if not (home / "pool_seen.npy").is_file():
+        return None
+    images = pd.read_parquet(home / "pool.parquet")
+    seen, small = (np.load(home / f"pool_{name}.npy", allow_pickle=False) for name in ("seen", "small"))
+    groups = pd.factorize(images["group"])[0].astype(np.int64)
+    return Known(Looks(_measures(images), seen, small, groups), label_numbers(images, classes))
+
+
+def label_numbers(images: pd.DataFrame, classes: list[str]) -> NDArray[np.int64]:
+    """Return (N,) class numbers of the column label, -1 where it is none of `classes`.
+
+    Of several labels the first counts; shares and accuracy are not estimated for such a champion.
+    """
+    known = {name: number for number, name in enumerate(classes)}
+    return images["label"].map(lambda label: known.get(label_classes(label)[0], -1)).to_numpy(np.int64)
+
+
+def _measures(images: pd.DataFrame) -> pd.DataFrame:
+    return measures_of(images, not any("#" in str(path) for path in images["path"]))
 
 
 def measures_of(table: pd.DataFrame, files: bool = True) -> pd.DataFrame:

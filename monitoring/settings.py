@@ -66,9 +66,11 @@ class DriftParams(Section):
     """Where new images come from, how many images a verdict needs, and how often it may be wrong.
 
     `alpha` is the chance that a site with no drift is ever called DRIFT in `horizon` windows: each is judged at
-    alpha / horizon, Holm-corrected over its tests.
+    alpha / horizon, corrected for its tests. `embedding` is read at promotion (plumbline.registry.eyes): the network
+    whose embeddings are compared, or `champion` for the champion's own.
     """
 
+    embedding: str = "mobilenet_v2"
     source: str = "incoming"
     sources: Annotated[dict[str, str], AfterValidator(_checked_keys)] = Field(default={})
     state: Path = Path("drift")
@@ -77,7 +79,7 @@ class DriftParams(Section):
     alpha: float = Field(default=0.05, gt=0, lt=0.5)
     horizon: int = Field(default=20, ge=1)
     permutations: int = Field(default=9999, ge=99)
-    most_images: int = Field(default=20_000, ge=100)
+    most_images: int = Field(default=4_000, ge=100)
     copy_distance: int = Field(default=2, ge=0, le=16)
     repeated_share: float = Field(default=0.3, gt=0, le=1)
     quarantined_share: float = Field(default=0.1, gt=0, le=1)

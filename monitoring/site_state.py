@@ -9,6 +9,7 @@ Layout under STATE/SITE::
     windows/0001/                    one judged window, moved into place as a whole
         images.parquet               a row for each of its images
         result.json                  verdict, reasons, figures
+        looks.npz                    of the newest: what drift's eyes saw of some of them, for judging windows together
     counted/0001.parquet             what is kept of images of older windows, from window 0001 on
     waiting.json                     the last result, where there were too few images
 
@@ -48,13 +49,18 @@ PENDING, WINDOWS, COUNTED = "pending", "windows", "counted"
 LASTING = ("path", "listed", "stamp", "id", "pixels_sha256", "phash", "status")
 COUNTED_ROWS = 100_000  # rows of one file in counted/, about 15 MB: retiring a window rewrites no more than that
 ARRAYS = ("embeddings", "probabilities", "small")
+SEEN = "seen"  # by drift's own eyes: not there where they could not look
+LOOKS = "looks.npz"
 NEW, AGAIN, REPEAT, COPY = "new", "delivered again", "repeat", "copy of a training image"
 QUARANTINE = ("path", "listed", "stamp", "reason", "window")
 
 
 @dataclass(frozen=True)
 class MeasuredImages:
-    """Images in order: `table` (path, stamp, id, status, ..., a row each), and by name in ARRAYS their (N, ...)."""
+    """Images in order: `table` (path, stamp, id, status, ..., a row each), and by name in ARRAYS their (N, ...).
+
+    SEEN is there, too, where drift's own eyes looked at all of them.
+    """
 
     table: pd.DataFrame
     arrays: dict[str, NDArray[Any]]
@@ -67,6 +73,15 @@ class MeasuredImages:
         return MeasuredImages(
             self.table[keep].reset_index(drop=True), {name: a[keep] for name, a in self.arrays.items()}
         )
+
+
+@dataclass(frozen=True)
+class EarlierLooks:
+    """Some images of an earlier window: their rows of images.parquet, what drift's eyes saw (n, E), small greys."""
+
+    table: pd.DataFrame
+    seen: NDArray[np.floating]
+    small: NDArray[np.uint8]
 
 
 class SiteState:
@@ -118,14 +133,37 @@ class SiteState:
         known = in_number_order(path.name for path in (self.root / WINDOWS).glob("*"))
         return f"{int(known[-1]) + 1 if known else 1:04d}"
 
-    def close_window(self, window: str, images: pd.DataFrame, result: Result) -> None:
-        """Keep a judged window; from here on its images count."""
+    def close_window(
+        self, window: str, images: pd.DataFrame, result: Result, looks: dict[str, NDArray[Any]] | None = None
+    ) -> None:
+        """Keep a judged window; from here on its images count.
+
+        `looks` are rows of `images` (`rows`, (n,)) with what drift's eyes saw of them (`seen`, `small`).
+        """
         if (self.root / WINDOWS / window).exists():
             raise UserError(f"{self.root / WINDOWS / window} is there already: no window is written over another.")
         with replacing_folder(self.root / WINDOWS / window) as folder:
             images.to_parquet(folder / "images.parquet", index=False)
             write_json(folder / "result.json", result)
+            if looks is not None:
+                np.savez(folder / LOOKS, **looks)  # type: ignore[arg-type]
         self.forget_pending()
+
+    def looks_before(self, champion: str) -> Iterator[EarlierLooks]:
+        """Yield looks of earlier windows, newest first, back to the last that was DRIFT or another champion judged."""
+        for window in reversed(self.whole_windows()):
+            path = self.root / WINDOWS / window / LOOKS
+            result = self.result(window)
+            if result["verdict"] == "DRIFT" or result["champion"].get("digest") != champion or not path.is_file():
+                return
+            with np.load(path, allow_pickle=False) as stored:
+                rows, seen, small = (stored[name] for name in ("rows", "seen", "small"))
+            yield EarlierLooks(self.images(window).iloc[rows].reset_index(drop=True), seen, small)
+
+    def forget_looks(self, keep: int) -> None:
+        """Remove what drift's eyes saw of all windows but the newest `keep`."""
+        for window in in_number_order(path.parent.name for path in (self.root / WINDOWS).glob(f"*/{LOOKS}"))[:-keep]:
+            (self.root / WINDOWS / window / LOOKS).unlink(missing_ok=True)
 
     # -------------------------------------------------------------------------------------------------- old windows
 
@@ -194,13 +232,10 @@ class SiteState:
         for path in self._pending_files():
             tables.append(pd.read_parquet(path))
             with np.load(path.with_suffix(".npz"), allow_pickle=False) as stored:
-                arrays.append({name: stored[name] for name in ARRAYS})
+                arrays.append({name: stored[name] for name in stored.files})
         if not tables:
             return None
-        whole = MeasuredImages(
-            pd.concat(tables, ignore_index=True),
-            {name: np.concatenate([one[name] for one in arrays]) for name in ARRAYS},
-        )
+        whole = MeasuredImages(pd.concat(tables, ignore_index=True), joined(arrays))
         known = self.whole_windows()
         if known and set(self.images(known[-1], ["key"])["key"]) & set(whole.table["key"]):
             self.forget_pending()  # a run was killed between keeping the window and clearing these
@@ -282,6 +317,12 @@ class SiteState:
     def wait_no_longer(self) -> None:
         """Forget that result: a window was judged since."""
         (self.root / "waiting.json").unlink(missing_ok=True)
+
+
+def joined(parts: list[dict[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    """Return arrays that every part has, each from all parts; at least one part."""
+    shared = [name for name in parts[0] if all(name in part for part in parts)]
+    return {name: np.concatenate([part[name] for part in parts]) for name in shared}
 
 
 def in_number_order(names: Iterable[str]) -> list[str]:

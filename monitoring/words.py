@@ -19,24 +19,27 @@ SAID = {
     "aspect": ("narrower", "wider", "width / height", 1.0, 2),
     "size": ("smaller pictures", "larger pictures", "side in pixels", 1.0, 0),
     "confidence": ("the champion is less sure", "the champion is surer", "confidence", 1.0, 2),
-    "reconstruction error": (
-        "easier to rebuild than the reference",
-        "harder to rebuild than the reference",
-        "autoencoder's error",
-        1.0,
-        1,
-    ),
 }
 
 
-def sentence(name: str, reference: Floats | None, window: Floats | None, far_share: float) -> str:
-    """Return what test `name` found; `reference` and `window` are its figures, None where it has none of its own."""
+def sentence(name: str, reference: Floats | None, window: Floats | None, far_share: float, windows: int = 1) -> str:
+    """Return what test `name` found; `reference` and `window` are its figures, None where it has none of its own.
+
+    `windows` is how many it looked at together.
+    """
+    found = _finding(name, reference, window, far_share)
+    return found if windows == 1 else f"in the last {windows} windows together: {found}"
+
+
+def _finding(name: str, reference: Floats | None, window: Floats | None, far_share: float) -> str:
     if name == "far from the reference":
         return f"{far_share:.0%} of the images lie further from the reference than 99% of it"
     if name == "embeddings (MMD)":
-        return "what the champion sees in them is distributed differently (maximum mean discrepancy)"
+        return "what they show is distributed differently (maximum mean discrepancy of embeddings)"
     if name == "embeddings (classifier)":
-        return "a classifier can tell them from the reference by what the champion sees"
+        return "a classifier can tell them from the reference by their embeddings"
+    if name == "places":
+        return "light and dark lie at other places in the picture: is the lens dirty, or was the camera moved?"
     assert reference is not None
     assert window is not None
     if name.startswith("score of "):

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import runpy
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from plumbline.common import artefacts
@@ -23,6 +24,8 @@ from plumbline.common.records import read_record, write_record
 from plumbline.common.served import ServedAs
 from plumbline.imaging.settings import DataParams
 from plumbline.registry import detector_version
+from plumbline.registry.eyes import LooksWith
+from plumbline.registry.folder import build_folder
 from plumbline.registry.promotion import (
     Project,
     PromoteParams,
@@ -73,7 +76,9 @@ def detects() -> bool:
 def of_classifiers() -> Project:
     """The project of crops in the working folder."""
     served = load_section("serving", ServedAs, optional=True).state
-    return Project(artefacts.BUILD, Path(), read_pictures, load_network, compare, served)
+    eyes = load_section("drift", LooksWith, optional=True).embedding
+    export = partial(build_folder, eyes=eyes)
+    return Project(artefacts.BUILD, Path(), read_pictures, load_network, compare, served, export)
 
 
 def of_detectors(params: PromoteParams) -> Project:

@@ -25,6 +25,7 @@ from plumbline.models.candidates import PRESETS, Candidate
 from plumbline.models.extraction import SplitShare
 from plumbline.models.search import Tune
 from plumbline.models.training import TrainParams
+from plumbline.registry.eyes import LooksWith
 from plumbline.registry.place import Place
 from plumbline.registry.promotion import PromoteParams
 from serving.settings import ServingParams
@@ -51,7 +52,14 @@ SECTIONS = {
 # Each entry is somebody's own.
 ENTRIES = {"backbones", "candidates", "compressed", "students", "ensembles", "ablations", "sites"}
 ITEMS = {f"item.{key}" for key in ("backbone", "architecture", "of", "teacher")}
-NAMED_IN_DVC_YAML = {"group.embedding", "leakage.features", "split.seed", "split.fractions", "train.seed"}
+NAMED_IN_DVC_YAML = {
+    "group.embedding",
+    "leakage.features",
+    "split.seed",
+    "split.fractions",
+    "train.seed",
+    "drift.embedding",
+}
 
 
 @functools.cache
@@ -101,6 +109,7 @@ def test_a_line_that_is_left_out_changes_nothing(path):
 
 def test_the_other_readers_of_a_section_have_the_same_defaults():
     assert GroupColumns().columns == GroupParams().columns
+    assert LooksWith().embedding == DriftParams().embedding
     assert SplitShare().fractions["train"] == SplitParams().fractions.train
     helmnet = Candidate(architecture="simple_cnn", backbone="pixels", preset="helmnet")
     assert helmnet == Candidate(architecture="simple_cnn", backbone="pixels").model_copy(update={"preset": "helmnet"})

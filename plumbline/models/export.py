@@ -102,6 +102,13 @@ def export_onnx(model: keras.Model, path: Path, fit: Fit = "stretch") -> None:
     onnx.save(exported, str(path))
 
 
+def export_embedding(model: keras.Model, path: Path) -> None:
+    """Write `model`, pixels (N, S, S, 3) to an embedding (N, D), as `export_onnx` does."""
+    import keras
+
+    export_onnx(keras.Model(model.inputs[0], {EMBEDDING: model.outputs[0]}), path)
+
+
 def _rename_input(exported: Any, name: str) -> None:
     old = exported.graph.input[0].name
     exported.graph.input[0].name = name
@@ -116,14 +123,7 @@ class OnnxModel:
 
     def __init__(self, path: Path, threads: int = 0) -> None:
         """Open `path`; `threads` 0 lets ONNX Runtime choose. Raises UserError if the file is no such model."""
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        except Exception as error:
-            raise UserError(f"{path} can't be loaded as ONNX ({str(error).splitlines()[0]}).") from None
+        self._session = _opened(path, threads)
         self.image_size: int = self._session.get_inputs()[0].shape[1]
         self.fit: Fit = self._session.get_modelmeta().custom_metadata_map.get(FIT, "stretch")
 
@@ -143,6 +143,35 @@ class OnnxModel:
         probabilities = np.concatenate([result[0] for result in results]).astype(np.float64)
         embeddings = np.concatenate([result[1] for result in results])
         return probabilities, embeddings
+
+
+class Embedder:
+    """An exported network that only embeds, on the processor."""
+
+    def __init__(self, path: Path, threads: int = 0) -> None:
+        """Open `path`, as `OnnxModel` does."""
+        self._session = _opened(path, threads)
+        self.image_size: int = self._session.get_inputs()[0].shape[1]
+
+    def __call__(self, pixels: NDArray[Any]) -> NDArray[np.float32]:
+        """Return embeddings (N, D) of RGB pictures (N, S, S, 3) in [0, 255]."""
+        feed = {INPUT: np.ascontiguousarray(pixels, dtype=np.float32)}
+        return np.asarray(self._session.run([EMBEDDING], feed)[0])
+
+    def embed(self, pictures: Iterable[NDArray[np.uint8]], batch_size: int) -> NDArray[np.float32]:
+        """Return the embeddings (N, D) of pictures (S, S, 3), at least one, `batch_size` at a time."""
+        return np.concatenate([self(batch) for batch in stacked(pictures, batch_size)])
+
+
+def _opened(path: Path, threads: int) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise UserError(f"{path} can't be loaded as ONNX ({str(error).splitlines()[0]}).") from None
 
 
 def stacked(pictures: Iterable[NDArray[np.uint8]], batch_size: int) -> Iterator[NDArray[np.uint8]]:

@@ -8,8 +8,11 @@ Layout (a version's artifact folder in the registry)::
     plumbline/provenance.json           Git commit, dvc.lock and data version, weights digest
     plumbline/decision.json, leaderboard_row.json, comparison.json, model.json, backbones.json
     plumbline/splits.parquet, predictions.parquet   memberships of its data version, and its scores
-    plumbline/reference/                what drift is judged against: images.parquet, embeddings.npy, groups.npy (the
-                                        group of each, as numbers), thumbnails.parquet
+    plumbline/reference/                what drift is judged against. Images that the model did not train on:
+                                        images.parquet, embeddings.npy, groups.npy (the group of each, as numbers),
+                                        thumbnails.parquet; these and others that it did train on: pool.parquet and
+                                        pool_small.npy (small greys), and as drift's own eyes see them (eyes.json,
+                                        eyes.onnx) pool_seen.npy
     plumbline/manifest.json             size and SHA-256 of every file above, in `seal`
 """
 

@@ -56,7 +56,7 @@ class PromoteParams(Section):
     lock_timeout: float = Field(default=600, gt=0)
     onnx_tolerance: float = Field(default=1e-4, gt=0, lt=0.1)
     score_tolerance: float = Field(default=0.02, gt=0, lt=0.5)
-    reference_images: int = Field(default=500, ge=30)
+    reference_images: int = Field(default=1000, ge=30)
     batch_size: int = Field(default=32, ge=1)
     minimum_unseen_groups: int = Field(default=20, ge=1)
     place: Place = Place()

@@ -10,13 +10,16 @@ import pandas as pd
 from PIL import Image
 
 from plumbline.common.files import write_json, write_table
+from plumbline.common.records import write_record
 from plumbline.common.served import CHAMPION
 from plumbline.imaging.decode import decode
 from plumbline.imaging.describe import describe, describe_camera
 from plumbline.imaging.hashing import phash
-from plumbline.models.export import EMBEDDING, INPUT, PROBABILITIES, OnnxModel
+from plumbline.imaging.small import small_grey
+from plumbline.models.export import EMBEDDING, INPUT, PROBABILITIES, Embedder, OnnxModel
 from plumbline.registry import bundle
 from plumbline.registry import versions as registry
+from plumbline.registry.eyes import ONNX, RECORD, EyesRecord
 from plumbline.registry.folder import small_jpeg
 
 CLASSES = ["with_helmet", "without_helmet"]
@@ -74,6 +77,64 @@ def write_network(path: Path) -> None:
         [numpy_helper.from_array(value, name) for name, value in constants.items()],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+
+
+def write_eyes(path: Path) -> None:
+    """Eyes without training: they see a picture in 2 x 8 cells."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    nodes = [
+        helper.make_node("Transpose", [INPUT], ["nchw"], perm=[0, 3, 1, 2]),
+        helper.make_node(
+            "AveragePool", ["nchw"], ["cells"], kernel_shape=[SIZE // 2, SIZE // 8], strides=[SIZE // 2, SIZE // 8]
+        ),
+        helper.make_node("Flatten", ["cells"], [EMBEDDING]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "eyes",
+        [helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", SIZE, SIZE, 3])],
+        [helper.make_tensor_value_info(EMBEDDING, TensorProto.FLOAT, ["N", 48])],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+
+
+def open_their_eyes(folder: Path, own: bool = True) -> None:
+    """Give a version of `write_version` eyes, of their own or the champion's network, and training pictures."""
+    home = folder / bundle.HOME / "reference"
+    table = pd.read_parquet(home / "images.parquet").assign(split="validation")
+    files = [picture(number, label) for number, label in enumerate(np.arange(len(table)) // 2 % 2)]
+    more = [picture(500_000 + number, number // 2 % 2) for number in range(60)]
+    pixels = [decode(data) for data in files + more]
+    added = [
+        {
+            "path": f"train/{number}.jpg",
+            "id": f"{500_000 + number:064x}",
+            "label": CLASSES[number // 2 % 2],
+            "group": f"t{number // 2}",
+            "width": 48,
+            "height": 48,
+            "bytes": len(more[number]),
+            "format": "JPEG",
+            "split": "train",
+            **describe(pixels[len(files) + number]),
+            **describe_camera(pixels[len(files) + number]),
+        }
+        for number in range(60)
+    ]
+    write_table(home / "pool.parquet", pd.concat([table, pd.DataFrame(added)], ignore_index=True))
+    small = [np.asarray(Image.fromarray(one).resize((SIZE, SIZE), Image.Resampling.BILINEAR)) for one in pixels]
+    if own:
+        write_eyes(home / ONNX)
+        network = Embedder(home / ONNX)
+    else:
+        champion = OnnxModel(folder / bundle.ONNX)
+        network = lambda batch: champion(batch)[1]  # noqa: E731
+    np.save(home / "pool_seen.npy", network(np.stack(small)).astype(np.float16))
+    np.save(home / "pool_small.npy", np.stack([small_grey(Image.fromarray(one).convert("L")) for one in pixels]))
+    through = "its own network" if own else "the champion's, which is the same network"
+    write_record(home / RECORD, EyesRecord(network="mobilenet_v2", origin="imagenet", image_size=SIZE, through=through))
 
 
 def write_version(folder: Path, first_seed: int = 0, images: int = 90) -> None:

@@ -110,7 +110,7 @@ def test_too_little_is_not_judged(window, words):
 def test_a_thin_reference_judges_nobody():
     why = too_few(reference(15), sample(1), PARAMS)
     assert why is not None
-    assert "only 15 independent groups of validation images" in why
+    assert "only 15 independent groups of images that it did not train on" in why
 
 
 def test_a_large_window_is_tested_on_whole_groups():
@@ -216,12 +216,14 @@ def called(place: int, images: int = 100) -> Observations:
     return replace(one, probabilities=np.tile(np.eye(2)[place] * 0.98 + 0.01, (images, 1)))
 
 
-def test_a_window_of_which_no_image_can_be_tested_is_never_ok():
+def test_a_window_whose_scores_can_t_be_tested_is_never_ok():
     known = reference()
     known = replace(known, observations=called(0), labels=np.zeros(100, int))
     found = judge(known, called(1), ["JPEG"] * 100, PARAMS.model_copy(update={"alpha": 1e-9}))
-    assert (found.verdict, found.tests) == ("WATCH", [])
-    assert found.reasons == ["not tested: the champion calls every image without_helmet, and none of the reference so"]
+    assert found.verdict == "WATCH"
+    assert "confidence" not in {test.name for test in found.tests}
+    why = "its scores are not tested: the champion calls every image without_helmet, and none of the reference so"
+    assert found.reasons[0] == why
 
 
 def test_images_of_a_class_that_the_reference_lacks_are_said_not_to_be_tested():
@@ -232,7 +234,7 @@ def test_images_of_a_class_that_the_reference_lacks_are_said_not_to_be_tested():
     found = judge(known, mixed, ["JPEG"] * 100, PARAMS)
     assert found.tests
     assert found.notes[0].startswith(
-        "The tests say nothing of 10 of the window's 100 images: the champion calls them wi"
+        "The tests of its scores say nothing of 10 of the window's 100 images: the champion calls them wi"
     )
 
 

@@ -25,6 +25,12 @@ def test_findings_without_figures_of_their_own():
     assert sentence("far from the reference", None, None, 0.25).startswith("25% of the images lie further")
     assert "maximum mean discrepancy" in sentence("embeddings (MMD)", None, None, 0.0)
     assert "a classifier can tell them" in sentence("embeddings (classifier)", None, None, 0.0)
+    assert "is the lens dirty" in sentence("places", None, None, 0.0)
+
+
+def test_a_finding_of_several_windows_says_of_how_many():
+    found = sentence("places", None, None, 0.0, windows=3)
+    assert found.startswith("in the last 3 windows together: light and dark lie at other places")
 
 
 def test_a_class_score_is_named_with_both_medians():

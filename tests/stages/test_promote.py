@@ -106,7 +106,10 @@ def test_the_first_that_passes_becomes_champion_and_carries_everything(project):
         *(f"plumbline/{name}.json" for name in ("comparison", "model", "backbones", "manifest")),
         *(f"plumbline/{name}" for name in ("model.weights.h5", "splits.parquet", "predictions.parquet")),
         *(f"plumbline/reference/{name}" for name in ("images.parquet", "embeddings.npy", "groups.npy")),
-        "plumbline/reference/thumbnails.parquet",
+        *(
+            f"plumbline/reference/{name}"
+            for name in ("thumbnails.parquet", "pool.parquet", "pool_small.npy", "eyes.json")
+        ),
     }
     serving = version.read("serving.json")
     assert (serving["classes"], serving["violation_class"]) == (CLASSES, CLASSES[1])
@@ -142,13 +145,13 @@ def test_mlflow_users_load_it_by_alias_without_pickle(project, monkeypatch):
     assert mlflow.onnx.load_model("models:/plumbline/1").graph.input[0].name == "pixels"
 
 
-def test_reference_is_the_validation_images_as_they_are_served(project):
+def test_reference_is_the_images_not_trained_on_as_they_are_served(project):
     promote(PARAMS, Wish(), project("good"))
     version = registry.load_version()
     images = pd.read_parquet(version.folder / "plumbline/reference/images.parquet")
     embeddings = np.load(version.folder / "plumbline/reference/embeddings.npy", allow_pickle=False)
     splits = pd.read_parquet("build/splits.parquet")
-    assert sorted(images["path"]) == sorted(splits.loc[splits["split"] == "validation", "path"])
+    assert sorted(images["path"]) == sorted(splits.loc[splits["split"] != "train", "path"])
     assert embeddings.shape == (len(images), 128)
     assert {"brightness", "contrast", "sharpness", "colourfulness", "width"} <= set(images.columns)
     assert {"warmth", "noise", "blockiness"} <= set(images.columns)
