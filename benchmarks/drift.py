@@ -59,7 +59,6 @@ RESULTS = Path("build/benchmarks")
 CLASSES = ["with_helmet", "without_helmet"]
 AS_IS = "as they are"
 PARAMS = DriftParams(permutations=1999)  # a fifth of the default: power and level hardly depend on it
-HELD_OUT = 0.25  # of helmet/
 PARTS = ["time", "simulation", "accuracy", "power", "alarms"]
 Row = dict[str, Any]
 RIVALS_SETTINGS, RIVALS_WINDOWS = 2, 5  # Evidently draws as it computes, alibi-detect's process is slow to start
@@ -122,13 +121,13 @@ class Setting:
         )
 
 
-def draw_setting(pool: Pool, seed: int, champion: str) -> Setting:
-    """Hold a quarter of helmet/ out, part the rest 70/15/15, no re-published photograph on two sides, and train."""
+def draw_setting(pool: Pool, seed: int, champion: str, held_out: float = 0.25) -> Setting:
+    """Hold a share of helmet/ out, part the rest 70/15/15, no re-published photograph on two sides, and train."""
     random = np.random.default_rng(seed)
     helmet = pool.table["origin"] == "helmet"
     names = random.permutation(pool.table.loc[helmet, "repost_group"].unique())
     sizes = np.arange(len(names)) / len(names)
-    edges = np.cumsum([HELD_OUT, *((1 - HELD_OUT) * np.array([0.7, 0.15]))])
+    edges = np.cumsum([held_out, *((1 - held_out) * np.array([0.7, 0.15]))])
     side = np.array(["held out", "train", "validation", "test"])[np.searchsorted(edges, sizes, side="right")]
     sides = dict(zip(names, side, strict=True))
     part = np.where(helmet, pool.table["repost_group"].map(sides).astype(str), pool.table["origin"])
@@ -642,6 +641,10 @@ def main() -> None:
     parser.add_argument("--champion", choices=["mobilenet_v2", "scratch"], default="mobilenet_v2")
     parser.add_argument("--eyes", choices=["own", "champion"], default="own")
     parser.add_argument("--without", nargs="*", default=[], help="tests of looks to leave out")
+    parser.add_argument(
+        "--held-out", type=float, default=0.25, help="share of helmet/ that only windows are drawn from"
+    )
+    parser.add_argument("--kinds", default="", help="only drift whose name holds this")
     parser.add_argument("--only", nargs="*", choices=PARTS)
     given = parser.parse_args()
     parts = given.only or PARTS
@@ -658,7 +661,7 @@ def main() -> None:
     if set(parts) - {"time", "simulation"} or "time" in parts:
         pool = load_pool(given.shared / "data", given.shared / "weights", given.cache, given.champion == "scratch")
         draws = 1 if parts == ["time"] else given.seeds
-        settings = [draw_setting(pool, seed, given.champion) for seed in range(draws)]
+        settings = [draw_setting(pool, seed, given.champion, given.held_out) for seed in range(draws)]
     if "time" in parts and given.champion == "mobilenet_v2":
         results["time"].append(time_of_a_window(settings[0], given.shared, 1_000))
         print(json.dumps(results["time"][-1]), flush=True)
@@ -667,7 +670,8 @@ def main() -> None:
         print(json.dumps(results["accuracy"], indent=1), flush=True)
     own_eyes = given.eyes == "own"
     if "power" in parts:
-        results["power"] = power(settings, DRIFTED, given.windows, own_eyes, given.alibi)
+        kinds = [kind for kind in DRIFTED if given.kinds in kind.name]
+        results["power"] = power(settings, kinds, given.windows, own_eyes, given.alibi)
     if "alarms" in parts:
         results["alarms"] = alarms(settings, QUIET, given.sites, own_eyes)
     write_json(RESULTS / "drift.json", json.loads(json.dumps(results, default=float)))

@@ -20,6 +20,7 @@ COMPONENTS = 32  # principal components of the embeddings that the tests look at
 CELLS = (6, 6)  # columns and rows of the grid of brightness
 FLOOR = 8.0  # grey levels added before the logarithm, so that black cells don't dominate
 PROBE_RIDGE = 1e3
+MMD, CLASSIFIER = ON_EMBEDDINGS = ("embeddings (MMD)", "embeddings (classifier)")
 
 
 @dataclass(frozen=True)
@@ -99,8 +100,8 @@ def embedding_tests(vectors: Floats, layout: Layout) -> dict[str, Statistic]:
     if not parts.shape[1]:
         return {}
     return {
-        "embeddings (MMD)": mean_discrepancy(parts),
-        "embeddings (classifier)": classifier(parts / parts.std(axis=0), layout),
+        MMD: mean_discrepancy(parts),
+        CLASSIFIER: classifier(parts / parts.std(axis=0), layout),
     }
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from monitoring.accuracy import calibrated, checked_later, estimate_accuracy, estimate_recall, expected_accuracy
 from monitoring.anomaly import nearness, reconstruction_errors
-from monitoring.judge import judge, too_few
+from monitoring.judge import DESCRIPTORS, EMBEDDINGS, SAID, judge, run_tests, too_few
+from monitoring.looks import ON_EMBEDDINGS
 from monitoring.observations import Observations
 from monitoring.reference import Reference
 from monitoring.settings import DriftParams
@@ -79,6 +80,25 @@ def test_a_shift_is_drift_with_its_reason_and_figures():
     assert any(reason.startswith("brighter (brightness 16") or "brightness" in reason for reason in found.reasons)
     assert found.tests[0].adjusted <= PARAMS.alpha / PARAMS.horizon
     assert [test.name for test in found.tests if test.name == "aspect"] == [], "what never varies is no test"
+
+
+def test_descriptors_that_tell_nothing_cost_embeddings_no_power():
+    """Each family has its share of the level, whatever is in the others."""
+    assert sum((EMBEDDINGS, DESCRIPTORS, SAID)) == pytest.approx(1.0)
+
+    def on_embeddings(columns):
+        known, window = reference(), sample(5)
+        window.embeddings[:, 1] += 0.5
+        random = np.random.default_rng(1)
+        for one in (known.observations, window):
+            for number in range(columns):
+                one.measures[f"noise {number}"] = random.normal(size=len(one))
+        tests, _, _ = run_tests(known, window, ["JPEG"] * len(window), PARAMS)
+        return {test.name: (test.p, test.adjusted) for test in tests if test.name in ON_EMBEDDINGS}
+
+    few, many = on_embeddings(0), on_embeddings(20)
+    assert few == many
+    assert min(adjusted for _, adjusted in few.values()) >= min(p for p, _ in few.values()) / EMBEDDINGS
 
 
 def test_only_the_share_of_a_class_moved():
