@@ -161,19 +161,7 @@ def train_from_scratch(
     shape = pool.tiny[AS_IS].shape[1:]
     network = compact_cnn.build(shape, keras.layers.Dense(1, activation="sigmoid"), candidate)
     network.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
-    rows, random = np.flatnonzero(learn), np.random.default_rng(seed)
-    pixels = pool.tiny[AS_IS].astype(np.float32)
-    best, since = (np.inf, network.get_weights()), 0
-    for _ in range(40):
-        for batch in np.array_split(random.permutation(rows), -(-len(rows) // 32)):
-            network.train_on_batch(pixels[batch], labels[batch, None].astype(np.float32))
-        loss = float(network.test_on_batch(pixels[stop], labels[stop, None].astype(np.float32)))
-        since += 1
-        if loss < best[0]:
-            best, since = (loss, network.get_weights()), 0
-        if since == 8:
-            break
-    network.set_weights(best[1])
+    fit(network, pool.tiny[AS_IS].astype(np.float32), labels, learn, stop, seed, epochs=40, batch=32, patience=8)
     whole = with_embedding(network)
     raw, own = {}, {}
     for condition, pictures in pool.tiny.items():
@@ -185,28 +173,44 @@ def train_from_scratch(
 def train_head(
     vectors: NDArray[Any], labels: NDArray[Any], learn: NDArray[Any], stop: NDArray[Any], seed: int
 ) -> tuple[NDArray[np.float64], float]:
-    """Train params.yaml's mobilenet_v2: one output on pooled features, Adam at 0.001, stopped on validation loss.
-
-    Batch by batch: Keras' `fit` spends a second an epoch on its data pipeline, a hundred times as much as on training.
-    """
+    """Train params.yaml's mobilenet_v2: one output on pooled features, Adam at 0.001, stopped on validation loss."""
     import keras
 
     keras.utils.set_random_seed(seed)
     network = keras.Sequential([keras.Input(vectors.shape[1:]), keras.layers.Dense(1, activation="sigmoid")])
     network.compile(keras.optimizers.Adam(1e-3), "binary_crossentropy")
+    fit(network, vectors, labels, learn, stop, seed, epochs=100, batch=128, patience=3)
+    kernel, bias = network.get_weights()
+    return np.asarray(kernel[:, 0], np.float64), float(bias[0])
+
+
+def fit(
+    network: Any,
+    pictures: NDArray[Any],
+    labels: NDArray[Any],
+    learn: NDArray[np.bool_],
+    stop: NDArray[np.bool_],
+    seed: int,
+    epochs: int,
+    batch: int,
+    patience: int,
+) -> None:
+    """Train on rows `learn`, and leave the weights of the least loss on rows `stop`.
+
+    Batch by batch: Keras' `fit` spends a second an epoch on its data pipeline, a hundred times as much as on a head.
+    """
     rows, random = np.flatnonzero(learn), np.random.default_rng(seed)
     best, since = (np.inf, network.get_weights()), 0
-    for _ in range(100):
-        for batch in np.array_split(random.permutation(rows), -(-len(rows) // 128)):
-            network.train_on_batch(vectors[batch], labels[batch, None].astype(np.float32))
-        loss = float(network.test_on_batch(vectors[stop], labels[stop, None].astype(np.float32)))
+    for _ in range(epochs):
+        for part in np.array_split(random.permutation(rows), -(-len(rows) // batch)):
+            network.train_on_batch(pictures[part], labels[part, None].astype(np.float32))
+        loss = float(network.test_on_batch(pictures[stop], labels[stop, None].astype(np.float32)))
         since += 1
         if loss < best[0]:
             best, since = (loss, network.get_weights()), 0
-        if since == 3:
+        if since == patience:
             break
-    kernel, bias = best[1]
-    return np.asarray(kernel[:, 0], np.float64), float(bias[0])
+    network.set_weights(best[1])
 
 
 def draw_window(
