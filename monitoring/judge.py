@@ -18,6 +18,7 @@ champion is as good as before on each class), many repeats or unreadable files.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -108,6 +109,11 @@ def judge(
     if len(window) > params.most_images:
         kept = drawn(window.groups, params.most_images, params.seed)
         notes.append(f"The tests rest on {len(kept):,} of the {len(window):,} images, whole groups drawn at random.")
+    if params.permutations < (needed := permutations_needed(params)):
+        notes.append(
+            f"drift.permutations is {params.permutations:,}: with fewer than {needed:,} not every test can reach the "
+            "level at which DRIFT is said."
+        )
     found, unseen, left_out = run_tests(reference, window, formats, params, looks)
     ours = reference.through_eyes.looks.measures if looks and reference.through_eyes else known.measures
     names = [str(name) for name in window.measures if name in ours]
@@ -182,6 +188,11 @@ def run_tests(
         for name, found in family.items()
     ]
     return sorted(tests, key=lambda one: (one.adjusted, one.p)), unseen, left_out
+
+
+def permutations_needed(params: DriftParams) -> int:
+    """Return how many permutations the smallest p-value needs to be DRIFT in every family of tests."""
+    return math.ceil(round(params.horizon / (params.alpha * min(EMBEDDINGS, DESCRIPTORS, SAID)), 6)) - 1
 
 
 def told(found: Tested, figures: tuple[Floats, Floats] | None, far_share: float) -> Test:

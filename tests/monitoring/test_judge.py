@@ -10,7 +10,7 @@ import pytest
 
 from monitoring.accuracy import calibrated, checked_later, estimate_accuracy, estimate_recall, expected_accuracy
 from monitoring.anomaly import nearness, reconstruction_errors
-from monitoring.judge import DESCRIPTORS, EMBEDDINGS, SAID, judge, run_tests, too_few
+from monitoring.judge import DESCRIPTORS, EMBEDDINGS, SAID, judge, permutations_needed, run_tests, too_few
 from monitoring.looks import ON_EMBEDDINGS
 from monitoring.observations import Observations
 from monitoring.reference import Reference
@@ -99,6 +99,14 @@ def test_descriptors_that_tell_nothing_cost_embeddings_no_power():
     few, many = on_embeddings(0), on_embeddings(20)
     assert few == many
     assert min(adjusted for _, adjusted in few.values()) >= min(p for p, _ in few.values()) / EMBEDDINGS
+
+
+def test_too_few_permutations_for_drift_are_told():
+    needed = permutations_needed(PARAMS)
+    assert needed == 999, "horizon 10, alpha 0.05, a fifth of the level"
+    (note,) = judged(sample(1), permutations=needed - 1).notes
+    assert note.startswith("drift.permutations is 998: with fewer than 999")
+    assert judged(sample(1), permutations=needed).notes == []
 
 
 def test_only_the_share_of_a_class_moved():
