@@ -207,11 +207,10 @@ def p_values(
         done += len(orders)
         weights = {newest: layout.weights(orders, newest, margin) for newest in pools}
         rows.append(np.stack([statistics[name](weights[newest]) for name, newest in columns], axis=1))
-        if done >= ENOUGH and np.sum(_extremes(np.concatenate(rows))[0].max(axis=1)[1:] >= _strongest(rows)) >= ENOUGH:
+        scaled = _extremes(np.concatenate(rows))
+        largest = scaled.max(axis=1)
+        if np.sum(largest[1:] >= largest[0]) >= ENOUGH:
             break
-    whole = np.concatenate(rows)
-    scaled = _extremes(whole)[0]
-    largest = scaled.max(axis=1)
     alone = np.mean(scaled >= scaled[0], axis=0)
     joint = np.mean(largest[:, None] >= scaled[0][None, :], axis=0)
     best: dict[str, Found] = {}
@@ -221,19 +220,15 @@ def p_values(
     return best
 
 
-def _strongest(rows: list[Floats]) -> float:
-    return float(_extremes(np.concatenate(rows))[0][0].max())
-
-
-def _extremes(figures: Floats) -> tuple[Floats, Floats]:
-    """Return (B, T) figures in units of their tail, ties with the observed first row made exact, and the units (T,)."""
+def _extremes(figures: Floats) -> Floats:
+    """Return (B, T) figures in units of their tail, ties with the observed first row made exact."""
     tied = np.abs(figures - figures[0]) <= 1e-6 * np.maximum(np.abs(figures[0]), 1e-12)
     figures = np.where(tied, figures[0], figures)  # a tie that rounding broke counts against the finding
     start = np.quantile(figures, 1 - TAIL, axis=0)
     above = np.maximum(figures - start, 0.0)
     units = above.sum(axis=0) / np.maximum((above > 0).sum(axis=0), 1)
     units = np.where(units > 0, units, 1.0)
-    return np.asarray((figures - start) / units), np.asarray(units)
+    return np.asarray((figures - start) / units)
 
 
 def share_moved(layout: Layout, most: int, seed: int = 0) -> float:

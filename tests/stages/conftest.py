@@ -1,5 +1,7 @@
 """The small projects that the tests of promotion promote."""
 
+import shutil
+
 import pytest
 
 
@@ -19,3 +21,13 @@ def tiny_projects(made_once):
         registry.open_registry(uri=f"sqlite:///{folder}/empty.db")
 
     return made_once("tiny-projects", make)
+
+
+@pytest.fixture
+def empty_registry(tiny_projects, tmp_path, monkeypatch):
+    """The working folder, whose registry holds nothing yet."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "registry").mkdir()
+    shutil.copy(tiny_projects / "empty.db", tmp_path / "registry" / "mlflow.db")
+    return tmp_path

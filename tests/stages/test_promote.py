@@ -55,13 +55,9 @@ def _converted_once():
 
 
 @pytest.fixture
-def project(tiny_projects, tmp_path, monkeypatch):
-    """An empty registry in an empty folder, and a function that lays a candidate there with a verdict on it."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "registry").mkdir()
-    shutil.copy(tiny_projects / "empty.db", tmp_path / "registry" / "mlflow.db")
-    return lambda name, verdict="PROMOTE": lay(tiny_projects / name, tmp_path, verdict)
+def project(tiny_projects, empty_registry):
+    """A function that lays a candidate with a verdict on it into the folder of an empty registry."""
+    return lambda name, verdict="PROMOTE": lay(tiny_projects / name, empty_registry, verdict)
 
 
 def lay(candidate, root, verdict):

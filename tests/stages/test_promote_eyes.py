@@ -34,16 +34,12 @@ SIDE = 32
 
 
 @pytest.fixture
-def project(tiny_projects, tmp_path, monkeypatch):
+def project(tiny_projects, empty_registry, monkeypatch):
     """A project with a candidate to promote, which drift will look at through eyes of SIDE pixels."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "registry").mkdir()
-    shutil.copy(tiny_projects / "empty.db", tmp_path / "registry" / "mlflow.db")
-    shutil.copytree(tiny_projects / "good" / "build", tmp_path / "build")
+    shutil.copytree(tiny_projects / "good" / "build", empty_registry / "build")
     for module, name in ((eyes, "SIZE"), (folder, "EYES_SIZE")):
         monkeypatch.setattr(module, name, SIDE)
-    return whole_project(tmp_path)
+    return whole_project(empty_registry)
 
 
 def promoted(project, network: str = "mobilenet_v2") -> Path:
