@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,7 +53,7 @@ def look(root: Path) -> Outlook:
     """Ask DVC for all of it at once: opening a project costs more than any one question."""
     with _repo(root) as repo, repo.lock:
         nodes = _read(repo, root)
-        return Outlook(nodes, _changed(repo, root, nodes), _data_version(repo, root))
+        return Outlook(nodes, _due(repo, root, nodes), _data_version(repo, root))
 
 
 def read_graph(root: Path) -> dict[str, Node]:
@@ -89,6 +89,23 @@ def changed(root: Path, names: Iterable[str]) -> set[str]:
 
 def _changed(repo: Repo, root: Path, names: Iterable[str]) -> set[str]:
     return {name for name, stage in _find(repo, root, names).items() if stage.changed()}
+
+
+def due(root: Path, nodes: Mapping[str, Node]) -> set[str]:
+    """Return those of `nodes`, dependencies first, that `dvc repro` would run, and all that rests on one of them.
+
+    The latter is not asked about: what such a stage reads is about to change, so it has to be asked about then.
+    """
+    with _repo(root) as repo, repo.lock:
+        return _due(repo, root, nodes)
+
+
+def _due(repo: Repo, root: Path, nodes: Mapping[str, Node]) -> set[str]:
+    found: set[str] = set()
+    for name, stage in _find(repo, root, nodes).items():
+        if nodes[name].upstream & found or stage.changed():
+            found.add(name)
+    return found
 
 
 def data_version(root: Path) -> str:

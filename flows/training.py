@@ -56,16 +56,16 @@ class TrainingRun:
         """Return those of `names`, whose upstream stages have all ended, that DVC would run now.
 
         Asking DVC opens the project, a second or more: its last answer holds for what rests on nothing that ran since,
-        and it is asked about all that is `waiting` at once.
+        and it is asked about all that is `waiting` at once, but for what rests on what is due.
         """
         if any(self.nodes[name].upstream & self.since for name in names):
             asked = self._at_rest(waiting)
             try:
-                changed = graph.changed(self.root, asked)
+                due = graph.due(self.root, {name: self.nodes[name] for name in asked})
             except UserError as error:  # each of them, run, fails with DVC's own words or turns out to be up to date
                 get_run_logger().warning("DVC can't say what is up to date: %s", error)
-                changed = set(asked)
-            self.stale = self.stale.difference(asked) | changed
+                due = set(asked)
+            self.stale = self.stale.difference(asked) | due
             self.since.clear()
         return self.stale.intersection(names)
 

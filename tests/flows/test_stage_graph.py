@@ -59,6 +59,16 @@ def test_one_question_tells_all_that_changed(project):
     assert graph.changed(project.root, STAGES) == {"train@p", "evaluate"}
 
 
+def test_what_rests_on_a_stage_that_will_run_is_due_with_it(built):
+    nodes = graph.read_graph(built.root)
+    assert graph.look(built.root).due == graph.due(built.root, nodes) == set()
+    (built.root / "build" / "features" / "x").write_text("touched")
+    below = {name for name, node in nodes.items() if "features@x" in node.upstream} | {"evaluate", "gate"}
+    assert "train@p" in below
+    assert graph.look(built.root).due == graph.due(built.root, nodes) == {"features@x", *below}
+    assert graph.due(built.root, {name: nodes[name] for name in ("data.dvc", "train@p", "gate")}) == {"train@p"}
+
+
 def test_the_data_version_is_dvcs_hash(project):
     first = graph.data_version(project.root)
     assert first in (project.root / "data.dvc").read_text()
