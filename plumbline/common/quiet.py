@@ -84,8 +84,8 @@ def _without_native_lines() -> Iterator[None]:
     read, write = os.pipe()
     child = os.fork()
     if not child:
-        os.close(write)
         try:
+            _let_go(read)
             with os.fdopen(read, "rb") as lines:
                 for line in lines:
                     if not _NATIVE.match(line):
@@ -103,6 +103,17 @@ def _without_native_lines() -> Iterator[None]:
         os.dup2(before, 2)
         os.close(before)
         _wait_for(child)
+
+
+def _let_go(kept: int) -> None:
+    """Close all but file descriptors 2 and `kept`: who waits for the end of our output, or for a lock that we hold,
+    would wait for this process too.
+    """
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, 0)
+    os.dup2(nothing, 1)
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
 
 
 def _wait_for(child: int) -> None:

@@ -97,6 +97,7 @@ def test_a_batch_without_any_usable_picture_says_so(tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.slow
 def test_copies_of_known_pictures_and_inside_the_batch_are_found(tmp_path):
     draw(tmp_path / "known" / "with_helmet" / "k.png", 1)
     draw(tmp_path / "new" / "with_helmet" / "same_bytes.png", 1)

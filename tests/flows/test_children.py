@@ -41,6 +41,7 @@ def test_both_streams_and_the_exit_code_arrive(tmp_path):
     assert sorted(seen) == ["err", "out"]
 
 
+@pytest.mark.slow
 def test_stopping_ends_the_whole_tree_and_refuses_new_ones(tmp_path):
     seen, raised = [], []
 
@@ -62,6 +63,7 @@ def test_stopping_ends_the_whole_tree_and_refuses_new_ones(tmp_path):
     assert all(gone(int(pid)) for pid in seen)
 
 
+@pytest.mark.slow
 def test_what_ignores_sigterm_is_killed(tmp_path):
     seen = []
     stubborn = "trap '' TERM; echo $$; while :; do sleep 0.1; done"
@@ -99,6 +101,7 @@ def test_a_killed_run_takes_its_children_along(tmp_path, sign):
     run.stdout.close()
 
 
+@pytest.mark.slow
 def test_a_guardian_that_was_killed_is_replaced_and_watches_what_the_first_did(tmp_path, capfd):
     with guarded() as children:
         guardian = children._guardian

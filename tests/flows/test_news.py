@@ -2,9 +2,12 @@
 
 import json
 
+import pytest
+
 from flows import news
 
 
+@pytest.mark.slow
 def test_a_decision_is_told_once_and_only_where_the_gate_ran(project, monkeypatch):
     sent = []
     monkeypatch.setattr(news, "send", lambda *message: sent.append(message))

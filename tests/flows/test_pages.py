@@ -70,6 +70,7 @@ def test_reports_are_listed_in_the_order_in_which_one_reads_them(reports):
     assert found[-1].address == "candidates/a%26b%20%3Ci%3E.html"
 
 
+@pytest.mark.slow
 def test_the_index_and_a_folder_are_pages_and_what_is_data_is_text(served):
     page = httpx.get(served)
     assert page.headers["content-type"] == "text/html; charset=utf-8"

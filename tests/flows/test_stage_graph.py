@@ -10,6 +10,7 @@ from plumbline.common.errors import UserError
 STAGES = ["data.dvc", "ingest", "features@x", "features@y", "train@p", "train@q", "train@r", "evaluate", "gate"]
 
 
+@pytest.mark.slow
 def test_it_is_the_graph_that_dvc_has(project):
     nodes = graph.read_graph(project.root)
     assert sorted(nodes) == sorted(STAGES)
@@ -39,6 +40,7 @@ def test_a_new_stage_stands_in_its_place(project):
     assert nodes["card"].upstream == {"gate"}
 
 
+@pytest.mark.slow
 def test_a_pipeline_in_a_folder_below_is_another(project):
     before, version = graph.read_graph(project.root), graph.data_version(project.root)
     inner = project.root / "detection"
@@ -51,6 +53,7 @@ def test_a_pipeline_in_a_folder_below_is_another(project):
     assert graph.look(project.root).nodes == before
 
 
+@pytest.mark.slow
 def test_one_question_tells_all_that_changed(project):
     assert graph.changed(project.root, STAGES) == set(STAGES) - {"data.dvc"}
     project.dvc("repro", "-q")
@@ -59,6 +62,7 @@ def test_one_question_tells_all_that_changed(project):
     assert graph.changed(project.root, STAGES) == {"train@p", "evaluate"}
 
 
+@pytest.mark.slow
 def test_what_rests_on_a_stage_that_will_run_is_due_with_it(built):
     nodes = graph.read_graph(built.root)
     assert graph.look(built.root).due == graph.due(built.root, nodes) == set()
@@ -69,6 +73,7 @@ def test_what_rests_on_a_stage_that_will_run_is_due_with_it(built):
     assert graph.due(built.root, {name: nodes[name] for name in ("data.dvc", "train@p", "gate")}) == {"train@p"}
 
 
+@pytest.mark.slow
 def test_the_data_version_is_dvcs_hash(project):
     first = graph.data_version(project.root)
     assert first in (project.root / "data.dvc").read_text()

@@ -58,6 +58,7 @@ def judged(window: Observations, **params):
     return judge(reference(), window, ["JPEG"] * len(window), PARAMS.model_copy(update=params))
 
 
+@pytest.mark.slow
 def test_of_several_labels_neither_shares_nor_accuracy_are_estimated():
     several, window = replace(reference(), task=SEVERAL_LABELS), sample(1)
     found = judge(several, window, ["JPEG"] * len(window), PARAMS)
@@ -68,6 +69,7 @@ def test_of_several_labels_neither_shares_nor_accuracy_are_estimated():
     assert one.shares
 
 
+@pytest.mark.slow
 def test_the_same_again_is_ok():
     verdicts = [judged(sample(seed)).verdict for seed in range(1, 9)]
     assert "DRIFT" not in verdicts
@@ -82,6 +84,7 @@ def test_a_shift_is_drift_with_its_reason_and_figures():
     assert [test.name for test in found.tests if test.name == "aspect"] == [], "what never varies is no test"
 
 
+@pytest.mark.slow
 def test_descriptors_that_tell_nothing_cost_embeddings_no_power():
     """Each family has its share of the level, whatever is in the others."""
     assert sum((EMBEDDINGS, DESCRIPTORS, SAID)) == pytest.approx(1.0)

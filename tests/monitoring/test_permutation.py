@@ -65,6 +65,7 @@ def rejected(moved: float, windows: int) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items()}
 
 
+@pytest.mark.slow
 def test_frames_of_the_same_videos_are_no_evidence():
     rates = rejected(0.0, 60)
     # At a true rate of 0.05 more than 9 of 60 come up once in 500 times.
@@ -163,6 +164,7 @@ def test_correction_over_tests_holds_the_level_and_costs_copies_of_one_test_noth
     assert all(alone)
 
 
+@pytest.mark.slow
 def test_evidence_that_no_window_shows_adds_up_over_three():
     alone, together = 0, 0
     for seed in range(10):

@@ -27,6 +27,7 @@ def status(images, training=NOTHING, earlier=NOTHING, delivered=frozenset(), dis
     return status_of(images, training, earlier, set(delivered), distance)
 
 
+@pytest.mark.slow
 def test_strangers_are_new():
     assert status(table(("a", FAR[0]), ("b", FAR[1]))) == [NEW, NEW]
 

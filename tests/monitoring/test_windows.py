@@ -175,6 +175,7 @@ def taken(tmp_path):
     other.join(60)
 
 
+@pytest.mark.slow
 def test_a_site_that_is_being_judged_is_waited_for_and_that_is_said(tmp_path, taken, capsys):
     late = pytest.raises(UserError, match=r"GATE is being judged by another run, which has held .*/\.lock for 0 s")
     with late, SiteState(tmp_path, "GATE").locked(0.2):
@@ -195,6 +196,7 @@ LEADING_OUT = ["", " ", ".", "..", "../..", "/etc", "a/b", "a\\b", "..\\..", "GA
 TAKEN = ["{{ x }}", "evidently", "Evidently", "index.html", "x" * 101]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LEADING_OUT + TAKEN)
 def test_a_name_that_is_no_folders_name_is_refused_everywhere(project, monkeypatch, capsys, name):
     before = sorted(path for path in project.root.rglob("*"))

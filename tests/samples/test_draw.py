@@ -45,6 +45,7 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
     return float(np.corrcoef(one.mean(axis=2).ravel(), other.mean(axis=2).ravel())[0, 1])
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same_bytes(sample, items):
     drawn_again = [item for item in items.values() if item.batch == "data"][::7]
     for item in drawn_again:

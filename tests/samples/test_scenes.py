@@ -61,6 +61,7 @@ def test_the_committed_truth_is_the_plan_of_seed_0(items):
     assert committed[list(CLASSES)].to_numpy().sum() > 250
 
 
+@pytest.mark.slow
 def test_a_box_is_where_the_head_is_and_the_same_seed_draws_the_same_bytes(items):
     item = min((one for one in items if len(one.scene.figures) == 2 and not one.copy), key=_nearest)
     content, labels = picture_of(item)
@@ -79,6 +80,7 @@ def _nearest(item):
     return max(figure.head for figure in item.scene.figures)
 
 
+@pytest.mark.slow
 def test_a_head_that_a_nearer_worker_covers_has_no_box(items):
     item = min((one for one in items if len(one.scene.figures) == 1 and not one.copy), key=_nearest)
     (far,) = item.scene.figures

@@ -93,6 +93,7 @@ def a_full_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
+@pytest.mark.slow
 def test_on_a_full_disk_the_last_good_champion_goes_on_until_there_is_room(made, tmp_path):
     looked(made)
     write_version(tmp_path / "next")

@@ -157,6 +157,7 @@ def test_copies_of_a_picture_in_its_group_are_no_new_evidence():
     assert width(6) == pytest.approx(width(1), rel=0.15)
 
 
+@pytest.mark.slow
 def test_intervals_cover_the_truth():
     from benchmarks.selection import coverage
 
@@ -254,6 +255,7 @@ def shortcuts_of(table: pd.DataFrame, labels: np.ndarray, pixels: np.ndarray) ->
     return {item.name: item for item in shortcuts.measure_all(manifest, pixels, sets_of(labels), codes, 200, seed=0)}
 
 
+@pytest.mark.slow
 def test_a_fair_data_set_is_not_called_rigged(people):
     found = shortcuts_of(*people)
     bounds = Gate().shortcut_auc
@@ -264,6 +266,7 @@ def test_a_fair_data_set_is_not_called_rigged(people):
     assert found["framing"].p > 0.01
 
 
+@pytest.mark.slow
 def test_a_data_set_with_one_class_zoomed_is_caught(people):
     table, labels, pixels = people
     rigged = np.stack([zoom_in(p, 0.65) if label else p for p, label in zip(pixels, labels, strict=True)])
@@ -274,6 +277,7 @@ def test_a_data_set_with_one_class_zoomed_is_caught(people):
     assert rule.reason == "framing alone predicts the label with AUC 1.00: this data set teaches zoom"
 
 
+@pytest.mark.slow
 def test_a_background_that_gives_the_label_away_is_caught(people):
     table, labels, pixels = people
     rigged = pixels.copy()
@@ -291,6 +295,7 @@ def test_permuted_labels_stay_together_in_groups_of_one_size():
     assert not (permuted == labels).all()
 
 
+@pytest.mark.slow
 def test_chance_explains_random_labels_as_often_as_it_says(people):
     table, _, pixels = people
     codes = intervals.group_codes(table["group"])
@@ -324,6 +329,7 @@ def test_pixel_regression_learns_a_helmet_and_leaves_the_test_set_alone(people):
     assert np.array_equal(probabilities, pixel_regression(pixels, other, train, validation))
 
 
+@pytest.mark.slow
 def test_the_stage_writes_what_the_contract_says(project, capsys):
     write_project(project, {"small": 1.5, "large": 3.0}, absent=("broken",))
     evaluate.main()
@@ -348,6 +354,7 @@ def test_the_stage_writes_what_the_contract_says(project, capsys):
     assert [point["chosen"] for point in points].count(True) == 1
 
 
+@pytest.mark.slow
 def test_the_same_candidates_give_the_same_bytes_twice(project):
     write_project(project, {"small": 1.5})
     evaluate.main()
@@ -356,6 +363,7 @@ def test_the_same_candidates_give_the_same_bytes_twice(project):
     assert Path("build/evaluation.json").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_three_classes_without_a_violation(project):
     classes = ["cap", "helmet", "nothing"]
     write_project(project, {"small": 2.0, "large": 3.0}, classes)
@@ -369,6 +377,7 @@ def test_three_classes_without_a_violation(project):
     assert set(pd.read_csv("build/plots/roc/small.csv")["class"]) == set(classes)
 
 
+@pytest.mark.slow
 def test_the_threshold_comes_from_validation_alone(project):
     table = write_project(project, {"small": 1.5})
     evaluate.main()

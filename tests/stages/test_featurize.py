@@ -13,6 +13,8 @@ from plumbline.models.features import open_features
 from plumbline.models.networks import NETWORKS
 from plumbline.models.weights import Weights
 
+pytestmark = pytest.mark.slow  # networks run and are trained
+
 RANDOM = Weights("mobilenet", "random", "random", None, None, None)
 ENTRY = Backbone(image_size=32, weights="random", pooling="average", views=1)
 

@@ -124,6 +124,7 @@ def test_on_few_pictures_nothing_is_shown_and_the_best_is_taken_not_the_smallest
     assert select(candidates(900, [0], [0]), brier=np.stack([np.full(900, 0.1), np.full(900, 0.1)])).chosen == "m0"
 
 
+@pytest.mark.slow
 def test_a_simpler_candidate_that_lacks_more_than_the_margin_is_not_chosen_however_many_pictures():
     right = candidates(20_000, [*range(700)], [*range(400)])
     assert select(right).chosen == "m1"
@@ -178,6 +179,7 @@ def test_the_best_of_ten_equal_models_shows_more_than_any_is_worth():
     assert optimism(repeats=1000) == pytest.approx(0.981, abs=0.002)
 
 
+@pytest.mark.slow
 def test_the_rule_is_not_the_smallest_by_default_and_finds_the_simplest_of_the_tied():
     """benchmarks/selection.py in small: its table of 1,000 repeats stands in docs/decisions/selection.md."""
     few = compare_rules("one best", groups=50, repeats=25)
@@ -239,6 +241,7 @@ def test_leaks_are_counted_from_groups_and_from_the_certificate():
     assert not rules.leakage_rule(1).passed
 
 
+@pytest.mark.slow
 def test_a_good_model_is_promoted_with_every_rule_explained(project):
     write_project(project, {"small": 4.0, "large": 4.0})
     decision = run_both()
@@ -252,6 +255,7 @@ def test_a_good_model_is_promoted_with_every_rule_explained(project):
     assert {"accuracy", "recall of without_helmet", "leakage", "better than 16x16 pixels"} <= set(names)
 
 
+@pytest.mark.slow
 def test_a_candidate_over_the_budget_does_not_stand(project):
     write_project(project, {"small": 1.2, "large": 4.0})
     assert run_both()["candidate"] == "large"
@@ -260,6 +264,7 @@ def test_a_candidate_over_the_budget_does_not_stand(project):
     assert run_both()["candidate"] == "small"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["diverged", "constant"])
 def test_a_candidate_whose_training_failed_is_shown_and_not_chosen(project, status, capsys):
     write_project(project, {"small": 3.0, "failed": 5.0})
@@ -274,6 +279,7 @@ def test_a_candidate_whose_training_failed_is_shown_and_not_chosen(project, stat
     assert "failed can&#39;t be chosen" in Path("reports/leaderboard.html").read_text()
 
 
+@pytest.mark.slow
 def test_where_every_training_failed_the_rule_says_so_and_nothing_is_promoted(project):
     write_project(project, {"failed": 4.0})
     change_model("failed", status="diverged")
@@ -288,6 +294,7 @@ def change_model(name: str, **changes: object) -> None:
     file.write_text(json.dumps(json.loads(file.read_text()) | changes))
 
 
+@pytest.mark.slow
 def test_too_few_groups_hold_and_say_how_many(project):
     write_project(project, {"small": 4.0})
     text = Path("params.yaml").read_text().replace("minimum_test_groups: 10", "minimum_test_groups: 60")
@@ -297,6 +304,7 @@ def test_too_few_groups_hold_and_say_how_many(project):
     assert "36 more test groups" in decision["reason"]
 
 
+@pytest.mark.slow
 def test_a_poor_model_is_rejected(project):
     write_project(project, {"small": 0.2})
     decision = run_both()
@@ -304,6 +312,7 @@ def test_a_poor_model_is_rejected(project):
     assert "accuracy" in decision["reason"]
 
 
+@pytest.mark.slow
 def test_a_group_in_two_splits_rejects(project):
     table = write_project(project, {"small": 4.0})
     table.loc[table["split"] == "test", "group"] = table.loc[table["split"] == "train", "group"].iloc[0]
@@ -313,12 +322,14 @@ def test_a_group_in_two_splits_rejects(project):
     assert "leakage" in decision["reason"]
 
 
+@pytest.mark.slow
 def test_the_certificate_is_heeded(project):
     write_project(project, {"small": 4.0})
     Path("build/leakage.json").write_text(json.dumps(certificate_json(pairs_across_splits=2)))
     assert run_both()["verdict"] == "REJECT"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("text", "words"), [(None, "is missing"), ("{", "is damaged")])
 def test_without_a_certificate_there_is_no_decision(project, text, words):
     write_project(project, {"small": 4.0})
@@ -331,6 +342,7 @@ def test_without_a_certificate_there_is_no_decision(project, text, words):
     assert not Path("build/decision.json").exists()
 
 
+@pytest.mark.slow
 def test_test_figures_decide_nothing_about_who_is_chosen(project):
     table = write_project(project, {"small": 1.0, "large": 4.0})
     first = run_both()
@@ -346,6 +358,7 @@ def test_test_figures_decide_nothing_about_who_is_chosen(project):
     assert again == first
 
 
+@pytest.mark.slow
 def test_who_selects_is_said_and_a_race_of_another_run_is_refused(project):
     write_project(project, {"small": 4.0, "large": 4.0})
     decision = run_both()
@@ -365,6 +378,7 @@ def test_who_selects_is_said_and_a_race_of_another_run_is_refused(project):
         gate.main()
 
 
+@pytest.mark.slow
 def test_a_rule_that_is_null_is_not_judged(project):
     write_project(project, {"small": 0.2})
     text = Path("params.yaml").read_text().replace("accuracy_floor: 0.7", "accuracy_floor: null")

@@ -240,6 +240,7 @@ def test_a_chain_that_swallows_the_data_stops_the_run_and_names_its_weakest_link
     refuse_chain(paths, component, edges, [], 0.5)
 
 
+@pytest.mark.slow
 def test_the_radius_that_the_message_names_works_on_this_very_set(tmp_path):
     """Without evidence asked for, pictures of little detail chain: as 300 handwritten digits did."""
     digits = load_digits()
@@ -333,12 +334,14 @@ class TestAudit:
         write(tmp_path, {f"test/{'ab'[i % 2]}/{i}.jpg": scene(i + 50) for i in range(4)})
         return tmp_path
 
+    @pytest.mark.slow
     def test_a_clean_split_exits_with_0(self, folders):
         done = audit("train", "test", cwd=folders)
         assert done.returncode == 0, done.stderr
         assert "no pair across the splits" in done.stdout
         assert (folders / "reports/audit.html").is_file()
 
+    @pytest.mark.slow
     def test_a_copy_on_the_other_side_exits_with_1_and_is_named(self, folders):
         write(folders, {"test/a/stolen.jpg": scene(3).crop((10, 8, 310, 232))})
         done = audit("train", "test", "--page", "out/found.html", cwd=folders)
@@ -347,6 +350,7 @@ class TestAudit:
         assert "stolen.jpg" in (folders / "out/found.html").read_text()
         assert '"pairs_across_splits": 1' in (folders / "out/found.json").read_text()
 
+    @pytest.mark.slow
     def test_every_pair_is_in_a_table_with_what_to_drop(self, folders):
         write(folders, {"test/a/stolen.jpg": scene(3).crop((10, 8, 310, 232)), "test/b/again.png": scene(3)})
         write(folders, {"train/a/twin.jpg": scene(3).resize((300, 225))})
@@ -366,12 +370,14 @@ class TestAudit:
         assert pd.read_parquet(folders / "out/left.parquet").empty
         assert audit("train", "test", "--pairs", "left.txt", cwd=folders).returncode == 2
 
+    @pytest.mark.slow
     def test_folders_without_classes_are_audited_too(self, folders):
         write(folders, {"flat_a/x.jpg": scene(1), "flat_a/y.jpg": scene(2), "flat_b/z.png": scene(1)})
         done = audit("flat_a", "flat_b", cwd=folders)
         assert done.returncode == 1
         assert "flat_a/x.jpg - flat_b/z.png" in done.stdout
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("arguments", "said"),
         [

@@ -29,6 +29,7 @@ def page_of(root):
     return (root / "reports" / "leaderboard.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_a_line_for_each_way_of_training(project):
     for name, labels in (("plain_10", 0.1), ("plain", 1.0)):
         with_settings(project, name, epochs=3, start=None, labels=labels)
@@ -46,5 +47,6 @@ def test_a_line_for_each_way_of_training(project):
     assert "other" not in section
 
 
+@pytest.mark.slow
 def test_without_shares_there_is_no_such_section(project):
     assert 'id="labels"' not in page_of(project)

@@ -67,6 +67,7 @@ def opened(chromium, page_file):
         context.close()
 
 
+@pytest.mark.slow
 def test_it_names_nothing_outside_itself(page_file):
     text = page_file.read_text(encoding="utf-8")
     assert not re.search(r"""(?:src|href)\s*=\s*["'](?:https?:)?//|url\(|@import""", text)
@@ -74,6 +75,7 @@ def test_it_names_nothing_outside_itself(page_file):
     assert text.count("<script>") == 1
 
 
+@pytest.mark.slow
 def test_a_class_name_cannot_become_markup(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write_project(tmp_path, {"small": 3.0}, ["<b>a</b>", "b&c"])
@@ -100,6 +102,7 @@ def held(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_page_terminal_and_summary_say_the_same_word_of_a_rule(held, capsys):
     gate.main()
     terminal = capsys.readouterr().out
@@ -120,6 +123,7 @@ def test_page_terminal_and_summary_say_the_same_word_of_a_rule(held, capsys):
     assert "  failed: test groups: " in table(read_records(artefacts.LEADERBOARD, LeaderboardRow), decision)
 
 
+@pytest.mark.slow
 def test_a_promotion_by_force_stands_on_the_page_of_the_decision_that_it_overruled(held, capsys, monkeypatch):
     """However it is promoted: the stage itself draws the page anew."""
     gate.main()

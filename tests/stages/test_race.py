@@ -305,6 +305,7 @@ def test_a_worthless_backbone_is_disturbed_only_for_a_finalist():
         assert told(*one) is None, one
 
 
+@pytest.mark.slow
 def test_the_race_says_of_every_backbone_whether_it_is_disturbed(project, capsys):
     told = artefacts.RACE / artefacts.DISTURB / "mobilenet.json"
     assert json.loads(told.read_text()) == {"not_measured": None}
@@ -339,6 +340,7 @@ def test_finalists_answer_for_pictures_that_they_never_saw(project):
         assert not same[table["split"] == "train"].any(), "one that never saw them for the training pictures"
 
 
+@pytest.mark.slow
 def test_folds_are_trained_for_once_and_a_new_candidate_costs_its_own(project, monkeypatch, capsys):
     first, record = files(), race_json()
     assert len(first) == 4
@@ -355,6 +357,7 @@ def test_folds_are_trained_for_once_and_a_new_candidate_costs_its_own(project, m
     assert (race_json()["ended"], files()) == ("validation", [])
 
 
+@pytest.mark.slow
 def test_a_fold_depends_on_all_that_it_was_trained_on_and_on_no_test_picture(project, capsys):
     first = files()
     splits = pd.read_parquet("build/splits.parquet")
@@ -373,6 +376,7 @@ def test_a_fold_depends_on_all_that_it_was_trained_on_and_on_no_test_picture(pro
     assert all(name.startswith("a-") for name in files() if name not in first)
 
 
+@pytest.mark.slow
 def test_what_a_kill_or_a_damaged_file_leaves_is_taken_up(project, monkeypatch, capsys):
     first = files()
     honest, calls = folds_module.train, []
@@ -402,6 +406,7 @@ def test_what_a_kill_or_a_damaged_file_leaves_is_taken_up(project, monkeypatch, 
     assert (files(), race_json()) == (first, record)
 
 
+@pytest.mark.slow
 def test_machines_share_folds_by_way_of_a_store(project, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("PLUMBLINE_STORE", str(tmp_path / "store"))
     first = files()

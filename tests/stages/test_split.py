@@ -98,6 +98,7 @@ class TestProperties:
         for side, wanted in zip(SIDES, (0.70, 0.15, 0.15), strict=True):
             assert abs(share[side] - wanted) <= (largest + 3) / len(manifest)
 
+    @pytest.mark.slow
     @settings(deadline=None, max_examples=40)
     @given(collections(), st.data())
     def test_memberships_outlive_new_data(self, collection, data):

@@ -290,6 +290,7 @@ def project(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_the_report_is_the_same_bytes_twice_and_its_pages_need_no_network(project):
     reports = []
     for _ in range(2):

@@ -49,6 +49,7 @@ def test_folders_that_make_no_split_are_a_sentence(folders, says, tmp_path):
         name_sides([tmp_path / name for name in folders])
 
 
+@pytest.mark.slow
 def test_a_clean_split(split, capsys):
     assert audit(["--no-embeddings", "train", "test"]) == CLEAN
     assert json.loads((split / "reports/audit.json").read_text())["pairs_across_splits"] == 0

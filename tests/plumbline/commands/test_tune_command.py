@@ -48,6 +48,7 @@ def run(monkeypatch, *arguments):
     tune.main()
 
 
+@pytest.mark.slow
 def test_the_winner_is_kept_beside_the_study_and_params_stay(project, monkeypatch, capsys):
     run(monkeypatch, "one")
     found = json.loads((project / "build/tune/one.json").read_text())
@@ -58,6 +59,7 @@ def test_the_winner_is_kept_beside_the_study_and_params_stay(project, monkeypatc
     assert (project / "params.yaml").read_text() == PARAMS
 
 
+@pytest.mark.slow
 def test_writing_changes_the_entry_alone(project, monkeypatch, capsys):
     run(monkeypatch, "one", "--write", "--trials", "12")
     found = json.loads((project / "build/tune/one.json").read_text())
@@ -74,6 +76,7 @@ def test_where_nothing_was_better_nothing_is_written(project, monkeypatch, capsy
     assert (project / "params.yaml").read_text() == PARAMS
 
 
+@pytest.mark.slow
 def test_a_second_search_goes_on_with_the_study(project, monkeypatch):
     run(monkeypatch, "one")
     run(monkeypatch, "one", "--trials", "2")

@@ -75,6 +75,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_write_is_whole_or_absent(tmp_path):
     """SIGKILL while a process rewrites a file and a folder without end."""
     for number in range(15):

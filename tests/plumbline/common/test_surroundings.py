@@ -21,6 +21,7 @@ def address(tmp_path, start=None, **more):
     return done.stdout.strip()
 
 
+@pytest.mark.slow
 def test_what_means_something_is_told_apart_and_the_rest_is_not(tmp_path):
     plain = address(tmp_path)
     assert address(tmp_path, DVC_STAGE="train@x", SHLVL="9") == plain

@@ -176,6 +176,7 @@ def limit_files():
     resource.setrlimit(resource.RLIMIT_NOFILE, (512, 512))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

@@ -805,6 +805,7 @@ def test_names_without_a_class_are_one_sentence(yolo):
         list_images(yolo)
 
 
+@pytest.mark.slow
 @given(st.text(max_size=40))
 def test_any_line_is_a_box_inside_the_picture_or_refused(line):
     try:

@@ -30,6 +30,7 @@ def republished(image):
     return shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", SEEDS)
 def test_a_republished_picture_is_laid_over_its_original(seed):
     inliers, overlap = align_local(local_features(grey(republished(scene(seed)))), local_features(grey(scene(seed))))

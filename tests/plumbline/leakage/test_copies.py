@@ -202,6 +202,7 @@ def test_other_hues_are_no_copy(by):
     assert joined.labels().tolist() == [0, 1]
 
 
+@pytest.mark.slow
 def test_silhouettes_on_plain_ground_are_strangers():
     skies = [(150, 180, 220), (210, 210, 215), (90, 120, 190)]
     images = [silhouette(seed, skies[seed % 3]) for seed in range(24)]
@@ -243,6 +244,7 @@ def test_with_sides_every_pair_between_them_is_listed_and_a_chain_within_one():
     assert any(not e.verified for e in found.edges), "the third of one side follows from the other two"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 3])
 def test_the_number_of_cores_changes_nothing(workers, monkeypatch):
     images = [scene(seed) for seed in range(8)]

@@ -36,6 +36,7 @@ def path(request, monkeypatch):
 
 @pytest.mark.usefixtures("path")
 class TestExact:
+    @pytest.mark.slow
     @settings(deadline=None, max_examples=60)
     @given(clustered_hashes(), st.integers(0, 24))
     def test_every_pair_within_the_radius_once(self, hashes, radius):

@@ -58,6 +58,7 @@ def test_every_architecture_and_network_has_maps_or_says_why_not():
         assert "\n" not in str(told.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CHANNELS)
 def test_maps_have_a_place_for_every_stride_pixels(name):
     size = 96

@@ -117,6 +117,7 @@ def test_a_project_that_was_moved_finds_its_files_beside_its_database(opened, tm
     assert registry.load_version().folder.is_relative_to(tmp_path / "elsewhere")
 
 
+@pytest.mark.slow
 def test_no_registry_no_champion_no_manifest_each_say_what_to_do(opened, tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"no version 'champion'.*history"):
         registry.load_version()
