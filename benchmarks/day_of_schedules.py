@@ -246,14 +246,23 @@ def _taken(day: Served, batch: Path) -> bool:
 
 def _quiet(day: Served) -> bool:
     """Whether nothing runs, training has nothing to do, and every site was looked at once more."""
-    busy = ("RUNNING", "PENDING", "CRASHED", "CANCELLING")
-    if any(one["state"]["type"] in busy for name in _deployments() if name != "keeper" for one in day.runs(name)):
+    runs = [day.runs(name) for name in _deployments() if name != "keeper"]
+    if any(_is_busy(one, of_one) for of_one in runs for one in of_one):
         day.ended(day.ask("keeper/keeper"), 600)
         return False
     trained = day.ended(day.ask("training/train"), 900)
     if trained["type"] != "COMPLETED" or not str(trained["message"]).startswith(("0 stages", "1 stage ")):
         return False
     return all(day.ended(day.ask(f"monitor/monitor-{site}"), 600)["type"] == "COMPLETED" for site in SITES)
+
+
+def _is_busy(one: dict[str, Any], runs: list[dict[str, Any]]) -> bool:
+    """Whether a run is at work, or crashed and no later one did its work: that one the keeper leaves."""
+    if one["state"]["type"] != "CRASHED":
+        return one["state"]["type"] in ("RUNNING", "PENDING", "CANCELLING")
+    done = [other for other in runs if other["state"]["type"] == "COMPLETED"]
+    later = [other for other in done if other["start_time"] and other["start_time"] > one["end_time"]]
+    return not any(other["parameters"] == one["parameters"] for other in later)
 
 
 def _ask_for_all(day: Served) -> None:
