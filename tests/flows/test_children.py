@@ -116,6 +116,7 @@ def test_a_guardian_that_was_killed_is_replaced_and_watches_what_the_first_did(t
     assert capfd.readouterr().err.count("another takes over") == 2
 
 
+@pytest.mark.slow
 def test_an_error_while_reading_ends_the_child(tmp_path):
     def refuse(line):
         pids.append(int(line))

@@ -23,6 +23,7 @@ def test_a_decision_is_told_once_and_only_where_the_gate_ran(project, monkeypatc
     assert [message[0] for message in sent] == ["promotion"]
 
 
+@pytest.mark.slow
 def test_a_batch_that_never_became_a_version_is_dropped(project, monkeypatch):
     sent = []
     monkeypatch.setattr(news, "send", lambda *message: sent.append(message))

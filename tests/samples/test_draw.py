@@ -56,6 +56,7 @@ def test_another_seed_draws_another_sample():
     assert not truth_table(plan(1, 45, 3)).equals(truth_table(plan(2, 45, 3)))
 
 
+@pytest.mark.slow
 def test_truth_names_every_file_and_no_other(sample, truth):
     for batch, rows in truth.groupby("batch"):
         root = folder(sample, batch)
@@ -65,6 +66,7 @@ def test_truth_names_every_file_and_no_other(sample, truth):
     assert truth["batch"].value_counts().to_dict() == {"data": 45, "SITE_A": 3, "SITE_B": 3}
 
 
+@pytest.mark.slow
 def test_a_picture_lies_in_the_folder_of_its_published_label(truth):
     labelled = truth[truth["batch"] == "data"]
     assert (labelled["path"].str.split("/").str[0] == labelled["published_label"]).all()
@@ -73,6 +75,7 @@ def test_a_picture_lies_in_the_folder_of_its_published_label(truth):
     assert (truth["label"] == np.where(truth["headgear"] == "helmet", "with_helmet", "without_helmet")).all()
 
 
+@pytest.mark.slow
 def test_metadata_tells_what_a_site_knows_and_not_the_truth(sample, truth):
     for batch, rows in truth.groupby("batch"):
         known = pd.read_csv(folder(sample, batch) / "metadata.csv", keep_default_na=False)
@@ -84,6 +87,7 @@ def test_metadata_tells_what_a_site_knows_and_not_the_truth(sample, truth):
         assert pd.to_datetime(known["captured_at"]).notna().all()
 
 
+@pytest.mark.slow
 def test_exactly_the_two_broken_files_do_not_decode(sample, truth):
     failed = set()
     for row in truth.itertuples():
@@ -95,6 +99,7 @@ def test_exactly_the_two_broken_files_do_not_decode(sample, truth):
     assert len(failed) == 2
 
 
+@pytest.mark.slow
 def test_a_copy_shows_its_original(sample, truth, items):
     copies = truth[truth["copy_of"] != ""]
     assert set(copies["change"]) == {"cropped", "reencoded", "mirrored"}

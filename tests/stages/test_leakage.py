@@ -212,6 +212,7 @@ class TestCertificate:
         assert html.count("<img") == html.count("alt=")
 
 
+@pytest.mark.slow
 def test_the_stage_reads_and_writes_its_files(site, tmp_path, monkeypatch, capsys):
     data, found = site
     monkeypatch.chdir(tmp_path)

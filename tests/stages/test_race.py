@@ -326,6 +326,7 @@ def test_an_ensemble_stands_on_its_members_backbones():
     assert backbones_of(both) == {"vgg16", "pixels"}
 
 
+@pytest.mark.slow
 def test_finalists_answer_for_pictures_that_they_never_saw(project):
     found = race_json()
     assert (found["ended"], found["finalists"], found["folds"]) == ("folds", ["a", "b"], 2)
@@ -417,6 +418,7 @@ def test_machines_share_folds_by_way_of_a_store(project, tmp_path, monkeypatch, 
     assert files() == first
 
 
+@pytest.mark.slow
 def test_a_candidate_that_may_not_stand_is_not_raced(project):
     params = yaml.safe_load(Path("params.yaml").read_text())
     sizes = {name: json.loads(Path(f"build/candidates/{name}/model.json").read_text())["parameters"] for name in "ab"}
@@ -427,6 +429,7 @@ def test_a_candidate_that_may_not_stand_is_not_raced(project):
     assert files() == []
 
 
+@pytest.mark.slow
 def test_params_of_before_are_refused_by_name(project):
     Path("params.yaml").write_text(Path("params.yaml").read_text().replace("folds: 2", "folds: null"))
     with pytest.raises(UserError, match=r"params.yaml.*train.*folds"):

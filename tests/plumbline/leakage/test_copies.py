@@ -119,6 +119,7 @@ def test_without_merging_every_pair_between_two_sides_is_listed():
     assert {(e.a, e.b) for e in found.edges} == {(0, 2), (0, 3), (1, 2), (1, 3)}
 
 
+@pytest.mark.slow
 def test_a_republished_picture_that_hashes_miss_is_found_by_its_embedding():
     image = scene(3, (640, 480))
     piece = image.crop((40, 200, 360, 440))

@@ -54,6 +54,7 @@ def champion_of(opened):
     return registry.number(registry.find(opened, CHAMPION))
 
 
+@pytest.mark.slow
 def test_a_registered_version_is_loaded_whole_by_alias_and_number(opened, tmp_path):
     version = register(opened, tmp_path / "v", content="one")
     registry.move_champion(opened, version, None)
@@ -228,6 +229,7 @@ def test_an_own_mistake_is_not_dressed_up_as_the_registrys():
         raise ZeroDivisionError
 
 
+@pytest.mark.slow
 def test_a_database_cut_short_while_it_is_made_is_made_anew(tmp_path):
     """The migrations of MLflow can't be resumed: the file appears whole or not at all."""
     path = tmp_path / "registry" / "mlflow.db"
