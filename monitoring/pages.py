@@ -10,6 +10,7 @@ from urllib.parse import quote
 import numpy as np
 from markupsafe import Markup
 
+from monitoring.acceptance import Statement
 from monitoring.accuracy import checked_later
 from monitoring.collect import FetchError, Source
 from monitoring.result import Furthest, Result
@@ -40,7 +41,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class Panel:
-    """What the page shows of one site: its last window, what has waited since, earlier windows, charts."""
+    """What the page shows of one site: its last window, what has waited since, earlier windows, charts.
+
+    accepted: by window what was said of those that are accepted.
+    """
 
     site: str
     now: Result
@@ -53,6 +57,7 @@ class Panel:
     furthest: list[Furthest]
     quarantined: list[dict[Hashable, str]]
     quarantine_count: int
+    accepted: dict[str, Statement]
 
 
 def write_index(
@@ -133,6 +138,7 @@ def panel(state: SiteState, reports: Path, manifest: Path) -> Panel:
         furthest=[_with_pictures(one) for one in (last.get("furthest", []) if last else [])],
         quarantined=state.quarantine()[["path", "reason"]].head(20).to_dict("records"),
         quarantine_count=len(state.quarantine()),
+        accepted=state.accepted(),
     )
 
 

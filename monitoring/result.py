@@ -65,6 +65,13 @@ class MetadataSaid(TypedDict):
     said: list[str]
 
 
+class Accepted(TypedDict):
+    """Accepted windows of the site that were part of the reference, and how many of their images."""
+
+    windows: list[str]
+    images: int
+
+
 class Result(TypedDict):
     """The result of looking at a site; `window` is None where there were too few images for one."""
 
@@ -89,6 +96,7 @@ class Result(TypedDict):
     recall: Estimated | None
     far_share: float | None
     notes: list[str]
+    accepted: NotRequired[Accepted]
     furthest: NotRequired[list[Furthest]]
     to_label: NotRequired[str | None]
     retired: NotRequired[dict[str, object]]
