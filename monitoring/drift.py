@@ -63,6 +63,7 @@ from monitoring.site_state import (
     joined,
     unseen,
 )
+from monitoring.trend import MOST, over_time, points_of
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json
@@ -189,6 +190,7 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
         if judgement.verdict == FEW:
             state.wait(result)
             return result
+        watch_over_time(state, result, settings.drift)
         images = scored(images, window, judgement, champion.reference)
         result["to_label"] = None
         if result["verdict"] != OK and settings.drift.label_first:
@@ -203,6 +205,18 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
         state.wait_no_longer()
         state.retire(settings.drift.keep_windows)
     return result
+
+
+def watch_over_time(state: SiteState, result: Result, params: DriftParams) -> None:
+    """Add to the result of a window what the site's windows show together; a finding is WATCH, never more."""
+    earlier = [state.result(name) for name in state.windows()[-MOST:]]
+    points = points_of([*earlier, result], state.accepted())
+    found = over_time(points, result["level"], params.permutations, params.seed)
+    result["over_time"] = found
+    if found["found"]:
+        calm = result["verdict"] == OK
+        result["verdict"] = WATCH if calm else result["verdict"]
+        result["reasons"] = [*([] if calm else result["reasons"]), *found["found"]]
 
 
 def accepted_of(
@@ -598,6 +612,8 @@ def in_lines(result: Result) -> list[str]:
     ]
     lines += [f"  - {reason}" for reason in result["reasons"]]
     lines += [f"  {sentence}" for sentence in [*(result["metadata"] or {"said": []})["said"], *result["notes"]]]
+    if over_time := result.get("over_time"):
+        lines += [f"  {over_time['note']}"] if over_time["note"] else []
     if result["window"]:
         lines.append(f"  rests on {result['basis']}")
     for name, figure in (("accuracy", result["accuracy"]), (f"recall of {result['violation']}", result["recall"])):
@@ -687,6 +703,7 @@ def record_of(results: list[Result]) -> dict[str, Any]:
             "reasons": one["reasons"],
             "counts": one["counts"],
             "accepted_images": one["accepted"]["images"],
+            "over_time": one["over_time"]["found"] if "over_time" in one else [],
         }
         for one in results
     }
