@@ -34,11 +34,11 @@ from plumbline.registry.versions import DIGEST_TAG, Version
 
 def accept(state: SiteState, window: str, champion: Version, reason: str = "") -> Statement:
     """Let the pictures of `window` join the site's reference; UserError where they can't, and nothing is changed."""
-    check_window(state, window)
     if known := state.accepted().get(window):
         raise UserError(
             f"Window {window} of {state.site} was {known.sentence}; `plumbline drift accept --revoke` takes that back."
         )
+    check_window(state, window)
     result = state.result(window)
     judge = result["champion"]
     if judge.get("digest") != champion.tags[DIGEST_TAG]:
@@ -76,9 +76,9 @@ def accept(state: SiteState, window: str, champion: Version, reason: str = "") -
 
 def revoke(state: SiteState, window: str, reason: str = "") -> Statement:
     """Take back that `window` was accepted; UserError where it is not accepted, and nothing is changed."""
-    check_window(state, window)
     known = state.accepted().get(window)
     if known is None:
+        check_window(state, window)
         raise UserError(f"Window {window} of {state.site} is not accepted: there is nothing to revoke.")
     said = {
         "said": REVOKED,
@@ -118,7 +118,8 @@ def main(arguments: list[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     params, listed = load_section("drift", DriftParams), site_names()
     state = SiteState(params.state, checked_site(given.site))
-    check_window(state, given.window)  # before its folder is locked: a site that was never judged has none
+    if given.window not in state.accepted():  # which outlasts the window
+        check_window(state, given.window)  # before its folder is locked: a site that was never judged has none
     if given.revoke:
         with state.locked(params.lock_timeout):
             statement = revoke(state, given.window, given.reason)

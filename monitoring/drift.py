@@ -247,7 +247,8 @@ def accepted_of(
 
 def joined_by(state: SiteState, reference: Reference, together: Together) -> Reference:
     """Return the reference with what accepted windows look like."""
-    different = [state.result(name)["verdict"] == DRIFT for name in together.accepted]
+    statements = state.accepted()
+    different = [statements[name].verdict == DRIFT for name in together.accepted]
     return with_accepted(reference, list(together.accepted.values()), different)
 
 

@@ -248,10 +248,14 @@ def test_accepted_windows_are_no_evidence_and_outlast_what_is_forgotten(site, mo
         send(site, window)
     assert not Path("drift/GATE/windows/0001/looks.npz").exists()
     shutil.rmtree("drift/GATE/windows/0002")
-    assert len(state().accepted_looks("0002")) == 60
+    shutil.rmtree("incoming/GATE/1")  # else its pictures are new once more
+    assert send(site, 7)["accepted"] == {"windows": ["0003", "0002"], "images": 120}, "it outlasts its window"
+    accept.main(["--revoke", GATE, "0002"])
+    with pytest.raises(UserError, match="GATE has no judged window '0002'"):
+        accept.main(["--revoke", GATE, "0002"])
     shutil.rmtree(f"drift/GATE/{JOINED}/0003")
     with pytest.raises(UserError, match=r"0003/looks\.npz is missing, of an accepted window.*--revoke GATE 0003"):
-        send(site, 7)
+        send(site, 8)
 
 
 @pytest.mark.slow
