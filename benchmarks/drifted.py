@@ -7,7 +7,7 @@ every picture in every condition, computed once and kept in a cache folder: thou
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,8 +143,10 @@ def read_table(data: Path) -> pd.DataFrame:
     return pd.concat([helmet, sites], ignore_index=True)
 
 
-def load_pool(data: Path, weights: Path, cache: Path, tiny: bool) -> Pool:
-    """Return the pool, computing what the cache lacks; `tiny` pictures only where they are asked for."""
+def load_pool(
+    data: Path, weights: Path, cache: Path, tiny: bool, conditions: Collection[str] = tuple(CONDITIONS)
+) -> Pool:
+    """Return the pool in `conditions`, computing what the cache lacks, `tiny` pictures only where they are wanted."""
     table = read_table(data)
     cache.mkdir(parents=True, exist_ok=True)
     onnx = cache / "backbone.onnx"
@@ -152,6 +154,8 @@ def load_pool(data: Path, weights: Path, cache: Path, tiny: bool) -> Pool:
         export_network(weights / WEIGHTS, onnx)
     pool = Pool(table, {}, {}, {}, {})
     for number, (name, change) in enumerate(CONDITIONS.items()):
+        if name not in conditions:
+            continue
         places = {kind: cache / f"{number}.{kind}.npy" for kind in ("seen", "small", "tiny")[: 3 if tiny else 2]}
         figures = cache / f"{number}.parquet"
         if not all(place.is_file() for place in (figures, *places.values())):

@@ -4,6 +4,7 @@
     python -m monitoring.drift SITE --result FILE    write the verdicts as JSON as well, for other processes
     python -m monitoring.drift SITE --pages later    draw no pages: --pages only draws them, or the next run
     python -m monitoring.drift --every-site --record build/drift.json    the stage of dvc.yaml; DRIFT is its result
+    python -m monitoring.accept SITE WINDOW      a window is fine: see there
 
 New images are collected, measured and scored by the registry's champion (`monitoring.collect`,
 `monitoring.site_state`), compared with the images that travel with its version (`monitoring.judge`), and the
@@ -45,7 +46,7 @@ from monitoring.labelling import choose, write_to_label
 from monitoring.looks import Looks, drawn
 from monitoring.observations import Observations
 from monitoring.pages import picture_of, write_index
-from monitoring.reference import Reference, load_reference, measures_of
+from monitoring.reference import Reference, are_jpegs, eyes_called, load_reference, measures_of, with_accepted
 from monitoring.result import Furthest, Result
 from monitoring.served import served_record, take_served
 from monitoring.settings import DriftParams, checked_site, site_names
@@ -56,11 +57,13 @@ from monitoring.site_state import (
     QUARANTINE,
     REPEAT,
     SEEN,
+    EarlierLooks,
     MeasuredImages,
     SiteState,
     joined,
     unseen,
 )
+from monitoring.trend import MOST, over_time, points_of
 from plumbline.common import artefacts
 from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json
@@ -115,6 +118,14 @@ class Champion:
 
 
 @dataclass(frozen=True)
+class Together:
+    """What is compared: the looks of windows, newest first, and of accepted windows by name, without empty ones."""
+
+    windows: list[Looks]
+    accepted: dict[str, Looks]
+
+
+@dataclass(frozen=True)
 class Settings:
     """The sections of params.yaml that monitoring reads."""
 
@@ -156,19 +167,30 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
             new.arrays["embeddings"],
             groups_of(images, new.arrays["small"], settings.group, f"{source.url}/{METADATA}"),
         )
-        looks = looks_of(state, champion, images, new, settings, f"{source.url}/{METADATA}")
-        judgement = judge(champion.reference, window, list(images["format"]), settings.drift, looks)
+        accepted, unused = accepted_of(state, champion.reference, settings.drift)
+        together = looks_of(state, champion, images, new, settings, f"{source.url}/{METADATA}", accepted)
+        reference, looks = champion.reference, None
+        if together is not None:
+            reference, looks = joined_by(state, champion.reference, together), together.windows
+        elif accepted and len(new):
+            unused.append("Accepted windows are no part of what these pictures are compared with.")
+        judgement = judge(reference, window, list(images["format"]), settings.drift, looks)
         quarantine = state.quarantine()
         # Named after a window that is not there: a run was killed between noting them and keeping the window.
         bad = quarantine[~quarantine["window"].isin(state.windows())]
-        through = champion.reference.through_eyes if looks else None
-        against = (through or champion.reference.through_champion).looks
+        through = reference.through_eyes if looks else None
+        against = (through or reference.through_champion).looks
         result = result_of(state, champion, judgement, window, table, bad, missed, known, against, settings)
         blind_to = [] if judgement.verdict == FEW else blind(champion.reference, looks)
-        result["notes"] = [*result["notes"], *blind_to, *unstamped(source, files)]
+        result["notes"] = [*result["notes"], *blind_to, *unused, *unstamped(source, files)]
+        joined_in = together.accepted if together else {}
+        result["accepted"] = {"windows": list(joined_in), "images": sum(map(len, joined_in.values()))}
+        if joined_in:
+            result["basis"] += f", {result['accepted']['images']} of them accepted at this site"
         if judgement.verdict == FEW:
             state.wait(result)
             return result
+        watch_over_time(state, result, settings.drift)
         images = scored(images, window, judgement, champion.reference)
         result["to_label"] = None
         if result["verdict"] != OK and settings.drift.label_first:
@@ -185,32 +207,94 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
     return result
 
 
+def watch_over_time(state: SiteState, result: Result, params: DriftParams) -> None:
+    """Add to the result of a window what the site's windows show together; a finding is WATCH, never more."""
+    earlier = [state.result(name) for name in state.windows()[-MOST:]]
+    points = points_of([*earlier, result], state.accepted())
+    found = over_time(points, result["level"], params.permutations, params.seed)
+    result["over_time"] = found
+    if found["found"]:
+        calm = result["verdict"] == OK
+        result["verdict"] = WATCH if calm else result["verdict"]
+        result["reasons"] = [*([] if calm else result["reasons"]), *found["found"]]
+
+
+def accepted_of(
+    state: SiteState, reference: Reference, params: DriftParams
+) -> tuple[dict[str, EarlierLooks], list[str]]:
+    """Return accepted windows, the newest first, that can join the reference, and notes on those that can't."""
+    statements = state.accepted()
+    eyes = eyes_called(reference.eyes) if reference.eyes and reference.through_eyes else ""
+    other = [name for name, one in statements.items() if one.eyes != eyes]
+    found: dict[str, EarlierLooks] = {}
+    for name in sorted(set(statements) - set(other), key=int, reverse=True):
+        looks = state.accepted_looks(name)
+        if len(looks) + sum(map(len, found.values())) > params.most_images:
+            break
+        found[name] = looks
+    notes = []
+    if other:
+        notes.append(
+            f"Accepted and no part of the reference, since other eyes than this version's saw their pictures: windows "
+            f"{', '.join(other)}."
+        )
+    if left := len(statements) - len(other) - len(found):
+        notes.append(
+            f"Of accepted windows the oldest {left} are left out: drift.most_images is {params.most_images:,}."
+        )
+    return found, notes
+
+
+def joined_by(state: SiteState, reference: Reference, together: Together) -> Reference:
+    """Return the reference with what accepted windows look like."""
+    statements = state.accepted()
+    different = [statements[name].verdict == DRIFT for name in together.accepted]
+    return with_accepted(reference, list(together.accepted.values()), different)
+
+
 def looks_of(
-    state: SiteState, champion: Champion, images: pd.DataFrame, new: MeasuredImages, settings: Settings, where: str
-) -> list[Looks] | None:
-    """Return what the new images look like and, before it, earlier windows', newest first; None where no eyes looked.
+    state: SiteState,
+    champion: Champion,
+    images: pd.DataFrame,
+    new: MeasuredImages,
+    settings: Settings,
+    where: str,
+    accepted: dict[str, EarlierLooks],
+) -> Together | None:
+    """Return what the new images look like, before it earlier windows', and `accepted`; None where no eyes looked.
 
-    Images of one photograph or video may come in several windows: those of the newest count.
+    Images of one photograph or video may come in several windows: those of the newest count, of accepted windows only
+    those that no other has.
     """
-    import pandas as pd
-
     if SEEN not in new.arrays or not len(new):
         return None
-    tables, seen, small = [images], [new.arrays[SEEN]], [new.arrays["small"]]
-    for earlier in islice(state.looks_before(champion.digest), max(POOLS) - 1):
-        tables.append(earlier.table)
-        seen.append(earlier.seen)
-        small.append(earlier.small)
-    groups = groups_of(pd.concat(tables, ignore_index=True), np.concatenate(small), settings.group, where)
+    earlier = list(islice(state.looks_before(champion.digest), max(POOLS) - 1))
+    parts = [EarlierLooks(images, new.arrays[SEEN], new.arrays["small"]), *earlier, *accepted.values()]
+    found = each_group_once(parts, settings.group, where)
+    windows, known = found[: len(earlier) + 1], found[len(earlier) + 1 :]
+    return Together(
+        [one for one in windows if len(one)],
+        {name: one for name, one in zip(accepted, known, strict=True) if len(one)},
+    )
+
+
+def each_group_once(parts: list[EarlierLooks], params: GroupParams, where: str) -> list[Looks]:
+    """Return what each part looks like, without images that belong together with those of a part before it."""
+    import pandas as pd
+
+    every = pd.concat([one.table for one in parts], ignore_index=True)
+    groups = groups_of(every, np.concatenate([one.small for one in parts]), params, where)
     found, start, taken = [], 0, np.array([], np.int64)
-    for table, theirs, grey in zip(tables, seen, small, strict=True):
-        mine = groups[start : start + len(table)]
-        start += len(table)
+    for one in parts:
+        mine = groups[start : start + len(one)]
+        start += len(one)
         rows = np.flatnonzero(~np.isin(mine, taken))
         taken = np.union1d(taken, mine)
-        if len(rows):
-            own = np.unique(mine[rows], return_inverse=True)[1].astype(np.int64)
-            found.append(Looks(measures_of(table.iloc[rows]), theirs[rows], grey[rows], own))
+        own = np.unique(mine[rows], return_inverse=True)[1].astype(np.int64)
+        measures = measures_of(one.table.iloc[rows])
+        if "format" in one.table and not are_jpegs(list(one.table["format"])):
+            measures = measures.drop(columns="bits_per_pixel", errors="ignore")
+        found.append(Looks(measures, one.seen[rows], one.small[rows], own))
     return found
 
 
@@ -529,6 +613,8 @@ def in_lines(result: Result) -> list[str]:
     ]
     lines += [f"  - {reason}" for reason in result["reasons"]]
     lines += [f"  {sentence}" for sentence in [*(result["metadata"] or {"said": []})["said"], *result["notes"]]]
+    if over_time := result.get("over_time"):
+        lines += [f"  {over_time['note']}"] if over_time["note"] else []
     if result["window"]:
         lines.append(f"  rests on {result['basis']}")
     for name, figure in (("accuracy", result["accuracy"]), (f"recall of {result['violation']}", result["recall"])):
@@ -617,6 +703,8 @@ def record_of(results: list[Result]) -> dict[str, Any]:
             "window": one["window"],
             "reasons": one["reasons"],
             "counts": one["counts"],
+            "accepted_images": one["accepted"]["images"],
+            "over_time": one["over_time"]["found"] if "over_time" in one else [],
         }
         for one in results
     }

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from monitoring.anomaly import folds_of
 from monitoring.observations import Floats
 from monitoring.permutation import Layout, Statistic, centred, classifier, kolmogorov, mean_discrepancy
+from monitoring.shares import confusion, solve
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -44,10 +45,16 @@ class Looks:
 
 @dataclass(frozen=True)
 class Known:
-    """What the reference looks like, and of what class it is: `labels` (N,) numbers."""
+    """What the reference looks like, and what is known of it.
+
+    labels: (N,) class numbers, -1 of pictures that nobody labelled.
+    kinds: (N,) 0 of pictures of the data set, 1, 2, ... of accepted windows that looked different, -1 of those that
+    did not and may be of any kind; None where no window was accepted that looked different.
+    """
 
     looks: Looks
     labels: NDArray[np.int64]
+    kinds: NDArray[np.int64] | None = None
 
 
 def drawn(groups: NDArray[np.int64], most: int, seed: int) -> NDArray[np.intp]:
@@ -61,7 +68,10 @@ def drawn(groups: NDArray[np.int64], most: int, seed: int) -> NDArray[np.intp]:
 
 
 def statistics_of(known: Known, windows: Sequence[Looks], names: Sequence[str]) -> tuple[Layout, dict[str, Statistic]]:
-    """Return the layout of reference and windows, newest first, and the statistics on it; `names` are descriptors."""
+    """Return the layout of reference and windows, newest first, and the statistics on it; `names` are descriptors.
+
+    Where accepted windows looked different, part of the reference is compared (`of_their_kinds`).
+    """
     reference, every = known.looks, [known.looks, *windows]
     shifts = np.cumsum([0, *(int(one.groups.max()) + 1 for one in every[:-1])])
     joined = np.concatenate([one.groups + shift for one, shift in zip(every, shifts, strict=True)])
@@ -71,9 +81,14 @@ def statistics_of(known: Known, windows: Sequence[Looks], names: Sequence[str]) 
     seen = np.concatenate([one.seen for one in every]).astype(np.float32)
     fold = folds_of(reference.groups)
     theirs = folds_of(np.unique(groups[start:], return_inverse=True)[1].astype(np.int64), seed=1)
-    spread = seen[:start].std(axis=0) + 1e-6
-    scaled = (seen - seen[:start].mean(axis=0)) / spread
+    scaled = _scaled(seen, start)
     read = read_classes(scaled[:start], known.labels, fold, scaled[start:], theirs)
+    if known.kinds is not None:
+        plain = _scaled(_plain(every, names), start)
+        rows = of_their_kinds(known, np.concatenate([scaled, plain], axis=1), fold, theirs)
+        kept = np.concatenate([rows, np.arange(start, len(read))])
+        every[0], read, seen, ages = reference.take(rows), read[kept], seen[kept], ages[kept]
+        groups = np.unique(groups[kept], return_inverse=True)[1].astype(np.int64)
     layout = Layout(ages, groups, read)
     found: dict[str, Statistic] = {}
     for name in names:
@@ -87,6 +102,46 @@ def statistics_of(known: Known, windows: Sequence[Looks], names: Sequence[str]) 
         if cells.std(axis=0).min() > 0:
             found["places"] = classifier(cells / cells.std(axis=0), layout)
     return layout, found
+
+
+def _scaled(values: Floats, start: int) -> Floats:
+    """Return `values` (N, D) in units of the spread of the first `start` rows, the reference's."""
+    return np.asarray((values - values[:start].mean(axis=0)) / (values[:start].std(axis=0) + 1e-6))
+
+
+def _plain(every: Sequence[Looks], names: Sequence[str]) -> Floats:
+    """Return (N, D) what all have beside embeddings: descriptors and where light and dark lie."""
+    parts = [np.concatenate([one.measures[list(names)].to_numpy(np.float64) for one in every])]
+    small = [one.small for one in every if one.small is not None]
+    return np.concatenate([*parts, *([grid(np.concatenate(small))] if len(small) == len(every) else [])], axis=1)
+
+
+def of_their_kinds(known: Known, both: Floats, fold: NDArray[np.int64], theirs: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return the rows of the reference to compare: as many as there are of each kind in the shares that windows show.
+
+    With pictures of the data set and of accepted windows that looked different the reference is a mixture, and a
+    window of one kind alone would differ from it for ever. So the windows' shares of the kinds are estimated as shares
+    of classes are (`monitoring.shares`, by what a classifier reads from known ones that it was not fitted to), and the
+    reference is thinned to these shares, whole groups at random. What fits a window best can only hide a difference
+    between kinds that a person has accepted: all else, and chance, is on both sides.
+
+    Args:
+        both: (N + M, D) figures of reference and windows; fold (N,), theirs (M,): as `read_classes`.
+    """
+    assert known.kinds is not None
+    start, kinds = len(known.looks), int(known.kinds.max()) + 1
+    read = read_classes(both[:start], known.kinds, fold, both[start:], theirs, balanced=True)
+    sure = known.kinds >= 0
+    told = confusion(known.kinds[sure], read[:start][sure], kinds)
+    shares = solve(told, np.bincount(read[start:], minlength=kinds) / len(theirs))
+    own = np.where(sure, known.kinds, read[:start])
+    counts = np.bincount(own, minlength=kinds)
+    scale = float((counts[shares > 0] / shares[shares > 0]).min())
+    parts = []
+    for kind in range(kinds):
+        rows = np.flatnonzero(own == kind)
+        parts.append(rows[drawn(known.looks.groups[rows], round(scale * shares[kind]), seed=kind)])
+    return np.sort(np.concatenate(parts))
 
 
 def embedding_tests(vectors: Floats, layout: Layout) -> dict[str, Statistic]:
@@ -106,11 +161,17 @@ def embedding_tests(vectors: Floats, layout: Layout) -> dict[str, Statistic]:
 
 
 def read_classes(
-    known: Floats, labels: NDArray[np.int64], fold: NDArray[np.int64], window: Floats, theirs: NDArray[np.int64]
+    known: Floats,
+    labels: NDArray[np.int64],
+    fold: NDArray[np.int64],
+    window: Floats,
+    theirs: NDArray[np.int64],
+    balanced: bool = False,
 ) -> NDArray[np.int64]:
     """Return (N + M,) the class that a ridge classifier reads from each embedding, fitted without its fold.
 
     Not the champion's: it has learnt some of the reference by heart, and calls those right more often than new ones.
+    Pictures with label -1 are read and not learnt from. `balanced`: a rare class weighs as much as a frequent one.
     """
     from sklearn.linear_model import RidgeClassifier
 
@@ -120,13 +181,16 @@ def read_classes(
     both = np.concatenate([known, window])
     for number in np.unique(fold):
         rows = (ours == number) | (new == number)
-        rest = fold != number
+        rest = (fold != number) & (labels >= 0)
         if not rows.any():
             continue
         if len(np.unique(labels[rest])) < 2:
             read[rows] = labels[rest][0]
             continue
-        read[rows] = RidgeClassifier(PROBE_RIDGE).fit(known[rest], labels[rest]).predict(both[rows])
+        weights = "balanced" if balanced else None
+        read[rows] = (
+            RidgeClassifier(PROBE_RIDGE, class_weight=weights).fit(known[rest], labels[rest]).predict(both[rows])
+        )
     return read
 
 

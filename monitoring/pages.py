@@ -10,11 +10,13 @@ from urllib.parse import quote
 import numpy as np
 from markupsafe import Markup
 
+from monitoring.acceptance import Statement
 from monitoring.accuracy import checked_later
 from monitoring.collect import FetchError, Source
 from monitoring.result import Furthest, Result
 from monitoring.settings import wrong_name
 from monitoring.site_state import NEW, SiteState
+from monitoring.words import in_units
 from plumbline.common import artefacts
 from plumbline.common.files import write_text
 from plumbline.imaging.decode import DecodeError, decode
@@ -40,7 +42,10 @@ class Chart:
 
 @dataclass(frozen=True)
 class Panel:
-    """What the page shows of one site: its last window, what has waited since, earlier windows, charts."""
+    """What the page shows of one site: its last window, what has waited since, earlier windows, charts.
+
+    accepted: by window what was said of those that are accepted.
+    """
 
     site: str
     now: Result
@@ -53,6 +58,7 @@ class Panel:
     furthest: list[Furthest]
     quarantined: list[dict[Hashable, str]]
     quarantine_count: int
+    accepted: dict[str, Statement]
 
 
 def write_index(
@@ -133,6 +139,7 @@ def panel(state: SiteState, reports: Path, manifest: Path) -> Panel:
         furthest=[_with_pictures(one) for one in (last.get("furthest", []) if last else [])],
         quarantined=state.quarantine()[["path", "reason"]].head(20).to_dict("records"),
         quarantine_count=len(state.quarantine()),
+        accepted=state.accepted(),
     )
 
 
@@ -200,6 +207,7 @@ def charts(results: list[Result]) -> list[Chart]:
             words="1% where nothing has changed",
         ),
     ]
+    drawn += changed(numbers, results)
     known = [
         (number, result["accuracy"]["value"])
         for number, result in zip(numbers, results, strict=True)
@@ -220,6 +228,29 @@ def charts(results: list[Result]) -> list[Chart]:
             )
         )
     return drawn
+
+
+def changed(numbers: list[float], results: list[Result]) -> list[Chart]:
+    """Return a chart of the figure that changed most clearly over the windows, none where none did."""
+    figures = results[-1]["over_time"]["figures"] if "over_time" in results[-1] else []
+    shown = sorted((one for one in figures if one["shown"]), key=lambda one: min(one["trend_p"], one["change_p"]))
+    if not shown:
+        return []
+    one, (unit,) = shown[0], in_units(shown[0]["name"])
+    medians = [
+        (number, test["window"]["median"])
+        for number, result in zip(numbers, results, strict=True)
+        for test in result["tests"]
+        if test["name"] == one["name"] and test["window"]
+    ]
+    kind = f"changed with window {one['window']}" if one["shown"] == "change" else "has a trend"
+    svg = line_chart(
+        [Line(one["name"], [x for x, _ in medians], [y for _, y in medians], "s3")],
+        "window",
+        f"{one['name']}, median",
+        f"Median {one['name']} over {len(medians)} windows, last {medians[-1][1]:.3g}: it {kind}",
+    )
+    return [Chart(title=f"What changed: {unit}", svg=svg, words=f"each window's median; it {kind}")]
 
 
 def picture_of(source: Source, path: str, max_pixels: int) -> str | None:

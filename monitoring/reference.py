@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -119,6 +120,49 @@ def _through_eyes(home: Path, classes: list[str]) -> Known | None:
     return Known(Looks(_measures(images), seen, small, groups), label_numbers(images, classes))
 
 
+def eyes_called(eyes: EyesRecord) -> str:
+    """Return what drift's eyes are, so that two versions whose eyes see the same call them the same.
+
+    The same network with the same weights sees the same whether a version brings it or the champion is it.
+    """
+    seen_by = f"sha256 {eyes.sha256}" if eyes.sha256 else eyes.through
+    return f"{eyes.network}, {eyes.origin} weights, {eyes.image_size} pixels, {seen_by}"
+
+
+def with_accepted(reference: Reference, accepted: Sequence[Looks], different: Sequence[bool]) -> Reference:
+    """Return `reference` with what accepted windows look like beside the data set's pictures.
+
+    Args:
+        different: of each window whether it was DRIFT, and so is of a kind of its own.
+
+    The champion's scores are not joined: they are compared with pictures of known class that it did not train on.
+    """
+    import pandas as pd
+
+    known = reference.through_eyes
+    if known is None or not accepted:
+        return reference
+    every = [known.looks, *accepted]
+    shifts = np.cumsum([0, *(int(one.groups.max()) + 1 for one in every[:-1])])
+    small = [one.small for one in every if one.small is not None]
+    looks = Looks(
+        pd.concat([one.measures for one in every], join="inner", ignore_index=True),
+        np.concatenate([one.seen for one in every]),
+        np.concatenate(small) if len(small) == len(every) else None,
+        np.concatenate([one.groups + shift for one, shift in zip(every, shifts, strict=True)]),
+    )
+    numbers = np.where(different, np.cumsum(different), -1)
+    parts = [np.full(len(one), number, np.int64) for one, number in zip(accepted, numbers, strict=True)]
+    return replace(
+        reference,
+        through_eyes=Known(
+            looks,
+            np.concatenate([known.labels, np.full(len(looks) - len(known.looks), -1, np.int64)]),
+            np.concatenate([np.zeros(len(known.looks), np.int64), *parts]) if any(different) else None,
+        ),
+    )
+
+
 def label_numbers(images: pd.DataFrame, classes: list[str]) -> NDArray[np.int64]:
     """Return (N,) class numbers of the column label, -1 where it is none of `classes`.
 
@@ -152,8 +196,11 @@ def measures_of(table: pd.DataFrame, files: bool = True) -> pd.DataFrame:
 def comparable(reference: Reference, window: pd.DataFrame, formats: list[str]) -> list[str]:
     """Return the descriptors that both sides have and that mean the same on both."""
     names = [str(name) for name in reference.observations.measures if name in window]
-    if not all(
-        given and np.mean([one == "JPEG" for one in given]) >= SAME_FORMAT for given in (reference.formats, formats)
-    ):
+    if not all(are_jpegs(given) for given in (reference.formats, formats)):
         names = [name for name in names if name != "bits_per_pixel"]
     return names
+
+
+def are_jpegs(formats: Sequence[str]) -> bool:
+    """Whether nearly all files are JPEGs, so that their bytes say how strongly they are compressed."""
+    return bool(formats) and float(np.mean([one == "JPEG" for one in formats])) >= SAME_FORMAT

@@ -65,6 +65,41 @@ class MetadataSaid(TypedDict):
     said: list[str]
 
 
+class Accepted(TypedDict):
+    """Accepted windows of the site that were part of the reference, and how many of their images."""
+
+    windows: list[str]
+    images: int
+
+
+class FigureOverTime(TypedDict):
+    """One figure over a site's windows, p-values corrected for all figures and both tests.
+
+    window, since: the first window after the most likely change; before, after: means of its medians before and after
+    the change, of a trend those of the first and the last third; shown: `change`, `trend`, or nothing.
+    """
+
+    name: str
+    trend_p: float
+    rho: float
+    change_p: float
+    window: str
+    since: str
+    before: float
+    after: float
+    shown: str
+
+
+class OverTime(TypedDict):
+    """Trend and change point over a site's windows, see monitoring.trend; `note` says what can't be seen yet."""
+
+    windows: list[str]
+    level: float
+    figures: list[FigureOverTime]
+    found: list[str]
+    note: str
+
+
 class Result(TypedDict):
     """The result of looking at a site; `window` is None where there were too few images for one."""
 
@@ -89,6 +124,8 @@ class Result(TypedDict):
     recall: Estimated | None
     far_share: float | None
     notes: list[str]
+    accepted: NotRequired[Accepted]
+    over_time: NotRequired[OverTime]
     furthest: NotRequired[list[Furthest]]
     to_label: NotRequired[str | None]
     retired: NotRequired[dict[str, object]]

@@ -10,6 +10,9 @@ Layout under STATE/SITE::
         images.parquet               a row for each of its images
         result.json                  verdict, reasons, figures
         looks.npz                    of the newest: what drift's eyes saw of some of them, for judging windows together
+    statements/0001.json             what a person said of a window: that it is accepted, or no longer
+    accepted/0001/                   of a window that was ever accepted: what joins the reference
+        images.parquet, looks.npz    a row for each of its images, and what drift's eyes saw of them
     counted/0001.parquet             what is kept of images of older windows, from window 0001 on
     waiting.json                     the last result, where there were too few images
 
@@ -34,6 +37,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from monitoring.acceptance import Statement, in_force, keep_statement, read_statements
 from monitoring.collect import File
 from monitoring.result import Result
 from monitoring.settings import checked_site
@@ -45,6 +49,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PENDING, WINDOWS, COUNTED = "pending", "windows", "counted"
+STATEMENTS, JOINED = "statements", "accepted"
 # What is kept of an image for ever, so that it is not counted twice and can be recognised.
 LASTING = ("path", "listed", "stamp", "id", "pixels_sha256", "phash", "status")
 COUNTED_ROWS = 100_000  # rows of one file in counted/, about 15 MB: retiring a window rewrites no more than that
@@ -82,6 +87,9 @@ class EarlierLooks:
     table: pd.DataFrame
     seen: NDArray[np.floating]
     small: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.table)
 
 
 class SiteState:
@@ -150,20 +158,75 @@ class SiteState:
         self.forget_pending()
 
     def looks_before(self, champion: str) -> Iterator[EarlierLooks]:
-        """Yield looks of earlier windows, newest first, back to the last that was DRIFT or another champion judged."""
+        """Yield looks of earlier windows, newest first, back to the last that was DRIFT or another champion judged.
+
+        Accepted windows are passed over: they are part of the reference, and no evidence against it.
+        """
+        accepted = self.accepted()
         for window in reversed(self.whole_windows()):
-            path = self.root / WINDOWS / window / LOOKS
             result = self.result(window)
-            if result["verdict"] == "DRIFT" or result["champion"].get("digest") != champion or not path.is_file():
+            if result["verdict"] == "DRIFT" or result["champion"].get("digest") != champion:
                 return
-            with np.load(path, allow_pickle=False) as stored:
-                rows, seen, small = (stored[name] for name in ("rows", "seen", "small"))
-            yield EarlierLooks(self.images(window).iloc[rows].reset_index(drop=True), seen, small)
+            if window in accepted:
+                continue
+            if not (self.root / WINDOWS / window / LOOKS).is_file():
+                return
+            yield self._looks(window)
+
+    def has_looks(self, window: str) -> bool:
+        """Whether what drift's eyes saw of a window is kept, in it or since it was accepted before."""
+        return any((self.root / place / window / LOOKS).is_file() for place in (JOINED, WINDOWS))
+
+    def _looks(self, window: str) -> EarlierLooks:
+        with np.load(self.root / WINDOWS / window / LOOKS, allow_pickle=False) as stored:
+            rows, seen, small = (stored[name] for name in ("rows", "seen", "small"))
+        return EarlierLooks(self.images(window).iloc[rows].reset_index(drop=True), seen, small)
 
     def forget_looks(self, keep: int) -> None:
-        """Remove what drift's eyes saw of all windows but the newest `keep`."""
-        for window in in_number_order(path.parent.name for path in (self.root / WINDOWS).glob(f"*/{LOOKS}"))[:-keep]:
+        """Remove what drift's eyes saw of all windows but the newest `keep`, accepted ones among them not counted."""
+        known, accepted = (
+            in_number_order(p.parent.name for p in (self.root / WINDOWS).glob(f"*/{LOOKS}")),
+            self.accepted(),
+        )
+        evidence = [window for window in known if window not in accepted]
+        for window in known[: known.index(evidence[-keep])] if len(evidence) > keep else []:
             (self.root / WINDOWS / window / LOOKS).unlink(missing_ok=True)
+
+    # --------------------------------------------------------------------------------------------- accepted windows
+
+    def accepted(self) -> dict[str, Statement]:
+        """Return the windows that are accepted, each with what was said of it, the earliest accepted first."""
+        return in_force(read_statements(self.root / STATEMENTS))
+
+    def say(self, statement: Statement) -> None:
+        """Keep what a person said of a window, after all that was said before."""
+        keep_statement(self.root / STATEMENTS, statement)
+
+    def keep_accepted(self, window: str) -> int:
+        """Keep what drift's eyes saw of a window apart from it, so that it outlasts it; return how many images.
+
+        What is there is left: a window never changes. Until a statement names the window nothing joins anything.
+        """
+        if not (self.root / JOINED / window).is_dir():
+            looks = self._looks(window)
+            with replacing_folder(self.root / JOINED / window) as folder:
+                looks.table.to_parquet(folder / "images.parquet", index=False)
+                np.savez(folder / LOOKS, seen=looks.seen, small=looks.small)
+        return len(self.accepted_looks(window))
+
+    def accepted_looks(self, window: str) -> EarlierLooks:
+        """Return what joins the reference of a window that was accepted; UserError where it is gone."""
+        import pandas as pd
+
+        home = self.root / JOINED / window
+        try:
+            with np.load(home / LOOKS, allow_pickle=False) as stored:
+                return EarlierLooks(pd.read_parquet(home / "images.parquet"), stored["seen"], stored["small"])
+        except FileNotFoundError as error:
+            raise UserError(
+                f"{error.filename} is missing, of an accepted window: restore it, or run `plumbline drift accept "
+                f"--revoke {self.site} {window}`."
+            ) from None
 
     # -------------------------------------------------------------------------------------------------- old windows
 

@@ -20,6 +20,14 @@ SAID = {
     "size": ("smaller pictures", "larger pictures", "side in pixels", 1.0, 0),
     "confidence": ("the champion is less sure", "the champion is surer", "confidence", 1.0, 2),
 }
+FAR_AWAY = "far from the reference"
+_UNITS = {FAR_AWAY: ("distance to the nearest known pictures", 1.0, 3)}
+
+
+def in_units(name: str, *values: float) -> tuple[str, ...]:
+    """Return what the figure `name` is called, then `values` of it as people read them."""
+    unit, factor, digits = _UNITS[name] if name in _UNITS else SAID[name][2:]
+    return (unit, *(f"{factor * value:.{digits}f}" for value in values))
 
 
 def sentence(name: str, reference: Floats | None, window: Floats | None, far_share: float, windows: int = 1) -> str:
@@ -32,7 +40,7 @@ def sentence(name: str, reference: Floats | None, window: Floats | None, far_sha
 
 
 def _finding(name: str, reference: Floats | None, window: Floats | None, far_share: float) -> str:
-    if name == "far from the reference":
+    if name == FAR_AWAY:
         return f"{far_share:.0%} of the images lie further from the reference than 99% of it"
     if name == "embeddings (MMD)":
         return "what they show is distributed differently (maximum mean discrepancy of embeddings)"

@@ -10,9 +10,10 @@ import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from plumbline.common import artefacts
 
@@ -25,6 +26,19 @@ app = typer.Typer(
 )
 flows = typer.Typer(help="Prefect: the same stages on a schedule, on more machines.", no_args_is_help=True)
 app.add_typer(flows, name="flows", rich_help_panel=None)
+
+
+class _JudgesSites(TyperGroup):
+    """`plumbline drift SITE` is `plumbline drift judge SITE`: needed in full for a site called as a command is."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # Typer's own class of contexts has no public name
+        if not args or args[0] not in {*self.commands, *ctx.help_option_names}:
+            args = ["judge", *args]
+        return super().parse_args(ctx, args)
+
+
+drift = typer.Typer(cls=_JudgesSites, help="Judge sites' new images (`plumbline drift SITE`), or accept a window.")
+app.add_typer(drift, name="drift", rich_help_panel=None)
 
 
 def _version() -> str:
@@ -174,8 +188,8 @@ def rollback(
     run_module("stages.promote", "rollback", "--reason", reason, *options, *flags)
 
 
-@app.command()
-def drift(
+@drift.command()
+def judge(
     site: Annotated[list[str] | None, typer.Argument(help="A folder under drift.source in params.yaml.")] = None,
     every_site: Annotated[bool, typer.Option("--every-site", help="Those listed under `sites`.")] = False,
 ) -> None:
@@ -184,6 +198,22 @@ def drift(
     Exit code 0 OK or WATCH, 1 DRIFT, 2 not enough images, 3 error.
     """
     run_module("monitoring.drift", *(site or []), *(["--every-site"] if every_site else []))
+
+
+@drift.command()
+def accept(
+    site: Annotated[str, typer.Argument(help="A site that was judged.")],
+    window: Annotated[str, typer.Argument(help="One of its windows, as in 0003.")],
+    revoke: Annotated[bool, typer.Option("--revoke", help="It is not fine after all.")] = False,
+    reason: Annotated[str, typer.Option(help="Why; it is kept and shown.")] = "",
+) -> None:
+    """Say that a judged window is fine: its pictures join the reference of the site's later verdicts.
+
+    Exit code 0, or 3 where nothing was changed.
+    """
+    flags = ["--revoke"] if revoke else []
+    options = ["--reason", reason] if reason else []
+    run_module("monitoring.accept", *flags, *options, "--", site, window)
 
 
 @app.command()

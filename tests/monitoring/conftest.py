@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
-from made_up import PARAMS, Site, promote, write_version
+from made_up import PARAMS, Site, open_their_eyes, promote, write_version
 
 
 @pytest.fixture(scope="session")
@@ -29,4 +29,29 @@ def project(registered, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{registered}/registry/mlflow.db")
     (tmp_path / "params.yaml").write_text(PARAMS)
+    return Site(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def registries(tmp_path_factory):
+    """By whether the eyes are the version's own, the address of a registry whose champion has eyes: none is changed."""
+    addresses = {}
+    for own in (True, False):
+        root = tmp_path_factory.mktemp("eyes")
+        addresses[own] = f"sqlite:///{root}/mlflow.db"
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(root)
+            patch.setenv("MLFLOW_TRACKING_URI", addresses[own])
+            write_version(root / "version")
+            open_their_eyes(root / "version", own)
+            promote(root / "version")
+    return addresses
+
+
+@pytest.fixture
+def site(registries, tmp_path, monkeypatch):
+    """A project whose champion has eyes of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registries[True])
+    (tmp_path / "params.yaml").write_text(PARAMS.replace("4999", "999"))
     return Site(tmp_path)

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from made_up import PARAMS, Site, open_their_eyes, promote, write_version
+from made_up import PARAMS
 
 from monitoring import drift
 from monitoring.reference import load_reference
@@ -25,31 +25,6 @@ GATE = "GATE"
 @pytest.fixture(autouse=True)
 def _without_evidently(monkeypatch):
     monkeypatch.setattr(drift, "keep_history", lambda *_: [])
-
-
-@pytest.fixture(scope="module")
-def registries(tmp_path_factory):
-    """By whether the eyes are the version's own, the address of a registry whose champion has eyes."""
-    addresses = {}
-    for own in (True, False):
-        root = tmp_path_factory.mktemp("eyes")
-        addresses[own] = f"sqlite:///{root}/mlflow.db"
-        with pytest.MonkeyPatch.context() as patch:
-            patch.chdir(root)
-            patch.setenv("MLFLOW_TRACKING_URI", addresses[own])
-            write_version(root / "version")
-            open_their_eyes(root / "version", own)
-            promote(root / "version")
-    return addresses
-
-
-@pytest.fixture
-def site(registries, tmp_path, monkeypatch):
-    """A project whose champion has eyes of its own."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", registries[True])
-    (tmp_path / "params.yaml").write_text(PARAMS.replace("4999", "999"))
-    return Site(tmp_path)
 
 
 def judged(*arguments: str) -> dict:
@@ -145,11 +120,18 @@ def test_images_of_a_video_that_goes_on_count_in_its_newest_window_only():
     champion = SimpleNamespace(digest="x")
     settings = SimpleNamespace(group=GroupParams())
     found = drift.looks_of(
-        Earlier(before), champion, new.table, MeasuredImages(new.table, arrays), settings, "metadata.csv"
+        Earlier(before),
+        champion,
+        new.table,
+        MeasuredImages(new.table, arrays),
+        settings,
+        "metadata.csv",
+        {"0001": window(200), "0002": before},
     )
-    assert [len(one) for one in found] == [20, 16]
-    assert [len(set(one.groups)) for one in found] == [17, 16]
-    np.testing.assert_array_equal(found[1].seen, before.seen[4:])
+    assert [len(one) for one in found.windows] == [20, 16]
+    assert [len(set(one.groups)) for one in found.windows] == [17, 16]
+    np.testing.assert_array_equal(found.windows[1].seen, before.seen[4:])
+    assert {name: len(one) for name, one in found.accepted.items()} == {"0001": 16}, "and none of what is evidence"
 
 
 def test_the_eyes_of_a_version_are_read_back(site):
