@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from plumbline.common import cluster
 from plumbline.common.closure import code_digest
+from plumbline.common.errors import UserError, first_line, no_room
 from plumbline.common.files import replacing
 from plumbline.common.store import Arrays, DamagedError, Store
 from plumbline.imaging.labels import classes_of
@@ -76,6 +77,10 @@ def key_of(candidate: Candidate, features: Features) -> tuple[Any, ...]:
     return architecture, candidate.model_dump(mode="json"), features.backbone.content()
 
 
+class NotMadeAgainError(UserError):
+    """A copy of what was trained without a fold can't be made, so this candidate has no answer about the fold."""
+
+
 class After(Protocol):
     """What is done to a network once it is trained, before it is asked."""
 
@@ -116,6 +121,8 @@ class FoldAnswers:
 
         `after` is what is done to a compressed candidate once its original is trained. A `teacher` is trained without
         the fold as well: it must not tell its student what it knows of these pictures.
+
+        Raises NotMadeAgainError where `after` fails; nothing is kept then, and the next run tries again.
         """
         key = f"{name}-{number + 1}-{self._key(candidate, features, number, after, teacher)}.npz"
         self.used.append(key)
@@ -169,8 +176,10 @@ class FoldAnswers:
         if teacher is not None:
             said = train(f"the teacher of {shown}", teacher[0], table, teacher[1], self.seed, told=False).predictions
         trained = train(shown, candidate, table, features, self.seed, told=False, said=said)
-        predictions = trained.predictions
-        asked = predictions[predictions["split"] == "test"] if after is None else after.answers(trained.network, table)
+        if after is None:
+            asked = trained.predictions[trained.predictions["split"] == "test"]
+        else:
+            asked = _answers_of_copy(after, trained.network, table, shown)
         columns = [str(column) for column in asked.columns if str(column).startswith("p_")]
         classes = [column.removeprefix("p_") for column in columns]
         probabilities = asked[columns].to_numpy(np.float64)
@@ -200,3 +209,18 @@ class FoldAnswers:
             self.splits[seen][column].astype(str).tolist() for column in ("path", "id", "label", "group", "split")
         ]
         return cluster.digest(columns, self.part[seen].tolist())
+
+
+def _answers_of_copy(after: After, network: keras.Model, table: pd.DataFrame, shown: str) -> pd.DataFrame:
+    """What the copy of `network` answers; what stands in the way of making one is that candidate's own trouble.
+
+    A disk or a memory that is full is not: it would meet every candidate, so it stops the run.
+    """
+    try:
+        return after.answers(network, table)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # pruning, export, ONNX and ONNX Runtime each raise their own
+        if no_room(error):
+            raise
+        raise NotMadeAgainError(f"{shown}: its copy could not be made again ({first_line(error)})") from error
