@@ -25,6 +25,7 @@ from plumbline.common.store import Arrays, DamagedError, Store
 from plumbline.imaging.labels import classes_of
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import Features
+from plumbline.models.hints import Teacher, teacher_maps
 from plumbline.models.training import train
 from plumbline.tasks.labels import truth_table
 
@@ -67,7 +68,7 @@ def count_folds(part: NDArray[np.intp]) -> int:
     return int(part.max(initial=NO_FOLD)) + 1
 
 
-Teacher = tuple[Candidate, Features]
+Taught = tuple[Candidate, Features]
 """Another candidate and the features of its backbone."""
 
 
@@ -115,7 +116,7 @@ class FoldAnswers:
         features: Features,
         number: int,
         after: After | None = None,
-        teacher: Teacher | None = None,
+        teacher: Taught | None = None,
     ) -> pd.DataFrame:
         """Return what candidate `name` says of the pictures of fold `number`: their rows, and p_CLASS by class.
 
@@ -164,7 +165,7 @@ class FoldAnswers:
         features: Features,
         number: int,
         after: After | None,
-        teacher: Teacher | None,
+        teacher: Taught | None,
     ) -> Arrays:
         """Train without the fold, stopped by validation, and return what is said of the fold's pictures."""
         seen = self.splits["split"] != "test"
@@ -172,10 +173,14 @@ class FoldAnswers:
         table = self.splits.assign(split=roles)[seen.to_numpy()].reset_index(drop=True)
         shown = f"{name} without fold {number + 1} of {count_folds(self.part)}"
         # The race says a line for all of a round, which may be twenty trainings.
-        said = None
+        said = maps = None
         if teacher is not None:
-            said = train(f"the teacher of {shown}", teacher[0], table, teacher[1], self.seed, told=False).predictions
-        trained = train(shown, candidate, table, features, self.seed, told=False, said=said)
+            taught = train(f"the teacher of {shown}", teacher[0], table, teacher[1], self.seed, told=False)
+            said = taught.predictions
+            if candidate.hints is not None:
+                teaching = Teacher(teacher[0], taught.network, teacher[1])
+                maps = teacher_maps(name, candidate, features, teaching, list(table["path"]))
+        trained = train(shown, candidate, table, features, self.seed, told=False, said=said, maps=maps)
         if after is None:
             asked = trained.predictions[trained.predictions["split"] == "test"]
         else:
@@ -188,7 +193,7 @@ class FoldAnswers:
         return {"probabilities": np.nan_to_num(probabilities), "classes": np.asarray(classes, dtype=str)}
 
     def _key(
-        self, candidate: Candidate, features: Features, number: int, after: After | None, teacher: Teacher | None
+        self, candidate: Candidate, features: Features, number: int, after: After | None, teacher: Taught | None
     ) -> str:
         return cluster.digest(
             code_digest(__name__),
