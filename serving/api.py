@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
@@ -16,12 +17,26 @@ from fastapi.responses import JSONResponse, Response
 
 from plumbline.common.served import RECORD, accuracy_by_day
 from plumbline.registry.versions import MODEL
-from serving import inference_protocol, metrics
+from serving import inference_protocol, metrics, tensorflow_rest
 from serving.answers import Answering
 from serving.batching import BusyError
-from serving.examples import ANSWERS, BATCH_BODY, FEEDBACK, MODEL_EXAMPLE, PICTURES_BODY, READY, problems
+from serving.engine import Prepared, Unusable
+from serving.examples import (
+    ANSWERS,
+    BATCH_BODY,
+    FEEDBACK,
+    MODEL_EXAMPLE,
+    PICTURES_BODY,
+    PREDICT_BODY,
+    PREDICTIONS,
+    READY,
+    STATUS,
+    errors,
+    problems,
+)
 from serving.keys import Keys
 from serving.links import Fetcher, checked_urls
+from serving.model import Served
 from serving.problems import ProblemError, busy
 from serving.record import Labels
 from serving.settings import ServingParams
@@ -82,6 +97,7 @@ def routes(service: Service) -> list[APIRouter]:
     guarded = APIRouter(dependencies=[Depends(key)])
     _add_predictions(guarded, service)
     _add_inference(guarded, service)
+    _add_tensorflow(guarded, service)
     guarded.add_api_route("/metrics", _metrics, methods=["GET"], tags=["operations"], response_class=Response,
                           responses={**problems(401), 200: {"content": {"text/plain": {}}}})  # fmt: skip
     opened = APIRouter()
@@ -272,14 +288,26 @@ def _add_health(router: APIRouter, service: Service) -> None:
 # ------------------------------------------------------------------------------------------ Open Inference Protocol
 
 
-def _add_inference(router: APIRouter, service: Service) -> None:
+def version_of(service: Service, model: str, version: str | None) -> Served | None:
+    """Return what answers for a model's version, the champion where none is named; None where it is not served."""
+    if model != service.model:
+        return None
     engine = service.answering.engine
+    champion, challenger = engine.wanted(), engine.challenger
+    if version in (None, str(champion.version)):
+        return champion
+    return challenger if challenger and version == str(challenger.version) else None
 
+
+def versions_of(service: Service) -> list[int]:
+    """Return the numbers of the versions that answer, the champion's first."""
+    engine = service.answering.engine
+    return [engine.wanted().version, *([engine.challenger.version] if engine.challenger else [])]
+
+
+def _add_inference(router: APIRouter, service: Service) -> None:
     def known(model: str, version: str | None = None) -> Any:
-        served = engine.wanted() if model == service.model else None
-        if served is not None and version is not None and version != str(served.version):
-            challenger = engine.challenger
-            served = challenger if challenger and version == str(challenger.version) else None
+        served = version_of(service, model, version)
         if served is None:
             raise ProblemError(404, f"Only '{service.model}' is served, in the versions that its metadata names.")
         return served
@@ -300,9 +328,8 @@ def _add_inference(router: APIRouter, service: Service) -> None:
         return JSONResponse({"ready": True, "name": service.model})
 
     def metadata(model: str, version: str | None = None) -> JSONResponse:
-        served, challenger = known(model, version), engine.challenger
-        versions = [engine.wanted().version, *([challenger.version] if challenger else [])]
-        return JSONResponse(inference_protocol.metadata(service.model, served, versions))
+        served = known(model, version)
+        return JSONResponse(inference_protocol.metadata(service.model, served, versions_of(service)))
 
     def config(model: str, version: str | None = None) -> JSONResponse:
         return JSONResponse(inference_protocol.config(service.model, known(model, version), service.params.batch))
@@ -320,6 +347,21 @@ def _add_inference(router: APIRouter, service: Service) -> None:
             responses=problems(400, 401, 404, 408, 413, 415, 429, 503))  # fmt: skip
 
 
+@asynccontextmanager
+async def _room(service: Service, pictures: int) -> AsyncIterator[None]:
+    """Hold room for so many pictures, for so long as an answer may take; ProblemError where there is none."""
+    seconds = service.params.limits.answer_seconds
+    try:
+        with service.answering.engine.batcher.admitted(pictures):
+            async with asyncio.timeout(seconds):
+                yield
+    except BusyError as error:
+        metrics.BUSY.inc()
+        raise busy(error.seconds) from None
+    except TimeoutError:
+        raise ProblemError(503, f"No answer within {seconds:g} s.", {"Retry-After": "5"}) from None
+
+
 INFER_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {}}}}
 
 
@@ -335,15 +377,8 @@ async def _infer(service: Service, request: Request, served: Any) -> Response:
         return inference_protocol.read_request(plain, length, served, limits.pictures)
 
     wanted = await loop.run_in_executor(None, read)
-    try:
-        with engine.batcher.admitted(len(wanted.pixels)):
-            async with asyncio.timeout(limits.answer_seconds):
-                scored = await engine.batcher.score(served, list(wanted.pixels))
-    except BusyError as error:
-        metrics.BUSY.inc()
-        raise busy(error.seconds) from None
-    except TimeoutError:
-        raise ProblemError(503, f"No answer within {limits.answer_seconds:g} s.", {"Retry-After": "5"}) from None
+    async with _room(service, len(wanted.pixels)):
+        scored = await engine.batcher.score(served, list(wanted.pixels))
     answer, length = inference_protocol.write_response(service.model, served, wanted, scored)
     answer, packing = inference_protocol.packed(answer, request.headers.get("accept-encoding", ""))
     headers = {"Plumbline-Version": str(served.version)}
@@ -353,3 +388,60 @@ async def _infer(service: Service, request: Request, served: Any) -> Response:
         headers["Content-Encoding"] = packing
     kind = "application/octet-stream" if length is not None else "application/json"
     return Response(answer, media_type=kind, headers=headers)
+
+
+# -------------------------------------------------------------------------------------------- TensorFlow Serving's REST
+
+
+def _add_tensorflow(router: APIRouter, service: Service) -> None:
+    def known(model: str, version: str | None) -> Served:
+        served = version_of(service, model, version)
+        if served is None:
+            raise tensorflow_rest.not_served(model, version, service.model)
+        return served
+
+    def status(model: str, version: str | None = None) -> JSONResponse:
+        """Which versions answer."""
+        served = known(model, version)
+        return JSONResponse(tensorflow_rest.status([served.version] if version else versions_of(service)))
+
+    async def predict(request: Request, model: str, version: str | None = None) -> Response:
+        """Answer pictures as TensorFlow Serving does."""
+        return await _predict_tensorflow(service, request, known(model, version))
+
+    add = partial(router.add_api_route, tags=["TensorFlow Serving"])
+    for path in ("{model}", "{model}/versions/{version}"):
+        add(f"{tensorflow_rest.PREFIX}{path}", status, methods=["GET"], responses={**STATUS, **errors(401, 404, 503)})
+        add(f"{tensorflow_rest.PREFIX}{path}:predict", predict, methods=["POST"], openapi_extra=PREDICT_BODY,
+            responses={**PREDICTIONS, **errors(400, 401, 404, 408, 413, 415, 422, 429, 503)})  # fmt: skip
+
+
+async def _predict_tensorflow(service: Service, request: Request, served: Served) -> Response:
+    limits, engine = service.params.limits, service.answering.engine
+    body = await read_body(request, limits.request_bytes, limits.upload_seconds)
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    loop = asyncio.get_running_loop()
+
+    def read() -> tensorflow_rest.Asked:
+        plain = inference_protocol.unpacked(body, encoding, limits.request_bytes)
+        return tensorflow_rest.read_request(plain, served, limits)
+
+    asked = await loop.run_in_executor(None, read)
+    async with _room(service, len(asked.pictures)):
+        files = iter(await engine.prepare(served, [one for one in asked.pictures if isinstance(one, Upload)]))
+        pictures: list[Any] = []
+        for one in asked.pictures:
+            ready = next(files) if isinstance(one, Upload) else one
+            if isinstance(ready, Unusable):
+                metrics.REFUSED.inc()
+                raise ProblemError(ready.status, f"{ready.name} {ready.reason}.")
+            pictures.append(ready.pixels if isinstance(ready, Prepared) else ready)
+        scored = await engine.batcher.score(served, pictures)
+
+    def write() -> tuple[bytes, str | None]:
+        content = json.dumps(tensorflow_rest.write_response(asked, scored)).encode()
+        return inference_protocol.packed(content, request.headers.get("accept-encoding", ""))
+
+    answer, packing = await loop.run_in_executor(None, write)
+    headers = {"Plumbline-Version": str(served.version)} | ({"Content-Encoding": packing} if packing else {})
+    return Response(answer, media_type="application/json", headers=headers)

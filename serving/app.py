@@ -16,7 +16,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving import metrics, page
+from serving import metrics, page, tensorflow_rest
 from serving.api import Service, routes
 from serving.problems import MEDIA, ProblemError
 
@@ -54,28 +54,34 @@ def make_app(service: Service, lifespan: Lifespan) -> FastAPI:
 
 
 def _add_refusals(app: FastAPI, service: Service) -> None:
-    def refused(problem: ProblemError) -> JSONResponse:
-        return JSONResponse(problem.content(service.version), problem.status, problem.headers, MEDIA)
+    def refused(request: Request, problem: ProblemError) -> JSONResponse:
+        return written(problem, request.url.path, service.version)
 
     async def ours(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, ProblemError)
-        return refused(error)
+        return refused(request, error)
 
     async def http(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, HTTPException)
         sentence = {404: "There is nothing at this address.", 405: "This address takes other methods."}
-        return refused(
-            ProblemError(error.status_code, sentence.get(error.status_code, str(error.detail)), error.headers)
-        )
+        detail = sentence.get(error.status_code, str(error.detail))
+        return refused(request, ProblemError(error.status_code, detail, error.headers))
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         first = error.errors()[0]
-        return refused(ProblemError(422, f"{first['loc'][-1]}: {first['msg']}."))
+        return refused(request, ProblemError(422, f"{first['loc'][-1]}: {first['msg']}."))
 
     app.add_exception_handler(ProblemError, ours)
     app.add_exception_handler(HTTPException, http)
     app.add_exception_handler(RequestValidationError, invalid)
+
+
+def written(problem: ProblemError, path: str, version: int | None) -> JSONResponse:
+    """Return a refusal as clients of the address `path` read it: RFC 9457's, or TensorFlow Serving's."""
+    if path.startswith(tensorflow_rest.PREFIX):
+        return JSONResponse({"error": problem.detail}, problem.status, problem.headers)
+    return JSONResponse(problem.content(version), problem.status, problem.headers, MEDIA)
 
 
 class Always:
@@ -113,9 +119,7 @@ class Always:
             if status:
                 raise
             problem = ProblemError(500, "Something went wrong here; it is in the server's log.")
-            await JSONResponse(problem.content(self._service.version), 500, media_type=MEDIA)(
-                scope, receive, with_headers
-            )
+            await written(problem, scope["path"], self._service.version)(scope, receive, with_headers)
         finally:
             route: Any = scope.get("route")
             path = getattr(route, "path", "none")

@@ -133,6 +133,56 @@ READY: Responses = {
 }
 
 
+_TENSORFLOW_PICTURES: dict[str, Any] = {"type": "array", "minItems": 1}
+PREDICT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/json": {
+                "schema": {
+                    "type": "object",
+                    "properties": {
+                        "signature_name": {"type": "string"},
+                        "instances": _TENSORFLOW_PICTURES,
+                        "inputs": {"anyOf": [_TENSORFLOW_PICTURES, {"type": "object"}]},
+                    },
+                    "oneOf": [{"required": ["instances"]}, {"required": ["inputs"]}],
+                },
+                "example": {"instances": [{"image_bytes": {"b64": "/9j/4AAQSkZJRg..."}}]},
+            }
+        },
+    }
+}
+PREDICTIONS: Responses = {
+    200: {
+        "description": "An answer for each picture: `predictions` to `instances`, `outputs` to `inputs`.",
+        "content": {"application/json": {"example": {"predictions": [[0.03, 0.97]]}}},
+    }
+}
+STATUS: Responses = {
+    200: {
+        "content": {
+            "application/json": {
+                "example": {
+                    "model_version_status": [
+                        {"version": "3", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+                    ]
+                }
+            }
+        }
+    }
+}
+
+
+def errors(*statuses: int) -> Responses:
+    """Return what the document says of these refusals in TensorFlow Serving's format."""
+    schema = {"type": "object", "required": ["error"], "properties": {"error": {"type": "string"}}}
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {"application/json": {"schema": schema}}}
+        for status in statuses
+    }
+
+
 def problems(*statuses: int) -> Responses:
     """Return what the document says of these refusals."""
     return {

@@ -117,7 +117,7 @@ def read_request(body: bytes, json_length: str | None, served: Served, most: int
                 raise ValueError("the tensor's bytes are not as many as it says")
             values: NDArray[Any] = np.frombuffer(binary, TYPES[kind])
         else:
-            values = _plain(tensor["data"], kind)
+            values = plain_numbers(tensor["data"], kind)
         pixels = values.reshape(shape)
     except (ValueError, TypeError, KeyError, OverflowError):
         raise ProblemError(400, "The input's data does not fit its shape and datatype.") from None
@@ -126,7 +126,7 @@ def read_request(body: bytes, json_length: str | None, served: Served, most: int
     return Wanted(identity, pixels.astype(np.float32), outputs)
 
 
-def _plain(data: Any, kind: str) -> NDArray[Any]:
+def plain_numbers(data: Any, kind: str) -> NDArray[Any]:
     """The numbers of a list as they are: NumPy alone would cut 1.5 to 1 and read the text "3" as a number."""
     values = np.asarray(data)
     if values.dtype.kind not in ("iu" if kind == "UINT8" else "iuf"):

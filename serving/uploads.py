@@ -87,7 +87,7 @@ async def read_form(request: Request, limits: Limits, most: int) -> Form:
         form = await _parse(request.headers, body, most)
     if not form.files:
         raise ProblemError(422, "The request holds no file: add at least one picture.")
-    return Form([_bounded(file, limits) for file in form.files], form.fields)
+    return Form([bounded(file, limits) for file in form.files], form.fields)
 
 
 async def read_fields(request: Request, most: int, seconds: float) -> dict[str, list[str]]:
@@ -130,7 +130,7 @@ def _text(text: str) -> str:
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
-def _bounded(file: Upload, limits: Limits) -> Upload:
+def bounded(file: Upload, limits: Limits) -> Upload:
     if len(file.content) <= limits.picture_bytes:
         return file
     reason = f"has {len(file.content):,} bytes, more than the {limits.picture_bytes:,} allowed"

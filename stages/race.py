@@ -83,6 +83,8 @@ def main() -> None:
                 f"trainings in {seconds:.0f} s",
                 file=sys.stderr,
             )
+        for name, why in found.failed.items():
+            print(f"race: {name} leaves: {why}", file=sys.stderr)
         return found
 
     found = runs[gate.selection](entrants, look, terms)

@@ -9,11 +9,12 @@ budget can't pay a fold for all of them, the less accurate half stays behind (su
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from plumbline.common.errors import UserError
 from plumbline.evidence.records import Disturbing, Ended, RaceRecord, RaceRound
 from plumbline.evidence.selection import best_of, shortfalls
 from plumbline.models.records import WeightsRecord
@@ -37,12 +38,14 @@ class Answers:
     """What C candidates made of the same N pictures: which they got `right` (C, N), their Brier scores (C, N).
 
     `codes` (N,) are the pictures' groups, 0 to G - 1; `times` (R, G) says how often each group is in a redrawing.
+    `failed` says of those who were asked and have no answer, and no row, what stood in the way.
     """
 
     right: NDArray[np.bool_]
     brier: Floats
     codes: Ints
     times: Floats
+    failed: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def groups(self) -> int:
@@ -50,7 +53,7 @@ class Answers:
 
     def of(self, places: list[int]) -> Answers:
         """The answers of some of the candidates."""
-        return Answers(self.right[places], self.brier[places], self.codes, self.times)
+        return replace(self, right=self.right[places], brier=self.brier[places])
 
 
 @dataclass(frozen=True)
@@ -72,20 +75,34 @@ def race(entrants: list[Entrant], look: Look, terms: Terms) -> RaceRecord:
     """Run the race: who was asked about how many folds, who left when and why, and why it ended.
 
     `finalists` are those still in question; the choice among them is `select_simplest`'s, on all that they were asked.
+    Who fails to answer leaves. Where that leaves nobody, the race is run again without those who failed: who was sent
+    home was compared with them. Raises UserError where everybody fails.
     """
+    return _race(entrants, look, terms, {})
+
+
+def _race(entrants: list[Entrant], look: Look, terms: Terms, before: Mapping[str, str]) -> RaceRecord:
+    """Run it where those of `before` failed already."""
     running = list(entrants)
-    left: dict[str, str] = {}
+    left: dict[str, str] = dict(before)
+    failed = dict(before)
     rounds: list[RaceRound] = []
     seconds = 0.0
     for folds in range(terms.folds + 1):
-        answers = look([one.name for one in running], folds)
+        asked = [one.name for one in running]
+        answers = look(asked, folds)
+        failed |= answers.failed
+        left |= answers.failed
+        running = [one for one in running if one.name not in failed]
+        if not running:
+            return _race(_without(entrants, failed), look, terms, failed)
         sent_home = out_of_question(running, answers, terms, len(entrants))
         kept = [place for place, one in enumerate(running) if one.name not in sent_home]
         left |= sent_home
         rounds.append(
             RaceRound(
                 folds=folds,
-                asked=[one.name for one in running],
+                asked=asked,
                 images=len(answers.codes),
                 groups=answers.groups,
                 in_question=[running[place].name for place in kept],
@@ -93,12 +110,12 @@ def race(entrants: list[Entrant], look: Look, terms: Terms) -> RaceRecord:
         )
         running, answers = [running[place] for place in kept], answers.of(kept)
         if is_settled(running, answers, terms):
-            return _record("settled", rounds, left, terms)
+            return _record("settled", rounds, left, terms, failed)
         if folds == terms.folds:
             break
         affordable = within_budget(running, answers, 60 * terms.minutes - seconds)
         if not affordable:
-            return _record("minutes" if np.isfinite(seconds_of(running)) else "unmeasured", rounds, left, terms)
+            return _record("minutes" if np.isfinite(seconds_of(running)) else "unmeasured", rounds, left, terms, failed)
         left |= {
             one.name: "among the less accurate half when the time left (train.minutes) did not pay a fold for all"
             for one in running
@@ -106,7 +123,19 @@ def race(entrants: list[Entrant], look: Look, terms: Terms) -> RaceRecord:
         }
         running = affordable
         seconds += seconds_of(running)
-    return _record("folds", rounds, left, terms)
+    return _record("folds", rounds, left, terms, failed)
+
+
+def _without(entrants: list[Entrant], failed: Mapping[str, str]) -> list[Entrant]:
+    """The entrants that did not fail; UserError where all did."""
+    rest = [one for one in entrants if one.name not in failed]
+    if not rest:
+        reasons = "; ".join(failed.values())
+        raise UserError(
+            f"params.yaml: no candidate that stands could be asked about a fold ({reasons}): take these entries out, "
+            "or set gate.selection: validation."
+        )
+    return rest
 
 
 def validation_alone(entrants: list[Entrant], look: Look, terms: Terms) -> RaceRecord:
@@ -122,12 +151,15 @@ def all_folds(entrants: list[Entrant], look: Look, terms: Terms) -> RaceRecord:
 def _without_race(ended: Ended, entrants: list[Entrant], look: Look, folds: int, terms: Terms) -> RaceRecord:
     names = [one.name for one in entrants]
     answers = look(names, folds)
-    one = RaceRound(folds=folds, asked=names, images=len(answers.codes), groups=answers.groups, in_question=names)
-    return _record(ended, [one], {}, terms)
+    rest = [one.name for one in _without(entrants, answers.failed)]
+    one = RaceRound(folds=folds, asked=names, images=len(answers.codes), groups=answers.groups, in_question=rest)
+    return _record(ended, [one], dict(answers.failed), terms, answers.failed)
 
 
-def _record(ended: Ended, rounds: list[RaceRound], left: dict[str, str], terms: Terms) -> RaceRecord:
-    return RaceRecord(
+def _record(
+    ended: Ended, rounds: list[RaceRound], left: dict[str, str], terms: Terms, failed: Mapping[str, str]
+) -> RaceRecord:
+    record = RaceRecord(
         ended=ended,
         finalists=[name for name in rounds[-1].in_question if name not in left],
         folds=rounds[-1].folds,
@@ -136,6 +168,8 @@ def _record(ended: Ended, rounds: list[RaceRound], left: dict[str, str], terms: 
         left=left,
         minutes=terms.minutes,
     )
+    # Only where there is something to say: a race without failures leaves the bytes that it always left.
+    return record.model_copy(update={"failed": sorted(failed)}) if failed else record
 
 
 def out_of_question(running: list[Entrant], answers: Answers, terms: Terms, entered: int) -> dict[str, str]:

@@ -391,7 +391,8 @@ class RaceRecord(Record):
     `ended` is `settled` (told apart), `folds` (all were asked), `minutes` (the budget was spent), `unmeasured` (no
     candidate's training time is known, so nothing says what a fold takes), or, where there was no race, `validation` or
     `cross_validation` as gate.selection says. `finalists` are chosen among on validation and the first `folds` of
-    `of_folds` folds; `left` says why each of the others is not. The budget is
+    `of_folds` folds; `left` says why each of the others is not; `failed` names those of them that could not answer,
+    such as a copy that could not be made again without a fold. The budget is
     `minutes` of training; what was spent is not recorded, since no two runs take the same time. With gate.prefer:
     latency, `latencies` holds what each candidate that stands takes for a picture as it is served, in milliseconds.
     """
@@ -404,6 +405,7 @@ class RaceRecord(Record):
     left: dict[str, str]
     minutes: float
     latencies: dict[str, float] = Field(default_factory=dict)
+    failed: list[str] = Field(default_factory=list)
 
     @property
     def on(self) -> str:
@@ -414,7 +416,12 @@ class RaceRecord(Record):
 
     @property
     def why(self) -> str:
-        """One plain sentence on which pictures select, and why."""
+        """In plain words: which pictures select, and why; who could not be asked about them."""
+        failed = "".join(f" {name} could not be asked: {self.left[name]}." for name in self.failed)
+        return f"{self._how}{failed}"
+
+    @property
+    def _how(self) -> str:
         first, last = self.rounds[0], self.rounds[-1]
         if self.ended == "validation":
             return f"Selected on validation alone ({first.groups} groups), as gate.selection asks."

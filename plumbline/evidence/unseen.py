@@ -15,6 +15,7 @@ from plumbline.evidence.intervals import draw_groups
 from plumbline.evidence.race import Answers
 from plumbline.models.combination import Kind
 from plumbline.models.ensembles import Member, combined_unseen
+from plumbline.models.folds import NotMadeAgainError
 
 Ask = Callable[[str, int], pd.DataFrame]
 """What a candidate says of a fold (by name and number), trained without it: the fold's rows with p_CLASS columns."""
@@ -58,15 +59,26 @@ class Unseen:
         return sample_of(self.table(name, folds), candidate.classes, task=candidate.task)
 
     def answers(self, names: list[str], folds: int) -> Answers:
-        """Return which pictures each of `names` got right, and its Brier scores at validation's temperature."""
-        samples = [self.sample(name, folds) for name in names]
+        """Return which pictures each of `names` got right, and its Brier scores at validation's temperature.
+
+        Who could not be asked about a fold has no row: `failed` says why. Where nobody could there is no picture.
+        """
+        samples: dict[str, Predictions] = {}
+        failed: dict[str, str] = {}
+        for name in names:
+            try:
+                samples[name] = self.sample(name, folds)
+            except NotMadeAgainError as error:
+                failed[name] = str(error)
+        if not samples:
+            return Answers(np.empty((0, 0), bool), np.empty((0, 0)), np.empty(0, np.intp), np.empty((0, 0)), failed)
+        first = next(iter(samples.values()))
         return Answers(
-            right=np.stack([sample.right for sample in samples]),
-            brier=np.stack(
-                [sample.scaled(self._temperature(name)).brier for name, sample in zip(names, samples, strict=True)]
-            ),
-            codes=samples[0].codes,
-            times=draw_groups(samples[0].groups, self.resamples, self.seed),
+            right=np.stack([sample.right for sample in samples.values()]),
+            brier=np.stack([sample.scaled(self._temperature(name)).brier for name, sample in samples.items()]),
+            codes=first.codes,
+            times=draw_groups(first.groups, self.resamples, self.seed),
+            failed=failed,
         )
 
     def _temperature(self, name: str) -> float:

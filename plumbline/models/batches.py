@@ -38,7 +38,8 @@ class Batches:
     """Batches of (features of one view, targets[, weights]) of `rows` (N,) of `values` (M, 1 + V, ...).
 
     With a `seed` each epoch is shuffled anew, and each picture shows one of its 1 + `views` views, drawn anew; so are
-    whether it is mirrored and the factor 1 - `brightness` to 1 + `brightness` of its pixels.
+    whether it is mirrored and the factor 1 - `brightness` to 1 + `brightness` of its pixels. `maps` (N, h, w, c) are
+    learnt behind the targets (N, T), which become (N, T + h w c): mirrored with their picture.
     """
 
     def __init__(
@@ -52,8 +53,9 @@ class Batches:
         weights: NDArray[np.float32] | None = None,
         mirror: bool = False,
         brightness: float = 0.0,
+        maps: NDArray[Any] | None = None,
     ) -> None:
-        self.values, self.rows, self.targets, self.weights = values, rows, targets, weights
+        self.values, self.rows, self.targets, self.weights, self.maps = values, rows, targets, weights, maps
         self.batch_size, self.views, self.mirror, self.brightness = batch_size, views, mirror, brightness
         self.seed = seed
 
@@ -64,7 +66,8 @@ class Batches:
     def held(self) -> bool:
         """Whether the features are copied to memory."""
         of_one = int(np.prod(self.values.shape[2:])) * held_type(self.values.dtype).itemsize
-        return len(self.rows) * (1 + self.views) * of_one <= HELD_BYTES
+        of_maps = 0 if self.maps is None else self.maps.nbytes
+        return len(self.rows) * (1 + self.views) * of_one + of_maps <= HELD_BYTES
 
     def draw(self, epoch: Any) -> Draw:
         """Draw epoch number `epoch` (0, 1, ...): the same for the same seed, whatever was drawn before."""
@@ -97,11 +100,12 @@ class Batches:
     def _from_memory(self, epochs: int, first: int) -> tf.data.Dataset:
         import tensorflow as tf
 
-        values = self._copy
+        values, answered = self._copy, [tf.constant(part) for part in self._answers]
 
         def batch(order: tf.Tensor, view: tf.Tensor, *varied: tf.Tensor) -> tuple[tf.Tensor, ...]:
             features = tf.gather_nd(values, tf.stack([order, view], axis=1))
-            return (self._vary(features, *varied), *(tf.gather(one, order) for one in self._answers))
+            answers = (tf.gather(one, order) for one in answered)
+            return (self._vary(features, *varied), *self._joined(varied[0], *answers))
 
         def batches_of(epoch: tf.Tensor) -> tf.data.Dataset:
             return tf.data.Dataset.from_tensor_slices(tuple(self.draw(epoch))).batch(self.batch_size)
@@ -128,7 +132,13 @@ class Batches:
         nothing = [np.asarray(part)[:0] for part in self.draw(0)]
         kinds = tuple(tf.TensorSpec((None, *part.shape[1:]), part.dtype) for part in self._read(*nothing))
         batches = tf.data.Dataset.from_generator(read, output_signature=kinds)
-        return batches.map(lambda features, mirrored, gain, *rest: (self._vary(features, mirrored, gain), *rest))
+
+        def varied(
+            features: tf.Tensor, mirrored: tf.Tensor, gain: tf.Tensor, *rest: tf.Tensor
+        ) -> tuple[tf.Tensor, ...]:
+            return (self._vary(features, mirrored, gain), *self._joined(mirrored, *rest))
+
+        return batches.map(varied)
 
     def _read(
         self, order: NDArray[Any], view: NDArray[Any], mirrored: NDArray[Any], gain: NDArray[Any]
@@ -138,7 +148,21 @@ class Batches:
 
     @property
     def _answers(self) -> tuple[NDArray[Any], ...]:
-        return (self.targets,) if self.weights is None else (self.targets, self.weights)
+        """Targets, weights and maps of every picture, as far as there are any."""
+        return tuple(part for part in (self.targets, self.weights, self.maps) if part is not None)
+
+    def _joined(self, mirrored: tf.Tensor, *answers: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The answers of a batch with the maps behind the targets."""
+        import tensorflow as tf
+
+        if self.maps is None:
+            return answers
+        targets, *weights, maps = answers
+        maps = tf.cast(maps, tf.float32)
+        if self.mirror:
+            maps = tf.where(mirrored[:, None, None, None], tf.reverse(maps, [2]), maps)
+        flat = tf.reshape(maps, [-1, int(np.prod(self.maps.shape[1:]))])
+        return (tf.concat([targets, flat], axis=1), *weights)
 
     @cached_property
     def _copy(self) -> tf.Tensor:

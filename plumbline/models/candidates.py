@@ -84,11 +84,21 @@ class FineTuning(Section):
     learning_rate: Annotated[float, Field(gt=0)] = 1e-5
 
 
+class Hints(Section):
+    """How much a student's map of `stride` is drawn to its teacher's beside the answers; a weight of 0 is no hint."""
+
+    weight: Annotated[float, Field(ge=0, le=100)] = 1.0
+    stride: Literal[4, 8, 16, 32] = 8
+
+
 class Distillation(Section):
-    """How a student hears its teacher: how much its probabilities are softened, and its share of the loss."""
+    """How a student hears its teacher: how much its probabilities are softened, and its share of the loss; and, where
+    there are `hints`, how its maps are drawn to the teacher's."""
 
     temperature: Annotated[float, Field(ge=1, le=50)] = 4.0
     share: Annotated[float, Field(gt=0, le=1)] = 0.7
+    # Left out of what is written where there is none: records and keys of before it existed stay what they are.
+    hints: Annotated[Hints | None, Field(exclude_if=lambda hints: hints is None)] = None
 
 
 class Candidate(Section):
@@ -104,7 +114,7 @@ class Candidate(Section):
     half the size, `confidence` the half that a logistic regression on 16x16 pixels is surest of. `start` comes before
     any label; `labels` is the share of the training groups whose labels are used, for learning how much they bring.
     `teacher`, in an entry of `students`, names the candidate whose answers about the training pictures are learnt from
-    as well, as `distillation` says.
+    as well, as `distillation` says, and with `hints` in it its maps.
     `precision: auto` trains some architectures in bfloat16 where the processor has units for it; predictions are made
     in float32.
     """
@@ -138,6 +148,12 @@ class Candidate(Section):
     plateau_factor: Annotated[float, Field(gt=0, lt=1)] = 0.2
     plateau_patience: Annotated[int, Field(ge=0)] = 2
 
+    @property
+    def hints(self) -> Hints | None:
+        """How maps are learnt from the teacher's, None where they are not."""
+        hints = self.distillation.hints
+        return hints if hints is not None and hints.weight > 0 else None
+
     def second_phase(self) -> Candidate:
         """The same candidate with the settings of `fine_tuning`."""
         return self.model_copy(update=self.fine_tuning.model_dump())
@@ -168,6 +184,11 @@ class Candidate(Section):
             raise ValueError("'distillation' is for a candidate with a 'teacher'")
         if self.teacher is not None and self.architecture == TRIPLET:
             raise ValueError("a triplet learns distances, which a 'teacher' does not tell: take one of the two out")
+        if self.hints is not None and (frozen or self.augmented or self.curriculum != "none"):
+            raise ValueError(
+                "'hints' are for architectures that read pixels, without 'curriculum' and without 'augmented': the "
+                "teacher's maps are those of the pictures as they are ('mirror' and 'brightness' may stay)"
+            )
         if frozen and self.width != 1:
             raise ValueError("'width' is for architectures trained from scratch")
         if frozen and (self.mirror or self.brightness):

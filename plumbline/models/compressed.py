@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from plumbline.common.params import Section
 
+By = Literal["norm", "taylor"]
 How = Literal["int8", "float16", "float32"]
 AT_ONCE = 8
 """Calibration pictures whose activations are held at one time."""
@@ -16,8 +17,13 @@ FEWEST = 16
 
 
 class Pruning(Section):
-    """What share of the filters is kept, in how many steps, and how a network is trained on behind each."""
+    """What share of the filters is kept, in how many steps, and how a network is trained on behind each.
 
+    `by` says whose go: those of least L1 `norm`, or those that matter least to the training pictures' loss (`taylor`).
+    """
+
+    # Left out of what is written where it is the default: records and keys of before it existed stay what they are.
+    by: Annotated[By, Field(exclude_if=lambda by: by == "norm")] = "norm"
     keep: Annotated[float, Field(gt=0, lt=1)]
     steps: Annotated[int, Field(ge=1, le=10)] = 2
     epochs: Annotated[int, Field(ge=1)] = 10

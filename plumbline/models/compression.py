@@ -25,7 +25,7 @@ from plumbline.common.errors import UserError
 from plumbline.imaging.decode import Fit
 from plumbline.models.assemble import whole_of
 from plumbline.models.candidates import Candidate
-from plumbline.models.compressed import AT_ONCE, FEWEST, Compressed
+from plumbline.models.compressed import AT_ONCE, FEWEST, Compressed, Pruning
 from plumbline.models.export import FIT, OnnxModel, check_export, export_onnx, with_embedding
 from plumbline.models.features import open_features
 from plumbline.models.fitting import Targets, make_deterministic, predictions_of, targets_of
@@ -229,7 +229,7 @@ def model_record(name: str, entry: Compressed, original: ModelRecord, made: Made
     compressed = CompressedRecord(
         of=entry.of,
         how=entry.how,
-        recipe=f"pruned to {entry.pruning.keep:.0%} of its filters, {made.recipe}" if entry.pruning else made.recipe,
+        recipe=f"{_pruned(entry.pruning)}, {made.recipe}" if entry.pruning else made.recipe,
         kept=made.recipe,
         bytes=made.file.stat().st_size,
         original_bytes=made.original.stat().st_size,
@@ -241,6 +241,11 @@ def model_record(name: str, entry: Compressed, original: ModelRecord, made: Made
         | {"candidate": name, "compressed": compressed.content(), "settings": entry.model_dump(mode="json")}
         | {key: getattr(original, key) - pruned for key in ("parameters", "trainable_parameters")}
     )
+
+
+def _pruned(pruning: Pruning) -> str:
+    by = ", by Taylor score" if pruning.by == "taylor" else ""
+    return f"pruned to {pruning.keep:.0%} of its filters{by}"
 
 
 def cost_record(made: Made, other_seconds: float, peak_megabytes: float) -> Cost:

@@ -53,6 +53,11 @@ class Teaching:
             raise UserError(f"the teacher of {name} says nothing of {table.index[table.isna().any(axis=1)][0]}.")
         return cls(table.to_numpy(np.float64), settings, task)
 
+    @property
+    def width(self) -> int:
+        """How many numbers `targets` has for a picture."""
+        return 1 + 2 * as_options(self.probabilities[:1], self.task).size
+
     def targets(self, truth: Table, rows: NDArray[np.bool_], share: float | None = None) -> NDArray[np.float32]:
         """Return what Keras learns from (n, 1 + 2 D K) for the pictures `rows` (N,): the teacher's share, then D
         decisions between K options as the softened teacher sees them, then as they are."""
@@ -82,10 +87,11 @@ class Teaching:
         return loss, keras.metrics.MeanMetricWrapper(accuracy, name="accuracy")
 
     def _unpacked(self, targets: Any, output: Any, units: int) -> tuple[Any, Any, Any]:
-        """The student's options, the softened teacher's and the true ones, (N, D, K) each."""
+        """The student's options, the softened teacher's and the true ones, (N, D, K) each; what stands behind the
+        `units` and behind the targets is others' business."""
         import keras
 
-        output = keras.ops.clip(output, SMALLEST, 1 - SMALLEST)
+        output = keras.ops.clip(output[:, :units], SMALLEST, 1 - SMALLEST)
         if self.task.exclusive and not self.task.yes_or_no(units):
             options = output[:, None, :]
         else:  # each unit is a probability of its own
@@ -93,7 +99,7 @@ class Teaching:
         shape = (-1, *options.shape[1:])
         width = options.shape[1] * options.shape[2]
         soft = keras.ops.reshape(targets[:, 1 : 1 + width], shape)
-        return options, soft, keras.ops.reshape(targets[:, 1 + width :], shape)
+        return options, soft, keras.ops.reshape(targets[:, 1 + width : 1 + 2 * width], shape)
 
     def chance_loss(self, truth: Table, rows: NDArray[np.bool_]) -> float:
         """Return the loss of giving each of the pictures `rows` (N,) the same answer: how frequent each class is."""

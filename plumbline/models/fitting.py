@@ -15,6 +15,7 @@ from plumbline.imaging.labels import classes_of
 from plumbline.models.batches import Batches
 from plumbline.models.candidates import Candidate
 from plumbline.models.distillation import Teaching
+from plumbline.models.hints import Hinting
 from plumbline.models.records import Status
 from plumbline.models.watch import Watch
 from plumbline.tasks.known import task_of_labels
@@ -80,7 +81,7 @@ class Lesson:
     """What a network is fitted to: the task, the batches it learns from, and those that say when to stop.
 
     `chance_loss` is the loss of giving every picture the same answer: how frequent each class is. `teaching` is what a
-    teacher says, where there is one: the batches' targets are its own then.
+    teacher says, where there is one: the batches' targets are its own then; `hinting` are its maps, behind them.
     """
 
     task: Task
@@ -88,6 +89,7 @@ class Lesson:
     validation: Batches
     chance_loss: float
     teaching: Teaching | None = None
+    hinting: Hinting | None = None
 
 
 class Fitted(NamedTuple):
@@ -114,26 +116,26 @@ def fit(network: keras.Model, candidate: Candidate, lesson: Lesson, name: str = 
     import keras
     import pandas as pd
 
-    loss, accuracy = (lesson.teaching.losses if lesson.teaching else lesson.task.loss)(network.output_shape[-1])
+    learning, loss, metrics = _what_learns(network, lesson)
     steps = len(lesson.train)
-    network.compile(
+    learning.compile(
         optimizer=keras.optimizers.AdamW(candidate.learning_rate, weight_decay=candidate.weight_decay)
         if candidate.weight_decay
         else keras.optimizers.Adam(candidate.learning_rate),
         loss=loss,
-        weighted_metrics=[accuracy],
+        weighted_metrics=metrics,
         steps_per_execution=steps if steps <= ONE_CALL else 1,
         jit_compile=False,  # measured: XLA's convolutions take four times oneDNN's time (`benchmarks.precision`)
     )
     stopping = keras.callbacks.EarlyStopping(
         monitor="val_loss", patience=candidate.early_stopping_patience, restore_best_weights=True
     )
-    watch = Watch(name, candidate.epochs, lesson.chance_loss, lesson.train)
+    watch = Watch(name, candidate.epochs, lesson.chance_loss, lesson.train, network)
     callbacks = [_schedule(candidate), stopping, watch.callback()]
     if candidate.decay:
         callbacks.insert(2, _decay(candidate.decay))
     start = network.get_weights()
-    history = network.fit(
+    history = learning.fit(
         lesson.train.dataset(candidate.epochs, first_epoch),
         steps_per_epoch=steps,
         validation_data=lesson.validation.dataset(),
@@ -148,6 +150,15 @@ def fit(network: keras.Model, candidate: Candidate, lesson: Lesson, name: str = 
     table.insert(0, "epoch", np.arange(1, len(table) + 1))
     columns = ["epoch", "loss", "accuracy", "val_loss", "val_accuracy", "learning_rate"]
     return Fitted(table[columns], watch.status)
+
+
+def _what_learns(network: keras.Model, lesson: Lesson) -> tuple[keras.Model, Any, list[keras.metrics.Metric]]:
+    """What is fitted, its loss and its metrics: the network itself, or with hints behind its answers."""
+    units = network.output_shape[-1]
+    if lesson.teaching is not None and lesson.hinting is not None:
+        return lesson.hinting.model(network), *lesson.hinting.losses(lesson.teaching, units)
+    loss, accuracy = (lesson.teaching.losses if lesson.teaching else lesson.task.loss)(units)
+    return network, loss, [accuracy]
 
 
 def _schedule(candidate: Candidate) -> keras.callbacks.Callback:

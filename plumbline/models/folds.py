@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 
 from plumbline.common import cluster
 from plumbline.common.closure import code_digest
+from plumbline.common.errors import UserError, first_line, no_room
 from plumbline.common.files import replacing
 from plumbline.common.store import Arrays, DamagedError, Store
 from plumbline.imaging.labels import classes_of
 from plumbline.models.candidates import Candidate
 from plumbline.models.features import Features
+from plumbline.models.hints import Teacher, teacher_maps
 from plumbline.models.training import train
 from plumbline.tasks.labels import truth_table
 
@@ -66,7 +68,7 @@ def count_folds(part: NDArray[np.intp]) -> int:
     return int(part.max(initial=NO_FOLD)) + 1
 
 
-Teacher = tuple[Candidate, Features]
+Taught = tuple[Candidate, Features]
 """Another candidate and the features of its backbone."""
 
 
@@ -74,6 +76,10 @@ def key_of(candidate: Candidate, features: Features) -> tuple[Any, ...]:
     """Return what a training depends on besides the pictures, the seed and the code that all trainings share."""
     architecture = code_digest(f"plumbline.models.architectures.{candidate.architecture}")
     return architecture, candidate.model_dump(mode="json"), features.backbone.content()
+
+
+class NotMadeAgainError(UserError):
+    """A copy of what was trained without a fold can't be made, so this candidate has no answer about the fold."""
 
 
 class After(Protocol):
@@ -110,12 +116,14 @@ class FoldAnswers:
         features: Features,
         number: int,
         after: After | None = None,
-        teacher: Teacher | None = None,
+        teacher: Taught | None = None,
     ) -> pd.DataFrame:
         """Return what candidate `name` says of the pictures of fold `number`: their rows, and p_CLASS by class.
 
         `after` is what is done to a compressed candidate once its original is trained. A `teacher` is trained without
         the fold as well: it must not tell its student what it knows of these pictures.
+
+        Raises NotMadeAgainError where `after` fails; nothing is kept then, and the next run tries again.
         """
         key = f"{name}-{number + 1}-{self._key(candidate, features, number, after, teacher)}.npz"
         self.used.append(key)
@@ -157,7 +165,7 @@ class FoldAnswers:
         features: Features,
         number: int,
         after: After | None,
-        teacher: Teacher | None,
+        teacher: Taught | None,
     ) -> Arrays:
         """Train without the fold, stopped by validation, and return what is said of the fold's pictures."""
         seen = self.splits["split"] != "test"
@@ -165,12 +173,18 @@ class FoldAnswers:
         table = self.splits.assign(split=roles)[seen.to_numpy()].reset_index(drop=True)
         shown = f"{name} without fold {number + 1} of {count_folds(self.part)}"
         # The race says a line for all of a round, which may be twenty trainings.
-        said = None
+        said = maps = None
         if teacher is not None:
-            said = train(f"the teacher of {shown}", teacher[0], table, teacher[1], self.seed, told=False).predictions
-        trained = train(shown, candidate, table, features, self.seed, told=False, said=said)
-        predictions = trained.predictions
-        asked = predictions[predictions["split"] == "test"] if after is None else after.answers(trained.network, table)
+            taught = train(f"the teacher of {shown}", teacher[0], table, teacher[1], self.seed, told=False)
+            said = taught.predictions
+            if candidate.hints is not None:
+                teaching = Teacher(teacher[0], taught.network, teacher[1])
+                maps = teacher_maps(name, candidate, features, teaching, list(table["path"]))
+        trained = train(shown, candidate, table, features, self.seed, told=False, said=said, maps=maps)
+        if after is None:
+            asked = trained.predictions[trained.predictions["split"] == "test"]
+        else:
+            asked = _answers_of_copy(after, trained.network, table, shown)
         columns = [str(column) for column in asked.columns if str(column).startswith("p_")]
         classes = [column.removeprefix("p_") for column in columns]
         probabilities = asked[columns].to_numpy(np.float64)
@@ -179,7 +193,7 @@ class FoldAnswers:
         return {"probabilities": np.nan_to_num(probabilities), "classes": np.asarray(classes, dtype=str)}
 
     def _key(
-        self, candidate: Candidate, features: Features, number: int, after: After | None, teacher: Teacher | None
+        self, candidate: Candidate, features: Features, number: int, after: After | None, teacher: Taught | None
     ) -> str:
         return cluster.digest(
             code_digest(__name__),
@@ -200,3 +214,18 @@ class FoldAnswers:
             self.splits[seen][column].astype(str).tolist() for column in ("path", "id", "label", "group", "split")
         ]
         return cluster.digest(columns, self.part[seen].tolist())
+
+
+def _answers_of_copy(after: After, network: keras.Model, table: pd.DataFrame, shown: str) -> pd.DataFrame:
+    """What the copy of `network` answers; what stands in the way of making one is that candidate's own trouble.
+
+    A disk or a memory that is full is not: it would meet every candidate, so it stops the run.
+    """
+    try:
+        return after.answers(network, table)
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # pruning, export, ONNX and ONNX Runtime each raise their own
+        if no_room(error):
+            raise
+        raise NotMadeAgainError(f"{shown}: its copy could not be made again ({first_line(error)})") from error

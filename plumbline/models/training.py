@@ -33,6 +33,7 @@ from plumbline.models.fitting import (
     predictions_of,
     targets_of,
 )
+from plumbline.models.hints import Hinting, Maps
 from plumbline.models.precision import BFLOAT16_UNITS, precision, processor_flags
 from plumbline.models.records import NOT_ELIGIBLE, BackboneRecord, ModelRecord, StartRecord, Status
 from plumbline.models.simsiam import start_without_labels
@@ -87,6 +88,7 @@ class TrainingSet:
     rows: NDArray[np.intp]
     targets: Targets
     teaching: Teaching | None = None
+    hinting: Hinting | None = None
 
     @classmethod
     def of(cls, splits: pd.DataFrame, features: Features) -> TrainingSet:
@@ -123,6 +125,16 @@ class TrainingSet:
         teaching = Teaching.of(said, paths, classes, candidate.distillation, self.targets.task, name)
         return replace(self, teaching=teaching)
 
+    def hinted(self, name: str, candidate: Candidate, maps: Maps | None) -> TrainingSet:
+        """The same with its teacher's `maps` (N, h, w, c) of the pictures, where the candidate learns from hints."""
+        if candidate.hints is None:
+            return self
+        if maps is None:
+            raise UserError(
+                f"params.yaml: {name} has hints, but nobody gave its teacher's maps: put it under `students`."
+            )
+        return replace(self, hinting=Hinting.of(maps, self.inside("train"), candidate, name))
+
     def lesson(self, candidate: Candidate, seed: int) -> Lesson:
         """The training pictures, augmented as the candidate says, and the validation pictures as they are."""
         train = self.inside("train")
@@ -137,12 +149,13 @@ class TrainingSet:
             weights=weights,
             mirror=candidate.mirror,
             brightness=candidate.brightness,
+            maps=None if self.hinting is None else self.hinting.maps[train],
         )
         validation = self.plain("validation", candidate.batch_size)
         if self.teaching is not None:
             validation.targets = self._answers(self.inside("validation"), 0.0)
             chance = self.teaching.chance_loss(self.targets.truth, train)
-            return Lesson(self.targets.task, varied, validation, chance, self.teaching)
+            return Lesson(self.targets.task, varied, validation, chance, self.teaching, self.hinting)
         return Lesson(self.targets.task, varied, validation, chance_loss(self.targets, train, weights))
 
     def _answers(self, inside: NDArray[np.bool_], share: float | None = None) -> NDArray[Any]:
@@ -176,18 +189,20 @@ def train(
     seed: int,
     told: bool = True,
     said: pd.DataFrame | None = None,
+    maps: Maps | None = None,
 ) -> Trained:
     """Train candidate `name` on the training pictures of `splits` (path, id, label, group, split).
 
     The test pictures are only predicted; training does not use them. `told`: a line on stderr says how it went. `said`
-    is what the candidate's teacher says of the pictures (path, p_CLASS).
+    is what the candidate's teacher says of the pictures (path, p_CLASS), `maps` what it sees in them where the
+    candidate has hints: (N, h, w, c) in the order of `splits`, from `teacher_maps`.
     """
     if candidate.augmented and not features.views and not features.backbone.views_left_out:
         raise UserError(
             f"params.yaml: candidates.{name}.augmented needs augmented views: set backbones.{candidate.backbone}.views."
         )
     data = TrainingSet.of(splits, features)
-    taught = data.taught(name, candidate, said).with_labels(candidate.labels, seed)
+    taught = data.taught(name, candidate, said).hinted(name, candidate, maps).with_labels(candidate.labels, seed)
     build = builder(candidate, data)
     policy = training_precision(candidate, features)
     began = time.monotonic()

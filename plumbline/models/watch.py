@@ -16,20 +16,22 @@ if TYPE_CHECKING:
 
 LOOKED_AT = (3, 6, 12, 24, 48, 96)
 """Epochs after which a network whose loss has not moved is looked at: does it answer the same to everything?"""
+ANSWERS = "answers"
+"""The metric that is the loss of the answers alone, where more than answers is learnt."""
 NOT_MOVED = 0.98
 NOTHING_TO_LEARN = 1e-3
 SAME = 1e-4
 
 
 class Watch:
-    """Watches one training of `epochs` epochs; `status` says how it ended.
+    """Watches one training of `network` over `epochs` epochs; `status` says how it ended.
 
     A network whose relus are all dead (their input below zero for every picture) has no gradient and stays as it is:
     its loss is that of chance, its answer the same for every picture. Training is stopped where both are so.
     """
 
-    def __init__(self, name: str, epochs: int, chance_loss: float, train: Batches) -> None:
-        self.epochs, self.chance_loss, self.train = epochs, chance_loss, train
+    def __init__(self, name: str, epochs: int, chance_loss: float, train: Batches, network: keras.Model) -> None:
+        self.epochs, self.chance_loss, self.train, self.network = epochs, chance_loss, train, network
         self.status: Status = "trained"
         self.progress = Progress(f"train {name}".strip(), epochs, "epoch")
 
@@ -55,15 +57,15 @@ class Watch:
         last = epoch == self.epochs or model.stop_training
         if not (math.isfinite(loss) and math.isfinite(val_loss)):
             self.status, model.stop_training = "diverged", True
-        elif (last or epoch in LOOKED_AT) and self._has_not_moved(loss) and self._constant(model):
+        elif (last or epoch in LOOKED_AT) and self._has_not_moved(logs.get(ANSWERS, loss)) and self._constant():
             self.status, model.stop_training = "constant", True
 
     def _has_not_moved(self, loss: float) -> bool:
         return self.chance_loss > NOTHING_TO_LEARN and loss >= NOT_MOVED * self.chance_loss
 
-    def _constant(self, model: keras.Model) -> bool:
+    def _constant(self) -> bool:
         """Whether the network says the same of all pictures of a batch."""
         # Not the first of a dataset: an iterator that is dropped half-way has threads that may be waiting for this one.
         features = self.train.some()
-        output = np.asarray(model(features, training=False))
+        output = np.asarray(self.network(features, training=False))
         return bool(len(output) > 1 and np.ptp(output, axis=0).max() < SAME)

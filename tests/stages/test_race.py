@@ -48,9 +48,13 @@ PICTURES = 100  # in validation and in each fold, a group each
 
 
 class Track:
-    """Candidates that err on pictures given by number; remembers who was asked about how many folds."""
+    """Candidates that err on pictures given by number; remembers who was asked about how many folds.
 
-    def __init__(self, *wrong: list[int], folds: int = 5) -> None:
+    Those of `fail` have no answer from so many folds on.
+    """
+
+    def __init__(self, *wrong: list[int], folds: int = 5, fail: dict[str, int] | None = None) -> None:
+        self.fail = fail or {}
         self.right = np.full((len(wrong), PICTURES * (folds + 1)), True)
         for place, errors in enumerate(wrong):
             self.right[place, errors] = False
@@ -62,9 +66,11 @@ class Track:
 
     def look(self, names: list[str], folds: int) -> Answers:
         self.asked.append((folds, " ".join(names)))
-        right = self.right[[int(name[1:]) for name in names], : PICTURES * (folds + 1)]
+        failed = {name: f"{name} broke" for name in names if folds >= self.fail.get(name, 99)}
+        places = [int(name[1:]) for name in names if name not in failed]
+        right = self.right[places, : PICTURES * (folds + 1)]
         groups = right.shape[1]
-        return Answers(right, 0.1 * ~right, np.arange(groups), draw_groups(groups, 500, 0))
+        return Answers(right, 0.1 * ~right, np.arange(groups), draw_groups(groups, 500, 0), failed)
 
 
 def terms(folds: int = 5, minutes: float = 100.0) -> Terms:
@@ -157,6 +163,33 @@ def test_without_a_race_everybody_is_a_finalist():
     assert (found.ended, found.folds, found.finalists) == ("cross_validation", 5, ["m0", "m1"])
     assert found.rounds[0].groups == 600
     assert "as gate.selection asks" in found.why
+
+
+def test_who_fails_to_answer_leaves_with_the_reason_and_the_others_go_on():
+    track = Track([0, 1, 2], [3, 4], [5], fail={"m1": 1})
+    found = race(track.entrants(), track.look, terms(folds=2))
+    assert track.asked == [(0, "m0 m1 m2"), (1, "m0 m1 m2"), (2, "m0 m2")]
+    assert (found.ended, found.finalists, found.failed) == ("folds", ["m0", "m2"], ["m1"])
+    assert found.left == {"m1": "m1 broke"}
+    assert found.rounds[1].in_question == ["m0", "m2"]
+    assert found.why.endswith("2 stayed in question. m1 could not be asked: m1 broke.")
+    whole = race(track.entrants(), Track([0, 1, 2], [3, 4], [5]).look, terms(folds=2))
+    assert "failed" not in whole.content(), "where nobody failed the file is what it always was"
+    every = all_folds(track.entrants(), track.look, terms())
+    assert (every.finalists, every.left, every.failed) == (["m0", "m2"], {"m1": "m1 broke"}, ["m1"])
+
+
+def test_where_all_in_question_fail_those_who_were_sent_home_race_without_them():
+    """m1 and m2 are surely better than m0 on validation, but neither can be asked about a fold."""
+    track = Track([*range(60)], [0, 1], [2], fail={"m1": 1, "m2": 1})
+    found = race(track.entrants(), track.look, terms())
+    assert track.asked == [(0, "m0 m1 m2"), (1, "m1 m2"), (0, "m0")]
+    assert (found.finalists, found.failed) == (["m0"], ["m1", "m2"])
+    assert found.left == {"m1": "m1 broke", "m2": "m2 broke"}
+    broken = Track([0], [1], fail={"m0": 1, "m1": 1})
+    for run in (race, all_folds):
+        with pytest.raises(UserError, match=r"m0 broke; m1 broke.*or set gate\.selection: validation"):
+            run(broken.entrants(), broken.look, terms())
 
 
 def test_folds_are_whole_groups_of_training_pictures_with_every_class():
@@ -459,3 +492,46 @@ def test_a_fold_of_a_copy_or_a_student_takes_what_comes_before_it_too():
     known["pupil"] = one("pupil", 20.0, teacher="a")
     assert entrant(known["a_int8"], known, 5).seconds == {"a_int8": 12.0}
     assert entrant(known["pupil"], known, 5).seconds == {"pupil": 24.0}
+
+
+class Broken:
+    """What is done to a copy's original, which fails with an error of some library."""
+
+    key = ("broken",)
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def answers(self, network, table):
+        raise self.error
+
+
+def copy_that_breaks(monkeypatch, error: Exception) -> None:
+    """Let candidate b be a copy of a that can't be made again without a fold."""
+    file = Path("build/candidates/b/model.json")
+    made = {"of": "a", "how": "int8", "recipe": "int8", "bytes": 1, "original_bytes": 4}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"compressed": made}))
+    monkeypatch.setattr(stage, "after_training", lambda *_: Broken(error))
+
+
+def test_a_copy_that_cannot_be_made_without_a_fold_leaves_and_the_race_goes_on(project, monkeypatch, capsys):
+    copy_that_breaks(monkeypatch, ValueError("no kernel for Conv\nat line 3"))
+    asked, trained_for = run_again(capsys)
+    found = race_json()
+    reason = "b without fold 1 of 2: its copy could not be made again (no kernel for Conv)"
+    assert (found["finalists"], found["left"], found["failed"]) == (["a"], {"b": reason}, ["b"])
+    assert (asked, trained_for) == (2, 1)
+    assert not Path("build/race/b.parquet").exists()
+    assert all(name.startswith("a-") for name in files()), "no answer is kept of what failed"
+    stage.main()
+    said = capsys.readouterr()
+    assert f"race: b leaves: {reason}" in said.err
+    assert f"b could not be asked: {reason}." in said.out
+
+
+def test_a_full_disk_is_no_copys_fault_and_stops_the_race(project, monkeypatch):
+    copy_that_breaks(monkeypatch, OSError(28, "No space left on device"))
+    before = race_json()
+    with pytest.raises(OSError, match="No space left"):
+        stage.main()
+    assert race_json() == before

@@ -3,12 +3,15 @@
 import functools
 import json
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 from PIL import Image
 
+from plumbline.common import artefacts
 from plumbline.common.errors import UserError
 from plumbline.common.records import write_record
 from plumbline.models.architectures import simple_cnn as architecture
@@ -18,11 +21,13 @@ from plumbline.models.candidates import Candidate, FineTuning, Head
 from plumbline.models.extraction import featurize
 from plumbline.models.features import open_features, read_rows
 from plumbline.models.fitting import balanced_weights, targets_of
+from plumbline.models.folds import FoldAnswers, folds_of
 from plumbline.models.networks import kernel_layers
 from plumbline.models.trainable import cut_networks
 from plumbline.models.training import TrainingSet, train
 from plumbline.models.weights import Weights
 from plumbline.tasks.one_label import ONE_LABEL
+from stages import train as stage
 
 pytestmark = pytest.mark.slow
 
@@ -389,3 +394,34 @@ def test_rows_are_read_in_the_order_asked_for(tmp_path):
     read = read_rows(mapped, rows, views)
     assert read.dtype == np.float32
     np.testing.assert_array_equal(read, values[rows, views])
+
+
+NARROW = {"architecture": "compact_cnn", "backbone": "pixels", "width": 0.125, "epochs": 2, "batch_size": 16}
+
+
+def test_a_student_is_given_hints_from_its_teachers_folder_and_in_the_race_by_one_without_the_fold(
+    splits, features, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    artefacts.FEATURES.path.mkdir(parents=True)
+    (artefacts.FEATURES / "pixels").symlink_to(features / "pixels")
+    splits.to_parquet(artefacts.SPLITS.path, index=False)
+    pupils = {
+        name: NARROW | {"teacher": "wise", "distillation": {"hints": {"weight": weight, "stride": 8}}}
+        for name, weight in (("pupil", 3.0), ("deaf", 0.0))
+    }
+    sections = {"candidates": {"wise": {**NARROW, "width": 0.25}}, "students": pupils, "train": {"seed": 0}}
+    Path("params.yaml").write_text(yaml.safe_dump(sections))
+    for name in ("wise", *pupils):
+        monkeypatch.setattr("sys.argv", ["train", name])
+        stage.main()
+    tables = {name: pd.read_parquet(artefacts.CANDIDATES / name / artefacts.PREDICTIONS) for name in pupils}
+    assert (tables["pupil"]["p_with_helmet"] != tables["deaf"]["p_with_helmet"]).any()
+    assert load_candidate(artefacts.CANDIDATES / "pupil", artefacts.FEATURES / "pixels").name == "compact_cnn"
+
+    part, stored = folds_of(splits, 2, 0), open_features(artefacts.FEATURES / "pixels")
+    asked = FoldAnswers(splits, part, 0, tmp_path)
+    teacher = Candidate.model_validate(sections["candidates"]["wise"]), stored
+    said = [asked.of(name, Candidate.model_validate(pupils[name]), stored, 0, None, teacher) for name in pupils]
+    assert len(said[0]) == (part == 0).sum()
+    assert (said[0]["p_with_helmet"] != said[1]["p_with_helmet"]).any()

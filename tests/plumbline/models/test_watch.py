@@ -22,11 +22,16 @@ def network(dead):
 
 
 def after(epoch, dead=False, chance=CHANCE, epochs=20, stopped=False, **logs):
-    watch = Watch("x", epochs, chance, Batches(PICTURES, np.arange(8), np.zeros(8), 8))
     model = network(dead)
+    watch = Watch("x", epochs, chance, Batches(PICTURES, np.arange(8), np.zeros(8), 8), model)
     model.stop_training = stopped
     watch.after_epoch(epoch, {"loss": 0.69, "val_loss": 0.69, "val_accuracy": 0.5, **logs}, model)
     return watch.status, model.stop_training
+
+
+def test_the_loss_of_the_answers_counts_where_more_is_learnt():
+    assert after(3, dead=True, loss=9.0, answers=0.69) == ("constant", True)
+    assert after(3, dead=True, loss=9.0, answers=0.1) == ("trained", False)
 
 
 def test_the_same_answer_at_the_loss_of_chance_ends_it():
