@@ -67,6 +67,13 @@ class Answering:
             raise ProblemError(503, f"No answer within {seconds:g} s: try again.", {"Retry-After": "5"}) from None
         return {"model": {"version": served.version, "role": role}, "version": served.version, "answers": answers}
 
+    def check_room(self) -> None:
+        """Raise ProblemError where not one picture more has room; asked before a body is read, it costs little."""
+        batcher = self.engine.batcher
+        if batcher.inside and batcher.inside >= batcher.room:
+            metrics.BUSY.inc()
+            raise busy(batcher.wait(1))
+
     def _who(self, client: str) -> tuple[str, Served]:
         role = self.engine.role_of(client)
         return role, self.engine.wanted(role)

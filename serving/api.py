@@ -91,7 +91,7 @@ def check_key(service: Service, request: Request, key: str | None) -> None:
 def routes(service: Service) -> list[APIRouter]:
     """Return the API's routers: those that ask for a key, and those that don't."""
 
-    def key(request: Request) -> None:
+    async def key(request: Request) -> None:  # not `def`, which FastAPI would give to a thread
         check_key(service, request, given_key(request))
 
     guarded = APIRouter(dependencies=[Depends(key)])
@@ -123,6 +123,7 @@ def _add_predictions(router: APIRouter, service: Service) -> None:
         explain: Annotated[bool, Query(description="Colour what speaks for the label.")] = False,
     ) -> JSONResponse:
         """Answer one or many pictures."""
+        service.answering.check_room()
         form = await read_form(request, limits, limits.pictures)
         content = await service.answering.answer(form.files, client_of(request), views, explain)
         if all("refused" in answer for answer in content["answers"]):
@@ -367,6 +368,7 @@ INFER_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"app
 
 async def _infer(service: Service, request: Request, served: Any) -> Response:
     limits, engine = service.params.limits, service.answering.engine
+    service.answering.check_room()
     body = await read_body(request, limits.request_bytes, limits.upload_seconds)
     encoding = request.headers.get("content-encoding", "").strip().lower()
     loop = asyncio.get_running_loop()
@@ -418,6 +420,7 @@ def _add_tensorflow(router: APIRouter, service: Service) -> None:
 
 async def _predict_tensorflow(service: Service, request: Request, served: Served) -> Response:
     limits, engine = service.params.limits, service.answering.engine
+    service.answering.check_room()
     body = await read_body(request, limits.request_bytes, limits.upload_seconds)
     encoding = request.headers.get("content-encoding", "").strip().lower()
     loop = asyncio.get_running_loop()

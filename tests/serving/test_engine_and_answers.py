@@ -190,6 +190,19 @@ def test_a_full_queue_is_refused_with_the_time_to_come_back(params):
     engine.close()
 
 
+def test_a_full_queue_is_known_before_a_body_is_read(params):
+    engine = Engine(params.model_copy(update={"queue": 2}), Shelf(params.state))
+    answering = Answering(engine, None)
+    answering.check_room()
+    with engine.batcher.admitted(1):
+        answering.check_room()
+        with engine.batcher.admitted(1), pytest.raises(ProblemError, match="queue is full") as raised:
+            answering.check_room()
+    assert raised.value.status == 429
+    answering.check_room()
+    engine.close()
+
+
 def test_clients_of_the_challenger_stay_with_it_and_are_as_many_as_asked(params):
     sharing = Challenger(mode="share", share=0.3)
     engine = Engine(params.model_copy(update={"challenger": sharing}), Shelf(params.state))

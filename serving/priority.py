@@ -1,0 +1,33 @@
+"""Which thread of a worker goes first: what scores pictures, then what talks to clients, then what opens versions.
+
+In overload a worker says "no" hundreds of times a second. Were all of its threads alike, these refusals would take half
+of the processor from the answers that were promised. Linux gives priorities by thread; elsewhere nothing is done.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+TALKS = 5  # niceness of the event loop: a third of the weight of one that scores
+OPENS = 19  # of what opens and warms a version
+
+
+def step_back(niceness: int) -> None:
+    """Give the present thread, and those that it begins from now on, a lower priority."""
+    if sys.platform == "linux":
+        with suppress(OSError):  # lower than that already
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+
+
+def begun(threads: int, name: str) -> ThreadPoolExecutor:
+    """Return a pool whose threads run already: one begun on demand would have the priority of who asks for it."""
+    pool = ThreadPoolExecutor(threads, thread_name_prefix=name)
+    met = threading.Barrier(threads + 1)
+    for _ in range(threads):
+        pool.submit(met.wait)
+    met.wait()
+    return pool
