@@ -82,8 +82,8 @@ class Batcher(Generic[Result]):
 
     @property
     def waiting(self) -> int:
-        """How many pictures wait to be scored."""
-        return len(self._queue)
+        """How many pictures wait to be scored, those of clients who went away not among them."""
+        return sum(not item.future.done() for item in self._queue)
 
     async def score(self, network: Network[Result], pictures: Sequence[NDArray[Any]]) -> list[Result]:
         """Return the result of each picture, in order; what `network.score` raises is raised to all in its batch."""

@@ -12,15 +12,17 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
-TALKS = 5  # niceness of the event loop: a third of the weight of one that scores
-OPENS = 19  # of what opens and warms a version
+TALKS = 5  # how much nicer the event loop is: it has a third of the weight of what scores
+OPENS = 19  # ... and what opens and warms a version
+NICEST = 19
 
 
-def step_back(niceness: int) -> None:
-    """Give the present thread, and those that it begins from now on, a lower priority."""
+def step_back(by: int) -> None:
+    """Make the present thread, and those that it begins from now on, so much nicer than it was."""
     if sys.platform == "linux":
-        with suppress(OSError):  # lower than that already
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+        own = threading.get_native_id()
+        with suppress(OSError):  # a sandbox may forbid it: then all threads stay alike
+            os.setpriority(os.PRIO_PROCESS, own, min(NICEST, os.getpriority(os.PRIO_PROCESS, own) + by))
 
 
 def begun(threads: int, name: str) -> ThreadPoolExecutor:

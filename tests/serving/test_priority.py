@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from serving.priority import OPENS, TALKS, begun, step_back
+from serving.priority import NICEST, OPENS, TALKS, begun, step_back
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux gives priorities by thread")
 
@@ -20,13 +20,13 @@ def test_threads_that_ran_before_keep_their_priority_and_those_begun_later_do_no
     def worker():
         before = niceness()
         scores = begun(2, "scores")
-        step_back(before + TALKS)
+        step_back(TALKS)
         later = ThreadPoolExecutor(1)
         opens = ThreadPoolExecutor(1, initializer=lambda: step_back(OPENS))
         found = [pool.submit(niceness).result() for pool in (scores, later, opens)]
         for pool in (scores, later, opens):
             pool.shutdown()
-        return found, [before, niceness(), OPENS], before + TALKS
+        return found, [before, niceness(), NICEST], before + TALKS
 
     with ThreadPoolExecutor(1) as apart:  # a test leaves its process as it was
         found, wanted, talks = apart.submit(worker).result()
