@@ -11,14 +11,13 @@ import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-
-from serving.priority import begun
 
 Result = TypeVar("Result")
 ResultOut = TypeVar("ResultOut", covariant=True)
@@ -58,7 +57,7 @@ class Batcher(Generic[Result]):
         self.sizes: list[int] = []  # of batches, since whoever counts them last looked
         self._rate = FIRST_RATE
         self._queue: deque[_Waiting[Result]] = deque()
-        self._pool = begun(1, "network")
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._busy = False
 
     @contextmanager

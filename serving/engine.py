@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +23,6 @@ from plumbline.imaging.decode import DecodeError, Pixels
 from serving import metrics
 from serving.batching import Batcher
 from serving.model import Scored, Served, open_version
-from serving.priority import OPENS, begun, step_back
 from serving.problems import ProblemError, no_champion
 from serving.settings import ServingParams
 from serving.shelf import Role, Shelf
@@ -83,7 +85,7 @@ class Engine:
         self._served: dict[str, Served] = {}
         self._stamp: tuple[int, int] | None = None
         self._again = 0.0
-        self._decoders = begun(2, "pictures")
+        self._decoders = ThreadPoolExecutor(2, thread_name_prefix="pictures")
         # With several threads the network's own would be as modest as the one that opens it.
         self._versions = ThreadPoolExecutor(1, "versions", initializer=_modest if params.threads == 1 else None)
 
@@ -239,5 +241,6 @@ def _ours(reason: str) -> str:
 
 
 def _modest() -> None:
-    """Let the thread that opens versions come last."""
-    step_back(OPENS)
+    """Give this thread, which opens versions, a low priority: scoring comes first. Only Linux can do so by thread."""
+    with suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)

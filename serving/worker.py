@@ -26,7 +26,6 @@ from serving.app import make_app
 from serving.engine import Engine
 from serving.keys import Keys
 from serving.links import Fetcher
-from serving.priority import TALKS, step_back
 from serving.record import Labels, Recorder
 from serving.settings import ServingParams
 from serving.shelf import Shelf
@@ -77,7 +76,6 @@ def build(params: ServingParams, model: str, folder: Path, number: int) -> FastA
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         engine.look()
-        step_back(TALKS)
 
         async def answer() -> dict[str, Any]:
             return await real_answer(engine.answer_itself, {"pid": os.getpid(), **engine.status()})
