@@ -514,6 +514,7 @@ def copy_that_breaks(monkeypatch, error: Exception) -> None:
     monkeypatch.setattr(stage, "after_training", lambda *_: Broken(error))
 
 
+@pytest.mark.slow
 def test_a_copy_that_cannot_be_made_without_a_fold_leaves_and_the_race_goes_on(project, monkeypatch, capsys):
     copy_that_breaks(monkeypatch, ValueError("no kernel for Conv\nat line 3"))
     asked, trained_for = run_again(capsys)
