@@ -184,10 +184,8 @@ class SiteState:
 
     def forget_looks(self, keep: int) -> None:
         """Remove what drift's eyes saw of all windows but the newest `keep`, accepted ones among them not counted."""
-        known, accepted = (
-            in_number_order(p.parent.name for p in (self.root / WINDOWS).glob(f"*/{LOOKS}")),
-            self.accepted(),
-        )
+        known = in_number_order(path.parent.name for path in (self.root / WINDOWS).glob(f"*/{LOOKS}"))
+        accepted = self.accepted()
         evidence = [window for window in known if window not in accepted]
         for window in known[: known.index(evidence[-keep])] if len(evidence) > keep else []:
             (self.root / WINDOWS / window / LOOKS).unlink(missing_ok=True)

@@ -28,6 +28,12 @@ from serving.views import views_of
 OCCLUSIONS = 64
 
 
+def refused(error: BusyError) -> ProblemError:
+    """Return the refusal of a request for which there is no room, and count it."""
+    metrics.BUSY.inc()
+    return busy(error.seconds)
+
+
 class Answering:
     """Answers files for a client, and keeps what the settings say is kept."""
 
@@ -61,18 +67,17 @@ class Answering:
                 with self.engine.batcher.admitted(cost):
                     answers = await self._answers(served, role, files, client, views, explain)
         except BusyError as error:
-            metrics.BUSY.inc()
-            raise busy(error.seconds) from None
+            raise refused(error) from None
         except TimeoutError:
             raise ProblemError(503, f"No answer within {seconds:g} s: try again.", {"Retry-After": "5"}) from None
         return {"model": {"version": served.version, "role": role}, "version": served.version, "answers": answers}
 
     def check_room(self) -> None:
         """Raise ProblemError where not one picture more has room; asked before a body is read, it costs little."""
-        batcher = self.engine.batcher
-        if batcher.inside and batcher.inside >= batcher.room:
-            metrics.BUSY.inc()
-            raise busy(batcher.wait(1))
+        try:
+            self.engine.batcher.check(1)
+        except BusyError as error:
+            raise refused(error) from None
 
     def _who(self, client: str) -> tuple[str, Served]:
         role = self.engine.role_of(client)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse, Response
 from plumbline.common.served import RECORD, accuracy_by_day
 from plumbline.registry.versions import MODEL
 from serving import inference_protocol, metrics, tensorflow_rest
-from serving.answers import Answering
+from serving.answers import Answering, refused
 from serving.batching import BusyError
 from serving.engine import Prepared, Unusable
 from serving.examples import (
@@ -37,12 +37,13 @@ from serving.examples import (
 from serving.keys import Keys
 from serving.links import Fetcher, checked_urls
 from serving.model import Served
-from serving.problems import ProblemError, busy
+from serving.problems import ProblemError
 from serving.record import Labels
 from serving.settings import ServingParams
 from serving.uploads import Upload, media_type, read_body, read_form, zip_entries
 from serving.worker_status import WorkerStatus
 
+Wanted = TypeVar("Wanted")
 LONGEST_LABEL = 200
 FEEDBACK_BYTES = 10_000
 
@@ -357,10 +358,20 @@ async def _room(service: Service, pictures: int) -> AsyncIterator[None]:
             async with asyncio.timeout(seconds):
                 yield
     except BusyError as error:
-        metrics.BUSY.inc()
-        raise busy(error.seconds) from None
+        raise refused(error) from None
     except TimeoutError:
         raise ProblemError(503, f"No answer within {seconds:g} s.", {"Retry-After": "5"}) from None
+
+
+async def _read(service: Service, request: Request, read: Callable[[bytes], Wanted]) -> Wanted:
+    """Return what `read` makes of a request's unpacked body, off the loop; ProblemError where there is no room."""
+    limits = service.params.limits
+    service.answering.check_room()
+    body = await read_body(request, limits.request_bytes, limits.upload_seconds)
+    encoding = request.headers.get("content-encoding", "").strip().lower()
+    return await asyncio.get_running_loop().run_in_executor(
+        None, lambda: read(inference_protocol.unpacked(body, encoding, limits.request_bytes))
+    )
 
 
 INFER_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"application/json": {}}}}
@@ -368,17 +379,10 @@ INFER_BODY: dict[str, Any] = {"requestBody": {"required": True, "content": {"app
 
 async def _infer(service: Service, request: Request, served: Any) -> Response:
     limits, engine = service.params.limits, service.answering.engine
-    service.answering.check_room()
-    body = await read_body(request, limits.request_bytes, limits.upload_seconds)
-    encoding = request.headers.get("content-encoding", "").strip().lower()
-    loop = asyncio.get_running_loop()
-
-    def read() -> inference_protocol.Wanted:
-        plain = inference_protocol.unpacked(body, encoding, limits.request_bytes)
-        length = request.headers.get(inference_protocol.JSON_LENGTH)
-        return inference_protocol.read_request(plain, length, served, limits.pictures)
-
-    wanted = await loop.run_in_executor(None, read)
+    header = request.headers.get(inference_protocol.JSON_LENGTH)
+    wanted = await _read(
+        service, request, lambda body: inference_protocol.read_request(body, header, served, limits.pictures)
+    )
     async with _room(service, len(wanted.pixels)):
         scored = await engine.batcher.score(served, list(wanted.pixels))
     answer, length = inference_protocol.write_response(service.model, served, wanted, scored)
@@ -420,16 +424,7 @@ def _add_tensorflow(router: APIRouter, service: Service) -> None:
 
 async def _predict_tensorflow(service: Service, request: Request, served: Served) -> Response:
     limits, engine = service.params.limits, service.answering.engine
-    service.answering.check_room()
-    body = await read_body(request, limits.request_bytes, limits.upload_seconds)
-    encoding = request.headers.get("content-encoding", "").strip().lower()
-    loop = asyncio.get_running_loop()
-
-    def read() -> tensorflow_rest.Asked:
-        plain = inference_protocol.unpacked(body, encoding, limits.request_bytes)
-        return tensorflow_rest.read_request(plain, served, limits)
-
-    asked = await loop.run_in_executor(None, read)
+    asked = await _read(service, request, lambda body: tensorflow_rest.read_request(body, served, limits))
     async with _room(service, len(asked.pictures)):
         files = iter(await engine.prepare(served, [one for one in asked.pictures if isinstance(one, Upload)]))
         pictures: list[Any] = []
@@ -445,6 +440,6 @@ async def _predict_tensorflow(service: Service, request: Request, served: Served
         content = json.dumps(tensorflow_rest.write_response(asked, scored)).encode()
         return inference_protocol.packed(content, request.headers.get("accept-encoding", ""))
 
-    answer, packing = await loop.run_in_executor(None, write)
+    answer, packing = await asyncio.get_running_loop().run_in_executor(None, write)
     headers = {"Plumbline-Version": str(served.version)} | ({"Content-Encoding": packing} if packing else {})
     return Response(answer, media_type="application/json", headers=headers)

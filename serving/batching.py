@@ -60,14 +60,18 @@ class Batcher(Generic[Result]):
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="network")
         self._busy = False
 
+    def check(self, count: int) -> None:
+        """Raise BusyError where there is no room for `count` pictures."""
+        if self.inside and self.inside + count > self.room:
+            raise BusyError(self.wait(count))
+
     @contextmanager
     def admitted(self, count: int) -> Iterator[None]:
         """Hold room for `count` pictures; BusyError where there is none.
 
         More than `room` at once is let in when nobody else is inside: it would never be otherwise.
         """
-        if self.inside and self.inside + count > self.room:
-            raise BusyError(self.wait(count))
+        self.check(count)
         self.inside += count
         try:
             yield
