@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
+from functools import lru_cache
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -17,8 +18,8 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import metrics, page, tensorflow_rest
-from serving.api import Service, routes
-from serving.problems import MEDIA, ProblemError
+from serving.api import Service, given_key, routes
+from serving.problems import MEDIA, ProblemError, busy
 
 log = logging.getLogger("serving")
 HEADERS = {
@@ -84,6 +85,69 @@ def written(problem: ProblemError, path: str, version: int | None) -> JSONRespon
     return JSONResponse(problem.content(version), problem.status, problem.headers, MEDIA)
 
 
+class Crowded:
+    """Refuses pictures at once where the queue is full, before the application hears of them.
+
+    In a crowd ten requests are refused for one that is answered. Through routing, dependencies and handlers a refusal
+    takes 0.3 ms of processor time, a tenth of what a picture takes, so that the refused would take half of the
+    machine. What asks from another origin, names a version in the address or brings no valid key goes the long way.
+    """
+
+    def __init__(self, app: ASGIApp, service: Service) -> None:
+        self._app, self._service = app, service
+        model = f"models/{service.model}"
+        self._routes = {
+            "/v1/predict": "/v1/predict",
+            f"/v1/{model}:predict": "/v1/models/{model}:predict",
+            f"/v2/{model}/infer": "/v2/models/{model}/infer",
+        }
+        self._written = lru_cache(64)(self._write)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Refuse a request, or hand it on."""
+        started = time.perf_counter()
+        problem = self._refusal(scope) if scope["type"] == "http" else None
+        if problem is None:
+            await self._app(scope, receive, send)
+            return
+        headers, body = self._written(problem.headers["Retry-After"], scope["path"], self._service.version)
+        await send({"type": "http.response.start", "status": problem.status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        count(self._routes[scope["path"]], problem.status, started)
+
+    def _refusal(self, scope: Scope) -> ProblemError | None:
+        service = self._service
+        if scope["method"] != "POST" or scope["path"] not in self._routes or service.version is None:
+            return None
+        if any(name == b"origin" for name, _ in scope["headers"]) and service.params.cors:
+            return None
+        if service.keys.wanted and service.keys.name_of(given_key(Request(scope))) is None:
+            return None
+        try:
+            service.answering.check_room()
+        except ProblemError as problem:
+            return problem
+        return None
+
+    def _write(self, seconds: str, path: str, version: int | None) -> tuple[list[tuple[bytes, bytes]], bytes]:
+        response = written(busy(int(seconds)), path, version)
+        return with_ours(response.raw_headers, version), bytes(response.body)
+
+
+def with_ours(headers: Iterable[tuple[bytes, bytes]], version: int | None) -> list[tuple[bytes, bytes]]:
+    """Return the headers of a response with those that every response has."""
+    headers = list(headers)
+    given = {name.lower() for name, _ in headers}
+    ours = HEADERS | {b"plumbline-version": str(version if version is not None else "none").encode()}
+    return [*headers, *((name, value) for name, value in ours.items() if name not in given)]
+
+
+def count(route: str, status: int, started: float) -> None:
+    """Count a request, and its seconds since `started` (of `time.perf_counter`)."""
+    metrics.REQUESTS.labels(route, str(status)).inc()
+    metrics.SECONDS.labels(route).observe(time.perf_counter() - started)
+
+
 class Always:
     """Headers on every response, figures of every request, and one sentence where a bug shows."""
 
@@ -101,13 +165,7 @@ class Always:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                given = {name.lower() for name, _ in message["headers"]}
-                version = self._service.version
-                ours = HEADERS | {b"plumbline-version": str(version if version is not None else "none").encode()}
-                message["headers"] = [
-                    *message["headers"],
-                    *((name, value) for name, value in ours.items() if name not in given),
-                ]
+                message["headers"] = with_ours(message["headers"], self._service.version)
             await send(message)
 
         try:
@@ -122,6 +180,4 @@ class Always:
             await written(problem, scope["path"], self._service.version)(scope, receive, with_headers)
         finally:
             route: Any = scope.get("route")
-            path = getattr(route, "path", "none")
-            metrics.REQUESTS.labels(path, str(status)).inc()
-            metrics.SECONDS.labels(path).observe(time.perf_counter() - started)
+            count(getattr(route, "path", "none"), status, started)

@@ -16,13 +16,14 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from plumbline.common.errors import run
 from plumbline.common.served import RECORD
 from serving.answers import Answering
 from serving.api import Service
-from serving.app import make_app
+from serving.app import Crowded, make_app
 from serving.engine import Engine
 from serving.keys import Keys
 from serving.links import Fetcher
@@ -63,7 +64,7 @@ class Protocol(HttpToolsProtocol):
         self.transport.close()
 
 
-def build(params: ServingParams, model: str, folder: Path, number: int) -> FastAPI:
+def build(params: ServingParams, model: str, folder: Path, number: int) -> ASGIApp:
     """Return worker `number`'s application; `folder` is where all workers of this service meet."""
     engine = Engine(params, Shelf(params.state))
     record = params.state / RECORD
@@ -91,7 +92,7 @@ def build(params: ServingParams, model: str, folder: Path, number: int) -> FastA
             if recorder is not None:
                 recorder.close()
 
-    return make_app(service, lifespan)
+    return Crowded(make_app(service, lifespan), service)
 
 
 def _end_with(parent: int) -> None:

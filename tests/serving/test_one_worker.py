@@ -7,7 +7,8 @@ import pytest
 from brightness import encoded, grey, on_the_shelf, p_bright
 from starlette.testclient import TestClient
 
-from serving import api, app, examples, page, worker
+from serving import api, app, examples, metrics, page, worker
+from serving.batching import Batcher, BusyError
 from serving.keys import digest
 from serving.problems import MEDIA, SCHEMA, ProblemError, busy, no_champion
 from serving.settings import Limits
@@ -201,3 +202,53 @@ def test_the_page_without_a_champion(params, tmp_path):
         answer = client.post("/v1/predict", files={"file": ("a.png", GOOD)})
         assert (answer.status_code, answer.json()["version"]) == (503, None)
         assert json.loads(client.get("/readyz").text)["status"] == "not ready"
+
+
+@pytest.fixture
+def full(monkeypatch):
+    def check(batcher, count):
+        raise BusyError(3)
+
+    monkeypatch.setattr(Batcher, "check", check)
+
+
+DOORS = {
+    "/v1/predict": "/v1/predict",
+    "/v1/models/plumbline:predict": "/v1/models/{model}:predict",
+    "/v2/models/plumbline/infer": "/v2/models/{model}/infer",
+}
+
+
+@pytest.mark.parametrize("path", DOORS)
+def test_a_full_queue_refuses_at_once_as_the_routes_would(params, tmp_path, full, path):
+    """The long way is what asks from another origin; both count the request under its route."""
+    elsewhere = "https://site.example"
+    with running(params.model_copy(update={"cors": [elsewhere]}), tmp_path) as client:
+        before = sample(metrics.REQUESTS.labels(DOORS[path], "429"))
+        at_once = client.post(path, content=GOOD)
+        assert sample(metrics.REQUESTS.labels(DOORS[path], "429")) == before + 1
+        routed = client.post(path, content=GOOD, headers={"origin": elsewhere})
+        assert sample(metrics.REQUESTS.labels(DOORS[path], "429")) == before + 2
+    assert at_once.status_code == routed.status_code == 429
+    assert at_once.headers["retry-after"] == "3"
+    assert at_once.json() == routed.json()
+    crossed = {"access-control-allow-origin", "access-control-expose-headers", "vary"}
+    assert {name: value for name, value in routed.headers.items() if name not in crossed} == dict(at_once.headers)
+    assert routed.headers["access-control-allow-origin"] == elsewhere
+
+
+def test_in_a_full_queue_who_may_not_ask_is_told_that(params, tmp_path, full):
+    keys = tmp_path / "keys"
+    keys.write_text(f"gate-3 {digest(KEY)}\n")
+    with running(params.model_copy(update={"keys": keys}), tmp_path) as client:
+        assert client.post("/v1/predict", content=GOOD).status_code == 401
+        assert client.post("/v1/predict", content=GOOD, headers={"x-api-key": KEY}).status_code == 429
+
+
+def test_a_full_queue_refuses_pictures_alone(client, full):
+    assert client.get("/v1/predict").status_code == 405
+    assert client.get("/healthz").status_code == client.get("/v1/model").status_code == 200
+
+
+def sample(counter):
+    return counter._value.get()
