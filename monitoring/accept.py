@@ -128,7 +128,7 @@ def main(arguments: list[str] | None = None) -> None:
         with state.locked(params.lock_timeout):
             statement = accept(state, given.window, champion, given.reason)
     print(in_words(state.site, statement), flush=True)
-    write_index(artefacts.DRIFT_PAGES.path, params.state, listed)
+    write_index(artefacts.DRIFT_PAGES.path, params.state, listed, judged=[state.site])
 
 
 if __name__ == "__main__":

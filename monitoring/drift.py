@@ -45,7 +45,7 @@ from monitoring.judge import POOLS, Judgement, judge
 from monitoring.labelling import choose, write_to_label
 from monitoring.looks import Looks, drawn
 from monitoring.observations import Observations
-from monitoring.pages import picture_of, write_index
+from monitoring.pages import known_sites, picture_of, write_index
 from monitoring.reference import Reference, are_jpegs, eyes_called, load_reference, measures_of, with_accepted
 from monitoring.result import Furthest, Result
 from monitoring.served import served_record, take_served
@@ -687,11 +687,12 @@ def main(arguments: list[str] | None = None) -> int:
 def draw(sites: list[str], model: str, params: DriftParams, listed: list[str]) -> None:
     """Draw the index of every site and, where they are missing, the pages of the windows of `sites`."""
     pages = artefacts.DRIFT_PAGES.path
-    write_index(pages, params.state, listed)
+    write_index(pages, params.state, listed, judged=sites)
     print(f"  page: {(pages / 'index.html').resolve().as_uri()}", flush=True)
-    drawn = [keep_history(SiteState(params.state, site), pages, model, params) for site in sites]
+    known = len(set(known_sites(params.state)) | set(listed))
+    drawn = [keep_history(SiteState(params.state, site), pages, model, params, known) for site in sites]
     if any(drawn):
-        write_index(pages, params.state, listed)
+        write_index(pages, params.state, listed, judged=sites)
 
 
 def record_of(results: list[Result]) -> dict[str, Any]:

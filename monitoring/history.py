@@ -41,15 +41,17 @@ HOME = uuid.UUID("5d0f7c1e-6a43-4f5e-9d5c-0b1f0c9a7e11")  # ids of projects and 
 _adjusted: ContextVar[dict[str, float]] = ContextVar("adjusted")
 
 
-def keep_history(state: SiteState, reports: Path, model: str, params: DriftParams) -> list[str]:
+def keep_history(state: SiteState, reports: Path, model: str, params: DriftParams, sites: int = 1) -> list[str]:
     """Draw the newest windows where they are not drawn yet, remove the old ones; return the names of those drawn.
 
-    `params.keep_pages` windows keep their page, `params.keep_snapshots` their place in Evidently's workspace. A
-    window that can't be drawn is named and stops nothing; a full disk is a WriteError, and the next run draws again.
+    `params.keep_pages` windows keep their page, `params.keep_snapshots` their place in Evidently's workspace, but no
+    more than this one's share where all `sites` together may keep `most_pages` and `most_snapshots`. A window that
+    can't be drawn is named and stops nothing; a full disk is a WriteError, and the next run draws again.
     """
     workspace = params.state / WORKSPACE
     windows = state.whole_windows()
-    pages, snapshots = newest(windows, params.keep_pages), newest(windows, params.keep_snapshots)
+    pages = newest(windows, share_of(params.keep_pages, params.most_pages, sites))
+    snapshots = newest(windows, share_of(params.keep_snapshots, params.most_snapshots, sites))
     drawn = []
     with held(params.state / ".evidently.lock", params.lock_timeout, "Evidently's pages are being drawn"):
         for window in windows:
@@ -80,6 +82,14 @@ def keep_history(state: SiteState, reports: Path, model: str, params: DriftParam
         for window in (name for name in old if name not in snapshots):
             snapshot_of(workspace, state.site, window).unlink(missing_ok=True)
     return drawn
+
+
+def share_of(keep: int | None, most: int | None, sites: int) -> int | None:
+    """How many one of `sites` sites may keep, None for all: `keep`, or its share of `most`, if that is less."""
+    if most is None:
+        return keep
+    share = max(1, most // max(1, sites))
+    return share if keep is None else min(keep, share)
 
 
 def newest(windows: list[str], most: int | None) -> set[str]:

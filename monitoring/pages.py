@@ -1,10 +1,16 @@
-"""reports/drift/index.html: every site with its verdict, its trends, and its images furthest from the reference."""
+"""reports/drift/index.html: every site with its verdict, its trends, and its images furthest from the reference.
+
+Of more than INLINE sites the index is a table of verdicts, and each site has a page of its own, SITE/index.html, that
+is drawn when the site was judged: a run that judges one site draws one, however many there are.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import numpy as np
@@ -14,7 +20,7 @@ from monitoring.acceptance import Statement
 from monitoring.accuracy import checked_later
 from monitoring.collect import FetchError, Source
 from monitoring.result import Furthest, Result
-from monitoring.settings import wrong_name
+from monitoring.settings import INDEX, wrong_name
 from monitoring.site_state import NEW, SiteState
 from monitoring.words import in_units
 from plumbline.common import artefacts
@@ -25,10 +31,15 @@ from plumbline.pages.charts import Line, line_chart
 from plumbline.pages.leaderboard import THUMBNAIL
 from plumbline.pages.template import data_uri, jpeg_uri, render_page
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 HERE = Path(__file__).parent
 BADGES = {"OK": "promote", "WATCH": "hold", "DRIFT": "reject", "NOT ENOUGH IMAGES": "few"}
 TREND = 60  # windows in the charts
 LISTED = 12  # windows in the table
+INLINE = 12  # sites whose whole findings fit on the index
+NAMED = 3  # sites that the headline names
 
 
 @dataclass(frozen=True)
@@ -61,70 +72,125 @@ class Panel:
     accepted: dict[str, Statement]
 
 
+@dataclass(frozen=True)
+class Row:
+    """A site in the index of many: its newest result, the address of its page."""
+
+    site: str
+    now: Result
+    page: str
+
+
 def write_index(
-    reports: Path, state: Path, sites: list[str], note: str = "", manifest: Path = artefacts.MANIFEST.path
+    reports: Path,
+    state: Path,
+    sites: list[str],
+    note: str = "",
+    manifest: Path = artefacts.MANIFEST.path,
+    judged: list[str] | None = None,
 ) -> None:
     """Write the index page from the state on disk; `note` says why there is nothing to show.
 
-    `manifest` is the present labelled data, against which earlier estimates are checked.
+    `manifest` is the present labelled data, against which earlier estimates are checked. Where sites have pages of
+    their own, those of `judged` (None: of all) and those that are not there are written.
     """
-    found = {path.parent.name for path in state.glob("*/windows")} | {
-        path.parent.name for path in state.glob("*/waiting.json")
-    }
-    known = [*sites, *sorted(name for name in found - set(sites) if not wrong_name(name))]
+    found = known_sites(state)
+    known = [*sites, *sorted(found - set(sites))]
     shown = [name for name in known if name in found]
-    panels = [panel(SiteState(state, name), reports, manifest) for name in shown]
-    never = [name for name in sites if name not in found]
-    write_text(reports / "index.html", render_index(panels, never, note))
+    never, labels = [name for name in sites if name not in found], labels_of(manifest)
+    if len(shown) <= INLINE:
+        panels = [panel(SiteState(state, name), labels, reports / name, f"{name}/") for name in shown]
+        write_text(reports / INDEX, render_index(panels, never, note))
+        return
+    for name in shown:
+        page = reports / name / INDEX
+        if judged is None or name in judged or not page.is_file():
+            write_text(page, render_site(panel(SiteState(state, name), labels, page.parent, "")))
+    rows = [Row(name, newest_result(SiteState(state, name)), quote(f"{name}/{INDEX}")) for name in shown]
+    write_text(reports / INDEX, render_overview(rows, never, note))
+
+
+def known_sites(state: Path) -> set[str]:
+    """Return the sites that have a window, or images that wait for one."""
+    found = {path.parent.name for name in ("windows", "waiting.json") for path in state.glob(f"*/{name}")}
+    return {name for name in found if not wrong_name(name)}
+
+
+def newest_result(state: SiteState) -> Result:
+    """The result of a site's last window; of what waits for one where there is none yet."""
+    names = state.windows()
+    found = state.result(names[-1]) if names else state.waiting()
+    assert found is not None, "a site is shown where it has a window or waits for one"
+    return found
 
 
 def render_index(panels: list[Panel], never: list[str], note: str) -> str:
-    """Return the page as HTML that loads nothing else."""
-    worst = max((panel.now["verdict"] for panel in panels), key=_gravity, default=None)
-    return render_page(
-        "index.html.j2",
-        "index.css",
-        folder=HERE,
-        filters={
-            "percent": leaderboard.percent,
-            "number": leaderboard.number,
-            "chance": leaderboard.chance,
-            "badge": BADGES.get,
-        },
-        panels=panels,
-        never=never,
-        note=note,
-        worst=worst,
-        headline=headline(panels, note),
-    )
+    """Return the page of a few sites as HTML that loads nothing else."""
+    return _render("index.html.j2", panels=panels, never=never, note=note, **summed_up(panels, note))
 
 
-def headline(panels: list[Panel], note: str) -> str:
+def render_overview(rows: list[Row], never: list[str], note: str) -> str:
+    """Return the table of many sites, the worst first, as HTML that loads nothing else."""
+    ordered = sorted(rows, key=lambda row: (-_gravity(row.now["verdict"]), row.site))
+    counts = Counter(row.now["verdict"] for row in rows)
+    return _render("overview.html.j2", rows=ordered, counts=counts, never=never, note=note, **summed_up(rows, note))
+
+
+def render_site(panel: Panel) -> str:
+    """Return the page of one site among many."""
+    return _render("site.html.j2", panel=panel, **summed_up([panel], ""))
+
+
+def _render(template: str, **values: Any) -> str:
+    filters: dict[str, Callable[..., Any]] = {
+        "percent": leaderboard.percent,
+        "number": leaderboard.number,
+        "chance": leaderboard.chance,
+        "badge": BADGES.get,
+    }
+    return render_page(template, "index.css", folder=HERE, filters=filters, **values)
+
+
+def summed_up(sites: Sequence[Panel | Row], note: str) -> dict[str, str | None]:
+    """Return the worst verdict of all, None without any, and the headline."""
+    worst = max((one.now["verdict"] for one in sites), key=_gravity, default=None)
+    return {"worst": worst, "headline": headline(sites, note)}
+
+
+def headline(sites: Sequence[Panel | Row], note: str) -> str:
     """Return the overall state as one short sentence."""
-    if note or not panels:
+    if note or not sites:
         return "Nothing was judged yet"
-    drifted = [panel.site for panel in panels if panel.now["verdict"] == "DRIFT"]
-    watched = [panel.site for panel in panels if panel.now["verdict"] == "WATCH"]
+    drifted = [one.site for one in sites if one.now["verdict"] == "DRIFT"]
+    watched = [one.site for one in sites if one.now["verdict"] == "WATCH"]
     if drifted:
-        return f"{' and '.join(drifted)} {'looks' if len(drifted) == 1 else 'look'} different"
+        return f"{_named(drifted)} {'looks' if len(drifted) == 1 else 'look'} different"
     if watched:
-        return f"{' and '.join(watched)} {'wants' if len(watched) == 1 else 'want'} a look"
-    if all(panel.now["verdict"] == "NOT ENOUGH IMAGES" for panel in panels):
+        return f"{_named(watched)} {'wants' if len(watched) == 1 else 'want'} a look"
+    if all(one.now["verdict"] == "NOT ENOUGH IMAGES" for one in sites):
         return "Too few new images to judge"
     return "No site looks different"
+
+
+def _named(sites: list[str]) -> str:
+    return " and ".join(sites) if len(sites) <= NAMED else f"{len(sites)} sites"
 
 
 def _gravity(verdict: str) -> int:
     return ["NOT ENOUGH IMAGES", "OK", "WATCH", "DRIFT"].index(verdict)
 
 
-def panel(state: SiteState, reports: Path, manifest: Path) -> Panel:
-    """Return what the page shows of one site."""
+def panel(state: SiteState, labels: pd.Series[str] | None, pages: Path, above: str) -> Panel:
+    """Return what the page shows of one site.
+
+    `labels` are those of the labelled data by image id, `pages` the folder of its windows' pages, which the page
+    reaches by the address `above`.
+    """
     names = state.windows()
     results = [state.result(name) for name in names[-TREND:]]
     waiting = state.waiting()
     last = results[-1] if results else None
-    rows = [with_page(result, state.site, reports) for result in reversed(results[-LISTED:])]
+    rows = [with_page(result, pages, above) for result in reversed(results[-LISTED:])]
     now = last or waiting
     assert now is not None, "a site is shown where it has a window or waits for one"
     return Panel(
@@ -134,7 +200,7 @@ def panel(state: SiteState, reports: Path, manifest: Path) -> Panel:
         last=last,
         rows=rows,
         older=len(names) - len(rows),
-        checked=labelled_since(state, state.whole_windows(), manifest),
+        checked=labelled_since(state, state.whole_windows(), labels),
         charts=charts(results) if len(results) > 1 else [],
         furthest=[_with_pictures(one) for one in (last.get("furthest", []) if last else [])],
         quarantined=state.quarantine()[["path", "reason"]].head(20).to_dict("records"),
@@ -143,19 +209,27 @@ def panel(state: SiteState, reports: Path, manifest: Path) -> Panel:
     )
 
 
-def with_page(result: Result, site: str, reports: Path) -> Result:
+def with_page(result: Result, pages: Path, above: str) -> Result:
     """Return a window's result with the address of its page, None where the page is gone."""
-    page = f"{site}/{result['window']}.html"
-    return {**result, "page": quote(page) if (reports / page).is_file() else None}
+    name = f"{result['window']}.html"
+    return {**result, "page": quote(f"{above}{name}") if (pages / name).is_file() else None}
 
 
-def labelled_since(state: SiteState, windows: list[str], manifest: Path) -> dict[str, float] | None:
+def labels_of(manifest: Path) -> pd.Series[str] | None:
+    """Return the labels of the labelled data by image id, None where there is none."""
+    import pandas as pd
+
+    if not manifest.is_file():
+        return None
+    return pd.read_parquet(manifest, columns=["id", "label"]).drop_duplicates("id").set_index("id")["label"]
+
+
+def labelled_since(state: SiteState, windows: list[str], labels: pd.Series[str] | None) -> dict[str, float] | None:
     """Return the champion's accuracy on images of `windows` that are labelled by now, None without any."""
     import pandas as pd
 
-    if not manifest.is_file() or not windows:
+    if labels is None or not windows:
         return None
-    labels = pd.read_parquet(manifest, columns=["id", "label"]).drop_duplicates("id").set_index("id")["label"]
     parts = [state.images(name, ["id", "status", "predicted", "confidence"]) for name in windows[-TREND:]]
     if not parts:
         return None

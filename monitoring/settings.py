@@ -89,6 +89,8 @@ class DriftParams(Section):
     keep_windows: int | None = Field(default=200, ge=1)
     keep_pages: int | None = Field(default=60, ge=0)
     keep_snapshots: int | None = Field(default=200, ge=0)
+    most_pages: int | None = Field(default=1_000, ge=1)
+    most_snapshots: int | None = Field(default=400, ge=1)
     seed: int = 0
 
     def source_of(self, site: str) -> str:

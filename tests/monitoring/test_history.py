@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from itertools import pairwise
 
 import pytest
 from made_up import CLASSES, picture
 
-from monitoring import drift
+from monitoring import drift, pages
+from monitoring.history import share_of
 from monitoring.pages import render_index
 
 
@@ -107,6 +109,68 @@ def test_the_page_fits_and_reads_in_light_and_dark(opened, width):
             "[getComputedStyle(document.body).color, getComputedStyle(document.body).backgroundColor]"
         )
         assert contrast(*colours) >= 7
+
+
+@pytest.fixture
+def many(judged, tmp_path, monkeypatch):
+    """The pages of the same two sites, as they are where there are more sites than fit on the index."""
+    monkeypatch.setattr(pages, "INLINE", 1)
+    shutil.copytree(judged / "reports/drift", tmp_path / "drift")
+    pages.write_index(tmp_path / "drift", judged / "drift", ["YARD", "GATE", "NEVER"])
+    return tmp_path / "drift"
+
+
+@pytest.mark.slow
+def test_of_many_sites_the_index_is_a_table_and_only_judged_sites_are_drawn(judged, many):
+    index = (many / "index.html").read_text()
+    assert re.findall(r'<a href="([A-Z]+/index.html)">', index) == ["YARD/index.html", "GATE/index.html"], "worst first"
+    assert "data:image" not in index
+    assert "No image was looked at yet: NEVER" in index
+    for name in ("YARD", "GATE"):
+        (many / name / "index.html").write_text("as it was")
+    pages.write_index(many, judged / "drift", ["YARD", "GATE"], judged=["GATE"])
+    assert (many / "YARD/index.html").read_text() == "as it was"
+    assert "Furthest from what is known" in (many / "GATE/index.html").read_text()
+    (many / "YARD/index.html").unlink()
+    pages.write_index(many, judged / "drift", ["YARD", "GATE"], judged=["GATE"])
+    assert (many / "YARD/index.html").is_file(), "what is missing is drawn"
+
+
+@pytest.mark.browser
+@pytest.mark.slow
+def test_from_the_table_a_person_gets_to_a_site_and_to_its_windows_and_back(chromium, many):
+    page = chromium.new_page()
+    page.goto((many / "index.html").as_uri())
+    assert page.locator("h1").inner_text() == "YARD looks different"
+    for width in (320, 1280):
+        page.set_viewport_size({"width": width, "height": 900})
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"), "no sideways scrolling"
+    page.get_by_role("link", name="GATE").click()
+    assert page.locator("h1").inner_text() == "No site looks different"
+    page.locator("details").evaluate_all("all => all.forEach(d => d.open = true)")
+    assert page.locator("section.site").count() == 1
+    window = page.get_by_role("link", name="0002").get_attribute("href")
+    assert (many / "GATE" / window).is_file()
+    page.get_by_role("link", name="every site").click()
+    assert page.locator("h1").inner_text() == "YARD looks different"
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("keep", "most", "sites", "kept"),
+    [(60, 1000, 1, 60), (60, 1000, 16, 60), (60, 1000, 20, 50), (60, 1000, 5000, 1), (60, None, 5000, 60),
+     (None, 1000, 20, 50), (None, None, 20, None), (0, 1000, 20, 0)],
+)  # fmt: skip
+def test_of_many_sites_each_keeps_its_share_and_the_newest_at_least(keep, most, sites, kept):
+    assert share_of(keep, most, sites) == kept
+
+
+def test_a_headline_counts_sites_where_it_would_name_too_many():
+    def drifted(*names):
+        return [pages.Row(name, {"verdict": "DRIFT"}, "") for name in names]
+
+    assert pages.headline(drifted("A", "B", "C"), "") == "A and B and C look different"
+    assert pages.headline(drifted("A", "B", "C", "D"), "") == "4 sites look different"
 
 
 def contrast(ink: str, paper: str) -> float:

@@ -293,10 +293,12 @@ def test_a_full_disk_is_one_sentence_that_names_the_file_and_what_was_there_stay
     (tmp_path / "params.yaml").write_text("data: {}\ningest: {}\n")
     (tmp_path / "build").mkdir()
     (tmp_path / "build" / "manifest.parquet").write_text("of the last run")
+    # `make coverage` could not write in there, either, and would say so on the same stderr.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
     done = subprocess.run(
         [sys.executable, "-m", "stages.ingest"],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(TOP)},
+        env={**env, "PYTHONPATH": str(TOP)},
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
         capture_output=True,
         text=True,

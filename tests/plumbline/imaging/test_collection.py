@@ -1,6 +1,7 @@
 import hashlib
 import os
 import shutil
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -883,9 +884,13 @@ def test_processes_give_the_same_in_the_same_order():
     assert list(in_order_by_processes(abs, range(-50, 0))) == list(range(50, 0, -1))
 
 
+def die(_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
 def test_a_dying_process_is_one_sentence():
     with pytest.raises(UserError, match="a process that read pictures died"):
-        list(in_order_by_processes(os._exit, [3]))
+        list(in_order_by_processes(die, [3]))
 
 
 @pytest.mark.parametrize(
