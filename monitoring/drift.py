@@ -48,6 +48,7 @@ from monitoring.observations import Observations
 from monitoring.pages import known_sites, picture_of, write_index
 from monitoring.reference import Reference, are_jpegs, eyes_called, load_reference, measures_of, with_accepted
 from monitoring.result import Furthest, Result
+from monitoring.retrained import before_and_after, judged_by_others
 from monitoring.served import served_record, take_served
 from monitoring.settings import DriftParams, checked_site, site_names
 from monitoring.site_state import (
@@ -187,6 +188,7 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
         result["accepted"] = {"windows": list(joined_in), "images": sum(map(len, joined_in.values()))}
         if joined_in:
             result["basis"] += f", {result['accepted']['images']} of them accepted at this site"
+        result["retrained"] = before_and_after(judged_by_others(state, champion.digest), champion.reference)
         if judgement.verdict == FEW:
             state.wait(result)
             return result
@@ -615,6 +617,8 @@ def in_lines(result: Result) -> list[str]:
     lines += [f"  {sentence}" for sentence in [*(result["metadata"] or {"said": []})["said"], *result["notes"]]]
     if over_time := result.get("over_time"):
         lines += [f"  {over_time['note']}"] if over_time["note"] else []
+    if retrained := result.get("retrained"):
+        lines.append(f"  {retrained['said']}")
     if result["window"]:
         lines.append(f"  rests on {result['basis']}")
     for name, figure in (("accuracy", result["accuracy"]), (f"recall of {result['violation']}", result["recall"])):

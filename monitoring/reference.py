@@ -34,7 +34,8 @@ class Reference:
     """A version's images that the champion did not train on, and how its scores are read.
 
     through_eyes: these and images that it did train on, as drift's own eyes see them; None in a version without eyes.
-    labels: (N,) class numbers; formats: those of the files; thumbnails: small JPEGs, empty where the version has none.
+    labels: (N,) class numbers; ids: of the pixels, as in the manifest; formats: those of the files; thumbnails: small
+    JPEGs, empty where the version has none.
     """
 
     observations: Observations
@@ -50,6 +51,7 @@ class Reference:
     champion: ChampionOf
     through_eyes: Known | None = None
     eyes: EyesRecord | None = None
+    ids: tuple[str, ...] = ()
 
     @property
     def eyes_network(self) -> str:
@@ -106,6 +108,7 @@ def load_reference(version: Version) -> Reference:
         },
         through_eyes=_through_eyes(home, classes),
         eyes=read_eyes(home),
+        ids=tuple(str(one) for one in images["id"]),
     )
 
 

@@ -100,6 +100,21 @@ class OverTime(TypedDict):
     note: str
 
 
+class Retrained(TypedDict):
+    """On how many images of the site that the champion did not train on it is right, and those before it were.
+
+    versions: those before it; p: that chance alone made the difference; said: all of it as a sentence.
+    """
+
+    images: int
+    groups: int
+    versions: list[int]
+    before: int
+    after: int
+    p: float
+    said: str
+
+
 class Result(TypedDict):
     """The result of looking at a site; `window` is None where there were too few images for one."""
 
@@ -125,6 +140,7 @@ class Result(TypedDict):
     far_share: float | None
     notes: list[str]
     accepted: NotRequired[Accepted]
+    retrained: NotRequired[Retrained | None]
     over_time: NotRequired[OverTime]
     furthest: NotRequired[list[Furthest]]
     to_label: NotRequired[str | None]
