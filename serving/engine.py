@@ -11,7 +11,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -164,9 +164,7 @@ class Engine:
         else:
             folder = self.shelf.folder(role.digest)
             params = self.params
-            # At a start nobody answers yet, so nobody waits.
-            with self.shelf.turn() if self.champion else nullcontext():
-                new = open_version(folder, role.version, role.digest, params.threads, params.batch, params.unsure)
+            new = open_version(folder, role.version, role.digest, params.threads, params.batch, params.unsure)
         self._served[name] = new
         if name == CHAMPION:
             metrics.VERSION.set(new.version)

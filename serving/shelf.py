@@ -4,24 +4,21 @@ Layout under `serving.state`::
 
     versions/DIGEST/           what serving needs of a version, each file checked against the version's manifest
     versions/DIGEST/limits.json    how far from the reference its own pictures lie
-    .opening.lock              whose turn it is to open a version
     roles.json                 which of them is champion, which challenger
 """
 
 from __future__ import annotations
 
 import json
-import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from plumbline.common.errors import UserError, first_line
+from plumbline.common.errors import UserError
 from plumbline.common.files import file_digest, replacing_folder, text_digest, write_json
 from plumbline.common.records import Record
 from plumbline.common.served import NEIGHBOUR
@@ -33,9 +30,6 @@ IMAGES = f"{REFERENCE}/images.parquet"  # of versions that are older than GROUPS
 NEEDED = (bundle.ONNX, SERVING, EMBEDDINGS)
 LIMITS = "limits.json"
 QUANTILES = 1000
-TURN_SECONDS = 20.0
-
-log = logging.getLogger("serving")
 
 
 class Role(Record):
@@ -103,24 +97,6 @@ class Shelf:
                     raise UserError(f"{source / name} is missing: roll back to a version that is whole.") from None
             check(folder, digest)
             write_json(folder / LIMITS, reference_limits(folder))
-
-    @contextmanager
-    def turn(self) -> Iterator[None]:
-        """Hold the turn to open a version: of this machine's workers one does so at a time, and the others answer.
-
-        Whoever can't have it within TURN_SECONDS, or on a full disk, goes on without: a turn is only kind.
-        """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.root / ".opening.lock")
-        try:
-            lock.acquire(timeout=TURN_SECONDS, poll_interval=0.02)
-        except (Timeout, OSError) as error:
-            log.warning("a version is opened out of turn: %s", first_line(error))
-        try:
-            yield
-        finally:
-            lock.release()
 
     def prune(self, keep: set[str], most: int) -> None:
         """Remove all but the versions in `keep` and the newest others, `most` in all."""

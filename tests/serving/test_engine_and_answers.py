@@ -4,7 +4,6 @@ import asyncio
 import base64
 import io
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor, wait
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from brightness import TEMPERATURE, encoded, grey, on_the_shelf, p_bright
 from PIL import Image
 
 from plumbline.common.served import uncollected
-from serving import metrics, shelf
+from serving import metrics
 from serving.answers import Answering
 from serving.engine import Cache, Engine, Unusable
 from serving.examples import ANSWER
@@ -272,27 +271,3 @@ def test_a_picture_that_finds_no_room_on_the_disk_costs_no_answer(engine, tmp_pa
     recorder.close()
     assert answer["label"] == "bright"
     assert metrics.LOST._value.get() == before + 1
-
-
-def test_workers_open_a_new_champion_one_after_the_other_and_answer_meanwhile(params, caplog, monkeypatch):
-    engine = Engine(params, Shelf(params.state))
-    engine.look()
-    digest = engine.champion.digest
-    try:
-        with ThreadPoolExecutor(1) as thread:
-            with Shelf(params.state).turn():  # another worker's
-                engine.shelf.write_roles(Roles(champion=Role(version=8, digest=digest)))
-                looking = thread.submit(engine.look)
-                assert not wait([looking], timeout=0.3).done
-                assert engine.version == 7
-            looking.result(timeout=10)
-        assert engine.version == 8
-        assert "out of turn" not in caplog.text
-        monkeypatch.setattr(shelf, "TURN_SECONDS", 0.05)
-        engine.shelf.write_roles(Roles(champion=Role(version=7, digest=digest)))
-        with Shelf(params.state).turn():
-            engine.look()
-        assert engine.version == 7, "a worker that hangs keeps nobody from the new champion"
-        assert "opened out of turn" in caplog.text
-    finally:
-        engine.close()
