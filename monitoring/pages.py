@@ -13,7 +13,8 @@ from markupsafe import Markup
 from monitoring.acceptance import Statement
 from monitoring.accuracy import checked_later
 from monitoring.collect import FetchError, Source
-from monitoring.result import Furthest, Result
+from monitoring.labelled import labelled_site, read_labels
+from monitoring.result import Furthest, LabelledSite, Result
 from monitoring.settings import wrong_name
 from monitoring.site_state import NEW, SiteState
 from monitoring.words import in_units
@@ -44,7 +45,8 @@ class Chart:
 class Panel:
     """What the page shows of one site: its last window, what has waited since, earlier windows, charts.
 
-    accepted: by window what was said of those that are accepted.
+    labelled: what labels of pictures drawn at random say by now; accepted: by window what was said of those that are
+    accepted.
     """
 
     site: str
@@ -54,6 +56,7 @@ class Panel:
     rows: list[Result]
     older: int
     checked: dict[str, float] | None
+    labelled: LabelledSite | None
     charts: list[Chart]
     furthest: list[Furthest]
     quarantined: list[dict[Hashable, str]]
@@ -135,6 +138,7 @@ def panel(state: SiteState, reports: Path, manifest: Path) -> Panel:
         rows=rows,
         older=len(names) - len(rows),
         checked=labelled_since(state, state.whole_windows(), manifest),
+        labelled=labelled_site(state, now["champion"].get("digest"), manifest),
         charts=charts(results) if len(results) > 1 else [],
         furthest=[_with_pictures(one) for one in (last.get("furthest", []) if last else [])],
         quarantined=state.quarantine()[["path", "reason"]].head(20).to_dict("records"),
@@ -153,9 +157,9 @@ def labelled_since(state: SiteState, windows: list[str], manifest: Path) -> dict
     """Return the champion's accuracy on images of `windows` that are labelled by now, None without any."""
     import pandas as pd
 
-    if not manifest.is_file() or not windows:
+    labels = read_labels(manifest) if windows else None
+    if labels is None:
         return None
-    labels = pd.read_parquet(manifest, columns=["id", "label"]).drop_duplicates("id").set_index("id")["label"]
     parts = [state.images(name, ["id", "status", "predicted", "confidence"]) for name in windows[-TREND:]]
     if not parts:
         return None
