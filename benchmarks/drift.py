@@ -3,15 +3,15 @@
     python -m benchmarks.drift [--shared ../shared] [--cache DIR] [--alibi PYTHON] [--seeds 10] [--only PART ...]
         [--champion mobilenet_v2|scratch] [--eyes own|champion] [--without TEST ...] [--windows N] [--sites N]
 
-Parts: alarms (sites without drift over 20 windows, by reference), power (each kind of drift), accuracy (estimate
-against truth), time, simulation (alarms where images never run out). A quarter of helmet/'s photographs is held out;
-the rest is the data set, parted 70/15/15 as the pipeline does, and the reference. Windows are drawn from what was held
-out and from sites/, whole photographs at a time; a site's windows repeat images, since there are 300 in all, and as
-monitoring does it, each counts once in what is judged together. The champion is the candidate `mobilenet_v2` (ImageNet
-weights from SHARED/weights, its head trained on the training part) or a `compact_cnn` trained from scratch on 64 x 64
-pixels. Pictures are measured and embedded once, into the cache. Beside our verdict stand Evidently's defaults on the
-same windows and, with --alibi PYTHON of an environment that has it, alibi-detect's MMD. Results go to
-build/benchmarks/drift.json.
+Parts: alarms (sites without drift over 20 windows, by reference), power (each kind of drift), accuracy (estimates
+against truth, without labels and with some), time, simulation (alarms where images never run out). A quarter of
+helmet/'s photographs is held out; the rest is the data set, parted 70/15/15 as the pipeline does, and the reference.
+Windows are drawn from what was held out and from sites/, whole photographs at a time; a site's windows repeat images,
+since there are 300 in all, and as monitoring does it, each counts once in what is judged together. The champion is the
+candidate `mobilenet_v2` (ImageNet weights from SHARED/weights, its head trained on the training part) or a
+`compact_cnn` trained from scratch on 64 x 64 pixels. Pictures are measured and embedded once, into the cache. Beside
+our verdict stand Evidently's defaults on the same windows and, with --alibi PYTHON of an environment that has it,
+alibi-detect's MMD. Results go to build/benchmarks/drift.json.
 """
 
 from __future__ import annotations
@@ -36,10 +36,20 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from benchmarks.drifted import CONDITIONS, WEIGHTS, Pool, changed, export_network, load_pool
+from benchmarks.label_free import (
+    density_ratios,
+    importance_weighted,
+    shrunk_difference,
+    thresholded_confidence,
+    transported_confidence,
+    weighted_difference,
+)
 from monitoring import judge as judging
 from monitoring import looks
-from monitoring.accuracy import calibrated, estimate_accuracy
+from monitoring.accuracy import calibrated, estimate_accuracy, expected_accuracy
 from monitoring.judge import ONLY_WATCHED, POOLS, Tested, judge, run_tests
+from monitoring.labelled import errors_of, held_against, powered_accuracy, risk_of
+from monitoring.labelling import drawn_evenly
 from monitoring.looks import Known, Looks
 from monitoring.observations import Observations
 from monitoring.permutation import MARGIN, Layout, Statistic, classifier, kolmogorov, mean_discrepancy
@@ -47,6 +57,7 @@ from monitoring.reference import Reference, measures_of
 from monitoring.settings import DriftParams
 from plumbline.common.files import write_json, write_table
 from plumbline.common.records import write_record
+from plumbline.common.wilson import wilson
 from plumbline.evidence.calibration import fit_temperature
 from plumbline.registry import bundle
 from plumbline.registry import versions as registry
@@ -257,6 +268,7 @@ DRIFTED = [
     Windows("30 percent from the new gate, 300", AS_IS, SAME, mixed=0.3, size=300),
     *(Windows(name, name, SAME) for name in CONDITIONS if name != AS_IS),
 ]
+SHIPPED = "difference of confidences (DoC), shipped"
 TOGETHER = ("30 percent from the new gate", "mirrored", "lens dirt")  # within three windows, too
 
 
@@ -478,42 +490,144 @@ def alibi_says(python: str, reference: Observations, each: list[Observations]) -
 
 def accuracy_errors(settings: list[Setting]) -> dict[str, Any]:
     """Return mean absolute errors of the accuracy estimate, and of rivals, over sites and conditions."""
-    rows = []
+    rows, methods = [], set[str]()
     for setting in settings:
         reference = setting.reference
-        known = reference.observations.probabilities.max(axis=1)
+        known = setting.raw[AS_IS][setting.rows("validation", "test")].max(axis=1)
         for site, parts in (("same camera", SAME), ("new gate", ("new_gate",))):
             for condition in CONDITIONS:
                 chosen = setting.rows(*parts)
                 window = setting.sample(condition, chosen)
                 truth = float(np.mean(window.predicted == setting.labels[chosen]))
-                confidence = window.probabilities.max(axis=1)
-                groups = window.groups
-                found = estimate_accuracy(known, reference.right, reference.observations.groups, confidence, groups)
-                thresholded = np.mean(confidence >= np.quantile(known, 1 - reference.right.mean()))
+                confidence = setting.raw[condition][chosen].max(axis=1)
+                groups = reference.observations.groups
+                found = estimate_accuracy(known, reference.right, groups, confidence, window.groups)
+                estimates = {SHIPPED: found.value, **label_free_estimates(setting, condition, chosen)}
+                methods |= set(estimates)
                 rows.append(
                     {
                         "site": site,
                         "condition": condition,
                         "truth": truth,
                         "estimate": found.value,
-                        "truth inside the interval": float(found.low <= truth <= found.high),
-                        "our estimate": abs(found.value - truth),
-                        "average confidence": abs(float(setting.raw[condition][chosen].max(axis=1).mean()) - truth),
-                        "average calibrated confidence": abs(float(confidence.mean()) - truth),
-                        "average thresholded confidence": abs(float(thresholded) - truth),
-                        "accuracy of the reference": abs(float(reference.right.mean()) - truth),
+                        "inside": float(found.low <= truth <= found.high),
+                        **{name: abs(value - truth) for name, value in estimates.items()},
                     }
                 )
     table = pd.DataFrame(rows)
-    methods = [
-        name for name in table if name not in ("site", "condition", "truth", "estimate", "truth inside the interval")
-    ]
+    names = sorted(methods, key=lambda name: float(table[name].to_numpy(np.float64).mean()))
     return {
-        "mean absolute error": table[methods].mean().to_dict(),
-        "by site": table.groupby("site")[[*methods, "truth", "estimate"]].mean().T.to_dict(),
-        "truth inside the 95% interval": table.groupby("site")["truth inside the interval"].mean().to_dict(),
+        "mean absolute error": table[names].mean().to_dict(),
+        "by site": table.groupby("site")[[*names, "truth", "estimate"]].mean().T.to_dict(),
+        "draws in which it is better than the shipped one": {
+            name: int((by_draw(table, name, len(settings)) < by_draw(table, SHIPPED, len(settings))).sum())
+            for name in names
+        },
+        "truth inside the 95% interval": table.groupby("site")["inside"].mean().to_dict(),
         "temperatures": [setting.temperature for setting in settings],
+    }
+
+
+def labelled_accuracy(settings: list[Setting], count: int = 10, labels: int = 20) -> dict[str, Any]:
+    """Return what some labels tell: windows of 100 at each site in each condition, `labels` of each drawn at random.
+
+    Of the intervals how many hold the accuracy on all the site's pictures and on the window's, and their width beside
+    that of Wilson's on the labels alone; of sites how many are called worse after 1, 3 and `count` windows, where the
+    error is larger than on pictures of the same camera as they are by how much.
+    """
+    every: list[Row] = []
+    sites: list[Row] = []
+    for number, setting in enumerate(settings):
+        reference = setting.reference
+        groups = reference.observations.groups
+        against = held_against(reference.right, groups, PARAMS.alpha, PARAMS.risk_tolerance)
+        usual = setting.sample(AS_IS, setting.rows(*SAME)).predicted != setting.labels[setting.rows(*SAME)]
+        for site, parts in (("same camera", SAME), ("new gate", ("new_gate",))):
+            for condition in CONDITIONS:
+                pool = setting.rows(*parts)
+                wrong = setting.sample(condition, pool).predicted != setting.labels[pool]
+                errors = []
+                for place in range(count):
+                    random = np.random.default_rng([number, place])
+                    rows = draw_window(setting, pool, 100, None, random)
+                    window = setting.sample(condition, rows)
+                    right = window.predicted == setting.labels[rows]
+                    drawn = drawn_evenly(window.groups, labels, [number, place])
+                    found = powered_accuracy(right[drawn], drawn, window.probabilities.max(axis=1), window.groups)
+                    alone = wilson(float(right[drawn].mean()), len(drawn))
+                    errors.append(errors_of(right[drawn], window.groups[drawn]))
+                    every.append(
+                        {
+                            "site": site,
+                            "labels": len(drawn),
+                            "holds the site's": found.low <= 1 - wrong.mean() <= found.high,
+                            "holds the window's": found.low <= right.mean() <= found.high,
+                            "labels alone hold the site's": alone[0] <= 1 - wrong.mean() <= alone[1],
+                            "width": found.high - found.low,
+                            "width of labels alone": alone[1] - alone[0],
+                            "absolute error": abs(found.value - float(right.mean())),
+                            "absolute error of labels alone": abs(float(right[drawn].mean() - right.mean())),
+                        }
+                    )
+                said = [risk_of(errors[:looked], against)["verdict"] for looked in range(1, count + 1)]
+                sites.append(
+                    {
+                        "site": site,
+                        "condition": condition,
+                        "error more than usual": float(wrong.mean() - usual.mean()),
+                        **{f"worse within {looked}": "worse" in said[:looked] for looked in (1, 3, count)},
+                        "said to be not worse": "not worse" in said,
+                    }
+                )
+    return {
+        "windows": pd.DataFrame(every).groupby("site").mean().T.to_dict(),
+        "simulated": [simulated_risk(more) for more in (0.05, 0.1, 0.15, 0.2, 0.3, 0.4)],
+        "risk": pd.DataFrame(sites).groupby(["site", "condition"]).mean().reset_index().to_dict("records"),
+    }
+
+
+def simulated_risk(more: float, sites: int = 200, error: float = 0.05) -> dict[str, float]:
+    """Return the share of sites called worse within 1, 3 and 10 windows of 20 labels, erring `more` than usual.
+
+    `error` is the usual one; each site has a reference of its own, 142 images in pairs that are right or wrong
+    together, as those of a photograph are at the worst.
+    """
+    said = []
+    for number in range(sites):
+        random = np.random.default_rng(number)
+        right = np.repeat(random.random(71) >= error, 2)
+        against = held_against(right, np.repeat(np.arange(71), 2), PARAMS.alpha, PARAMS.risk_tolerance)
+        windows = [errors_of(random.random(20) >= error + more, np.arange(20)) for _ in range(10)]
+        said.append([risk_of(windows[: looked + 1], against)["verdict"] == "worse" for looked in range(10)])
+    ever = np.logical_or.accumulate(np.array(said), axis=1).mean(axis=0)
+    return {"more": more, **{f"worse within {looked}": float(ever[looked - 1]) for looked in (1, 3, 10)}}
+
+
+def by_draw(table: pd.DataFrame, name: str, draws: int) -> NDArray[np.float64]:
+    """Return a method's mean absolute error in each draw (S,), rows being in the order of draws."""
+    return np.asarray(table[name].to_numpy(np.float64).reshape(draws, -1).mean(axis=1))
+
+
+def label_free_estimates(setting: Setting, condition: str, rows: NDArray[np.intp]) -> dict[str, float]:
+    """Return the accuracy that each method expects on pictures of the pool."""
+    reference, window = setting.reference, setting.sample(condition, rows)
+    probabilities, right = reference.observations.probabilities, reference.right
+    known, confidence = probabilities.max(axis=1), window.probabilities.max(axis=1)
+    unseen, embeddings = setting.rows("validation", "test"), setting.pool.embeddings
+    ratios = density_ratios(embeddings[AS_IS][unseen], reference.observations.groups, embeddings[condition][rows])
+    raw_known, raw = (setting.raw[name][which].max(axis=1) for name, which in ((AS_IS, unseen), (condition, rows)))
+    return {
+        "difference of calibrated confidences": expected_accuracy(known, right, confidence),
+        "shrunk difference of confidences": shrunk_difference(raw_known, right, raw),
+        "average confidence": float(raw.mean()),
+        "average calibrated confidence": float(confidence.mean()),
+        "thresholded confidence (ATC)": thresholded_confidence(known, right, confidence),
+        "transported confidence (COTT)": transported_confidence(
+            probabilities, reference.labels, right, window.probabilities
+        ),
+        "importance weighting": importance_weighted(right, ratios),
+        "weighted difference of calibrated confidences": weighted_difference(known, right, ratios, confidence),
+        "accuracy of the reference": float(right.mean()),
     }
 
 
@@ -672,6 +786,8 @@ def main() -> None:
     if "accuracy" in parts:
         results["accuracy"] = accuracy_errors(settings)
         print(json.dumps(results["accuracy"], indent=1), flush=True)
+        results["labelled"] = labelled_accuracy(settings)
+        print(json.dumps(results["labelled"], indent=1, default=float), flush=True)
     own_eyes = given.eyes == "own"
     if "power" in parts:
         kinds = [kind for kind in DRIFTED if given.kinds in kind.name]

@@ -1,4 +1,4 @@
-"""An estimate of the champion's accuracy on unlabelled images, from its calibrated confidence alone.
+"""An estimate of the champion's accuracy on unlabelled images, from its confidence alone.
 
 It assumes that confidence is as reliable there as on the reference. For a new kind of input that may be wrong, so the
 estimate is a warning light; only labels are a measurement.
@@ -27,14 +27,13 @@ class Estimate:
 
 
 def expected_accuracy(reference: Floats, right: NDArray[np.bool_], window: Floats) -> float:
-    """Return the accuracy to expect from the calibrated confidences of the window (M,).
+    """Return the accuracy to expect from the champion's confidences in the window (M,), as the network gives them.
 
     The champion's accuracy on the reference (N,) plus the change of its mean confidence since: difference of
     confidences, Guillory et al. 2021, "Predicting with confidence on unseen distributions". Half a right and half a
-    wrong image are added to the reference (Jeffreys), so that a few dozen without an error don't promise perfection. In
-    benchmarks/drift.py, with references of 95 images, its mean absolute error is 0.024: average thresholded confidence
-    (Garg et al. 2022) has 0.035, the mean confidence after calibration 0.024 and before it 0.019, because a
-    temperature fitted on so few images adds noise.
+    wrong image are added to the reference (Jeffreys), so that a few dozen without an error don't promise perfection.
+    Not of calibrated confidences: a temperature fitted on few images adds noise. docs/decisions/drift.md has its mean
+    absolute error beside that of its rivals.
     """
     known = (right.sum() + 0.5) / (len(right) + 1)
     return float(np.clip(known - reference.mean() + window.mean(), 0, 1))
@@ -48,7 +47,7 @@ def estimate_accuracy(
     window_groups: NDArray[np.int64],
     seed: int = 0,
 ) -> Estimate:
-    """Return the expected accuracy on the window, from the confidences of both sides.
+    """Return the expected accuracy on the window, from the confidences of both sides as the network gives them.
 
     `reference`, `right` and `groups` are (N,), `window` and `window_groups` (M,). The interval is for the accuracy on
     this number of images and includes the chance of each being right or wrong.
@@ -86,6 +85,11 @@ def calibrated(probabilities: Floats, temperature: float) -> Floats:
     """Return p^(1/T), normalised: (N, C), as a version's serving.json says."""
     scaled = np.maximum(probabilities.astype(np.float64), 1e-12) ** (1 / temperature)
     return np.asarray(scaled / scaled.sum(axis=1, keepdims=True))
+
+
+def uncalibrated(probabilities: Floats, temperature: float) -> Floats:
+    """Return probabilities (N, C) as the network gave them, from what `calibrated` made of them."""
+    return calibrated(probabilities, 1 / temperature)
 
 
 def checked_later(confidence: Floats, right: NDArray[np.bool_]) -> dict[str, float]:

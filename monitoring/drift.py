@@ -42,7 +42,8 @@ from monitoring.collect import (
 from monitoring.copies import groups_of, status_of
 from monitoring.history import keep_history
 from monitoring.judge import POOLS, Judgement, judge
-from monitoring.labelling import choose, write_to_label
+from monitoring.labelled import held_against, labelled_site, read_labels
+from monitoring.labelling import choose, drawn_evenly, write_to_label
 from monitoring.looks import Looks, drawn
 from monitoring.observations import Observations
 from monitoring.pages import known_sites, picture_of, write_index
@@ -193,10 +194,11 @@ def judge_site(site: str, champion: Champion, settings: Settings) -> Result:
             state.wait(result)
             return result
         watch_over_time(state, result, settings.drift)
+        watch_labels(state, result, champion, settings.drift)
         images = scored(images, window, judgement, champion.reference)
-        result["to_label"] = None
-        if result["verdict"] != OK and settings.drift.label_first:
-            result["to_label"] = to_label(source, site, str(result["window"]), images, new, window, champion, settings)
+        result["to_label"], result["drawn"] = None, []
+        if result["verdict"] != OK and settings.drift.label_first + settings.drift.label_random:
+            put_to_label(source, result, images, new, window, champion, settings)
         result["furthest"] = furthest(source, images, judgement, champion.reference, settings)
         rest = table[~fresh].reset_index(drop=True)
         quarantine.loc[bad.index, "window"] = str(result["window"])
@@ -219,6 +221,21 @@ def watch_over_time(state: SiteState, result: Result, params: DriftParams) -> No
         calm = result["verdict"] == OK
         result["verdict"] = WATCH if calm else result["verdict"]
         result["reasons"] = [*([] if calm else result["reasons"]), *found["found"]]
+
+
+def watch_labels(state: SiteState, result: Result, champion: Champion, params: DriftParams) -> None:
+    """Add to the result of a window what labels say of earlier ones; a settled verdict on risk is WATCH, never more."""
+    reference = champion.reference
+    if not reference.task.exclusive:
+        return
+    groups = reference.observations.groups
+    result["held_against"] = held_against(reference.right, groups, params.alpha, params.risk_tolerance)
+    found = labelled_site(state, champion.digest, read_labels(artefacts.MANIFEST.path))
+    result["labelled"] = found
+    if found and found["risk"]["verdict"] == "worse":
+        calm = result["verdict"] == OK
+        result["verdict"] = WATCH if calm else result["verdict"]
+        result["reasons"] = [*([] if calm else result["reasons"]), found["said"][1]]
 
 
 def accepted_of(
@@ -551,27 +568,30 @@ def _lost_rows(table: pd.DataFrame, known: Known, params: DriftParams) -> list[s
     ]
 
 
-def to_label(
+def put_to_label(
     source: Source,
-    site: str,
-    name: str,
+    result: Result,
     images: pd.DataFrame,
     new: MeasuredImages,
     window: Observations,
     champion: Champion,
     settings: Settings,
-) -> str | None:
-    """Write the folder of images to label first for the window called `name`; return its path."""
-    rows = choose(
-        images["confidence"].to_numpy(),
-        images["distance"].to_numpy(),
-        new.arrays["embeddings"],
-        window.groups,
-        settings.drift.label_first,
-    )
-    reference = champion.reference
-    folder = write_to_label(source, site, name, images.iloc[rows], reference.classes, reference.champion)
-    return str(folder) if folder else None
+) -> None:
+    """Write the folder of images to label, and note in the result of their window where it is and which are drawn.
+
+    Those drawn at random come first: who labels a part only begins with what the site's accuracy can be told from.
+    """
+    params, reference, name = settings.drift, champion.reference, str(result["window"])
+    # Of several labels none is right or wrong as a whole.
+    most = params.label_random if reference.task.exclusive else 0
+    drawn = drawn_evenly(window.groups, most, [params.seed, int(name)])
+    confidence, distance = images["confidence"].to_numpy(), images["distance"].to_numpy()
+    embeddings = new.arrays["embeddings"]
+    chosen = choose(confidence, distance, embeddings, window.groups, params.label_first, drawn.tolist())
+    rows = images.iloc[np.concatenate([drawn, chosen])]
+    folder = write_to_label(source, result["site"], name, rows, reference.classes, reference.champion)
+    if folder:
+        result["to_label"], result["drawn"] = str(folder), list(images["id"].iloc[drawn])
 
 
 def furthest(
@@ -626,6 +646,8 @@ def in_lines(result: Result) -> list[str]:
             lines.append(f"  expected {name} {figure['value']:.2f} ({figure['low']:.2f} to {figure['high']:.2f})")
     if result["accuracy"]:
         lines.append("  (expected figures hold if confidence means there what it meant on the reference)")
+    if labelled := result.get("labelled"):
+        lines += [f"  {sentence}" for sentence in labelled["said"]]
     if result.get("to_label"):
         lines.append(f"  worth labelling first: {result['to_label']} (fill labels.csv, then plumbline intake)")
     if result["registry_was_down"]:
@@ -710,6 +732,7 @@ def record_of(results: list[Result]) -> dict[str, Any]:
             "counts": one["counts"],
             "accepted_images": one["accepted"]["images"],
             "over_time": one["over_time"]["found"] if "over_time" in one else [],
+            "labelled": labelled["said"] if (labelled := one.get("labelled")) else [],
         }
         for one in results
     }

@@ -25,7 +25,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from monitoring.accuracy import Estimate, estimate_accuracy, estimate_recall
+from monitoring.accuracy import Estimate, estimate_accuracy, estimate_recall, uncalibrated
 from monitoring.anomaly import cross_distances, nearness, reconstruction_errors
 from monitoring.looks import ON_EMBEDDINGS, Known, Looks, drawn, statistics_of
 from monitoring.observations import Floats, Observations
@@ -126,7 +126,9 @@ def judge(
     verdict, reasons = decide(tests, unseen + moved, params)
     recall, no_recall = recall_of_violation(reference, window)
     notes += no_recall
-    confidence, window_confidence = known.probabilities.max(axis=1), window.probabilities.max(axis=1)
+    confidence, window_confidence = (
+        uncalibrated(one.probabilities, reference.temperature).max(axis=1) for one in (known, window)
+    )
     return Judgement(
         verdict=verdict,
         reasons=reasons,
@@ -135,7 +137,7 @@ def judge(
         accuracy=estimate_accuracy(confidence, reference.right, known.groups, window_confidence, window.groups)
         if reference.task.exclusive
         else None,
-        average_confidence=float(window_confidence.mean()) if reference.task.exclusive else None,
+        average_confidence=float(window.probabilities.max(axis=1).mean()) if reference.task.exclusive else None,
         recall=recall,
         far_share=far_share,
         notes=notes,

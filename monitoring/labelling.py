@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -24,19 +25,43 @@ CONFIG = "label_studio.xml"
 CARRIED = ("photo", "video", "person", "camera", "captured_at")
 
 
+def drawn_evenly(groups: NDArray[np.int64], most: int, seed: Sequence[int]) -> NDArray[np.intp]:
+    """Return rows drawn at random, in random order: `most`, or as many as half the groups (N,) where that is less.
+
+    Each image is as likely as any other. A systematic sample of images laid out group by group in random order (Madow
+    1949): a group has no second image drawn while it is smaller than the step. Half the groups, because the others
+    are for `choose`.
+    """
+    random = np.random.default_rng(seed)
+    names, codes = np.unique(groups, return_inverse=True)
+    count = min(most, len(names) // 2)
+    if not count:
+        return np.array([], np.intp)
+    laid_out = np.lexsort((random.permutation(len(groups)), random.permutation(len(names))[codes]))
+    step = len(groups) / count
+    places = (random.uniform(0, step) + step * np.arange(count)).astype(np.intp)
+    return np.asarray(random.permutation(laid_out[np.minimum(places, len(groups) - 1)]))
+
+
 def choose(
-    confidence: Floats, distance: Floats, embeddings: Floats, groups: NDArray[np.int64], most: int
+    confidence: Floats,
+    distance: Floats,
+    embeddings: Floats,
+    groups: NDArray[np.int64],
+    most: int,
+    taken: Sequence[int] = (),
 ) -> NDArray[np.intp]:
     """Return the rows to label first: uncertain, far from the reference, unlike each other, one a group.
 
-    An image's worth is the mean of its ranks by low `confidence` (N,) and by `distance` (N,); each choice is the image
-    with the greatest worth times its cosine distance to the nearest one chosen before (Sener and Savarese 2018, "Active
-    learning for convolutional neural networks: a core-set approach", weighted).
+    Groups that have a row in `taken` are passed over. An image's worth is the mean of its ranks by low `confidence`
+    (N,) and by `distance` (N,); each choice is the image with the greatest worth times its cosine distance to the
+    nearest one chosen before (Sener and Savarese 2018, "Active learning for convolutional neural networks: a core-set
+    approach", weighted).
     """
     worth = (_ranks(-confidence) + _ranks(distance)) / 2
     vectors = embeddings / np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
     apart = np.ones(len(worth))
-    free = np.ones(len(worth), bool)
+    free = ~np.isin(groups, groups[np.asarray(taken, np.intp)])
     chosen: list[int] = []
     while free.any() and len(chosen) < most:
         best = int(np.where(free, worth * apart, -1.0).argmax())
@@ -53,7 +78,7 @@ def _ranks(values: Floats) -> Floats:
 def write_to_label(
     source: Source, site: str, window: str, images: pd.DataFrame, classes: list[str], champion: ChampionOf
 ) -> Path | None:
-    """Write TO_LABEL/WINDOW with the pictures `images` (path, predicted, confidence, ...), most valuable first.
+    """Write TO_LABEL/WINDOW with the pictures `images` (path, predicted, confidence, ...), in their order.
 
     `labels.csv` (path, label to fill in, and what is known of the picture) makes the folder a batch for
     `plumbline intake`; `label_studio.json` and `.xml` are for Label Studio, with the champion's guess, and its

@@ -19,7 +19,8 @@ from markupsafe import Markup
 from monitoring.acceptance import Statement
 from monitoring.accuracy import checked_later
 from monitoring.collect import FetchError, Source
-from monitoring.result import Furthest, Result
+from monitoring.labelled import labelled_site, read_labels
+from monitoring.result import Furthest, LabelledSite, Result
 from monitoring.settings import INDEX, wrong_name
 from monitoring.site_state import NEW, SiteState
 from monitoring.words import in_units
@@ -55,7 +56,8 @@ class Chart:
 class Panel:
     """What the page shows of one site: its last window, what has waited since, earlier windows, charts.
 
-    accepted: by window what was said of those that are accepted.
+    labelled: what labels of pictures drawn at random say by now; accepted: by window what was said of those that are
+    accepted.
     """
 
     site: str
@@ -65,6 +67,7 @@ class Panel:
     rows: list[Result]
     older: int
     checked: dict[str, float] | None
+    labelled: LabelledSite | None
     charts: list[Chart]
     furthest: list[Furthest]
     quarantined: list[dict[Hashable, str]]
@@ -97,7 +100,7 @@ def write_index(
     found = known_sites(state)
     known = [*sites, *sorted(found - set(sites))]
     shown = [name for name in known if name in found]
-    never, labels = [name for name in sites if name not in found], labels_of(manifest)
+    never, labels = [name for name in sites if name not in found], read_labels(manifest)
     if len(shown) <= INLINE:
         panels = [panel(SiteState(state, name), labels, reports / name, f"{name}/") for name in shown]
         write_text(reports / INDEX, render_index(panels, never, note))
@@ -201,6 +204,7 @@ def panel(state: SiteState, labels: pd.Series[str] | None, pages: Path, above: s
         rows=rows,
         older=len(names) - len(rows),
         checked=labelled_since(state, state.whole_windows(), labels),
+        labelled=labelled_site(state, now["champion"].get("digest"), labels),
         charts=charts(results) if len(results) > 1 else [],
         furthest=[_with_pictures(one) for one in (last.get("furthest", []) if last else [])],
         quarantined=state.quarantine()[["path", "reason"]].head(20).to_dict("records"),
@@ -213,15 +217,6 @@ def with_page(result: Result, pages: Path, above: str) -> Result:
     """Return a window's result with the address of its page, None where the page is gone."""
     name = f"{result['window']}.html"
     return {**result, "page": quote(f"{above}{name}") if (pages / name).is_file() else None}
-
-
-def labels_of(manifest: Path) -> pd.Series[str] | None:
-    """Return the labels of the labelled data by image id, None where there is none."""
-    import pandas as pd
-
-    if not manifest.is_file():
-        return None
-    return pd.read_parquet(manifest, columns=["id", "label"]).drop_duplicates("id").set_index("id")["label"]
 
 
 def labelled_since(state: SiteState, windows: list[str], labels: pd.Series[str] | None) -> dict[str, float] | None:

@@ -5,7 +5,7 @@ Windows on disk may be years old, so newer keys are read with `get`.
 
 from __future__ import annotations
 
-from typing import NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 
 class Estimated(TypedDict):
@@ -115,8 +115,61 @@ class Retrained(TypedDict):
     said: str
 
 
+class HeldAgainst(TypedDict):
+    """The champion's error on the reference, each end wrong with chance alpha / 2, and what more is tolerated."""
+
+    error: float
+    low: float
+    high: float
+    alpha: float
+    tolerance: float
+
+
+class LabelledWindow(TypedDict):
+    """What labels say of a window: its images, those drawn to be labelled, those of them that are, and were right.
+
+    value: the accuracy, prediction-powered, with the ends of its 95% interval; expected: what was, without labels.
+    """
+
+    window: str
+    images: int
+    drawn: int
+    labelled: int
+    right: int
+    value: float
+    low: float
+    high: float
+    expected: float | None
+
+
+RiskVerdict = Literal["worse", "not worse", "not settled"]
+
+
+class Risk(TypedDict):
+    """The champion's error over windows that have labels, bounds that hold at every look, and the verdict."""
+
+    windows: int
+    labelled: int
+    error: float
+    low: float
+    high: float
+    against: HeldAgainst
+    verdict: RiskVerdict
+
+
+class LabelledSite(TypedDict):
+    """What labels that have come say of a site's windows, the newest dozen first, and in words."""
+
+    windows: list[LabelledWindow]
+    risk: Risk
+    said: list[str]
+
+
 class Result(TypedDict):
-    """The result of looking at a site; `window` is None where there were too few images for one."""
+    """The result of looking at a site; `window` is None where there were too few images for one.
+
+    drawn: ids of images drawn at random to be labelled; labelled: what labels said of earlier windows by then.
+    """
 
     site: str
     window: str | None
@@ -144,5 +197,8 @@ class Result(TypedDict):
     over_time: NotRequired[OverTime]
     furthest: NotRequired[list[Furthest]]
     to_label: NotRequired[str | None]
+    drawn: NotRequired[list[str]]
+    held_against: NotRequired[HeldAgainst]
+    labelled: NotRequired[LabelledSite | None]
     retired: NotRequired[dict[str, object]]
     page: NotRequired[str | None]

@@ -84,6 +84,8 @@ class DriftParams(Section):
     repeated_share: float = Field(default=0.3, gt=0, le=1)
     quarantined_share: float = Field(default=0.1, gt=0, le=1)
     label_first: int = Field(default=40, ge=0)
+    label_random: int = Field(default=20, ge=0)
+    risk_tolerance: float = Field(default=0.05, ge=0, lt=1)
     shown: int = Field(default=8, ge=0)
     lock_timeout: float = Field(default=600, ge=0)
     keep_windows: int | None = Field(default=200, ge=1)

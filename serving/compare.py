@@ -1,8 +1,8 @@
 """`plumbline compare`: which of champion and challenger is better on what was served, and is that settled?
 
 In mode `shadow` both answered every picture, and a pair is a picture; in mode `share` each answered its own clients,
-and a pair is the next labelled answer of each. It may be asked as often as you like: see serving/betting.py. What it
-says is kept under `serving.state`, where `plumbline promote` finds it.
+and a pair is the next labelled answer of each. It may be asked as often as you like: see
+plumbline/evidence/betting.py. What it says is kept under `serving.state`, where `plumbline promote` finds it.
 
 Exit code 0: settled for the challenger; 1: settled for the champion; 2: not settled; 3: error.
 """
@@ -18,11 +18,11 @@ from plumbline.common.errors import UserError, run
 from plumbline.common.files import write_json
 from plumbline.common.params import load_section
 from plumbline.common.served import CHALLENGER, CHAMPION, RECORD, Labelled, labelled
+from plumbline.evidence.betting import bet
 from plumbline.registry import trial
 from plumbline.registry.glance import glance
 from plumbline.registry.trial import ServedVerdict, keep_verdict
 from plumbline.registry.versions import registry_uri
-from serving.betting import bet
 from serving.settings import Promoted, ServingParams
 
 EXIT = {"challenger": 0, "champion": 1, "not settled": 2}

@@ -29,7 +29,7 @@ data: {}
 group: {}
 promote: {}
 sites: {GATE: {timezone: UTC}, YARD: {timezone: UTC}}
-drift: {permutations: 4999, horizon: 10, label_first: 6}
+drift: {permutations: 4999, horizon: 10, label_first: 6, label_random: 0}
 """
 
 

@@ -8,7 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monitoring.accuracy import calibrated, checked_later, estimate_accuracy, estimate_recall, expected_accuracy
+from monitoring.accuracy import (
+    calibrated,
+    checked_later,
+    estimate_accuracy,
+    estimate_recall,
+    expected_accuracy,
+    uncalibrated,
+)
 from monitoring.anomaly import nearness, reconstruction_errors
 from monitoring.judge import DESCRIPTORS, EMBEDDINGS, SAID, judge, permutations_needed, run_tests, too_few
 from monitoring.looks import ON_EMBEDDINGS
@@ -206,6 +213,20 @@ def test_accuracy_follows_confidence_and_a_reference_without_errors_promises_no_
     assert expected_accuracy(confidence, right, confidence - 0.2) == pytest.approx(50.5 / 51 - 0.2)
     found = estimate_accuracy(confidence, right, np.arange(50), np.linspace(0.5, 1, 40), np.arange(40))
     assert 0.6 < found.low < found.value < found.high < 0.95
+
+
+def test_expected_accuracy_rests_on_what_the_network_gave_whatever_the_temperature():
+    random = np.random.default_rng(0)
+    raw = random.dirichlet([1, 1, 1], 20)
+    np.testing.assert_allclose(uncalibrated(calibrated(raw, 0.6), 0.6), raw)
+    plain, window, few = reference(), sample(3), PARAMS.model_copy(update={"permutations": 99})
+    known, other = (
+        replace(one, probabilities=calibrated(one.probabilities, 2.0)) for one in (plain.observations, window)
+    )
+    ours = judge(plain, window, ["JPEG"] * len(window), few)
+    theirs = judge(replace(plain, observations=known, temperature=2.0), other, ["JPEG"] * len(window), few)
+    assert ours.accuracy.value == pytest.approx(theirs.accuracy.value)
+    assert ours.average_confidence > theirs.average_confidence + 0.02
 
 
 def test_recall_is_what_raises_the_alarm():

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from running import Project, until
 
 from plumbline.common.served import Labelled, accuracy_by_day, labelled
+from plumbline.evidence.betting import bet, capital
 from plumbline.registry.trial import read_verdict
-from serving.betting import bet, capital
 from serving.compare import compare, pairs_of
 from serving.record import Labels, Recorder, answer_row
 

@@ -1,11 +1,12 @@
-"""Is one version better than the other? A test that may be looked at every day.
+"""Betting on a mean: a test that may be looked at every day.
 
-Each labelled pair gives d = (challenger right) - (champion right), one of -1, 0, 1. Whoever believes that its mean is m
-at most would let us bet on more: our capital after n pairs is the product of 1 + l (d - m), for a share l fixed before.
-If they are right, the chance that our capital ever reaches 1 / alpha is at most alpha, whenever we look (Ville 1939;
-Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by betting", JRSS B 86(1), section 4;
-Shafer 2021, "Testing by betting", JRSS A 184(2)). Which share is best nobody knows beforehand: our capital is spread
-over a grid of them, and the mean of such capitals is one, too.
+Is one version better than the other? Each labelled pair gives d = (challenger right) - (champion right), one of -1, 0,
+1. Whoever believes that its mean is m at most would let us bet on more: our capital after n pairs is the product of
+1 + l (d - m), for a share l fixed before. If they are right, the chance that our capital ever reaches 1 / alpha is at
+most alpha, whenever we look (Ville 1939; Waudby-Smith and Ramdas 2024, "Estimating means of bounded random variables by
+betting", JRSS B 86(1), section 4; Shafer 2021, "Testing by betting", JRSS A 184(2)). Which share is best nobody knows
+beforehand: our capital is spread over a grid of them, and the mean of such capitals is one, too. `monitoring.labelled`
+bets on a site's error in the same way.
 """
 
 from __future__ import annotations
@@ -37,10 +38,13 @@ class Bet:
     high: float
 
 
-def capital(differences: NDArray[np.float64], mean: float) -> NDArray[np.float64]:
-    """Return the capital (N,) after each pair, of bets that the mean difference is above `mean` in (-1, 1)."""
-    shares = SHARES / (1 + mean)  # the worst pair, -1, costs l (1 + m): never everything
-    growth = np.cumsum(np.log1p(shares[:, None] * (differences[None, :] - mean)), axis=1)
+def capital(values: NDArray[np.float64], mean: float, worst: float = -1.0) -> NDArray[np.float64]:
+    """Return the capital (N,) after each of `values` (N,), `worst` at least, of bets that their mean is above `mean`.
+
+    `mean` is above `worst`, too.
+    """
+    shares = SHARES / (mean - worst)  # the worst value costs l (mean - worst): never everything
+    growth = np.cumsum(np.log1p(shares[:, None] * (values[None, :] - mean)), axis=1)
     largest = growth.max(axis=0)
     return np.asarray(np.exp(np.minimum(largest + np.log(np.exp(growth - largest).mean(axis=0)), 700)))
 
