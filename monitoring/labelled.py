@@ -149,7 +149,7 @@ def risk_of(windows: Sequence[Errors], against: HeldAgainst) -> Risk:
 # ------------------------------------------------------------------------------------------------------------- the site
 
 
-def read_labels(manifest: Path) -> pd.Series[str] | None:
+def labels_by_id(manifest: Path) -> pd.Series[str] | None:
     """Return the labels of the present data by id, None where there is no data here."""
     import pandas as pd
 
@@ -158,12 +158,11 @@ def read_labels(manifest: Path) -> pd.Series[str] | None:
     return pd.read_parquet(manifest, columns=["id", "label"]).drop_duplicates("id").set_index("id")["label"]
 
 
-def labelled_site(state: SiteState, champion: str | None, manifest: Path) -> LabelledSite | None:
+def labelled_site(state: SiteState, champion: str | None, labels: pd.Series[str] | None) -> LabelledSite | None:
     """Return what labels say of the windows since a champion (its digest) judges; None where none has come.
 
     Windows of which only counts and hashes are kept are left out.
     """
-    labels = read_labels(manifest)
     if labels is None:
         return None
     rows: list[LabelledWindow] = []

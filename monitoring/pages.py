@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 import numpy as np
@@ -13,7 +14,7 @@ from markupsafe import Markup
 from monitoring.acceptance import Statement
 from monitoring.accuracy import checked_later
 from monitoring.collect import FetchError, Source
-from monitoring.labelled import labelled_site, read_labels
+from monitoring.labelled import labelled_site, labels_by_id
 from monitoring.result import Furthest, LabelledSite, Result
 from monitoring.settings import wrong_name
 from monitoring.site_state import NEW, SiteState
@@ -25,6 +26,9 @@ from plumbline.pages import leaderboard
 from plumbline.pages.charts import Line, line_chart
 from plumbline.pages.leaderboard import THUMBNAIL
 from plumbline.pages.template import data_uri, jpeg_uri, render_page
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 HERE = Path(__file__).parent
 BADGES = {"OK": "promote", "WATCH": "hold", "DRIFT": "reject", "NOT ENOUGH IMAGES": "few"}
@@ -76,7 +80,8 @@ def write_index(
     }
     known = [*sites, *sorted(name for name in found - set(sites) if not wrong_name(name))]
     shown = [name for name in known if name in found]
-    panels = [panel(SiteState(state, name), reports, manifest) for name in shown]
+    labels = labels_by_id(manifest)
+    panels = [panel(SiteState(state, name), reports, labels) for name in shown]
     never = [name for name in sites if name not in found]
     write_text(reports / "index.html", render_index(panels, never, note))
 
@@ -121,8 +126,8 @@ def _gravity(verdict: str) -> int:
     return ["NOT ENOUGH IMAGES", "OK", "WATCH", "DRIFT"].index(verdict)
 
 
-def panel(state: SiteState, reports: Path, manifest: Path) -> Panel:
-    """Return what the page shows of one site."""
+def panel(state: SiteState, reports: Path, labels: pd.Series[str] | None) -> Panel:
+    """Return what the page shows of one site; `labels` are those of the present data by id."""
     names = state.windows()
     results = [state.result(name) for name in names[-TREND:]]
     waiting = state.waiting()
@@ -137,8 +142,8 @@ def panel(state: SiteState, reports: Path, manifest: Path) -> Panel:
         last=last,
         rows=rows,
         older=len(names) - len(rows),
-        checked=labelled_since(state, state.whole_windows(), manifest),
-        labelled=labelled_site(state, now["champion"].get("digest"), manifest),
+        checked=labelled_since(state, state.whole_windows(), labels),
+        labelled=labelled_site(state, now["champion"].get("digest"), labels),
         charts=charts(results) if len(results) > 1 else [],
         furthest=[_with_pictures(one) for one in (last.get("furthest", []) if last else [])],
         quarantined=state.quarantine()[["path", "reason"]].head(20).to_dict("records"),
@@ -153,16 +158,13 @@ def with_page(result: Result, site: str, reports: Path) -> Result:
     return {**result, "page": quote(page) if (reports / page).is_file() else None}
 
 
-def labelled_since(state: SiteState, windows: list[str], manifest: Path) -> dict[str, float] | None:
+def labelled_since(state: SiteState, windows: list[str], labels: pd.Series[str] | None) -> dict[str, float] | None:
     """Return the champion's accuracy on images of `windows` that are labelled by now, None without any."""
     import pandas as pd
 
-    labels = read_labels(manifest) if windows else None
-    if labels is None:
+    if labels is None or not windows:
         return None
     parts = [state.images(name, ["id", "status", "predicted", "confidence"]) for name in windows[-TREND:]]
-    if not parts:
-        return None
     images = pd.concat(parts)
     images = images[(images["status"] == NEW) & images["id"].isin(labels.index)]
     # Of an image that two champions judged the later judgement counts.

@@ -13,6 +13,7 @@ from monitoring.labelled import (
     errors_of,
     held_against,
     labelled_site,
+    labels_by_id,
     powered_accuracy,
     risk_of,
 )
@@ -247,7 +248,6 @@ def test_labels_that_come_back_become_an_interval_a_verdict_and_words(project, m
     assert "worse than there by more than 5 points" in page
 
 
-@pytest.mark.slow
 def test_labels_that_contradict_the_champion_make_a_calm_window_watch(project, monkeypatch):
     params = project.root / "params.yaml"
     params.write_text(params.read_text().replace("label_first: 6, label_random: 0", "label_first: 0, label_random: 30"))
@@ -265,10 +265,10 @@ def test_labels_that_contradict_the_champion_make_a_calm_window_watch(project, m
     assert result["verdict"] == "WATCH"
     assert "and that is settled" in result["reasons"][0]
     assert not set(result["reasons"]) & {"nothing that chance does not explain in 80 images"}
-    digest, manifest = result["champion"]["digest"], Path("build/manifest.parquet")
-    assert labelled_site(state, digest, manifest)["risk"] == result["labelled"]["risk"]
-    assert labelled_site(state, "another champion's", manifest) is None
-    assert labelled_site(state, digest, Path("nowhere")) is None
+    digest, labels = result["champion"]["digest"], labels_by_id(Path("build/manifest.parquet"))
+    assert labelled_site(state, digest, labels)["risk"] == result["labelled"]["risk"]
+    assert labelled_site(state, "another champion's", labels) is None
+    assert labels_by_id(Path("nowhere")) is labelled_site(state, digest, None) is None
 
 
 def test_windows_of_before_pictures_were_drawn_open_as_they_did(project, monkeypatch):
