@@ -229,6 +229,6 @@ def said_of_risk(risk: Risk) -> str:
     windows = f"{risk['windows']} windows" if risk["windows"] > 1 else "one window"
     return (
         f"Of {risk['labelled']} labelled pictures of {windows} it errs on {risk['error']:.0%} ({risk['low']:.0%} to "
-        f"{risk['high']:.0%}), of the reference's on {against['error']:.0%} ({against['low']:.0%} to "
+        f"{risk['high']:.0%}), of the reference's pictures on {against['error']:.0%} ({against['low']:.0%} to "
         f"{against['high']:.0%}): {settled}."
     )
