@@ -42,7 +42,7 @@ from monitoring.collect import (
 from monitoring.copies import groups_of, status_of
 from monitoring.history import keep_history
 from monitoring.judge import POOLS, Judgement, judge
-from monitoring.labelled import held_against, labelled_site, read_labels
+from monitoring.labelled import held_against, labelled_site, labels_by_id
 from monitoring.labelling import choose, drawn_evenly, write_to_label
 from monitoring.looks import Looks, drawn
 from monitoring.observations import Observations
@@ -230,7 +230,7 @@ def watch_labels(state: SiteState, result: Result, champion: Champion, params: D
         return
     groups = reference.observations.groups
     result["held_against"] = held_against(reference.right, groups, params.alpha, params.risk_tolerance)
-    found = labelled_site(state, champion.digest, read_labels(artefacts.MANIFEST.path))
+    found = labelled_site(state, champion.digest, labels_by_id(artefacts.MANIFEST.path))
     result["labelled"] = found
     if found and found["risk"]["verdict"] == "worse":
         calm = result["verdict"] == OK

@@ -149,7 +149,7 @@ def risk_of(windows: Sequence[Errors], against: HeldAgainst) -> Risk:
 # ------------------------------------------------------------------------------------------------------------- the site
 
 
-def read_labels(manifest: Path) -> pd.Series[str] | None:
+def labels_by_id(manifest: Path) -> pd.Series[str] | None:
     """Return the labels of the present data by id, None where there is no data here."""
     import pandas as pd
 
@@ -159,7 +159,7 @@ def read_labels(manifest: Path) -> pd.Series[str] | None:
 
 
 def labelled_site(state: SiteState, champion: str | None, labels: pd.Series[str] | None) -> LabelledSite | None:
-    """Return what `labels` (by image id) say of the windows since a champion (its digest) judges; None without any.
+    """Return what labels say of the windows since a champion (its digest) judges; None where none has come.
 
     Windows of which only counts and hashes are kept are left out.
     """
@@ -229,6 +229,6 @@ def said_of_risk(risk: Risk) -> str:
     windows = f"{risk['windows']} windows" if risk["windows"] > 1 else "one window"
     return (
         f"Of {risk['labelled']} labelled pictures of {windows} it errs on {risk['error']:.0%} ({risk['low']:.0%} to "
-        f"{risk['high']:.0%}), of the reference's on {against['error']:.0%} ({against['low']:.0%} to "
+        f"{risk['high']:.0%}), of the reference's pictures on {against['error']:.0%} ({against['low']:.0%} to "
         f"{against['high']:.0%}): {settled}."
     )

@@ -19,7 +19,7 @@ from markupsafe import Markup
 from monitoring.acceptance import Statement
 from monitoring.accuracy import checked_later
 from monitoring.collect import FetchError, Source
-from monitoring.labelled import labelled_site, read_labels
+from monitoring.labelled import labelled_site, labels_by_id
 from monitoring.result import Furthest, LabelledSite, Result
 from monitoring.settings import INDEX, wrong_name
 from monitoring.site_state import NEW, SiteState
@@ -100,7 +100,7 @@ def write_index(
     found = known_sites(state)
     known = [*sites, *sorted(found - set(sites))]
     shown = [name for name in known if name in found]
-    never, labels = [name for name in sites if name not in found], read_labels(manifest)
+    never, labels = [name for name in sites if name not in found], labels_by_id(manifest)
     if len(shown) <= INLINE:
         panels = [panel(SiteState(state, name), labels, reports / name, f"{name}/") for name in shown]
         write_text(reports / INDEX, render_index(panels, never, note))
@@ -226,8 +226,6 @@ def labelled_since(state: SiteState, windows: list[str], labels: pd.Series[str] 
     if labels is None or not windows:
         return None
     parts = [state.images(name, ["id", "status", "predicted", "confidence"]) for name in windows[-TREND:]]
-    if not parts:
-        return None
     images = pd.concat(parts)
     images = images[(images["status"] == NEW) & images["id"].isin(labels.index)]
     # Of an image that two champions judged the later judgement counts.

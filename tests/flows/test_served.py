@@ -33,7 +33,7 @@ def webhook():
 def served(tmp_path_factory, webhook):
     """The project with its first champion and a few pictures of a site, too few to judge; then served."""
     root = tmp_path_factory.mktemp("served") / "project"
-    small_project.make(root, SITES, drift={"label_first": 8})
+    small_project.make(root, SITES, drift={"label_first": 5, "label_random": 3})
     served = Served(root, f"http://127.0.0.1:{webhook.server_address[1]}/")
     small_project.send(root / "incoming" / "Hall #3", 1000, 3, dark=0.4)
     own = os.pathsep.join([os.path.dirname(sys.executable), served.env["PATH"]])
