@@ -151,6 +151,16 @@ def similar(
 
 
 @app.command()
+def export(
+    folder: Annotated[Path, typer.Argument(help="A candidate's folder, such as build/candidates/compact_cnn.")],
+    format: Annotated[str, typer.Option(metavar="saved-model|tflite|tflite-int8", help="What is written.")],
+    to: Annotated[Path, typer.Option(help="Where it is written.")] = artefacts.EXPORTS.path,
+) -> None:
+    """Write a candidate as SavedModel or TFLite, checked against it on its own pictures."""
+    run_module("plumbline.commands.export", folder, "--format", format, "--to", to)
+
+
+@app.command()
 def plots() -> None:
     """Let `dvc plots show` draw without a network."""
     run_module("plumbline.commands.plots")
