@@ -152,12 +152,15 @@ def similar(
 
 @app.command()
 def export(
-    folder: Annotated[Path, typer.Argument(help="A candidate's folder, such as build/candidates/compact_cnn.")],
     format: Annotated[str, typer.Option(metavar="saved-model|tflite|tflite-int8", help="What is written.")],
-    to: Annotated[Path, typer.Option(help="Where it is written.")] = artefacts.EXPORTS.path,
+    what: Annotated[
+        str | None, typer.Argument(help="A version's number, or a candidate's folder; default: the champion.")
+    ] = None,
+    to: Annotated[Path, typer.Option(help="The folder that it is written into.")] = artefacts.EXPORTS.path,
 ) -> None:
-    """Write a candidate as SavedModel or TFLite, checked against it on its own pictures."""
-    run_module("plumbline.commands.export", folder, "--format", format, "--to", to)
+    """Write the champion as SavedModel or TFLite, checked against it on its own pictures."""
+    given = [] if what is None else [what]
+    run_module("plumbline.commands.export", *given, "--format", format, "--to", to)
 
 
 @app.command()

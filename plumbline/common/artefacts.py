@@ -52,7 +52,7 @@ PROBES = Artefact("build/probes", "probe", "CANDIDATE/: ANSWERS, ATTENTION, or N
 ABLATIONS = Artefact("build/ablations", "ablation", "CANDIDATE.json: plumbline.evidence.records.AblationResult")
 TRIALS = Artefact("build/tune", "plumbline tune", "CANDIDATE.db: Optuna's study; CANDIDATE.json: its winner")
 EXPORTS = Artefact(
-    "build/exports", "plumbline export", "CANDIDATE/N/: SavedModel; CANDIDATE.tflite, its description beside it"
+    "build/exports", "plumbline export", "MODEL/VERSION/: SavedModel; MODEL_VERSION.tflite, its description beside it"
 )
 VERIFICATION = Artefact("build/verification", "plumbline similar", "NAME.csv: the ROC of pairs of test pictures")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 import pytest
 
@@ -12,13 +14,15 @@ from plumbline.models.exports import (
     TOLERANCES,
     Agreement,
     ExportError,
-    ask_saved_model,
-    ask_tflite,
+    open_saved_model,
+    open_tflite,
     checked,
     write_saved_model,
     write_tflite,
 )
 from plumbline.models.fitting import make_deterministic
+from plumbline.tasks.one_label import ONE_LABEL
+from plumbline.tasks.several_labels import SEVERAL_LABELS
 
 pytestmark = pytest.mark.slow
 
@@ -37,7 +41,7 @@ def network(classes=3):
     settings = {"architecture": "compact_cnn", "backbone": "pixels", "width": 0.125}
     model = build_network(Candidate.model_validate(settings), (SIDE, SIDE, 3), classes)
     kernel, bias = model.layers[-1].get_weights()
-    model.layers[-1].set_weights([4 * kernel, bias])
+    model.layers[-1].set_weights([40 * kernel, bias])
     return with_embedding(model)
 
 
@@ -59,7 +63,7 @@ def test_a_saved_model_answers_by_each_signature(model, expected, tmp_path):
 
     write_saved_model(model, tmp_path / "1")
     assert (tmp_path / "1" / "saved_model.pb").is_file()
-    np.testing.assert_allclose(ask_saved_model(tmp_path / "1", pictures()), expected, atol=1e-5)
+    np.testing.assert_allclose(open_saved_model(tmp_path / "1")(pictures()), expected, atol=1e-5)
     loaded = tf.saved_model.load(str(tmp_path / "1"))
     assert set(loaded.signatures) == set(SIGNATURES)
     both = loaded.signatures["all"](pixels=tf.constant(pictures(), tf.float32))
@@ -70,21 +74,63 @@ def test_a_saved_model_answers_by_each_signature(model, expected, tmp_path):
 
 def test_tflite_in_float32_and_int8(model, expected, tmp_path):
     write_tflite(model, tmp_path / "float.tflite")
-    np.testing.assert_allclose(ask_tflite(tmp_path / "float.tflite", pictures()), expected, atol=1e-5)
+    np.testing.assert_allclose(open_tflite(tmp_path / "float.tflite")(pictures()), expected, atol=1e-5)
     write_tflite(model, tmp_path / "int8.tflite", list(pictures()))
-    found = ask_tflite(tmp_path / "int8.tflite", pictures())
+    found = open_tflite(tmp_path / "int8.tflite")(pictures())
     assert found.dtype == np.float32
     assert 0 < np.abs(found - expected).mean() < TOLERANCES["tflite-int8"].mean
     assert (tmp_path / "int8.tflite").stat().st_size < 0.7 * (tmp_path / "float.tflite").stat().st_size
 
 
-def test_one_that_says_something_else_does_not_pass(model, expected):
-    agreed = checked(model, lambda _: expected, pictures(), "tflite")
-    assert (agreed.pictures, agreed.within(TOLERANCES["tflite"])) == (len(expected), True)
+def said(answers):
+    """What gives these answers, in batches, as often as it is asked about all of the pictures."""
+    rest = iter([])
+
+    def ask(batch):
+        nonlocal rest
+        found = list(islice(rest, len(batch)))
+        if not found:
+            rest = iter(answers)
+            found = list(islice(rest, len(batch)))
+        return np.stack(found)
+
+    return ask
+
+
+def test_one_that_says_something_else_does_not_pass(expected):
+    agreed = checked(said(expected), said(expected), pictures(), ONE_LABEL, "tflite")
+    assert agreed == Agreement(len(expected), 0, 0, len(expected))
     for off in (expected + 2e-4, np.full_like(expected, np.nan)):
-        with pytest.raises(
-            ExportError, match=r"differ from the network's by up .* of 24 pictures, and at most 0\.0001"
-        ):
-            checked(model, lambda _, off=off: off, pictures(), "tflite")
-    assert checked(model, lambda _: expected + 0.04, pictures(), "tflite-int8").most == pytest.approx(0.04)
-    assert not Agreement(9, 0.6, 0.01).within(TOLERANCES["tflite-int8"])
+        for kind in ("saved-model", "tflite"):
+            with pytest.raises(ExportError, match=r"disagrees with its source .* allowed: at most 0\.0001 in any prob"):
+                checked(said(expected), said(off), pictures(), ONE_LABEL, kind)
+    assert checked(said(expected), said(expected + 0.04), pictures(), ONE_LABEL, "tflite-int8").same == len(expected)
+    turned = expected.copy()
+    turned[:2] = np.roll(turned[:2], 1, axis=1)  # two of 24 pictures are 8%, the mean hardly moves
+    with pytest.raises(ExportError, match=r"same class on 22 of 24 .* allowed: 0\.05 in the mean and 95% of the same"):
+        checked(said(expected), said(turned), pictures(), ONE_LABEL, "tflite-int8")
+    with pytest.raises(ExportError, match=r"allowed: 0\.05 in the mean"):
+        checked(said(expected), said(np.full_like(expected, np.nan)), pictures(), ONE_LABEL, "tflite-int8")
+
+
+def test_of_several_labels_all_must_be_the_same():
+    expected = np.array([[0.9, 0.8], [0.1, 0.6]])
+    found = np.array([[0.9, 0.4], [0.2, 0.7]])
+    assert Agreement.of(expected, found, SEVERAL_LABELS).same == 1
+    assert Agreement.of(expected, found, ONE_LABEL).same == 2
+
+
+def test_a_network_that_tflite_can_not_hold_is_named(tmp_path):
+    import keras
+    import tensorflow as tf
+
+    class Odd(keras.layers.Layer):
+        def call(self, values):
+            return tf.ensure_shape(tf.py_function(lambda one: one, [values], tf.float32), values.shape)
+
+    pixels = keras.Input((SIDE, SIDE, 3))
+    flat = keras.layers.Flatten()(Odd()(pixels))
+    outputs = {PROBABILITIES: keras.layers.Dense(2)(flat), EMBEDDING: flat}
+    with pytest.raises(ExportError, match=r"^TFLite can't hold it \(.+\)$"):
+        write_tflite(keras.Model(pixels, outputs), tmp_path / "odd.tflite")
+    assert not (tmp_path / "odd.tflite").exists()
