@@ -64,9 +64,7 @@ HOLDS: dict[Format, str] = {
 def main() -> None:
     """Read the arguments, export, and say where it is and how well it agrees."""
     parser = argparse.ArgumentParser(prog="plumbline export", description="Write a model in another format.")
-    parser.add_argument(
-        "what", nargs="?", default=CHAMPION, help="a version's number, or a candidate's folder"
-    )
+    parser.add_argument("what", nargs="?", default=CHAMPION, help="a version's number, or a candidate's folder")
     parser.add_argument("--format", choices=FORMATS, required=True)
     parser.add_argument("--to", type=Path, default=artefacts.EXPORTS.path, help="the folder that it is written into")
     given = parser.parse_args()
@@ -147,7 +145,7 @@ def _candidate(folder: Path, data: DataParams) -> Subject:
     if not (folder / artefacts.MODEL).is_file():
         raise UserError(
             f"{folder} is no candidate's folder (it holds no {artefacts.MODEL}): give one such as "
-            f"{artefacts.CANDIDATES / 'NAME'}, or a version's number (`plumbline history`), or nothing for the champion."
+            f"{artefacts.CANDIDATES / 'NAME'}, or a version's number (`plumbline history`), or nothing: the champion."
         )
     name = folder.resolve().name
     record = read_record(folder / artefacts.MODEL, ModelRecord)
@@ -207,8 +205,9 @@ def export(subject: Subject, kind: Format, to: Path) -> tuple[Path, Agreement]:
     if not shown:
         raise UserError(f"{subject.title} has no validation picture to check an export with: `dvc repro` from `split`.")
     calibration = _calibration(subject) if kind == "tflite-int8" else []
-    pictures = subject.read(shown[:: -(-len(shown) // CHECKED)])
-    ready = subject.read(calibration) if calibration else ()
+    spread = np.linspace(0, len(shown) - 1, min(CHECKED, len(shown))).round().astype(int)
+    pictures = subject.read([shown[place] for place in spread])
+    ready = list(subject.read(calibration)) if calibration else []
     whole = with_embedding(subject.network())
     source, task = subject.source(whole), task_of(subject.record)
     try:

@@ -148,7 +148,7 @@ def write_tflite(model: keras.Model, file: Path, calibration: Sequence[NDArray[n
     module = tf.Module()
     module.answer = tf.function(answer, input_signature=[tf.TensorSpec((1, side, side, 3), tf.float32, name=INPUT)])
     converter = tf.lite.TFLiteConverter.from_concrete_functions([module.answer.get_concrete_function()], module)
-    if len(calibration):
+    if calibration:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([one[None].astype(np.float32)] for one in calibration)
     try:

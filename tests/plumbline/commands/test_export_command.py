@@ -128,9 +128,7 @@ def test_what_is_there_already_is_left_as_it_is(project, kind, name):
 def test_what_disagrees_is_not_left(project, monkeypatch, kind):
     for opening in ("open_saved_model", "open_tflite"):
         monkeypatch.setattr(command, opening, lambda _: lambda pictures: np.full((len(pictures), 2), 0.5))
-    with pytest.raises(
-        UserError, match=rf"version 1 of plumbline can't be exported as {kind}: it disagrees"
-    ):
+    with pytest.raises(UserError, match=rf"version 1 of plumbline can't be exported as {kind}: it disagrees"):
         command.export(command.subject_of("champion"), kind, project)
     assert files(project) == {}
 
@@ -156,9 +154,7 @@ def test_what_can_not_be_exported_is_refused_by_name(project, tmp_path, monkeypa
     write_json(copy / artefacts.MODEL, record | {"status": "diverged"})
     with pytest.raises(UserError, match=r"tiny_int8 can't be exported: .* its training diverged"):
         command.subject_of(str(copy))
-    with pytest.raises(
-        UserError, match=r"^nobody is no candidate's folder \(it holds no model\.json\): give one"
-    ):
+    with pytest.raises(UserError, match=r"^nobody is no candidate's folder \(it holds no model\.json\): give one"):
         command.subject_of("nobody")
     with pytest.raises(UserError, match="has no version '7' of model 'plumbline': `plumbline history` lists"):
         command.subject_of("7")

@@ -14,9 +14,9 @@ from plumbline.models.exports import (
     TOLERANCES,
     Agreement,
     ExportError,
+    checked,
     open_saved_model,
     open_tflite,
-    checked,
     write_saved_model,
     write_tflite,
 )
