@@ -111,7 +111,7 @@ def _version(which: str, data: DataParams) -> Subject:
     version = load_version(which, load_section("promote", PromoteParams).model)
     home = version.folder / bundle.HOME
     title = f"version {version.version} of {version.model}"
-    record = read_record(home / "model.json", ModelRecord)
+    record = read_record(home / artefacts.MODEL, ModelRecord)
     _refuse_compressed(title, record)
 
     def network() -> keras.Model:
@@ -136,7 +136,7 @@ def _version(which: str, data: DataParams) -> Subject:
                 "back with `git checkout` of its commit (`plumbline history`) and `dvc checkout`."
             ) from None
 
-    table = read_table(home / "predictions.parquet")
+    table = read_table(home / artefacts.PREDICTIONS)
     served = {"model": version.model, "version": version.version, **version.read("serving.json")}
     return Subject(title, version.model, version.version, record, served, network, source, table, read)
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from plumbline.models.candidates import Candidate, build_network
+from plumbline.models.combination import combine, write_head
 from plumbline.models.export import EMBEDDING, PROBABILITIES, with_embedding
 from plumbline.models.exports import (
     SIGNATURES,
@@ -134,3 +135,21 @@ def test_a_network_that_tflite_can_not_hold_is_named(tmp_path):
     with pytest.raises(ExportError, match=r"^TFLite can't hold it \(.+\)$"):
         write_tflite(keras.Model(pixels, outputs), tmp_path / "odd.tflite")
     assert not (tmp_path / "odd.tflite").exists()
+
+
+def test_a_network_read_from_a_file_gets_its_embedding_whatever_its_layers_are_called(tmp_path):
+    import keras
+
+    settings = Candidate.model_validate({"architecture": "compact_cnn", "backbone": "pixels", "width": 0.125})
+    keras.utils.clear_session()
+    members = [build_network(settings, (SIDE, SIDE, 3), 2) for _ in range(2)]
+    write_head(tmp_path / "head.h5", np.ones((2, 1)), np.zeros(1))
+    whole = combine(members, "stacking", tmp_path / "head.h5", ONE_LABEL)
+    said_before = ONE_LABEL.probabilities(whole(pictures().astype(np.float32), training=False))
+    whole.save_weights(tmp_path / "model.weights.h5")
+    text = whole.to_json()
+    keras.utils.clear_session()  # as in another process: Keras counts its names from the start
+    read = keras.models.model_from_json(text)
+    read.load_weights(tmp_path / "model.weights.h5")
+    found = with_embedding(read)(pictures().astype(np.float32), training=False)
+    np.testing.assert_allclose(found[PROBABILITIES], said_before, atol=1e-6)
