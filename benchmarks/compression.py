@@ -66,6 +66,7 @@ COPIES: dict[str, dict[str, dict[str, Any]]] = {
     "small": {
         "int8": {"how": "int8"},
         "pruned to 70%": {"how": "float32", "pruning": Pruning(keep=0.7)},
+        "pruned to 70% by Taylor score": {"how": "float32", "pruning": Pruning(by="taylor", keep=0.7)},
         "pruned to 70%, int8": {"how": "int8", "pruning": Pruning(keep=0.7)},
     },
     "student": {"int8": {"how": "int8"}},

@@ -151,6 +151,19 @@ def similar(
 
 
 @app.command()
+def export(
+    format: Annotated[str, typer.Option(metavar="saved-model|tflite|tflite-int8", help="What is written.")],
+    what: Annotated[
+        str | None, typer.Argument(help="A version's number, or a candidate's folder; default: the champion.")
+    ] = None,
+    to: Annotated[Path, typer.Option(help="The folder that it is written into.")] = artefacts.EXPORTS.path,
+) -> None:
+    """Write the champion as SavedModel or TFLite, checked against it on its own pictures."""
+    given = [] if what is None else [what]
+    run_module("plumbline.commands.export", *given, "--format", format, "--to", to)
+
+
+@app.command()
 def plots() -> None:
     """Let `dvc plots show` draw without a network."""
     run_module("plumbline.commands.plots")

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from plumbline.models.export import EMBEDDING, INPUT, PROBABILITIES
+from plumbline.models.exports import DEFAULT, SIGNATURES
 from serving.inference_protocol import plain_numbers
 from serving.model import Scored, Served
 from serving.problems import ProblemError
@@ -27,8 +28,6 @@ PREFIX = "/v1/models/"
 """Addresses below it answer in TensorFlow Serving's format, refusals too."""
 BYTES = "image_bytes"
 B64 = "b64"
-SIGNATURES = {"serving_default": (PROBABILITIES,), "embedding": (EMBEDDING,), "all": (PROBABILITIES, EMBEDDING)}
-DEFAULT = "serving_default"
 SHORT_NAME = 200
 
 

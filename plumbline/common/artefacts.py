@@ -51,6 +51,9 @@ DISTURBED = Artefact("build/disturbed", "disturb", "BACKBONE/: VALUES, INDEX, CO
 PROBES = Artefact("build/probes", "probe", "CANDIDATE/: ANSWERS, ATTENTION, or NOT_MEASURED", "probe_compressed")
 ABLATIONS = Artefact("build/ablations", "ablation", "CANDIDATE.json: plumbline.evidence.records.AblationResult")
 TRIALS = Artefact("build/tune", "plumbline tune", "CANDIDATE.db: Optuna's study; CANDIDATE.json: its winner")
+EXPORTS = Artefact(
+    "build/exports", "plumbline export", "MODEL/VERSION/: SavedModel; MODEL_VERSION.tflite, its description beside it"
+)
 VERIFICATION = Artefact("build/verification", "plumbline similar", "NAME.csv: the ROC of pairs of test pictures")
 
 # Detection (its project lies in detection/): as FEATURES and CANDIDATES, of whole photographs.

@@ -40,7 +40,9 @@ def with_embedding(model: keras.Model) -> keras.Model:
     else:
         pixels, output, seen = model.inputs[0], model.outputs[0], _embedding(model)
     if output.shape[-1] == 1:
-        output = keras.ops.concatenate([1.0 - output, output], axis=-1)
+        one = keras.Input((1,))
+        # A model of its own: the names that Keras gives its operations may be taken in one that was read from a file.
+        output = keras.Model(one, keras.ops.concatenate([1.0 - one, one], axis=-1), name="both_classes")(output)
     return keras.Model(pixels, {PROBABILITIES: output, EMBEDDING: seen})
 
 
@@ -56,7 +58,7 @@ def _embedding(model: keras.Model) -> Any:
         nodes = [node for depth in sorted(graph._nodes_by_depth, reverse=True) for node in graph._nodes_by_depth[depth]]
         outputs = [node.outputs[0] for node in nodes if isinstance(node.operation, keras.layers.Layer)]
         seen = [output for output in outputs if len(output.shape) == 4][-1]
-    return keras.layers.GlobalAveragePooling2D()(seen) if len(seen.shape) == 4 else seen
+    return keras.layers.GlobalAveragePooling2D(name="averaged_maps")(seen) if len(seen.shape) == 4 else seen
 
 
 def _through_members(model: keras.Model) -> tuple[Any, Any, Any]:
@@ -81,7 +83,7 @@ def _through_members(model: keras.Model) -> tuple[Any, Any, Any]:
     output = model._run_through_graph(pixels, operation_fn=operation)
     # Keras does not run a graph in the order of members.
     ordered = [seen[name] for name in sorted(seen, key=lambda name: int(name.removeprefix(MEMBER)))]
-    return pixels, output, keras.layers.Concatenate()(ordered)
+    return pixels, output, keras.layers.Concatenate(name="embeddings")(ordered)
 
 
 def export_onnx(model: keras.Model, path: Path, fit: Fit = "stretch") -> None:
