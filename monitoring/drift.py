@@ -217,10 +217,7 @@ def watch_over_time(state: SiteState, result: Result, params: DriftParams) -> No
     points = points_of([*earlier, result], state.accepted())
     found = over_time(points, result["level"], params.permutations, params.seed)
     result["over_time"] = found
-    if found["found"]:
-        calm = result["verdict"] == OK
-        result["verdict"] = WATCH if calm else result["verdict"]
-        result["reasons"] = [*([] if calm else result["reasons"]), *found["found"]]
+    to_watch(result, found["found"])
 
 
 def watch_labels(state: SiteState, result: Result, champion: Champion, params: DriftParams) -> None:
@@ -233,9 +230,15 @@ def watch_labels(state: SiteState, result: Result, champion: Champion, params: D
     found = labelled_site(state, champion.digest, labels_by_id(artefacts.MANIFEST.path))
     result["labelled"] = found
     if found and found["risk"]["verdict"] == "worse":
+        to_watch(result, [found["said"][1]])
+
+
+def to_watch(result: Result, findings: list[str]) -> None:
+    """Add findings to a result's reasons: what was OK is WATCH by them, nothing is more than it was."""
+    if findings:
         calm = result["verdict"] == OK
         result["verdict"] = WATCH if calm else result["verdict"]
-        result["reasons"] = [*([] if calm else result["reasons"]), found["said"][1]]
+        result["reasons"] = [*([] if calm else result["reasons"]), *findings]
 
 
 def accepted_of(

@@ -122,7 +122,12 @@ def known_sites(state: Path) -> set[str]:
 def newest_result(state: SiteState) -> Result:
     """The result of a site's last window; of what waits for one where there is none yet."""
     names = state.windows()
-    found = state.result(names[-1]) if names else state.waiting()
+    return now_of(state.result(names[-1]) if names else None, state.waiting())
+
+
+def now_of(last: Result | None, waiting: Result | None) -> Result:
+    """What counts of a site now: its last window, or what waits for the first."""
+    found = last or waiting
     assert found is not None, "a site is shown where it has a window or waits for one"
     return found
 
@@ -194,8 +199,7 @@ def panel(state: SiteState, labels: pd.Series[str] | None, pages: Path, above: s
     waiting = state.waiting()
     last = results[-1] if results else None
     rows = [with_page(result, pages, above) for result in reversed(results[-LISTED:])]
-    now = last or waiting
-    assert now is not None, "a site is shown where it has a window or waits for one"
+    now = now_of(last, waiting)
     return Panel(
         site=state.site,
         now=now,

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from monitoring.reference import Reference
 from monitoring.result import Retrained
 from monitoring.site_state import NEW, SiteState
+from monitoring.trend import MOST
 
 if TYPE_CHECKING:
     import pandas as pd
-
-MOST = 60  # windows looked back at
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,10 @@ def before_and_after(earlier: Iterable[Judged], reference: Reference) -> Retrain
     """
     import pandas as pd
 
+    if not reference.task.exclusive:
+        return None
     parts = [one.predicted.to_frame("predicted").assign(version=one.version) for one in earlier]
-    if not parts or not reference.task.exclusive:
+    if not parts:
         return None
     before = pd.concat(parts)
     before = before[~before.index.duplicated(keep="last")]

@@ -3,6 +3,7 @@
 import asyncio
 import io
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -184,6 +185,10 @@ def test_a_full_queue_is_refused_with_the_time_to_come_back(tmp_path, registered
             if answer.status_code == 429:
                 assert 1 <= int(answer.headers["retry-after"]) <= 60
                 assert "queue is full" in refusal(answer, 429)
+        turned_away = sum(answer.status_code == 429 for answer in answers)
+        counted = r'plumbline_requests_total{route="/v1/predict",status="429"} ([0-9.]+)'
+        told = re.search(counted, service.client.get("/metrics").text)
+        assert float(told[1]) == turned_away
         assert service.predict(png(np.zeros((16, 16, 3), np.uint8))).status_code == 200
 
 
